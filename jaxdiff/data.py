@@ -1,0 +1,159 @@
+"""Data in: built-in sets and files, checked, standardised, split once into train, held-out and test rows."""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+
+BUILT_IN = ("digits",)
+SHARES = (2 / 3, 1 / 6, 1 / 6)
+
+
+class DataError(ValueError):
+    """The data cannot be used; the message names what came and what to do."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """Standardised rows, split; `restore` maps back to the file's units.
+
+    Attributes:
+      name: built-in name or the file's stem.
+      train, held_out, test: (n, d) float32, zero mean and unit variance a column on the train rows.
+      mean, scale: (d,) of the train rows; scale is 1 where a column is constant.
+      constant: how many columns are constant on the train rows.
+    """
+
+    name: str
+    train: np.ndarray
+    held_out: np.ndarray
+    test: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
+    constant: int
+
+    @property
+    def dim(self):
+        """Columns."""
+        return self.train.shape[1]
+
+    def restore(self, x):
+        """Standardised rows in the units of the file."""
+        return np.asarray(x) * self.scale + self.mean
+
+
+def load(source, *, seed=0):
+    """A built-in name, or a path to .npy, .npz or .csv whose rows are samples -> Dataset.
+
+    Raises:
+      DataError: the file is missing, empty, not two-dimensional, not numeric, not finite, or no column varies.
+    """
+    rows, name = (_built_in(source), source) if source in BUILT_IN else (_read(pathlib.Path(source)), _stem(source))
+    return split(_check(rows, source), name=name, seed=seed)
+
+
+def split(rows, *, name, seed=0):
+    """Checked rows (n, d) -> Dataset: shuffled by the seed, two thirds train, a sixth held out, a sixth test."""
+    rows = rows[np.random.default_rng(seed).permutation(len(rows))]
+    first, second = np.round(np.cumsum(SHARES)[:2] * len(rows)).astype(int)
+    train = rows[:first]
+    mean, deviation = train.mean(0), train.std(0)
+    constant = deviation <= 1e-12 * np.abs(train).max(0)
+    if constant.all():
+        raise DataError(f"{name}: no column varies over the {len(train)} train rows: shuffle or check the file's columns.")
+    scale = np.where(constant, 1.0, deviation)
+    parts = [((part - mean) / scale).astype(np.float32) for part in (train, rows[first:second], rows[second:])]
+    return Dataset(name, *parts, mean, scale, int(constant.sum()))
+
+
+def _stem(source):
+    return pathlib.Path(source).stem
+
+
+def _built_in(source):
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise DataError(f"{source} ships inside scikit-learn: pip install 'jaxdiff[data]'.") from error
+    return load_digits().data
+
+
+def _read(path):
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise DataError(f"{path} {what}: give a .npy, .npz or .csv file of rows, or one of {', '.join(BUILT_IN)}.")
+    if path.stat().st_size == 0:
+        raise DataError(f"{path} is empty (0 bytes): write the samples into it as rows.")
+    readers = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv}
+    if path.suffix not in readers:
+        raise DataError(f"{path} ends in {path.suffix or 'nothing'}: rows are read from .npy, .npz or .csv.")
+    return readers[path.suffix](path)
+
+
+def _read_npy(path):
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise DataError(f"{path} is no plain .npy array ({error}): save it with np.save, numbers only.") from error
+
+
+def _read_npz(path):
+    import zipfile
+
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if len(arrays.files) != 1:
+                raise DataError(f"{path} holds {len(arrays.files)} arrays {arrays.files}: save one array of rows in it.")
+            return arrays[arrays.files[0]]
+    except (zipfile.BadZipFile, EOFError, OSError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is no .npz archive ({error}): save it with np.savez, numbers only.") from error
+
+
+def _read_csv(path):
+    import csv
+
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            lines = [[cell.strip() for cell in line] for line in csv.reader(stream)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is no UTF-8 text with commas ({error}): export it as CSV.") from error
+    lines = [line for line in lines if any(line)]
+    body = lines[1:] if lines and not any(_is_number(cell) for cell in lines[0]) else lines
+    width = len(lines[0]) if lines else 0
+    for number, line in enumerate(body, start=len(lines) - len(body) + 1):
+        if len(line) != width:
+            raise DataError(f"{path}: row {number} has {len(line)} cells, the first has {width}: make the rows equal.")
+        for column, cell in enumerate(line, start=1):
+            if not _is_number(cell):
+                raise DataError(f"{path}: row {number}, column {column} is {cell!r}, not a number: encode or drop it.")
+    return np.array(body, np.float64).reshape(len(body), width)
+
+
+def _is_number(cell):
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _check(rows, source):
+    if rows.dtype.kind not in "fiub":
+        raise DataError(f"{source} holds {rows.dtype} values, not real numbers: encode them as numbers first.")
+    if rows.ndim != 2:
+        raise DataError(f"{source} has {rows.ndim} dimension(s), shape {rows.shape}: rows must be samples, (n, d).")
+    if rows.shape[1] == 0 or rows.shape[0] == 0:
+        raise DataError(f"{source} has shape {rows.shape}, no values: write the samples into it as rows.")
+    if rows.shape[0] < 24:
+        raise DataError(f"{source} has {rows.shape[0]} rows: at least 24 are needed to train, plan and test on apart.")
+    rows = rows.astype(np.float64)
+    bad = np.argwhere(~np.isfinite(rows))
+    if len(bad):
+        row, column = bad[0]
+        raise DataError(
+            f"{source}: {len(bad)} value(s) are not finite, first {rows[row, column]} at row {row}, column {column} "
+            f"(from 0): fill or drop them."
+        )
+    if (rows == rows[0]).all():
+        raise DataError(f"{source}: no column varies, all {len(rows)} rows are the same: there is nothing to learn.")
+    return rows

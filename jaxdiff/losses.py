@@ -1,0 +1,44 @@
+"""Denoising losses: what a score network is trained on, in units that path KL is made of."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxdiff.processes import forward, ou
+from jaxdiff.types import DenoiserFn
+
+
+def likelihood_weight(t):
+    """The weight that makes the loss the path KL's own: snr, for times uniform in log snr.
+
+    Path KL loses (1/2) int L dsnr = (1/2) int snr L dlog(snr) to the network.
+    """
+    return ou.snr(t)
+
+
+def stratified_times(key, n, horizon, early_stop):
+    """(n,) times, one in each of n equal cells of log snr between the horizon and the early stop."""
+    low, high = jnp.log(ou.snr(jnp.asarray(horizon))), jnp.log(ou.snr(jnp.asarray(early_stop)))
+    fraction = (jnp.arange(n) + jax.random.uniform(key, (n,))) / n
+    return ou.time(jnp.exp(low + (high - low) * fraction))
+
+
+def denoising(denoiser: DenoiserFn, x0, key, *, weight=likelihood_weight, horizon=5.0, early_stop=1e-3):
+    """Weighted denoising loss E weight(t) |X_0 - D(X_t, t)|^2, times uniform in log snr and stratified over the batch.
+
+    Args:
+      denoiser: D(x, t); here t has shape (batch,).
+      x0: (batch, d) data.
+      key: for the times and the noise.
+      weight: t -> weight.
+      horizon, early_stop: OU times.
+
+    Returns:
+      A scalar, summed over coordinates, averaged over the batch; with the default weight it is
+      E snr |X_0 - D|^2, of which (1/2) log(snr_early_stop/snr_horizon) is the network's share of path KL in nats.
+    Source: Vincent 2011; weights as in Song et al. 2021, arXiv:2101.09258, rewritten for the denoiser.
+    """
+    key_time, key_noise = jax.random.split(key)
+    t = stratified_times(key_time, x0.shape[0], horizon, early_stop).astype(x0.dtype)
+    z = jax.random.normal(key_noise, x0.shape, x0.dtype)
+    error = x0 - denoiser(forward(x0, t[:, None], z), t)
+    return jnp.mean(weight(t) * jnp.sum(error**2, axis=-1))

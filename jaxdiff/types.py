@@ -1,0 +1,210 @@
+"""Shapes and records shared by every module: what a score, a grid, a kernel, a curve and a certificate are."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.tree_util import Partial
+from jaxtyping import Array, Float
+
+Particles = Float[Array, "*particles d"]
+Time = Float[Array, ""] | float
+Grid = Float[np.ndarray, " nodes"]
+Values = Float[np.ndarray, "..."] | float
+
+ScoreFn = Callable[..., Any]  # s(x, t): x (..., d), t () OU time -> (..., d), the gradient of log q_t at x
+DenoiserFn = Callable[..., Any]  # m(x, t): same shapes, E[X_0 | X_t = x]
+
+
+@dataclasses.dataclass(frozen=True)
+class Process:
+    """A forward noising X_t = alpha(t) X_0 + sigma(t) Z; functions of a NumPy float64 or traced time."""
+
+    name: str
+    alpha: Callable[..., Any]
+    sigma: Callable[..., Any]
+    snr: Callable[..., Any]
+    time: Callable[..., Any]  # inverse of snr
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """One transition x_t -> x_{t_next}, as a value.
+
+    Attributes:
+      name: name of its constructor.
+      score: a pytree callable, s(x, t); the only traced field.
+      coefficients: grid (n_steps + 1,) -> a NamedTuple of float64 arrays, one row a step; host or trace.
+      init: x -> state.
+      step: (score, state, row, z) -> state; deterministic. z has the shape of x, is stacked in front when
+        noises_per_step > 1 and None when it is 0.
+      position: state -> x.
+      evals_per_step: score evaluations a step.
+      noises_per_step: Gaussian increments a step; 0 for an ODE.
+      own_clock: True when the grid is the kernel's own running time down to 0 (Langevin), not OU times.
+    """
+
+    name: str
+    score: ScoreFn
+    coefficients: Callable[[Any], Any]
+    init: Callable[[Any], Any]
+    step: Callable[..., Any]
+    position: Callable[[Any], Any]
+    evals_per_step: int
+    noises_per_step: int
+    own_clock: bool = False
+
+
+jax.tree_util.register_dataclass(
+    Kernel,
+    data_fields=["score"],
+    meta_fields=[f.name for f in dataclasses.fields(Kernel) if f.name != "score"],
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A law with closed forms.
+
+    Attributes:
+      name: of its constructor.
+      dim: d.
+      second_moment: E|X_0|^2.
+      score: s(x, t), exact gradient of log q_t; a pytree callable.
+      sample: (key, n) -> (n, d).
+      log_density: (x, t=0.0) -> (...,), log q_t.
+      mmse: the Curve V(snr) = E|X_0 - E[X_0 | X_t]|^2.
+    """
+
+    name: str
+    dim: int
+    second_moment: float
+    score: ScoreFn
+    sample: Callable[..., Any]
+    log_density: Callable[..., Any]
+    mmse: "Curve"
+
+
+def _zero(snr):
+    return np.zeros_like(np.asarray(snr, np.float64))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Curve:
+    """snr -> squared error of a denoiser, total over the d coordinates: the mmse V, or a model's loss L.
+
+    Attributes:
+      value: snr -> float64, same shape.
+      dim: d.
+      standard_error: snr -> standard error of value; zero for a curve known exactly.
+      cross: snr -> K = E<D(X_t) - X_0, Z>, which exponential Euler also needs. None: the exact denoiser's,
+        K = sqrt(snr) V.
+      integral: snr -> an antiderivative of value. None: integrated by Gauss-Legendre quadrature.
+    """
+
+    value: Callable[..., Any]
+    dim: int
+    standard_error: Callable[..., Any] = _zero
+    cross: Callable[..., Any] | None = None
+    integral: Callable[..., Any] | None = None
+
+    def __call__(self, snr):
+        """The squared error at an snr, float64."""
+        return self.value(snr)
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """One term of a bound: its value in nats, how it is known, and where it comes from.
+
+    status is "exact", "measured", "bound", "assumed" or "unknown"; an unknown term has the value nan.
+    """
+
+    name: str
+    value: float
+    standard_error: float
+    status: str
+    source: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Certificate:
+    """A bound's terms, each with its value, standard error, status and source, and what was assumed."""
+
+    subject: str
+    terms: tuple[Term, ...]
+    confidence: float
+    assumptions: tuple[str, ...] = ()
+
+    def __getitem__(self, name):
+        """The term of this name; KeyError lists the names there are."""
+        for term in self.terms:
+            if term.name == name:
+                return term
+        raise KeyError(f"no term {name!r}; there are {[term.name for term in self.terms]}")
+
+    def to_dict(self):
+        """Plain JSON data; unknown values are null."""
+        record = dataclasses.asdict(self)
+        for term in record["terms"]:
+            term["value"] = None if term["status"] == "unknown" else term["value"]
+        return record
+
+    def __str__(self):
+        """A table, one term a line."""
+        rows = [
+            f"  {term.name:<16} {'unknown' if term.status == 'unknown' else f'{term.value:.6g}':>12}"
+            f" +- {term.standard_error:<9.2g} {term.status:<9} {term.source}"
+            for term in self.terms
+        ]
+        notes = [f"  assumed: {text}" for text in self.assumptions]
+        return "\n".join([f"{self.subject} (nats)", *rows, *notes])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """What to run for an accuracy: `kernel` names a constructor of jaxdiff.kernels."""
+
+    horizon: float
+    grid: np.ndarray
+    kernel: str
+    evals: int
+    certificate: Certificate
+    alternatives: tuple[dict, ...] = ()
+
+    @property
+    def predicted_kl(self):
+        """The sum of the terms that are known: initialisation and discretisation, in nats."""
+        return sum(term.value for term in self.certificate.terms if term.status != "unknown")
+
+    def to_dict(self):
+        """Plain JSON data."""
+        return {
+            "horizon": self.horizon,
+            "grid": [float(t) for t in self.grid],
+            "kernel": self.kernel,
+            "evals": self.evals,
+            "predicted_kl": self.predicted_kl,
+            "certificate": self.certificate.to_dict(),
+            "alternatives": list(self.alternatives),
+        }
+
+
+def as_score(score):
+    """A score as a pytree: a plain function is wrapped in Partial, a callable pytree passes as it is."""
+    return Partial(score) if jax.tree_util.all_leaves([score]) else score
+
+
+def dim_of(curve, dim=None):
+    """The dimension of an error curve: its own, or `dim` where the curve is a plain callable."""
+    dim = getattr(curve, "dim", None) if dim is None else dim
+    if dim is None:
+        raise TypeError(f"the error curve {curve!r} carries no dimension: pass a Curve, or dim=d beside the callable.")
+    return int(dim)
+
+
+def as_curve(curve, dim=None):
+    """A Curve, from one or from a plain callable snr -> total squared error with dim= beside it."""
+    return curve if isinstance(curve, Curve) else Curve(curve, dim_of(curve, dim))
