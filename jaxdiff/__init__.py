@@ -1,0 +1,44 @@
+"""Sample diffusion models with guarantees: plan the steps for an accuracy, certify what was reached.
+
+Importing this package touches no backend. `networks`, `scores` and `train` need Flax and Optax (extra `train`) and are
+loaded on first use.
+"""
+
+import importlib
+
+from jaxdiff import curves, data, grids, information, kernels, losses, metrics, noise, processes, targets
+from jaxdiff.certify import certify
+from jaxdiff.plan import plan
+from jaxdiff.sample import sample
+from jaxdiff.types import Certificate, Curve, Kernel, Plan, Process, Target
+
+ON_FIRST_USE = ("networks", "scores", "train")
+
+__all__ = [
+    "Certificate",
+    "Curve",
+    "Kernel",
+    "Plan",
+    "Process",
+    "Target",
+    "certify",
+    "curves",
+    "data",
+    "grids",
+    "information",
+    "kernels",
+    "losses",
+    "metrics",
+    "noise",
+    "plan",
+    "processes",
+    "sample",
+    "targets",
+    *ON_FIRST_USE,
+]
+
+
+def __getattr__(name):
+    if name in ON_FIRST_USE:
+        return importlib.import_module(f"jaxdiff.{name}")
+    raise AttributeError(f"module 'jaxdiff' has no attribute {name!r}")

@@ -5,39 +5,41 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.polynomial import legendre
 
 from jaxdiff import noise
 from jaxdiff.processes import forward, ou
 from jaxdiff.progress import bar
 from jaxdiff.types import Curve, DenoiserFn, as_score
 
-NODES, WEIGHTS = np.polynomial.legendre.leggauss(12)
-WIDEST_PANEL = 0.5  # in log snr
+DEGREE = 11
+PANEL = 0.5  # in log snr
 ROWS_AT_ONCE = 4096
 
 
 def antiderivative(curve, snr):
-    """An antiderivative of a curve at distinct snr values in any order; float64.
+    """An antiderivative of a curve over snr, at an array of snr values; float64.
 
-    The curve's own where it has one, else 12-point Gauss-Legendre on panels of at most 0.5 in log snr: relative error
-    below 1e-13 for curves analytic within 1.5 of the real log-snr axis, as mmse curves of Gaussians are (pi).
+    The curve's own where it has one. Else snr times the curve is fitted on panels of 0.5 in log snr by Legendre series
+    of degree 11 and integrated term by term: relative error below 1e-13 for a curve analytic within 1.5 of the real
+    log-snr axis (a Gaussian's mmse is, within pi). The curve is called at 12 points a panel however many are asked.
     """
     if curve.integral is not None:
         return curve.integral(snr)
-    order = np.argsort(snr)
-    out = np.empty_like(snr)
-    out[order] = np.cumsum(np.concatenate([[0.0], _gap_integrals(curve, np.log(snr[order]))]))
-    return out
-
-
-def _gap_integrals(curve, u):
-    pieces = np.maximum(1, np.ceil(np.diff(u) / WIDEST_PANEL).astype(int))
-    gap = np.repeat(np.arange(len(pieces)), pieces)
-    width = (np.diff(u) / pieces)[gap]
-    left = u[gap] + width * (np.arange(len(gap)) - np.repeat(np.cumsum(pieces) - pieces, pieces))
-    snr = np.exp(left[:, None] + width[:, None] * (NODES + 1) / 2)
-    panels = (snr * curve(snr.ravel()).reshape(snr.shape)) @ WEIGHTS * width / 2
-    return np.bincount(gap, panels, minlength=len(pieces))
+    u = np.log(snr)
+    n_panels = max(1, int(np.ceil((u.max() - u.min()) / PANEL)))
+    width = max(u.max() - u.min(), 1e-300) / n_panels
+    nodes, weights = legendre.leggauss(DEGREE + 1)
+    centres = u.min() + width * (np.arange(n_panels) + 0.5)
+    points = np.exp(centres[:, None] + width / 2 * nodes)
+    values = points * curve(points.ravel()).reshape(points.shape)
+    degrees = np.arange(DEGREE + 1)
+    series = values @ (weights[:, None] * legendre.legvander(nodes, DEGREE) * (degrees + 0.5))
+    primitive = legendre.legint(series.T, lbnd=-1) * width / 2  # (degree + 2, panels)
+    before = np.concatenate([[0.0], np.cumsum(legendre.legval(1.0, primitive))])
+    panel = np.clip(((u - u.min()) / width).astype(int), 0, n_panels - 1)
+    place = (u - centres[panel]) * 2 / width
+    return before[panel] + legendre.legval(place, primitive[:, panel], tensor=False)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -91,7 +93,9 @@ class Spline:
 
 # Rows: derivative at point 0..4 of the quartic through five equidistant points.
 STENCILS = (
-    np.array([[-25, 48, -36, 16, -3], [-3, -10, 18, -6, 1], [1, -8, 0, 8, -1], [-1, 6, -18, 10, 3], [3, -16, 36, -48, 25]])
+    np.array(
+        [[-25, 48, -36, 16, -3], [-3, -10, 18, -6, 1], [1, -8, 0, 8, -1], [-1, 6, -18, 10, 3], [3, -16, 36, -48, 25]]
+    )
     / 12
 )
 
@@ -191,7 +195,9 @@ def loss_curve(
     mean = sums / len(data)
     if not np.isfinite(mean).all():
         worst = times[int(np.argmin(np.isfinite(mean[:n_nodes])))]
-        raise ValueError(f"the denoiser's output is not finite, first at t = {worst:.4g}: check it on the held-out rows.")
+        raise ValueError(
+            f"the denoiser's output is not finite, first at t = {worst:.4g}: check it on the held-out rows."
+        )
     covariance = (squares - len(data) * np.outer(mean, mean)) / (len(data) * (len(data) - 1))
     return measured_curve(u, mean[:n_nodes], mean[n_nodes:], covariance, len(data), data.shape[1])
 

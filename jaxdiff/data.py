@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 
 BUILT_IN = ("digits",)
+IMAGE_SHAPES = {"digits": (8, 8)}
 SHARES = (2 / 3, 1 / 6, 1 / 6)
 
 
@@ -60,7 +61,9 @@ def split(rows, *, name, seed=0):
     mean, deviation = train.mean(0), train.std(0)
     constant = deviation <= 1e-12 * np.abs(train).max(0)
     if constant.all():
-        raise DataError(f"{name}: no column varies over the {len(train)} train rows: shuffle or check the file's columns.")
+        raise DataError(
+            f"{name}: no column varies over the {len(train)} train rows: shuffle or check the file's columns."
+        )
     scale = np.where(constant, 1.0, deviation)
     parts = [((part - mean) / scale).astype(np.float32) for part in (train, rows[first:second], rows[second:])]
     return Dataset(name, *parts, mean, scale, int(constant.sum()))
@@ -103,7 +106,9 @@ def _read_npz(path):
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if len(arrays.files) != 1:
-                raise DataError(f"{path} holds {len(arrays.files)} arrays {arrays.files}: save one array of rows in it.")
+                raise DataError(
+                    f"{path} holds {len(arrays.files)} arrays {arrays.files}: save one array of rows in it."
+                )
             return arrays[arrays.files[0]]
     except (zipfile.BadZipFile, EOFError, OSError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is no .npz archive ({error}): save it with np.savez, numbers only.") from error

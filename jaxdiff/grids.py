@@ -39,7 +39,7 @@ def check_grid(grid, *, own_clock=False) -> Grid:
 
 def uniform(horizon, early_stop, n_steps) -> Grid:
     """Equal steps in OU time."""
-    _check_ends(horizon, early_stop, n_steps)
+    check_ends(horizon, early_stop, n_steps)
     return _fixed_ends(np.linspace(horizon, early_stop, n_steps + 1), horizon, early_stop)
 
 
@@ -57,7 +57,7 @@ def exponential_then_uniform(horizon, early_stop, n_steps, *, n_uniform=None) ->
       n geometric steps.
     Source: Benton et al., ICLR 2024, arXiv:2308.03686, after Theorem 1.
     """
-    _check_ends(horizon, early_stop, n_steps)
+    check_ends(horizon, early_stop, n_steps)
     if n_uniform is not None and not 0 <= n_uniform <= n_steps:
         raise ValueError(f"n_uniform must lie in [0, n_steps]: n_uniform = {n_uniform}, n_steps = {n_steps}.")
     if early_stop >= 1:
@@ -88,7 +88,7 @@ def optimal(step_cost, n_steps, horizon, early_stop, *, n_candidates=1000) -> Gr
       (n_steps + 1,). Best for this cost: the path-KL-optimal grid of a stochastic kernel is not good for an ODE kernel.
     Source: dynamic programming; prior art on optimised schedules: Align Your Steps, arXiv:2404.14507; arXiv:2601.21943.
     """
-    _check_ends(horizon, early_stop, n_steps)
+    check_ends(horizon, early_stop, n_steps)
     if n_candidates <= n_steps:
         raise ValueError(f"{n_steps} steps need more than {n_steps} candidates: n_candidates = {n_candidates}.")
     times = log_snr_times(horizon, early_stop, n_candidates)
@@ -124,7 +124,8 @@ def _fixed_ends(grid, horizon, early_stop):
     return check_grid(grid)
 
 
-def _check_ends(horizon, early_stop, n_steps):
+def check_ends(horizon, early_stop, n_steps=1):
+    """Raise ValueError unless n_steps >= 1 and 0 < early_stop < horizon."""
     if n_steps < 1 or n_steps != int(n_steps):
         raise ValueError(f"n_steps must be a whole number, at least 1: n_steps = {n_steps}.")
     if not 0 < early_stop < np.inf:

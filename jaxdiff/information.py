@@ -75,7 +75,9 @@ KERNELS = {
 
 def _check_name(kernel_name):
     if kernel_name not in KERNELS:
-        raise ValueError(f"path KL is not defined for {kernel_name!r}: it is for {', '.join(KERNELS)} (an ODE has none).")
+        raise ValueError(
+            f"path KL is not defined for {kernel_name!r}: it is for {', '.join(KERNELS)} (an ODE has none)."
+        )
 
 
 def step_cost(kernel_name, curve, *, matched=None, dim=None):
@@ -95,7 +97,6 @@ def step_cost(kernel_name, curve, *, matched=None, dim=None):
       ValueError: a kernel without a path KL, such as an ODE.
     """
     curve = as_curve(curve, dim)
-    matched = curve if matched is None else as_curve(matched, dim)
     _check_name(kernel_name)
 
     def cost(t, t_next):
@@ -103,9 +104,12 @@ def step_cost(kernel_name, curve, *, matched=None, dim=None):
         times, place = np.unique(np.concatenate([t.ravel(), t_next.ravel()]), return_inverse=True)
         start, end = place[: t.size].reshape(t.shape), place[t.size :].reshape(t_next.shape)
         snr = ou.snr(times)
-        loss, cross, integral = curve(snr)[start], _cross(curve, snr)[start], antiderivative(curve, snr)
-        line = KERNELS[kernel_name](t, t_next, matched(snr)[start], curve.dim)
-        return line.constant + line.loss * loss + line.cross * cross - 0.5 * (integral[end] - integral[start])
+        loss, integral = curve(snr), antiderivative(curve, snr)
+        cross = np.sqrt(snr) * loss if curve.cross is None else curve.cross(snr)
+        tau = loss if matched is None else matched(snr)
+        line = KERNELS[kernel_name](t, t_next, tau[start], curve.dim)
+        losses = line.loss * loss[start] + line.cross * cross[start]
+        return line.constant + losses - 0.5 * (integral[end] - integral[start])
 
     return cost
 
@@ -158,7 +162,3 @@ def initial_kl(second_moment, dim, horizon):
     """Upper bound on KL(q_horizon || N(0, I)) in nats: (1/2)[e^-2T (m2 - d) - d log(1 - e^-2T)]."""
     decay = np.exp(-2 * horizon)
     return float(0.5 * (decay * (second_moment - dim) - dim * np.log1p(-decay)))
-
-
-def _cross(curve, snr):
-    return np.sqrt(snr) * curve(snr) if curve.cross is None else curve.cross(snr)

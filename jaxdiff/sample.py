@@ -93,5 +93,3 @@ def _warn_of_wrong_jax():
             RuntimeWarning,
             stacklevel=3,
         )
-
-

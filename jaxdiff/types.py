@@ -1,6 +1,7 @@
 """Shapes and records shared by every module: what a score, a grid, a kernel, a curve and a certificate are."""
 
 import dataclasses
+import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -152,15 +153,21 @@ class Certificate:
             term["value"] = None if term["status"] == "unknown" else term["value"]
         return record
 
+    def interval(self, name):
+        """The two-sided normal interval of a term at the certificate's confidence."""
+        term = self[name]
+        reach = statistics.NormalDist().inv_cdf((1 + self.confidence) / 2) * term.standard_error
+        return term.value - reach, term.value + reach
+
     def __str__(self):
         """A table, one term a line."""
-        rows = [
-            f"  {term.name:<16} {'unknown' if term.status == 'unknown' else f'{term.value:.6g}':>12}"
-            f" +- {term.standard_error:<9.2g} {term.status:<9} {term.source}"
-            for term in self.terms
-        ]
-        notes = [f"  assumed: {text}" for text in self.assumptions]
-        return "\n".join([f"{self.subject} (nats)", *rows, *notes])
+        lines = [f"{self.subject}, nats"]
+        for term in self.terms:
+            value = "unknown" if term.status == "unknown" else f"{term.value:.6g}"
+            low, high = self.interval(term.name)
+            known = f"{self.confidence:.0%} [{low:.6g}, {high:.6g}]" if term.standard_error > 0 else ""
+            lines.append(f"  {term.name:<15}{value:>12}  {term.status:<9} {known:<28}{term.source}".rstrip())
+        return "\n".join([*lines, *(f"  assumed: {text}" for text in self.assumptions)])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

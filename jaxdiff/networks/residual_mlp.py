@@ -58,7 +58,9 @@ class ResidualMLP(nnx.Module):
     def __call__(self, x, t, key=None):
         """The denoiser at x (..., d), t () or (...); with a key, under dropout."""
         if x.shape[-1] != self.dim:
-            raise ValueError(f"x has width {x.shape[-1]}, this network was built for {self.dim}: x is (..., {self.dim}).")
+            raise ValueError(
+                f"x has width {x.shape[-1]}, this network was built for {self.dim}: x is (..., {self.dim})."
+            )
         given, x = x.dtype, x.astype(jnp.float32)
         t = like(t, x)[..., None]
         alpha, sigma, s = ou.alpha(t), ou.sigma(t), self.variances[...]

@@ -1,0 +1,37 @@
+# make demo: the main job on real data.   make test: the tests.   Both create .venv and install what they need.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := runs/digits
+
+.PHONY: demo test test-slow lint clean
+
+demo: .venv/demo
+	$(BIN)/jaxdiff train digits --out $(RUN)
+	$(BIN)/jaxdiff plan $(RUN)
+	$(BIN)/jaxdiff sample $(RUN)
+	$(BIN)/jaxdiff certify $(RUN)
+
+test: .venv/test
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: .venv/test
+	$(BIN)/python -m pytest -n 2 -m slow
+
+lint: .venv/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+clean:
+	rm -rf .venv runs
+
+.venv/bin/pip:
+	$(PYTHON) -m venv .venv
+
+.venv/demo: pyproject.toml | .venv/bin/pip
+	$(BIN)/python -m pip install --quiet --editable ".[all]"
+	touch $@
+
+.venv/test: pyproject.toml | .venv/bin/pip
+	$(BIN)/python -m pip install --quiet --editable ".[all,test,dev]"
+	touch $@

@@ -1,0 +1,68 @@
+"""A run in, a Certificate out: what is known of the KL from the data's law to the samples'."""
+
+from jaxdiff.curves import MeasuredCurve
+from jaxdiff.grids import check_grid
+from jaxdiff.information import initial_kl, path_kl, path_kl_error
+from jaxdiff.types import Certificate, Term, as_curve
+
+INITIALISATION = "initialisation"
+DISCRETISATION = "discretisation"
+SCORE_ERROR = "score error"
+
+
+def certify(
+    kernel_name, grid, *, target=None, curve=None, matched=None, second_moment=None, dim=None, confidence=0.95
+) -> Certificate:
+    """The terms of an upper bound on KL(q_early_stop || law of the samples), in nats, for a run from N(0, I).
+
+    Args:
+      kernel_name: a kernel with a path KL: "exponential_euler", "ancestral" or "moment_matched".
+      grid: the grid of the run.
+      target: a known law sampled with its exact score; or
+      curve: the loss curve of a learned denoiser, on data that neither it nor the grid has seen.
+      matched: the curve that set the moment-matched variance, from other data; default the curve itself.
+      second_moment: E|X_0|^2, for the initialisation when only a curve is given.
+      dim: d, where curve is a plain callable.
+      confidence: of the intervals printed beside measured terms (asymptotic, normal).
+
+    Returns:
+      A Certificate of three terms. With a target they add up to the bound. With a loss curve the discretisation is the
+      excess over the network used continuously, and the network's own error is unknown: a constant of the data that no
+      held-out set determines.
+
+    Raises:
+      ValueError: neither or both of target and curve, a bad grid, or a kernel without a path KL.
+    """
+    if (target is None) == (curve is None):
+        raise ValueError("give exactly one of target= (exact score) and curve= (learned denoiser).")
+    grid = check_grid(grid)
+    known = as_curve(target.mmse if curve is None else curve, dim)
+    if target is not None:
+        second_moment = target.second_moment
+    measured = isinstance(known, MeasuredCurve)
+    discretisation = Term(
+        DISCRETISATION,
+        path_kl(kernel_name, grid, known, matched=matched),
+        path_kl_error(kernel_name, grid, known, matched=matched),
+        "measured" if measured else "exact",
+        f"path KL of {kernel_name}, {len(grid) - 1} steps" + (f", {known.n} rows" if measured else ""),
+    )
+    terms = (_initialisation(second_moment, known.dim, grid[0]), discretisation, _score_error(target is not None))
+    assumptions = ("rows of the data are independent; intervals are asymptotic",) if measured else ()
+    return Certificate(f"KL(q_{grid[-1]:g} || {kernel_name})", terms, confidence, assumptions)
+
+
+def _initialisation(second_moment, dim, horizon):
+    if second_moment is None:
+        return Term(INITIALISATION, float("nan"), 0.0, "unknown", "needs second_moment = E|X_0|^2")
+    return Term(
+        INITIALISATION, initial_kl(second_moment, dim, horizon), 0.0, "bound", "Gaussian bound on KL(q_T || N(0, I))"
+    )
+
+
+def _score_error(exact):
+    if exact:
+        return Term(SCORE_ERROR, 0.0, 0.0, "assumed", "the score is the target's own")
+    return Term(
+        SCORE_ERROR, float("nan"), 0.0, "unknown", "(1/2) int (L - mmse) dsnr: the mmse of the data is not known"
+    )

@@ -1,0 +1,182 @@
+"""The command line: jaxdiff train | plan | sample | certify. Errors of the user end in one sentence and exit code 2."""
+
+import argparse
+import json
+import pathlib
+import sys
+
+# The commands import what they need when they run: --help and a mistyped option answer at once.
+
+
+def main(argv=None):
+    """Run a command; returns the exit code."""
+    options = _parser().parse_args(argv)
+    try:
+        options.command(options)
+    except ImportError as error:
+        return _refuse(f"{error.name} is not installed: pip install 'jaxdiff[all]'.")
+    except (ValueError, OSError) as error:
+        if options.traceback:
+            raise
+        return _refuse(error)
+    except KeyboardInterrupt:
+        print("jaxdiff: interrupted, nothing written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _refuse(error):
+    print(f"jaxdiff: {error}", file=sys.stderr)
+    return 2
+
+
+def _parser():
+    parser = argparse.ArgumentParser(prog="jaxdiff", description="Sample diffusion models with guarantees.")
+    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    train = commands.add_parser("train", help="fit a denoiser to data", formatter_class=_Defaults)
+    train.add_argument("source", help="digits, or a .npy, .npz or .csv file whose rows are samples")
+    train.add_argument("--out", type=pathlib.Path, help="run folder (default: runs/NAME)")
+    train.add_argument("--steps", type=int, default=3000, help="optimiser steps")
+    train.add_argument("--batch-size", type=int, default=256, help="rows a step")
+    train.add_argument("--learning-rate", type=float, default=1e-3, help="peak, AdamW")
+    train.add_argument("--width", type=int, default=256, help="hidden units")
+    train.add_argument("--depth", type=int, default=3, help="residual blocks")
+    train.add_argument("--dropout", type=float, default=0.1, help="rate in training")
+    train.add_argument("--horizon", type=float, default=5.0, help="OU time to start sampling from")
+    train.add_argument("--early-stop", type=float, default=2e-3, help="OU time to stop at")
+    train.add_argument("--seed", type=int, default=0, help="of split, weights, training and sampling")
+    train.set_defaults(command=_train)
+
+    plan = commands.add_parser("plan", help="choose grid and kernel for a trained run", formatter_class=_Defaults)
+    plan.add_argument("run", type=pathlib.Path, help="run folder")
+    plan.add_argument(
+        "--evals", type=int, help="score evaluations a sample may cost (20 where no --target-kl is given)"
+    )
+    plan.add_argument("--target-kl", type=float, help="nats that initialisation and discretisation may cost")
+    plan.add_argument("--json", action="store_true", help="print the plan as JSON")
+    plan.set_defaults(command=_plan)
+
+    sample = commands.add_parser("sample", help="draw samples by the plan", formatter_class=_Defaults)
+    sample.add_argument("run", type=pathlib.Path, help="run folder")
+    sample.add_argument("-n", type=int, default=1000, help="how many")
+    sample.add_argument("--seed", type=int, default=0, help="of start and noise")
+    sample.set_defaults(command=_sample)
+
+    certify = commands.add_parser("certify", help="measure the run on its test rows", formatter_class=_Defaults)
+    certify.add_argument("run", type=pathlib.Path, help="run folder")
+    certify.add_argument("--json", action="store_true", help="print the report as JSON")
+    certify.set_defaults(command=_certify)
+    return parser
+
+
+class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
+    def _get_help_string(self, action):
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+def _train(options):
+    import jax
+
+    from jaxdiff import data, grids, runs
+    from jaxdiff.train import fit
+
+    grids.check_ends(options.horizon, options.early_stop)
+    dataset = data.load(options.source, seed=options.seed)
+    sizes = ", ".join(f"{len(getattr(dataset, name))} {name.replace('_', '-')}" for name in runs.SPLITS)
+    constant = f", {dataset.constant} of them constant: kept, unscaled" if dataset.constant else ""
+    print(f"{dataset.name}: {sizes} rows of {dataset.dim} columns{constant}")
+    network = {"width": options.width, "depth": options.depth, "dropout": options.dropout, "seed": options.seed}
+    trained = fit(
+        runs.build(dataset, network),
+        dataset.train,
+        jax.random.key(options.seed),
+        steps=options.steps,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        horizon=options.horizon,
+        early_stop=options.early_stop,
+        held_out=dataset.held_out,
+        progress=True,
+    )
+    model = {"horizon": options.horizon, "early_stop": options.early_stop, "seed": options.seed}
+    model |= {"source": options.source, "network": network, "history": trained.history}
+    model["image_shape"] = data.IMAGE_SHAPES.get(options.source)
+    folder = options.out or pathlib.Path("runs") / dataset.name
+    runs.save(folder, model, dataset, trained.network)
+    best = min(row["held_out_loss"] for row in trained.history)
+    print(f"held-out loss E snr |X_0 - D|^2 = {best:.4g}; model in {folder}")
+
+
+def _plan(options):
+    from jaxdiff import comparison, files, information, plots, runs
+    from jaxdiff.plan import plan
+
+    run = runs.load(options.run)
+    evals = 20 if options.evals is None and options.target_kl is None else options.evals
+    curve = runs.measure(run, "held_out", progress=True)
+    second_moment = float((run.dataset.held_out.astype(float) ** 2).sum(1).mean())
+    made = plan(options.target_kl, evals=evals, curve=curve, second_moment=second_moment)
+    variance = float(run.dataset.train.var(0).sum())
+    plots.loss_curve(run.folder / "loss_curve.png", curve, variance)
+    subject = comparison.subject_of(run, curve, curve)
+    drawn = {
+        sampler: subject.grid(*sampler, made.evals)
+        for sampler in comparison.SAMPLERS
+        if sampler[0] in information.KERNELS
+    }
+    plots.grids(run.folder / "grids.png", curve, drawn)
+    files.write_json(run.folder / "plan.json", made.to_dict())
+    if options.json:
+        print(json.dumps(made.to_dict(), indent=2))
+        return
+    print(f"{made.kernel} on its optimal grid, {made.evals} evaluations a sample, horizon {made.horizon:g}")
+    print(made.certificate)
+    for row in made.alternatives:
+        print(f"  instead {row['kernel']} on {row['grid']}: {row['path_kl']:.4g} nats with {row['evals']} evaluations")
+
+
+def _sample(options):
+    import jax
+    import numpy as np
+
+    from jaxdiff import files, kernels, plots, runs
+    from jaxdiff.sample import sample
+    from jaxdiff.scores import from_network
+
+    if options.n < 1:
+        raise ValueError(f"n must be at least 1: n = {options.n}.")
+    run = runs.load(options.run)
+    plan = runs.read_json(run.folder / "plan.json", f"jaxdiff plan {run.folder}")
+    extra = (runs.measured(run, "held_out"),) if plan["kernel"] == "moment_matched" else ()
+    kernel = getattr(kernels, plan["kernel"])(from_network(run.network), *extra)
+    key_start, key_run = jax.random.split(jax.random.key(options.seed))
+    x = jax.random.normal(key_start, (options.n, run.dataset.dim))
+    rows = run.dataset.restore(sample(kernel, x, np.array(plan["grid"]), key_run, progress=True))
+    with files.written(run.folder / "samples.npy") as draft, draft.open("wb") as stream:
+        np.save(stream, rows)
+    plots.samples(run.folder / "samples.png", rows, run.dataset.restore(run.dataset.test), run.model["image_shape"])
+    print(f"{options.n} samples, {plan['evals']} evaluations each: {run.folder / 'samples.npy'}, samples.png")
+
+
+def _certify(options):
+    from jaxdiff import files, report, runs
+    from jaxdiff.comparison import certified
+
+    run = runs.load(options.run)
+    plan = runs.read_json(run.folder / "plan.json", f"jaxdiff plan {run.folder}")
+    held_out = runs.measured(run, "held_out")
+    record = certified(run, plan, held_out, runs.measure(run, "test", progress=True), progress=True)
+    files.write_json(run.folder / "report.json", record)
+    report.write_page(run.folder / "report.html", record)
+    if options.json:
+        print(json.dumps(record, indent=2))
+        return
+    print(report.text_table(record))
+    print(report.headline(record))
+    print(f"page: {run.folder / 'report.html'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

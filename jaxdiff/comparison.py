@@ -1,0 +1,172 @@
+"""Five samplers of one trained model, measured on data that neither the model nor the grids have seen."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff import kernels
+from jaxdiff.certify import DISCRETISATION, certify
+from jaxdiff.grids import exponential_then_uniform, optimal
+from jaxdiff.information import KERNELS, path_kl, step_cost
+from jaxdiff.metrics import CLASSIFIER, Estimate, classifier_accuracy, sliced_w2
+from jaxdiff.plan import steps_to_reach
+from jaxdiff.processes import forward, score_from_denoiser
+from jaxdiff.progress import bar
+from jaxdiff.runs import Run
+from jaxdiff.sample import sample
+from jaxdiff.scores import denoiser_of
+from jaxdiff.types import Curve, DenoiserFn
+
+BENTON, PLANNED = "Benton", "planned"
+SAMPLERS = (
+    ("exponential_euler", BENTON),
+    ("ancestral", BENTON),
+    ("ancestral", PLANNED),
+    ("moment_matched", PLANNED),
+    ("ddim", PLANNED),
+)
+BATCHES = 4  # of as many samples as there are test rows: their spread is the standard error
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subject:
+    """What is compared: a denoiser, its loss curves on held-out rows (to plan) and test rows (to measure), the rows."""
+
+    denoiser: DenoiserFn
+    held_out: Curve
+    test: Curve
+    train_rows: np.ndarray
+    test_rows: np.ndarray
+    horizon: float
+    early_stop: float
+
+    def grid(self, kernel_name, grid_name, n_steps):
+        """Benton's grid, or the optimal one for the kernel by the held-out curve; DDIM runs on moment matching's."""
+        if grid_name == BENTON:
+            return exponential_then_uniform(self.horizon, self.early_stop, n_steps)
+        cost = step_cost(kernel_name if kernel_name in KERNELS else "moment_matched", self.held_out)
+        return optimal(cost, n_steps, self.horizon, self.early_stop)
+
+    def kernel(self, name):
+        """The kernel; moment matching's variance is set from the held-out curve."""
+        extra = (self.held_out,) if name == "moment_matched" else ()
+        return getattr(kernels, name)(score_from_denoiser(self.denoiser), *extra)
+
+    def excess(self, kernel_name, grid):
+        """Discretisation excess of path KL by the test rows, nats; None for an ODE, which has no path law to compare."""
+        if kernel_name not in KERNELS:
+            return None
+        term = certify(kernel_name, grid, curve=self.test, matched=self.held_out)[DISCRETISATION]
+        return Estimate(term.value, term.standard_error)
+
+
+def subject_of(run: Run, held_out: Curve, test: Curve) -> Subject:
+    """The subject of a run folder and its two loss curves."""
+    rows = run.dataset
+    return Subject(denoiser_of(run.network), held_out, test, rows.train, rows.test, run.horizon, run.early_stop)
+
+
+def certified(run: Run, plan, held_out: Curve, test: Curve, *, progress=False):
+    """The report of a run, JSON data: every sampler's row, the noise floor, the step ratio, the plan's certificate."""
+    subject, key = subject_of(run, held_out, test), run.key("compare")
+    moment = float(np.mean(np.sum(np.square(subject.test_rows, dtype=np.float64), axis=1)))
+    planned = certify(plan["kernel"], plan["grid"], curve=test, matched=held_out, second_moment=moment)
+    return {
+        "data": run.dataset.name,
+        "rows": compare(subject, key, progress=progress),
+        "noise_floor": noise_floor(subject, key),
+        "step_ratio": step_ratio(subject, 20),
+        "plan": {name: plan[name] for name in ("kernel", "evals", "horizon", "predicted_kl")},
+        "certificate": planned.to_dict(),
+        "certificate_text": str(planned),
+        "notes": _notes(subject),
+    }
+
+
+def _notes(subject):
+    n = len(subject.test_rows)
+    return [
+        f"Excess: what discretisation adds to the path KL, an upper bound on what it adds to the KL of the samples, from "
+        f"the losses on {n} test rows; ± is one standard error over rows. The network's own error comes on top, is the "
+        f"same for every row of the table, and cannot be known from data. DDIM is an ODE: it has no path law to compare.",
+        f"Sliced W2 (standardised columns) and accuracy: means over {BATCHES} batches of {n} samples against the test "
+        f"rows noised to t = {subject.early_stop:g}; ± is one standard error over batches. Classifier: {CLASSIFIER}.",
+        "A smaller excess is a better guarantee, not always better-looking samples: compare the columns.",
+    ]
+
+
+def compare(subject: Subject, key, *, n_steps=(10, 20, 50, 200), progress=False):
+    """A row for every sampler and number of steps: excess, sliced W2, classifier accuracy, evaluations, seconds.
+
+    Returns:
+      A list of dicts, JSON data. sliced_w2 and accuracy are against the test rows noised to early_stop, means over
+      BATCHES batches of as many samples as test rows; seconds are for one such batch, compiled, median of the batches.
+    """
+    judge = _Judge(subject, key)
+    work = [(n, *sampler) for n in n_steps for sampler in SAMPLERS]
+    return [_row(subject, judge, key, *item) for item in bar(work, "compare samplers", enabled=progress)]
+
+
+def noise_floor(subject: Subject, key):
+    """The two-sample numbers of train rows against test rows, disjoint batches of as many as test rows."""
+    judge, n = _Judge(subject, key), len(subject.test_rows)
+    z = jax.random.normal(jax.random.fold_in(key, 1), subject.train_rows.shape)
+    rows = np.asarray(forward(jnp.asarray(subject.train_rows), subject.early_stop, z))
+    return judge([rows[first : first + n] for first in range(0, len(rows) - n + 1, n)] or [rows])
+
+
+def step_ratio(subject: Subject, n_steps):
+    """How many times more steps exponential Euler on Benton's grid takes to the excess of moment matching, planned."""
+    goal = subject.excess("moment_matched", subject.grid("moment_matched", PLANNED, n_steps)).value
+    cost = lambda n: path_kl("exponential_euler", subject.grid("exponential_euler", BENTON, n), subject.test)
+    needed = steps_to_reach(goal, cost)
+    return {"n_steps": n_steps, "excess": goal, "exponential_euler_steps": needed, "ratio": needed and needed / n_steps}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Judge:
+    subject: Subject
+    key: jax.Array
+
+    def __call__(self, batches):
+        """Sliced W2 and accuracy of batches against the noised test rows, each a mean with its standard error."""
+        key_noise, key_slices = jax.random.split(jax.random.fold_in(self.key, 0))
+        rows = jnp.asarray(self.subject.test_rows)
+        test = np.asarray(forward(rows, self.subject.early_stop, jax.random.normal(key_noise, rows.shape)))
+        distances = [sliced_w2(batch, test, key_slices).value for batch in batches]
+        accuracies = [classifier_accuracy(batch, test[: len(batch)], seed=i).value for i, batch in enumerate(batches)]
+        return {"sliced_w2": _mean(distances)._asdict(), "accuracy": _mean(accuracies)._asdict()}
+
+
+def _mean(values):
+    error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
+    return Estimate(float(np.mean(values)), float(error))
+
+
+def _row(subject, judge, key, n_steps, kernel_name, grid_name):
+    grid, kernel = subject.grid(kernel_name, grid_name, n_steps), subject.kernel(kernel_name)
+    batches, seconds = zip(
+        *(_batch(subject, kernel, grid, jax.random.fold_in(key, 100 + i)) for i in range(BATCHES)), strict=True
+    )
+    excess = subject.excess(kernel_name, grid)
+    return {
+        "kernel": kernel_name,
+        "grid": grid_name,
+        "n_steps": n_steps,
+        "excess": excess and excess._asdict(),
+        **judge(batches),
+        "evals": n_steps * kernel.evals_per_step,
+        "seconds": float(np.median(seconds[1:])),
+    }
+
+
+def _batch(subject, kernel, grid, key):
+    key_start, key_run = jax.random.split(key)
+    x = jax.random.normal(key_start, subject.test_rows.shape)
+    started = time.perf_counter()
+    x = jax.block_until_ready(sample(kernel, x, grid, key_run))
+    return np.asarray(x), time.perf_counter() - started

@@ -1,0 +1,115 @@
+"""The pictures: sheets of samples, the loss curve, grids and what their steps cost."""
+
+import math
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from jaxdiff.files import written
+from jaxdiff.information import step_cost
+from jaxdiff.processes import ou
+
+COLOURS = {
+    ("exponential_euler", "Benton"): "#b3492d",
+    ("ancestral", "Benton"): "#d99a2b",
+    ("ancestral", "planned"): "#5b8fb0",
+    ("moment_matched", "planned"): "#1f4e79",
+}
+INK = "#333333"
+
+
+def label(kernel_name, grid_name):
+    """The name of a sampler in legends and tables."""
+    return f"{kernel_name.replace('_', ' ')}, {grid_name}"
+
+
+def samples(path, generated, real, image_shape=None):
+    """Generated beside real rows: image sheets where rows are images, else the first two principal components."""
+    figure = _figure(9.2, 4.9)
+    axes = figure.subplots(1, 2)
+    for ax, rows, title in zip(axes, (generated, real), ("generated", "real (test rows)"), strict=True):
+        ax.set_title(title, color=INK, fontsize=11)
+        if image_shape is None:
+            _components(ax, rows, real)
+        else:
+            _sheet(ax, rows, image_shape, (real.min(), real.max()))
+    _save(figure, path)
+
+
+def loss_curve(path, curve, train_variance):
+    """The held-out loss L against log snr with its 95 % band, under the two bounds that need no network."""
+    u = np.linspace(curve.spline.u[0], curve.spline.u[-1], 400)
+    snr = np.exp(u)
+    loss, error = curve(snr), 1.96 * curve.standard_error(snr)
+    figure = _figure(7.2, 4.4)
+    ax = figure.subplots()
+    ax.fill_between(u, np.maximum(loss - error, 1e-12), loss + error, color="#1f4e79", alpha=0.25, lw=0)
+    ax.plot(u, loss, color="#1f4e79", lw=1.8, label=f"held-out loss L, {curve.n} rows, 95 % band")
+    ax.plot(u, np.full_like(u, train_variance), color=INK, lw=0.9, ls=":", label="predict the mean: total variance")
+    ax.plot(u, curve.dim / snr, color=INK, lw=0.9, ls="--", label="keep the noise: d / snr")
+    ax.set(yscale="log", ylim=(loss.min() / 3, 2 * train_variance), xlabel="log snr (data on the right)")
+    ax.set_ylabel("E |X$_0$ - D(X$_t$, t)|$^2$, all coordinates")
+    top = ax.secondary_xaxis("top", functions=(lambda u: u, lambda u: u))
+    times = np.array([5, 2, 1, 0.5, 0.1, 0.02, 0.002])
+    times = times[(np.log(ou.snr(times)) >= u[0] - 1e-9) & (np.log(ou.snr(times)) <= u[-1] + 1e-9)]
+    top.set_xticks(np.log(ou.snr(times)), [f"{t:g}" for t in times])
+    top.set_xlabel("OU time t", fontsize=9)
+    ax.legend(frameon=False, fontsize=9, loc="lower left")
+    _save(figure, path)
+
+
+def grids(path, curve, samplers):
+    """The grids of {(kernel, grid name): grid} and the path KL of each of their steps."""
+    figure = _figure(10.4, 4.4)
+    left, right = figure.subplots(1, 2)
+    drawn = {}
+    for (kernel_name, grid_name), grid in samplers.items():
+        name = "Benton's grid" if grid_name == "Benton" else label(kernel_name, grid_name)
+        if name not in drawn:
+            drawn[name] = left.plot(
+                np.arange(len(grid)), grid, "o-", ms=3, lw=1.2, color=COLOURS[kernel_name, grid_name], label=name
+            )
+        cost = step_cost(kernel_name, curve)(grid[:-1], grid[1:])
+        # matplotlib places a step over [left edge, right edge]; on log snr its width is what the step crosses
+        right.stairs(cost, np.log(ou.snr(grid)), color=COLOURS[kernel_name, grid_name], lw=1.5, baseline=None,
+                     label=f"{label(kernel_name, grid_name)}: {cost.sum():.3g} nats")  # fmt: skip
+    left.set(yscale="log", xlabel="step", ylabel="OU time t")
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    right.set(yscale="log", xlabel="log snr (data on the right)", ylabel="path KL of the step, nats (held-out rows)")
+    for ax in (left, right):
+        ax.legend(frameon=False, fontsize=8)
+    _save(figure, path)
+
+
+def _sheet(ax, rows, shape, limits):
+    side = min(8, math.isqrt(len(rows)))
+    tiles = np.pad(
+        rows[: side * side].reshape(side, side, *shape), [(0, 0), (0, 0), (1, 1), (1, 1)], constant_values=limits[0]
+    )
+    sheet = tiles.transpose(0, 2, 1, 3).reshape(side * (shape[0] + 2), side * (shape[1] + 2))
+    ax.imshow(sheet, cmap="gray_r", vmin=limits[0], vmax=limits[1], interpolation="nearest")
+    ax.set_xticks([])
+    ax.set_yticks([])
+
+
+def _components(ax, rows, real):
+    centre, scale = real.mean(0), np.where(real.std(0) > 0, real.std(0), 1)
+    _, _, axes = np.linalg.svd((real - centre) / scale, full_matrices=False)
+    y = (rows[:1000] - centre) / scale @ axes[:2].T
+    ax.plot(y[:, 0], y[:, -1], ".", ms=3, color="#1f4e79", alpha=0.5)
+    reach = 1.15 * np.abs((real - centre) / scale @ axes[:2].T).max(0)
+    ax.set(xlim=(-reach[0], reach[0]), ylim=(-reach[-1], reach[-1]))
+    ax.set(xlabel="first principal component", ylabel="second" if len(axes) > 1 else "the same")
+
+
+def _figure(width, height):
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure, path):
+    for ax in figure.axes:
+        for side in ("top", "right"):
+            ax.spines[side].set_visible(False)
+    with written(path) as draft:
+        figure.savefig(draft, dpi=130, format="png")

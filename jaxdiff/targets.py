@@ -1,0 +1,231 @@
+"""Laws whose noised score is known in closed form: a Gaussian, a Gaussian mixture, weighted points."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+
+from jaxdiff.processes import like, ou
+from jaxdiff.types import Curve, Target
+
+QUADRATURE = np.linspace(-9, 9, 1441)  # trapezoid nodes of a standard normal, spacing 1/80
+MONTE_CARLO_DRAWS = 4096
+
+
+def gaussian(mean, cov) -> Target:
+    """The normal law N(mean, cov); mean (d,), cov (d,) a diagonal or (d, d). Zero variances are allowed.
+
+    Its mmse is the closed form sum_i s_i/(1 + snr s_i) over the eigenvalues s_i of cov.
+
+    Raises:
+      ValueError: the shapes disagree, a number is not finite, or cov is not symmetric positive semi-definite.
+    """
+    mean = _array("mean", mean, 1)
+    return _target("gaussian", *_components(np.ones(1), mean[None], np.asarray(cov, np.float64)[None]))
+
+
+def mixture(weights, means, covs) -> Target:
+    """A mixture of K normal laws; weights (K,) positive with sum 1, means (K, d), covs (K, d) or (K, d, d).
+
+    Its mmse is a trapezoid quadrature in one dimension (relative error below 1e-12 while the components' widths differ
+    less than 50-fold), and in more a Monte Carlo average over 4096 fixed antithetic draws a component, with its
+    standard error beside it.
+
+    Raises:
+      ValueError: the shapes disagree, a number is not finite, weights do not sum to 1, or a cov is not symmetric
+        positive semi-definite.
+    """
+    return _target("mixture", *_components(weights, _array("means", means, 2), np.asarray(covs, np.float64)))
+
+
+def point_masses(points, weights=None) -> Target:
+    """The discrete law on points (n, d), with equal weights by default: a data set as a distribution.
+
+    mmse as for `mixture`. The density exists for t > 0 only.
+
+    Raises:
+      ValueError: the shapes disagree, a number is not finite, or weights do not sum to 1.
+    """
+    points = _array("points", points, 2)
+    weights = np.full(len(points), 1 / len(points)) if weights is None else weights
+    return _target("point_masses", *_components(weights, points, np.zeros_like(points)))
+
+
+class Components(NamedTuple):
+    """A Gaussian mixture in its components' eigenbases; one component is a Gaussian, zero variances are points.
+
+    log_weights (K,), means (K, d), variances (K, d); axes (K, d, d), eigenvectors in columns, or None for the
+    coordinate axes.
+    """
+
+    log_weights: np.ndarray
+    means: np.ndarray
+    variances: np.ndarray
+    axes: np.ndarray | None
+
+
+def _target(name, components, second_moment):
+    if len(components.means) == 1:
+        mmse = _gaussian_mmse(components)
+    else:
+        mmse = _quadrature_mmse(components) if components.means.shape[1] == 1 else _monte_carlo_mmse(components)
+    return Target(
+        name=name,
+        dim=components.means.shape[1],
+        second_moment=second_moment,
+        score=Partial(_score, components),
+        sample=functools.partial(_sample, components),
+        log_density=functools.partial(_log_density, components),
+        mmse=mmse,
+    )
+
+
+def _components(weights, means, covs):
+    """Checked arguments -> (Components, E|X_0|^2)."""
+    weights = _array("weights", weights, 1)
+    k, d = means.shape
+    if weights.shape != (k,) or covs.shape not in ((k, d), (k, d, d)):
+        raise ValueError(
+            f"shapes disagree: weights {weights.shape}, means {means.shape}, covs {covs.shape}. For K components in d "
+            f"dimensions: (K,), (K, d) and (K, d) or (K, d, d)."
+        )
+    if (weights <= 0).any() or not np.isclose(weights.sum(), 1, rtol=0, atol=1e-9):
+        raise ValueError(f"weights must be positive with sum 1: smallest {weights.min():g}, sum {weights.sum():.12g}.")
+    if not np.isfinite(covs).all():
+        raise ValueError("cov must be finite: it holds nan or inf.")
+    variances, axes = (covs, None) if covs.ndim == 2 else _eigen(covs)
+    if (variances < 0).any():
+        raise ValueError(f"cov must be positive semi-definite: its smallest eigenvalue is {variances.min():.3g}.")
+    second_moment = float(np.sum(weights[:, None] * (means**2 + variances)))
+    return Components(np.log(weights / weights.sum()), means, variances, axes), second_moment
+
+
+def _eigen(covs):
+    size = np.abs(covs).max()
+    skew = np.abs(covs - np.swapaxes(covs, -1, -2)).max()
+    if skew > 1e-8 * size:
+        raise ValueError(f"cov must be symmetric: it differs from its transpose by {skew:.3g}.")
+    variances, axes = np.linalg.eigh(covs)
+    rounding = (variances < 0) & (variances > -1e-12 * size)  # a rank-deficient cov has eigenvalues of -1e-17
+    return np.where(rounding, 0.0, variances), axes
+
+
+def _array(name, value, ndim):
+    array = np.asarray(value, np.float64)
+    if array.ndim != ndim or array.size == 0:
+        raise ValueError(f"{name} must have {ndim} dimension(s) and not be empty: it has shape {array.shape}.")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite: it holds nan or inf.")
+    return array
+
+
+# At time t component k is N(alpha mean_k, alpha^2 cov_k + sigma^2 I): in its eigenbasis, residual r and variances v,
+#   log density -(1/2) sum (r^2/v + log 2 pi v),   score -r/v.   The mixture's score is the softmax-weighted mean.
+def _score(components, x, t):
+    if x.shape[-1] != components.means.shape[-1]:
+        raise ValueError(
+            f"x has width {x.shape[-1]}, this target has dimension {components.means.shape[-1]}: x must be (..., d)."
+        )
+    c, t = jax.tree.map(lambda leaf: jnp.asarray(leaf, x.dtype), components), like(t, x)
+    residual, variance = _residuals(c, x, t)
+    pull = residual / variance
+    share = jax.nn.softmax(_log_parts(c, residual, variance), axis=-1)
+    if c.axes is None:
+        return -jnp.einsum("...k,...kd->...d", share, pull)
+    return -jnp.einsum("...k,...ke,kde->...d", share, pull, c.axes)
+
+
+def _log_density(components, x, t=0.0):
+    c, t = jax.tree.map(lambda leaf: jnp.asarray(leaf, x.dtype), components), like(t, x)
+    return jax.nn.logsumexp(_log_parts(c, *_residuals(c, x, t)), axis=-1)
+
+
+def _residuals(c, x, t):
+    """Residuals (..., K, d) in the components' eigenbases, and variances (K, d)."""
+    residual = x[..., None, :] - ou.alpha(t) * c.means
+    if c.axes is not None:
+        residual = jnp.einsum("...kd,kde->...ke", residual, c.axes)
+    return residual, ou.alpha(t) ** 2 * c.variances + ou.sigma(t) ** 2
+
+
+def _log_parts(c, residual, variance):
+    """(..., K) log of weight times density of each component."""
+    return c.log_weights - 0.5 * jnp.sum(residual**2 / variance + jnp.log(2 * jnp.pi * variance), axis=-1)
+
+
+def _sample(components, key, n, dtype=None):
+    """(n, d) exact draws; dtype defaults to JAX's float."""
+    c = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype or jnp.result_type(float)), components)
+    key_label, key_normal = jax.random.split(key)
+    label = jax.random.categorical(key_label, c.log_weights, shape=(n,))
+    z = jnp.sqrt(c.variances[label]) * jax.random.normal(key_normal, (n, c.means.shape[1]), c.means.dtype)
+    return c.means[label] + (z if c.axes is None else jnp.einsum("ne,nde->nd", z, c.axes[label]))
+
+
+def _gaussian_mmse(components):
+    s = components.variances[0]
+    value = lambda snr: np.sum(s / (1 + np.asarray(snr, np.float64)[..., None] * s), axis=-1)
+    integral = lambda snr: np.sum(np.log1p(np.asarray(snr, np.float64)[..., None] * s), axis=-1)
+    return Curve(value, len(s), integral=integral)
+
+
+# Mixtures observe y = X_0 + Z/sqrt(snr), the same information as X_t. Given y the posterior is a mixture again:
+#   Tr Cov = sum_k share_k (Tr v_k + |m_k - m|^2),   v_k = s_k/(1 + snr s_k), m_k = mean_k + v_k snr (y - mean_k),
+# and V is its average over y.
+def _quadrature_mmse(components):
+    weights = np.exp(components.log_weights)
+    density = np.exp(-(QUADRATURE**2) / 2)
+    density /= density.sum()
+
+    def at(snr):
+        y = components.means + np.sqrt(components.variances + 1 / snr) * QUADRATURE  # (K, nodes)
+        return weights @ (_posterior_variance(components, y[..., None], snr) @ density)
+
+    return Curve(_pointwise(at), 1)
+
+
+def _monte_carlo_mmse(components):
+    k, d = components.means.shape
+    half = np.random.default_rng(0).standard_normal((2, MONTE_CARLO_DRAWS // 2, d))
+
+    def draws(snr):  # (K, draws / 2), antithetic pairs averaged
+        spread = np.sqrt(components.variances)[:, None] * half[0]
+        if components.axes is not None:
+            spread = np.einsum("kne,kde->knd", spread, components.axes)
+        offset = spread + half[1] / np.sqrt(snr)
+        centre = components.means[:, None]
+        return sum(_posterior_variance(components, centre + sign * offset, snr) for sign in (1, -1)) / 2
+
+    weights = np.exp(components.log_weights)
+    value = lambda snr: weights @ draws(snr).mean(1)
+    error = lambda snr: np.std(weights @ draws(snr), ddof=1) / np.sqrt(MONTE_CARLO_DRAWS // 2)
+    return Curve(_pointwise(value), d, standard_error=_pointwise(error))
+
+
+def _posterior_variance(components, y, snr):
+    """Tr Cov(X_0 | y) for y (..., d) = X_0 + Z/sqrt(snr); NumPy float64."""
+    shrink = components.variances / (1 + snr * components.variances)
+    residual = y[..., None, :] - components.means
+    if components.axes is not None:
+        residual = np.einsum("...kd,kde->...ke", residual, components.axes)
+    total = components.variances + 1 / snr
+    log_share = components.log_weights - 0.5 * np.sum(residual**2 / total + np.log(total), axis=-1)
+    share = np.exp(log_share - log_share.max(-1, keepdims=True))
+    share /= share.sum(-1, keepdims=True)
+    move = snr * shrink * residual
+    if components.axes is not None:
+        move = np.einsum("...ke,kde->...kd", move, components.axes)
+    posterior_mean = components.means + move
+    centre = np.sum(share[..., None] * posterior_mean, axis=-2, keepdims=True)
+    return np.sum(share * (shrink.sum(-1) + np.sum((posterior_mean - centre) ** 2, axis=-1)), axis=-1)
+
+
+def _pointwise(at):
+    def value(snr):
+        snr = np.asarray(snr, np.float64)
+        return np.array([at(one) for one in snr.ravel()]).reshape(snr.shape)
+
+    return value
