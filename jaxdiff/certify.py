@@ -36,9 +36,8 @@ def certify(
     if (target is None) == (curve is None):
         raise ValueError("give exactly one of target= (exact score) and curve= (learned denoiser).")
     grid = check_grid(grid)
-    known = as_curve(target.mmse if curve is None else curve, dim)
-    if target is not None:
-        second_moment = target.second_moment
+    known = as_curve(curve if target is None else target.mmse, dim)
+    second_moment = second_moment if target is None else target.second_moment
     measured = isinstance(known, MeasuredCurve)
     discretisation = Term(
         DISCRETISATION,

@@ -102,7 +102,7 @@ STENCILS = (
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class MeasuredCurve(Curve):
-    """A loss curve from data. L and K are splines in log snr of snr L and sqrt(snr) K, so every path KL is linear in them.
+    """A loss curve from data: splines in log snr of snr L and sqrt(snr) K, so that every path KL is linear in them.
 
     Attributes:
       spline: over the nodes' log snr.

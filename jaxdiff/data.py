@@ -65,8 +65,9 @@ def split(rows, *, name, seed=0):
             f"{name}: no column varies over the {len(train)} train rows: shuffle or check the file's columns."
         )
     scale = np.where(constant, 1.0, deviation)
-    parts = [((part - mean) / scale).astype(np.float32) for part in (train, rows[first:second], rows[second:])]
-    return Dataset(name, *parts, mean, scale, int(constant.sum()))
+    standardised = ((rows - mean) / scale).astype(np.float32)
+    train, held_out, test = np.split(standardised, [first, second])
+    return Dataset(name, train, held_out, test, mean, scale, int(constant.sum()))
 
 
 def _stem(source):
@@ -78,7 +79,7 @@ def _built_in(source):
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise DataError(f"{source} ships inside scikit-learn: pip install 'jaxdiff[data]'.") from error
-    return load_digits().data
+    return np.asarray(load_digits(return_X_y=True)[0])
 
 
 def _read(path):

@@ -75,8 +75,15 @@ def exponential_then_uniform(horizon, early_stop, n_steps, *, n_uniform=None) ->
     return _fixed_ends(np.concatenate([upper, lower[1:]]), horizon, early_stop)
 
 
+def log_snr(horizon, early_stop, n_steps) -> Grid:
+    """Equal steps in the logarithm of the signal-to-noise ratio."""
+    check_ends(horizon, early_stop, n_steps)
+    start, end = np.log(ou.snr(np.array([horizon, early_stop], np.float64)))
+    return _fixed_ends(ou.time(np.exp(np.linspace(start, end, n_steps + 1))), horizon, early_stop)
+
+
 def optimal(step_cost, n_steps, horizon, early_stop, *, n_candidates=1000) -> Grid:
-    """The grid of least total cost among candidate times uniform in log snr: a shortest path, so a global optimum there.
+    """The grid of least total cost among candidates uniform in log snr: a shortest path, so a global optimum there.
 
     Args:
       step_cost: (t, t_next) -> cost, broadcasting, as information.step_cost makes it.
@@ -91,17 +98,11 @@ def optimal(step_cost, n_steps, horizon, early_stop, *, n_candidates=1000) -> Gr
     check_ends(horizon, early_stop, n_steps)
     if n_candidates <= n_steps:
         raise ValueError(f"{n_steps} steps need more than {n_steps} candidates: n_candidates = {n_candidates}.")
-    times = log_snr_times(horizon, early_stop, n_candidates)
+    times = log_snr(horizon, early_stop, n_candidates - 1)
     start, end = np.triu_indices(n_candidates, 1)
     cost = np.full((n_candidates, n_candidates), np.inf)
     cost[start, end] = step_cost(times[start], times[end])
     return times[_shortest_path(cost, n_steps)]
-
-
-def log_snr_times(horizon, early_stop, n):
-    """n times uniform in log snr, both ends exact."""
-    ends = np.log(ou.snr(np.array([horizon, early_stop], np.float64)))
-    return _fixed_ends(ou.time(np.exp(np.linspace(*ends, n))), horizon, early_stop)
 
 
 # best[k][j]: least cost from the first node to node j in k edges; arrived[k][j]: the node before j.

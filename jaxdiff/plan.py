@@ -43,13 +43,13 @@ def plan(
         raise ValueError("give exactly one of target_kl= (nats) and evals= (score evaluations).")
     if evals is not None and evals < 1:
         raise ValueError(f"evals must be at least 1: evals = {evals}.")
-    curve = as_curve(target.mmse if curve is None else curve, dim)
+    curve = as_curve(curve if target is None else target.mmse, dim)
     second_moment = _second_moment(target, curve, second_moment)
     if isinstance(curve, MeasuredCurve):
         horizon, early_stop = (float(t) for t in ou.time(np.exp(curve.spline.u[[0, -1]])))
     elif horizon is None:
         horizon = HORIZON if target_kl is None else _horizon(target_kl / 10, second_moment, curve.dim)
-    n_steps = evals if target_kl is None else _fewest(target_kl, curve, second_moment, horizon, early_stop)
+    n_steps = int(evals or _fewest(target_kl, curve, second_moment, horizon, early_stop))
     grid = _optimal(step_cost(KERNEL, curve), n_steps, horizon, early_stop)
     known = {"curve": curve, "second_moment": second_moment} if target is None else {"target": target}
     certificate = certify(KERNEL, grid, **known)

@@ -89,8 +89,7 @@ def _sheet(ax, rows, shape, limits):
     )
     sheet = tiles.transpose(0, 2, 1, 3).reshape(side * (shape[0] + 2), side * (shape[1] + 2))
     ax.imshow(sheet, cmap="gray_r", vmin=limits[0], vmax=limits[1], interpolation="nearest")
-    ax.set_xticks([])
-    ax.set_yticks([])
+    ax.set_axis_off()
 
 
 def _components(ax, rows, real):

@@ -92,8 +92,8 @@ def load(folder):
     folder = pathlib.Path(folder)
     model = read_json(folder / "model.json", "jaxdiff train DATA --out " + str(folder))
     with np.load(_present(folder / "data.npz", "jaxdiff train")) as arrays:
-        parts = [arrays[name] for name in (*SPLITS, "mean", "scale")]
-    dataset = Dataset(model["data"], *parts, model["constant_columns"])
+        parts = {name: arrays[name] for name in (*SPLITS, "mean", "scale")}
+    dataset = Dataset(name=model["data"], constant=model["constant_columns"], **parts)
     _present(folder / "checkpoint", "jaxdiff train")
     return Run(folder, model, dataset, load_network(build(dataset, model["network"]), folder / "checkpoint"))
 
@@ -128,5 +128,5 @@ def measure(run, split, *, progress=False) -> MeasuredCurve:
 def measured(run, split) -> MeasuredCurve:
     """The loss curve that `measure` kept."""
     with np.load(_present(run.folder / f"{split}_curve.npz", f"jaxdiff plan {run.folder}")) as arrays:
-        parts = [arrays[name] for name in ("u", "losses", "crosses", "covariance")]
-        return measured_curve(*parts, int(arrays["n"]), run.dataset.dim)
+        parts = {name: arrays[name] for name in ("u", "losses", "crosses", "covariance")}
+        return measured_curve(n=int(arrays["n"]), dim=run.dataset.dim, **parts)

@@ -5,6 +5,7 @@ import warnings
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from jaxdiff import noise
 from jaxdiff.grids import check_grid
@@ -41,9 +42,9 @@ def sample(kernel: Kernel, x, grid, key, *, progress=False):
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"x must be of a float dtype, which the run keeps: x is {x.dtype}. Use x.astype(jnp.float32).")
     _warn_of_wrong_jax()
-    if not isinstance(grid, jax.core.Tracer):
+    if not isinstance(grid, Tracer):
         grid = check_grid(grid, own_clock=kernel.own_clock)
-    # A table of arrays, never constants: some GPU compilers fold a constant step size wrongly (jax issues 36958, 39336).
+    # A table of arrays, never constants: some GPU compilers fold a constant step size wrongly (jax 36958, 39336).
     table = jax.tree.map(lambda column: jnp.asarray(column, x.dtype), kernel.coefficients(grid))
     run = functools.partial(_run, kernel.step, kernel.noises_per_step)
     state, n_steps = kernel.init(x), len(grid) - 1

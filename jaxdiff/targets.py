@@ -188,7 +188,7 @@ def _quadrature_mmse(components):
 
 
 def _monte_carlo_mmse(components):
-    k, d = components.means.shape
+    d = components.means.shape[1]
     half = np.random.default_rng(0).standard_normal((2, MONTE_CARLO_DRAWS // 2, d))
 
     def draws(snr):  # (K, draws / 2), antithetic pairs averaged
@@ -197,10 +197,11 @@ def _monte_carlo_mmse(components):
             spread = np.einsum("kne,kde->knd", spread, components.axes)
         offset = spread + half[1] / np.sqrt(snr)
         centre = components.means[:, None]
-        return sum(_posterior_variance(components, centre + sign * offset, snr) for sign in (1, -1)) / 2
+        plus, minus = (_posterior_variance(components, centre + sign * offset, snr) for sign in (1, -1))
+        return (plus + minus) / 2
 
     weights = np.exp(components.log_weights)
-    value = lambda snr: weights @ draws(snr).mean(1)
+    value = lambda snr: weights @ np.mean(draws(snr), axis=1)
     error = lambda snr: np.std(weights @ draws(snr), ddof=1) / np.sqrt(MONTE_CARLO_DRAWS // 2)
     return Curve(_pointwise(value), d, standard_error=_pointwise(error))
 

@@ -96,7 +96,8 @@ def fit(
         train_loss = float(values.mean())
         if not np.isfinite(train_loss):
             raise ValueError(
-                f"the training loss is {train_loss} before step {first + len(values)}: lower learning_rate = {learning_rate:g}."
+                f"the training loss is {train_loss} by step {first + len(values)}: "
+                f"lower learning_rate = {learning_rate:g}."
             )
         held_out_loss = np.nan if held_out is None else float(judge(state[2], jnp.asarray(held_out)))
         history.append({"step": first + len(values), "train_loss": train_loss, "held_out_loss": held_out_loss})

@@ -32,8 +32,8 @@ def ddim(score: ScoreFn, eta: float = 0.0) -> Kernel:
 
 # Keep the prediction m of X_0 and the prediction n = -sigma s of the noise, refresh a part v of the noise's variance:
 #   x' = alpha_next m + sqrt(sigma_next^2 - v) n + sqrt(v) z,   v = eta^2 sigma_next^2 sigma_h^2 / sigma^2.
-# With m = (x + sigma^2 s)/alpha the gain is e^h sigma^2 - sigma_next r, r = sqrt(sigma^2 - eta^2 sigma_h^2). Both parts are
-# nearly equal, so multiply by their sum: e^2h sigma^4 - sigma_next^2 r^2
+# With m = (x + sigma^2 s)/alpha the gain is e^h sigma^2 - sigma_next r, r = sqrt(sigma^2 - eta^2 sigma_h^2). Both parts
+# are nearly equal, so multiply by their sum: e^2h sigma^4 - sigma_next^2 r^2
 #   = sigma^2 (e^2h sigma^2 - sigma_next^2) + eta^2 sigma_next^2 sigma_h^2,   e^2h sigma^2 - sigma_next^2 = e^2h - 1.
 @dataclasses.dataclass(frozen=True)
 class Coefficients:

@@ -35,7 +35,7 @@ def moment_matched(score: ScoreFn, mmse: Callable[..., Any], *, dim: int | None 
 # alpha_next (sigma_h^2/sigma^2) X_0. With V/d a coordinate for Cov(X_0 | X_t) the sum is v0 (1 + (snr_next - snr) V/d).
 @dataclasses.dataclass(frozen=True)
 class Coefficients:
-    """The table of a grid for one error curve; equal curves make equal kernels, so a rebuilt kernel recompiles nothing."""
+    """The table of a grid for one error curve; kernels of one curve are equal, so a rebuilt one recompiles nothing."""
 
     mmse: Callable[..., Any]
     dim: int

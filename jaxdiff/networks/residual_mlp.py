@@ -34,8 +34,8 @@ class ResidualMLP(nnx.Module):
       ValueError: x of another width than dim.
 
     Call with x (..., d) and t, an OU time of shape () or (...): returns (..., d) in the dtype of x. A key as third
-    argument switches dropout on. The matrix products run in float32 at JAX's default precision; set jax_default_matmul_precision to "float32" on a GPU or TPU when the
-    path KL matters to better than three digits.
+    argument switches dropout on. The matrix products run in float32 at JAX's default precision; set
+    jax_default_matmul_precision to "float32" on a GPU or TPU when the path KL matters to better than three digits.
     Source of the preconditioning: Karras et al. 2022, arXiv:2206.00364, table 1.
     """
 
@@ -53,8 +53,8 @@ class ResidualMLP(nnx.Module):
         self.leave = nnx.Linear(width, dim, kernel_init=nnx.initializers.zeros_init(), rngs=rngs)
 
     # In a principal direction of variance s the noised data have variance v = alpha^2 s + sigma^2, the best linear
-    # denoiser has slope alpha s / v and error variance s sigma^2 / v. As in EDM the network sees a unit-variance input and
-    # its output is scaled by the error's standard deviation.
+    # denoiser has slope alpha s / v and error variance s sigma^2 / v. As in EDM the network sees a unit-variance input
+    # and its output is scaled by the error's standard deviation.
     def __call__(self, x, t, key=None):
         """The denoiser at x (..., d), t () or (...); with a key, under dropout."""
         if x.shape[-1] != self.dim:

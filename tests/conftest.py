@@ -1,0 +1,22 @@
+"""float64, strict dtype promotion and no data of one test in another."""
+
+import jax
+import pytest
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture(autouse=True)
+def _promotion(request):
+    """Tests marked loose_promotion run under standard promotion: Optax's adam and ema raise under strict."""
+    if request.node.get_closest_marker("loose_promotion") is None:
+        yield
+        return
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(2)
