@@ -38,10 +38,10 @@ def _parser():
     train = commands.add_parser("train", help="fit a denoiser to data", formatter_class=_Defaults)
     train.add_argument("source", help="digits, or a .npy, .npz or .csv file whose rows are samples")
     train.add_argument("--out", type=pathlib.Path, help="run folder (default: runs/NAME)")
-    train.add_argument("--steps", type=int, default=3000, help="optimiser steps")
+    train.add_argument("--steps", type=int, default=4000, help="optimiser steps")
     train.add_argument("--batch-size", type=int, default=256, help="rows a step")
-    train.add_argument("--learning-rate", type=float, default=1e-3, help="peak, AdamW")
-    train.add_argument("--width", type=int, default=256, help="hidden units")
+    train.add_argument("--learning-rate", type=float, default=2e-3, help="peak, AdamW")
+    train.add_argument("--width", type=int, default=192, help="hidden units")
     train.add_argument("--depth", type=int, default=3, help="residual blocks")
     train.add_argument("--dropout", type=float, default=0.1, help="rate in training")
     train.add_argument("--horizon", type=float, default=5.0, help="OU time to start sampling from")
@@ -106,7 +106,7 @@ def _train(options):
     folder = options.out or pathlib.Path("runs") / dataset.name
     runs.save(folder, model, dataset, trained.network)
     best = min(row["held_out_loss"] for row in trained.history)
-    print(f"held-out loss E snr |X_0 - D|^2 = {best:.4g}; model in {folder}")
+    print(f"held-out loss E (snr + 0.1) |X_0 - D|^2 = {best:.4g}; model in {folder}")
 
 
 def _plan(options):

@@ -6,13 +6,16 @@ import jax.numpy as jnp
 from jaxdiff.processes import forward, ou
 from jaxdiff.types import DenoiserFn
 
+EDM_SHARE = 0.1
 
-def likelihood_weight(t):
-    """The weight that makes the loss the path KL's own: snr, for times uniform in log snr.
 
-    Path KL loses (1/2) int L dsnr = (1/2) int snr L dlog(snr) to the network.
+def path_kl_weight(t):
+    """snr + 0.1, for times uniform in log snr: nearly the weight that path KL itself gives an error.
+
+    Path KL loses (1/2) int L dsnr = (1/2) int snr L dlog(snr) to the network, so snr is the likelihood's weight; EDM's
+    is 1/sigma^2 = snr + 1. A tenth of the 1 keeps low levels, which cost no path KL, from being left untrained.
     """
-    return ou.snr(t)
+    return ou.snr(t) + EDM_SHARE
 
 
 def stratified_times(key, n, horizon, early_stop):
@@ -22,7 +25,7 @@ def stratified_times(key, n, horizon, early_stop):
     return ou.time(jnp.exp(low + (high - low) * fraction))
 
 
-def denoising(denoiser: DenoiserFn, x0, key, *, weight=likelihood_weight, horizon=5.0, early_stop=1e-3):
+def denoising(denoiser: DenoiserFn, x0, key, *, weight=path_kl_weight, horizon=5.0, early_stop=1e-3):
     """Weighted denoising loss E weight(t) |X_0 - D(X_t, t)|^2, times uniform in log snr and stratified over the batch.
 
     Args:
@@ -33,9 +36,10 @@ def denoising(denoiser: DenoiserFn, x0, key, *, weight=likelihood_weight, horizo
       horizon, early_stop: OU times.
 
     Returns:
-      A scalar, summed over coordinates, averaged over the batch; with the default weight it is
-      E snr |X_0 - D|^2, of which (1/2) log(snr_early_stop/snr_horizon) is the network's share of path KL in nats.
-    Source: Vincent 2011; weights as in Song et al. 2021, arXiv:2101.09258, rewritten for the denoiser.
+      A scalar, summed over coordinates, averaged over the batch. With the weight snr, (1/2) log(snr_end/snr_start)
+      times it is (1/2) int L dsnr: what the network pays in path KL, in nats, up to a constant of the data.
+    Source: Vincent 2011, Neural Computation 23; weights: Song et al. 2021, arXiv:2101.09258, and Karras et al. 2022,
+      arXiv:2206.00364, rewritten for the denoiser.
     """
     key_time, key_noise = jax.random.split(key)
     t = stratified_times(key_time, x0.shape[0], horizon, early_stop).astype(x0.dtype)

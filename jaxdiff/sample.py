@@ -48,7 +48,6 @@ def sample(kernel: Kernel, x, grid, key, *, progress=False):
     table = jax.tree.map(lambda column: jnp.asarray(column, x.dtype), kernel.coefficients(grid))
     run = functools.partial(_run, kernel.step, kernel.noises_per_step)
     state, n_steps = kernel.init(x), len(grid) - 1
-    _check_score(kernel, x)
     if not progress:
         return kernel.position(run(kernel.score, table, state, key, jnp.uint32(0)))
     size = -(-n_steps // BLOCKS)
@@ -63,6 +62,7 @@ def _run(step, noises, score, table, state, key, first):
     """The state after the steps of a table, the first of which is step `first` of the run."""
     particles = jax.tree.leaves(state)[0]
     n, d, dtype = *particles.shape, particles.dtype
+    _check_score(score, particles)
     keys = noise.particle_keys(key, jnp.arange(n, dtype=jnp.uint32))
 
     def increments(k):
@@ -77,8 +77,9 @@ def _run(step, noises, score, table, state, key, first):
     return jax.lax.scan(body, state, (table, steps))[0]
 
 
-def _check_score(kernel, x):
-    given = jax.eval_shape(kernel.score, x, jax.ShapeDtypeStruct((), x.dtype))
+def _check_score(score, x):
+    """Runs while tracing, once a compilation."""
+    given = jax.eval_shape(score, x, jax.ShapeDtypeStruct((), x.dtype))
     if given.shape != x.shape or given.dtype != x.dtype:
         raise ValueError(
             f"the score returns {given.dtype}{list(given.shape)} for x {x.dtype}{list(x.shape)}: they must agree."

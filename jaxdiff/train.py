@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from jaxdiff.losses import denoising, likelihood_weight
+from jaxdiff.losses import denoising, path_kl_weight
 from jaxdiff.progress import bar
 
 BLOCKS = 25  # the held-out loss is measured, and the bar moves, this often
@@ -31,12 +31,12 @@ def fit(
     *,
     steps,
     batch_size=256,
-    learning_rate=1e-3,
+    learning_rate=2e-3,
     weight_decay=1e-2,
     ema_decay=0.999,
     horizon=5.0,
     early_stop=1e-3,
-    weight=likelihood_weight,
+    weight=path_kl_weight,
     held_out=None,
     progress=False,
 ) -> Fit:

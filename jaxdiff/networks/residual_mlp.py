@@ -39,7 +39,7 @@ class ResidualMLP(nnx.Module):
     Source of the preconditioning: Karras et al. 2022, arXiv:2206.00364, table 1.
     """
 
-    def __init__(self, dim, *, mean=None, cov=None, width=256, depth=3, dropout=0.0, rngs):
+    def __init__(self, dim, *, mean=None, cov=None, width=192, depth=3, dropout=0.0, rngs):
         """Draw the weights and take the principal axes of the data's covariance."""
         mean = np.zeros(dim) if mean is None else np.asarray(mean, np.float64)
         variances, axes = np.linalg.eigh(np.eye(dim) if cov is None else np.asarray(cov, np.float64))

@@ -1,0 +1,254 @@
+"""Path KL from one curve: the published numbers, direct quadrature, measured excess, bounds between the kernels."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxdiff import grids, information, kernels, targets
+from jaxdiff.curves import loss_curve
+from jaxdiff.information import path_kl, path_kl_error, step_cost
+from jaxdiff.processes import denoiser_from_score, ou
+
+G = grids.exponential_then_uniform(3, 0.01, 36, n_uniform=12)
+COIN = targets.point_masses([[-1.0], [1.0]]).mmse
+NAMES = ["exponential_euler", "ancestral", "moment_matched"]
+
+
+@pytest.mark.parametrize(("g", "expected"), [(0.1, 0.00967483607191899), (1.0, 0.7357588823428847)])
+def test_one_exponential_euler_step_costs_the_closed_form_on_the_standard_normal(g, expected):
+    assert path_kl("exponential_euler", [2.0, 2.0 - g], targets.gaussian([0.0], [1.0]).mmse) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("variance", "name", "expected"),
+    [
+        (0.0, "exponential_euler", 0.677362248468),
+        (0.0, "ancestral", 0.0),
+        (0.0, "moment_matched", 0.0),
+        (0.25, "exponential_euler", 0.4980308667979),
+        (0.25, "ancestral", 0.08895955067503),
+        (0.25, "moment_matched", 0.0),
+        (1.0, "exponential_euler", 0.4072862032454),
+        (1.0, "ancestral", 0.1665760199465),
+    ],
+)
+def test_path_kl_on_gaussians_is_the_published_number(variance, name, expected):
+    got = path_kl(name, G, targets.gaussian([0.0], [variance]).mmse)
+    assert got == pytest.approx(expected, rel=2e-12, abs=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("exponential_euler", 0.5764563), ("ancestral", 0.0884753), ("moment_matched", 0.0529774)]
+)
+def test_path_kl_on_two_points_is_the_published_number(name, expected):
+    assert path_kl(name, G, COIN) == pytest.approx(expected, abs=5e-8)
+
+
+def test_information_of_two_points_is_the_published_number_and_below_log_two():
+    got = information.information_gain(COIN, 3, 0.01)
+    assert got == pytest.approx(0.691906265876, abs=1e-12)
+    assert got < np.log(2)
+
+
+@pytest.mark.parametrize(("t", "expected"), [(0.05, 10.193794435), (0.3, 1.17320711481), (1.0, 1.00024364663)])
+def test_fisher_information_of_two_points_is_the_published_number(t, expected):
+    assert information.fisher_information(COIN, t) == pytest.approx(expected, abs=5e-10)
+
+
+def test_initial_kl_less_the_information_is_the_published_exact_value():
+    for variance, expected in ((0.0, 1.538596146585e-6), (0.25, 8.651022154569e-7)):
+        law = targets.gaussian([0.0], [variance])
+        told = 0.5 * np.log1p(ou.snr(3.0) * variance)  # I(X_0; X_3) of a Gaussian
+        assert information.initial_kl(law.second_moment, 1, 3.0) - told == pytest.approx(expected, rel=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("name", "n_steps", "expected"),
+    [
+        *(("ancestral", n, kl) for n, kl in ((5, 0.4909), (10, 0.1938), (20, 0.0862), (36, 0.0457))),
+        *(("moment_matched", n, kl) for n, kl in ((5, 0.1820), (10, 0.0850), (20, 0.0409), (36, 0.0228))),
+    ],
+)
+def test_optimal_grids_reach_the_published_path_kl(name, n_steps, expected):
+    grid = grids.optimal(step_cost(name, COIN), n_steps, 3, 0.01, n_candidates=241)
+    assert path_kl(name, grid, COIN) == pytest.approx(expected, abs=5.1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("exponential_euler", 1.688), ("ancestral", 0.491), ("moment_matched", 0.257)]
+)
+def test_log_snr_grids_reach_the_published_path_kl(name, expected):
+    assert path_kl(name, grids.log_snr(3, 0.01, 10), COIN) == pytest.approx(expected, abs=5.1e-4)
+
+
+LAWS = {
+    "gaussian": ([1.0], [0.3], [0.25]),
+    "two points": ([0.5, 0.5], [-1.0, 1.0], [0.0, 0.0]),
+    "unequal points": ([0.2, 0.8], [-1.0, 0.5], [0.0, 0.0]),
+    "two modes": ([0.4, 0.6], [-1.0, 1.2], [0.2, 0.05]),
+    "wide and narrow": ([0.5, 0.5], [0.0, 0.0], [1.5, 0.2]),
+    "atom in a cloud": ([0.3, 0.7], [1.0, 0.0], [0.0, 0.6]),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("law", LAWS)
+def test_path_kl_equals_direct_two_time_quadrature(law, name):
+    weights, means, variances = (np.array(part) for part in LAWS[law])
+    curve = targets.mixture(weights, means[:, None], variances[:, None]).mmse
+    grid = np.array([1.6, 0.7, 0.25, 0.12])
+    assert path_kl(name, grid, curve) == pytest.approx(
+        oracles.path_kl(name, (weights, means, variances), grid), rel=1e-10, abs=1e-10
+    )
+
+
+# The marginal law of the sampler's own chain, by Chapman-Kolmogorov on a fine lattice with the kernel's step.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "expected"), [("exponential_euler", 9.6474e-3), ("ancestral", 7.9437e-4), ("moment_matched", 5.5605e-4)]
+)
+def test_marginal_kl_on_two_points_is_the_published_number(name, expected):
+    law = targets.point_masses([[-1.0], [1.0]])
+    kernel = getattr(kernels, name)(law.score, *((law.mmse,) if name == "moment_matched" else ()))
+    lattice = np.linspace(-7, 7, 3501)
+    cell, x = lattice[1] - lattice[0], jnp.asarray(lattice)[:, None]
+    density = np.exp(-(lattice**2) / 2) / np.sqrt(2 * np.pi)
+    table = kernel.coefficients(G)
+    for k in range(len(G) - 1):
+        row = jax.tree.map(lambda column, k=k: jnp.asarray(column[k]), table)
+        means = np.asarray(kernel.step(kernel.score, x, row, jnp.zeros_like(x)))[:, 0]
+        density = sum(
+            np.exp(-((lattice[:, None] - means[part]) ** 2) / (2 * table.spread[k] ** 2)) @ density[part]
+            for part in np.array_split(np.arange(len(lattice)), 20)
+        )
+        density *= cell / (np.sqrt(2 * np.pi) * table.spread[k])
+    exact = oracles.mixture_density((np.array([0.5, 0.5]), np.array([-1.0, 1.0]), np.zeros(2)), lattice, 0.01)
+    inside = exact > 1e-300
+    kl = cell * np.sum(exact[inside] * np.log(exact[inside] / density[inside]))
+    assert kl == pytest.approx(expected, rel=1e-3)
+    assert kl <= path_kl(name, G, law.mmse)
+
+
+# Held-out losses of a wrong denoiser: what they say of the path KL must be what paired forward samples say.
+def wrong_denoiser(x, t):
+    return 0.8 * ou.alpha(t) * x + 0.1 * jnp.sin(x)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_measured_path_kl_of_a_wrong_denoiser_agrees_with_paired_forward_samples(name):
+    dim, n, grid = 3, 4000, np.array([1.5, 0.8, 0.4, 0.25])
+    law = targets.gaussian(np.zeros(dim), np.linspace(0.5, 1.5, dim))
+    data = law.sample(jax.random.key(1), n)
+    curve = loss_curve(wrong_denoiser, data, jax.random.key(2), horizon=1.5, early_stop=0.25, n_nodes=61)
+    tau = targets.gaussian(np.zeros(dim), np.full(dim, 0.7)).mmse
+    excess, error = path_kl(name, grid, curve, matched=tau), path_kl_error(name, grid, curve, matched=tau)
+    absolute = excess + float(curve.integral(ou.snr(0.25)) - curve.integral(ou.snr(1.5))) / 2
+    absolute -= information.information_gain(law.mmse, 1.5, 0.25)
+    paired, paired_error = _paired(name, law, grid, tau, 200_000)
+    assert abs(absolute - paired) < 5 * np.hypot(_level_error(curve), paired_error) + 5 * error
+
+
+def _level_error(curve):
+    """Standard error of (1/2) int L, generously: perfectly correlated levels."""
+    return 0.5 * np.trapezoid(np.sqrt(np.diag(curve.covariance))[: len(curve.losses)], curve.spline.u)
+
+
+def _paired(name, law, grid, tau, n):
+    """Path KL and its standard error from independent draws of (X_v, X_u) and the true score, one time a step."""
+    rng, dim = np.random.default_rng(0), law.dim
+    variances = np.linspace(0.5, 1.5, dim)
+    score = lambda x, v: -x / (np.exp(-2 * v) * variances + ou.sigma(v) ** 2)
+    terms = []
+    for u, low in zip(grid, grid[1:], strict=False):
+        x0 = rng.standard_normal((n, dim)) * np.sqrt(variances)
+        v = rng.uniform(low, u, (n, 1)) if name == "exponential_euler" else np.full((n, 1), low)
+        xv = np.exp(-v) * x0 + ou.sigma(v) * rng.standard_normal((n, dim))
+        xu = np.exp(v - u) * xv + ou.sigma(u - v) * rng.standard_normal((n, dim))
+        m = np.asarray(wrong_denoiser(jnp.asarray(xu), u))
+        if name == "exponential_euler":
+            learned = (ou.alpha(u) * m - xu) / ou.sigma(u) ** 2
+            terms.append((u - low) * np.sum((score(xv, v) - learned) ** 2, axis=1))
+            continue
+        # KL(q(x_low | x_u) || N(mean, w I)) by the log ratio of densities along the draw
+        g, w = u - low, ou.sigma(low) ** 2 * ou.sigma(u - low) ** 2 / ou.sigma(u) ** 2
+        share = ou.sigma(g) ** 2 / ou.sigma(u) ** 2
+        mean = np.exp(-g) * ou.sigma(low) ** 2 / ou.sigma(u) ** 2 * xu + np.exp(-low) * share * m
+        if name == "moment_matched":
+            w *= 1 + (ou.snr(low) - ou.snr(u)) * tau(ou.snr(u)) / dim
+        before, after = (np.exp(-2 * s) * variances + ou.sigma(s) ** 2 for s in (u, low))
+        gauss = lambda x, v: -0.5 * np.sum(x**2 / v + np.log(2 * np.pi * v), axis=1)
+        truth = gauss(xv, after) + gauss(xu - np.exp(-g) * xv, np.full(dim, ou.sigma(g) ** 2)) - gauss(xu, before)
+        terms.append(truth - gauss(xv - mean, np.full(dim, w)))
+    return sum(t.mean() for t in terms), np.sqrt(sum(t.var() / n for t in terms))
+
+
+def test_excess_of_the_exact_denoiser_is_the_exact_path_kl_within_its_error():
+    law = targets.mixture([0.3, 0.7], [[0.0, 1.0], [1.0, -1.0]], [[0.1, 0.2], [0.3, 0.1]])
+    data = law.sample(jax.random.key(1), 3000)
+    curve = loss_curve(denoiser_from_score(law.score), data, jax.random.key(2), horizon=3, early_stop=0.02)
+    grid = grids.exponential_then_uniform(3, 0.02, 12)
+    for name in NAMES:
+        exact, error = path_kl(name, grid, law.mmse), path_kl_error(name, grid, curve, matched=law.mmse)
+        assert abs(path_kl(name, grid, curve, matched=law.mmse) - exact) < 5 * error
+        assert 0 < error < 0.1 * exact
+
+
+def test_standard_error_is_the_spread_over_repeated_data():
+    law, grid = targets.gaussian([0.0], [0.8]), np.array([2.0, 0.9, 0.3])
+    denoiser = denoiser_from_score(law.score)
+    for name in NAMES:
+        curves = [
+            loss_curve(
+                denoiser,
+                law.sample(jax.random.key(i), 200),
+                jax.random.key(500 + i),
+                horizon=2,
+                early_stop=0.3,
+                n_nodes=25,
+                n_noises=1,
+            )
+            for i in range(60)
+        ]
+        values = [path_kl(name, grid, curve, matched=law.mmse) for curve in curves]
+        predicted = np.sqrt(np.mean([path_kl_error(name, grid, curve, matched=law.mmse) ** 2 for curve in curves]))
+        ratio = np.std(values, ddof=1) / predicted
+        assert abs(ratio - 1) < 5 * np.sqrt(1 / (2 * 59))
+
+
+def test_moment_matching_with_its_own_curve_is_best_among_curves():
+    law = targets.gaussian([0.0, 0.0], [0.5, 2.0])
+    best = path_kl("moment_matched", G, law.mmse)
+    for factor in (0.5, 0.9, 1.1, 2.0):
+        other = lambda snr, factor=factor: factor * law.mmse(snr)
+        assert path_kl("moment_matched", G, law.mmse, matched=other, dim=2) > best
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.floats(1e-6, 9.0), min_size=1, max_size=4),
+    st.lists(st.floats(0.01, 0.6), min_size=2, max_size=8),
+    st.floats(0.01, 0.5),
+)
+def test_moment_matching_is_never_worse_and_steps_never_cost_less_than_nothing(variances, gaps, early_stop):
+    grid = early_stop + np.cumsum([0.0, *gaps])[::-1]
+    curve = targets.gaussian(np.zeros(len(variances)), variances).mmse
+    euler, ancestral, matched = (path_kl(name, grid, curve) for name in NAMES)
+    assert matched <= min(euler, ancestral) + 1e-12
+    for name in NAMES:
+        assert step_cost(name, curve)(grid[:-1], grid[1:]).min() >= -1e-12
+
+
+def test_plain_callables_need_their_dimension_and_odes_have_no_path_kl():
+    plain = lambda snr: 1 / (1 + snr)
+    expected = path_kl("ancestral", G, targets.gaussian([0.0], [1.0]).mmse)
+    assert path_kl("ancestral", G, plain, dim=1) == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(TypeError, match="dim=d"):
+        path_kl("ancestral", G, plain)
+    with pytest.raises(ValueError, match="ddim"):
+        step_cost("ddim", COIN)
+    with pytest.raises(ValueError, match="grid must decrease"):
+        path_kl("ancestral", G[::-1], COIN)

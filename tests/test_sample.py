@@ -1,0 +1,166 @@
+"""sample: the law of its output, one compilation, batch invariance, gradients, and what it refuses."""
+
+import warnings
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+from jax.tree_util import Partial
+
+from jaxdiff import grids, kernels, noise, targets
+from jaxdiff.sample import _run, _warn_of_wrong_jax, sample
+
+GRID = grids.exponential_then_uniform(3, 0.05, 8)
+REVERSE = ["ancestral", "ddim", "exponential_euler", "moment_matched"]
+
+
+def make(name, law):
+    extra = {"moment_matched": (law.mmse,), "langevin": (0.7,)}.get(name, ())
+    return getattr(kernels, name)(law.score, *extra)
+
+
+def grid_of(name):
+    return np.linspace(0.8, 0, 9) if name == "langevin" else GRID
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dim", [1, 2, 64])
+@pytest.mark.parametrize("name", ["exponential_euler", "ancestral", "ddim", "langevin"])
+def test_output_on_a_diagonal_gaussian_has_the_closed_form_law(name, dim, dtype, key):
+    n, mean, variances = 20_000, np.linspace(-0.5, 1.5, dim), np.linspace(1.4, 0.2, dim)
+    law, grid = targets.gaussian(mean, variances), grid_of(name)
+    key_start, key_run = jax.random.split(key)
+    out = np.asarray(sample(make(name, law), jax.random.normal(key_start, (n, dim), dtype), grid, key_run))
+    assert out.dtype == dtype
+    for i in range(dim):
+        expected, variance = oracles.chain_law(name, grid, mean[i], variances[i], 0.0, 1.0, time=0.7)
+        assert abs(out[:, i].mean() - expected) < 5 * np.sqrt(variance / n)
+        assert abs(out[:, i].var() - variance) < 5 * variance * np.sqrt(2 / n)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 64])
+def test_moment_matched_output_on_an_isotropic_gaussian_has_the_closed_form_law(dim, key):
+    n, law = 20_000, targets.gaussian(np.full(dim, 0.3), np.full(dim, 0.5))
+    key_start, key_run = jax.random.split(key)
+    out = np.asarray(sample(make("moment_matched", law), jax.random.normal(key_start, (n, dim)), GRID, key_run))
+    expected, variance = oracles.chain_law("moment_matched", GRID, 0.3, 0.5, 0.0, 1.0)
+    assert np.abs(out.mean(0) - expected).max() < 5 * np.sqrt(variance / n)
+    assert np.abs(out.var(0) - variance).max() < 5 * variance * np.sqrt(2 / n)
+
+
+@pytest.mark.parametrize("name", kernels.__all__)
+def test_sample_is_the_loop_of_steps_with_the_documented_noise(name, key):
+    law, grid = targets.mixture([0.3, 0.7], [[0.0, 1.0], [1.0, -1.0]], [[0.1, 0.2], [0.3, 0.1]]), grid_of(name)
+    kernel, x = make(name, law), jnp.array([[0.1, -2.0], [1.0, 0.3], [0.0, 0.5]])
+    got, table = sample(kernel, x, grid, key), kernel.coefficients(grid)
+    for k in range(len(grid) - 1):
+        row = jax.tree.map(lambda column, k=k: jnp.asarray(column[k]), table)
+        z = noise.normal(key, np.arange(3, dtype=np.uint32), k, 2, x.dtype) if kernel.noises_per_step else None
+        x = kernel.step(kernel.score, x, row, z)
+    np.testing.assert_allclose(got, x, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", kernels.__all__)
+def test_a_particle_does_not_depend_on_its_batch(name, key):
+    law = targets.gaussian([0.0, 1.0], [0.5, 2.0])
+    x = jax.random.normal(jax.random.key(9), (7, 2))
+    whole = sample(make(name, law), x, grid_of(name), key)
+    np.testing.assert_array_equal(whole[:3], sample(make(name, law), x[:3], grid_of(name), key))
+
+
+@pytest.mark.parametrize("name", kernels.__all__)
+def test_the_key_is_used_where_there_is_noise_and_two_calls_agree(name, key):
+    kernel, x = make(name, targets.gaussian([0.0], [0.5])), jnp.ones((4, 1))
+    first = sample(kernel, x, grid_of(name), key)
+    np.testing.assert_array_equal(first, sample(kernel, x, grid_of(name), key))
+    other = sample(kernel, x, grid_of(name), jax.random.key(77))
+    assert bool(jnp.any(first != other)) == (kernel.noises_per_step > 0)
+
+
+def test_old_style_keys_work_and_progress_changes_nothing(key, capsys):
+    kernel, x = make("ancestral", targets.gaussian([0.0], [0.5])), jnp.ones((4, 1))
+    grid = grids.log_snr(3, 0.01, 45)
+    plain = sample(kernel, x, grid, key)
+    np.testing.assert_array_equal(plain, sample(kernel, x, grid, jax.random.key_data(key)))
+    np.testing.assert_allclose(plain, sample(kernel, x, grid, key, progress=True), rtol=1e-13)
+
+
+def test_jit_vmap_and_a_traced_grid_agree_with_the_plain_call(key):
+    kernel, x = make("exponential_euler", targets.gaussian([0.0, 0.0], [0.5, 2.0])), jnp.ones((5, 2))
+    plain = sample(kernel, x, GRID, key)
+    np.testing.assert_allclose(plain, jax.jit(lambda x, key: sample(kernel, x, GRID, key))(x, key), rtol=1e-13)
+    np.testing.assert_allclose(plain, jax.jit(lambda grid: sample(kernel, x, grid, key))(GRID), rtol=1e-13)
+    np.testing.assert_allclose(plain, jax.jit(sample, static_argnums=())(kernel, x, GRID, key), rtol=1e-13)
+    keys = jax.random.split(key, 3)
+    many = jax.vmap(lambda key: sample(kernel, x, GRID, key))(keys)
+    for one, alone in zip(keys, many, strict=True):
+        np.testing.assert_allclose(alone, sample(kernel, x, GRID, one), rtol=1e-13)
+
+
+def linear(parameters, x, t):
+    return -parameters * x
+
+
+def test_new_parameters_keys_and_grids_do_not_recompile(key):
+    chex.clear_trace_counter()
+    counted = chex.assert_max_traces(linear, n=2)  # the shape check and the compilation
+    compiled = _run._cache_size()
+    for parameter, horizon in ((0.5, 3.0), (0.7, 2.0), (0.9, 4.0)):
+        kernel = kernels.ancestral(Partial(counted, jnp.asarray(parameter)))
+        grid = grids.log_snr(horizon, 0.01, 11)
+        sample(kernel, jnp.ones((3, 2)), grid, jax.random.fold_in(key, int(10 * horizon)))
+    assert _run._cache_size() == compiled + 1
+
+
+def test_gradients_reach_the_parameters_and_the_grid(key):
+    x = jnp.ones((50, 1))
+
+    def spread(parameter, grid):
+        return jnp.mean(sample(kernels.exponential_euler(Partial(linear, parameter)), x, grid, key) ** 2)
+
+    gradient, along_grid = jax.grad(spread, argnums=(0, 1))(jnp.asarray(0.8), jnp.asarray(GRID))
+    h = 1e-6
+    difference = (spread(0.8 + h, jnp.asarray(GRID)) - spread(0.8 - h, jnp.asarray(GRID))) / (2 * h)
+    assert float(gradient) == pytest.approx(float(difference), rel=1e-6)
+    bump = jnp.zeros(len(GRID)).at[3].set(h)
+    difference = (spread(0.8, GRID + bump) - spread(0.8, GRID - bump)) / (2 * h)
+    assert float(along_grid[3]) == pytest.approx(float(difference), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("x", "grid", "message"),
+    [
+        (np.ones(3), GRID, "particles, d"),
+        (np.ones((4, 3)), GRID, "width 3"),
+        (np.ones((4, 2)), GRID[::-1], r"Pass grid\[::-1\]"),
+        (np.ones((4, 2)), [1.0, 0.5, 0.5], r"grid\[1\] = 0.5 <= grid\[2\]"),
+        (np.ones((4, 2)), [1.0, 0.0], r"grid\[1\] = 0"),
+    ],
+)
+def test_bad_input_is_refused_in_one_sentence(x, grid, message, key):
+    with pytest.raises(ValueError, match=message) as caught:
+        sample(kernels.ancestral(targets.gaussian([0.0, 0.0], [1.0, 1.0]).score), x, grid, key)
+    assert "\n" not in str(caught.value)
+
+
+def test_integers_and_scores_of_another_shape_are_refused(key):
+    with pytest.raises(TypeError, match="float"):
+        sample(kernels.ancestral(lambda x, t: -x), np.ones((4, 2), int), GRID, key)
+    with pytest.raises(ValueError, match="score returns"):
+        sample(kernels.ancestral(lambda x, t: -x[:, :1]), np.ones((4, 2)), GRID, key)
+
+
+def test_the_wrong_jax_is_named_with_its_remedy(monkeypatch):
+    monkeypatch.setattr(jax, "__version__", "0.10.2")
+    _warn_of_wrong_jax.cache_clear()
+    with pytest.warns(RuntimeWarning, match=r"0\.10\.2 .*pip install"):
+        _warn_of_wrong_jax()
+    monkeypatch.setattr(jax, "__version__", "0.10.1")
+    _warn_of_wrong_jax.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _warn_of_wrong_jax()
+    _warn_of_wrong_jax.cache_clear()
