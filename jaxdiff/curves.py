@@ -1,103 +1,18 @@
-"""Error curves as values: measured from held-out data with their covariance, interpolated, integrated."""
+"""Loss curves measured from held-out data, with the covariance that makes their path KLs' standard errors."""
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.polynomial import legendre
 
 from jaxdiff import noise
+from jaxdiff.interpolation import Spline
 from jaxdiff.processes import forward, ou
 from jaxdiff.progress import bar
 from jaxdiff.types import Curve, DenoiserFn, as_score
 
-DEGREE = 11
-PANEL = 0.5  # in log snr
 ROWS_AT_ONCE = 4096
-
-
-def antiderivative(curve, snr):
-    """An antiderivative of a curve over snr, at an array of snr values; float64.
-
-    The curve's own where it has one. Else snr times the curve is fitted on panels of 0.5 in log snr by Legendre series
-    of degree 11 and integrated term by term: relative error below 1e-13 for a curve analytic within 1.5 of the real
-    log-snr axis (a Gaussian's mmse is, within pi). The curve is called at 12 points a panel however many are asked.
-    """
-    if curve.integral is not None:
-        return curve.integral(snr)
-    u = np.log(snr)
-    n_panels = max(1, int(np.ceil((u.max() - u.min()) / PANEL)))
-    width = max(u.max() - u.min(), 1e-300) / n_panels
-    nodes, weights = legendre.leggauss(DEGREE + 1)
-    centres = u.min() + width * (np.arange(n_panels) + 0.5)
-    points = np.exp(centres[:, None] + width / 2 * nodes)
-    values = points * curve(points.ravel()).reshape(points.shape)
-    degrees = np.arange(DEGREE + 1)
-    series = values @ (weights[:, None] * legendre.legvander(nodes, DEGREE) * (degrees + 0.5))
-    primitive = legendre.legint(series.T, lbnd=-1) * width / 2  # (degree + 2, panels)
-    before = np.concatenate([[0.0], np.cumsum(legendre.legval(1.0, primitive))])
-    panel = np.clip(((u - u.min()) / width).astype(int), 0, n_panels - 1)
-    place = (u - centres[panel]) * 2 / width
-    return before[panel] + legendre.legval(place, primitive[:, panel], tensor=False)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Spline:
-    """Cubic Hermite interpolation on equidistant nodes u, slopes by fourth-order differences: linear in the values."""
-
-    u: np.ndarray
-
-    @property
-    def width(self):
-        """Distance of two nodes."""
-        return (self.u[-1] - self.u[0]) / (len(self.u) - 1)
-
-    def slopes(self):
-        """(nodes, nodes): values -> width times derivatives at the nodes; exact on quartics."""
-        n = len(self.u)
-        matrix = np.zeros((n, n))
-        for i in range(n):
-            first = min(max(i - 2, 0), n - 5)
-            matrix[i, first : first + 5] = STENCILS[i - first]
-        return matrix
-
-    def basis(self, u):
-        """(points, nodes): values -> interpolant at the points u."""
-        i, x = self._locate(u)
-        eye, slope = np.eye(len(self.u)), self.slopes()
-        value = ((1 + 2 * x) * (1 - x) ** 2) * eye[i] + (x**2 * (3 - 2 * x)) * eye[i + 1]
-        return value + (x * (1 - x) ** 2) * slope[i] + (x**2 * (x - 1)) * slope[i + 1]
-
-    def integral_basis(self, u):
-        """(points, nodes): values -> integral of the interpolant from the first node to the points u."""
-        i, x = self._locate(u)
-        eye, slope = np.eye(len(self.u)), self.slopes()
-        panel = (eye[:-1] + eye[1:]) / 2 + (slope[:-1] - slope[1:]) / 12
-        before = np.concatenate([np.zeros((1, len(self.u))), np.cumsum(panel, axis=0)])
-        part = (x - x**3 + x**4 / 2) * eye[i] + (x**3 - x**4 / 2) * eye[i + 1]
-        part += (x**2 / 2 - 2 * x**3 / 3 + x**4 / 4) * slope[i] + (x**4 / 4 - x**3 / 3) * slope[i + 1]
-        return self.width * (before[i] + part)
-
-    def _locate(self, u):
-        slack = 1e-9 * (self.u[-1] - self.u[0])
-        if u.min() < self.u[0] - slack or u.max() > self.u[-1] + slack:
-            raise ValueError(
-                f"the curve was measured for log snr in [{self.u[0]:.4g}, {self.u[-1]:.4g}], asked in "
-                f"[{u.min():.4g}, {u.max():.4g}]: measure it with a longer horizon or an earlier early_stop."
-            )
-        place = np.clip((u - self.u[0]) / self.width, 0, len(self.u) - 1)
-        i = np.minimum(place.astype(int), len(self.u) - 2)
-        return i, (place - i)[:, None]
-
-
-# Rows: derivative at point 0..4 of the quartic through five equidistant points.
-STENCILS = (
-    np.array(
-        [[-25, 48, -36, 16, -3], [-3, -10, 18, -6, 1], [1, -8, 0, 8, -1], [-1, 6, -18, 10, 3], [3, -16, 36, -48, 25]]
-    )
-    / 12
-)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)

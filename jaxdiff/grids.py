@@ -95,29 +95,38 @@ def optimal(step_cost, n_steps, horizon, early_stop, *, n_candidates=1000) -> Gr
       (n_steps + 1,). Best for this cost: the path-KL-optimal grid of a stochastic kernel is not good for an ODE kernel.
     Source: dynamic programming; prior art on optimised schedules: Align Your Steps, arXiv:2404.14507; arXiv:2601.21943.
     """
+    times, rounds = _shortest_paths(step_cost, n_steps, horizon, early_stop, n_candidates)
+    path = [n_candidates - 1]
+    for _, before in reversed(rounds):
+        path.append(int(before[path[-1]]))
+    return times[path[::-1]]
+
+
+def frontier(step_cost, n_steps, horizon, early_stop, *, n_candidates=1000):
+    """The total cost of the optimal grids of 1, 2, ..., n_steps steps, (n_steps,), all from one pass; see `optimal`."""
+    _, rounds = _shortest_paths(step_cost, n_steps, horizon, early_stop, n_candidates)
+    return np.array([least[-1] for least, _ in rounds])
+
+
+def _shortest_paths(step_cost, n_steps, horizon, early_stop, n_candidates):
+    """Candidate times, and for k = 1..n_steps: least cost to each in k steps, and the candidate before it there."""
     check_ends(horizon, early_stop, n_steps)
     if n_candidates <= n_steps:
         raise ValueError(f"{n_steps} steps need more than {n_steps} candidates: n_candidates = {n_candidates}.")
     times = log_snr(horizon, early_stop, n_candidates - 1)
-    start, end = np.triu_indices(n_candidates, 1)
-    cost = np.full((n_candidates, n_candidates), np.inf)
-    cost[start, end] = step_cost(times[start], times[end])
-    return times[_shortest_path(cost, n_steps)]
-
-
-# best[k][j]: least cost from the first node to node j in k edges; arrived[k][j]: the node before j.
-def _shortest_path(cost, n_steps):
-    best, arrived = cost[0], []
-    columns = np.arange(len(cost))
-    for _ in range(n_steps - 1):
-        total = best[:, None] + cost
-        before = np.argmin(total, axis=0)
-        best = total[before, columns]
-        arrived.append(before)
-    path = [len(cost) - 1]
-    for before in reversed(arrived):
-        path.append(int(before[path[-1]]))
-    return [0, *reversed(path)]
+    end, start = np.tril_indices(n_candidates, -1)
+    cost = np.full((n_candidates, n_candidates), np.inf)  # [end, start]
+    cost[end, start] = step_cost(times[start], times[end])
+    if np.isnan(cost).any():
+        raise ValueError("step_cost returns nan for some pairs of times: check the curve it is made from.")
+    rows = np.arange(n_candidates)
+    least, rounds = np.where(rows == 0, 0.0, np.inf), []
+    for _ in range(n_steps):
+        total = cost + least
+        before = np.argmin(total, axis=1)
+        least = total[rows, before]
+        rounds.append((least, before))
+    return times, rounds
 
 
 def _fixed_ends(grid, horizon, early_stop):

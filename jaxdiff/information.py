@@ -8,8 +8,9 @@ import dataclasses
 
 import numpy as np
 
-from jaxdiff.curves import MeasuredCurve, antiderivative, loss_curve
+from jaxdiff.curves import MeasuredCurve, loss_curve
 from jaxdiff.grids import check_grid
+from jaxdiff.interpolation import antiderivative
 from jaxdiff.processes import ou
 from jaxdiff.types import as_curve
 

@@ -21,7 +21,8 @@ def path_kl_weight(t):
 def stratified_times(key, n, horizon, early_stop):
     """(n,) times, one in each of n equal cells of log snr between the horizon and the early stop."""
     low, high = jnp.log(ou.snr(jnp.asarray(horizon))), jnp.log(ou.snr(jnp.asarray(early_stop)))
-    fraction = (jnp.arange(n) + jax.random.uniform(key, (n,))) / n
+    jitter = jax.random.uniform(key, (n,))
+    fraction = (jnp.arange(n, dtype=jitter.dtype) + jitter) / n
     return ou.time(jnp.exp(low + (high - low) * fraction))
 
 
@@ -29,7 +30,7 @@ def denoising(denoiser: DenoiserFn, x0, key, *, weight=path_kl_weight, horizon=5
     """Weighted denoising loss E weight(t) |X_0 - D(X_t, t)|^2, times uniform in log snr and stratified over the batch.
 
     Args:
-      denoiser: D(x, t); here t has shape (batch,).
+      denoiser: D(x, t), here with t of shape (batch,); pass jax.vmap(denoiser) if it takes one time only.
       x0: (batch, d) data.
       key: for the times and the noise.
       weight: t -> weight.

@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxdiff.certify import certify
 from jaxdiff.curves import MeasuredCurve
-from jaxdiff.grids import exponential_then_uniform, optimal
+from jaxdiff.grids import exponential_then_uniform, frontier, optimal
 from jaxdiff.information import initial_kl, path_kl, step_cost
 from jaxdiff.processes import ou
 from jaxdiff.types import Plan, as_curve
@@ -14,6 +14,7 @@ from jaxdiff.types import Plan, as_curve
 KERNEL = "moment_matched"  # never worse than the other two, for any law and grid
 HORIZON = 5.0
 MOST_STEPS = 100_000
+MOST_PLANNED = (50, 500, 2000)
 
 
 def plan(
@@ -41,6 +42,8 @@ def plan(
         raise ValueError("give exactly one of target= (exact score) and curve= (learned denoiser).")
     if (target_kl is None) == (evals is None):
         raise ValueError("give exactly one of target_kl= (nats) and evals= (score evaluations).")
+    if target_kl is not None and not target_kl > 0:
+        raise ValueError(f"target_kl must be positive, in nats: target_kl = {target_kl:g}.")
     if evals is not None and evals < 1:
         raise ValueError(f"evals must be at least 1: evals = {evals}.")
     curve = as_curve(curve if target is None else target.mmse, dim)
@@ -70,8 +73,12 @@ def steps_to_reach(goal, cost, *, most=MOST_STEPS):
     return high
 
 
+def _candidates(n_steps):
+    return 1000 if n_steps <= 500 else 2 * n_steps
+
+
 def _optimal(cost, n_steps, horizon, early_stop):
-    return optimal(cost, n_steps, horizon, early_stop, n_candidates=max(1000, 2 * n_steps))
+    return optimal(cost, n_steps, horizon, early_stop, n_candidates=_candidates(n_steps))
 
 
 def _fewest(target_kl, curve, second_moment, horizon, early_stop):
@@ -82,15 +89,11 @@ def _fewest(target_kl, curve, second_moment, horizon, early_stop):
             f"{target_kl - left:.3g} nats: ask for more than that, or pass a longer horizon."
         )
     cost = step_cost(KERNEL, curve)
-    at = functools.cache(lambda n: float(np.sum(_along(cost, _optimal(cost, n, horizon, early_stop)))))
-    n_steps = steps_to_reach(left, at, most=4096)
-    if n_steps is None:
-        raise ValueError(f"target_kl = {target_kl:g} takes more than 4096 steps: ask for {at(4096):.3g} or more.")
-    return n_steps
-
-
-def _along(cost, grid):
-    return cost(grid[:-1], grid[1:])
+    for most in MOST_PLANNED:
+        reached = frontier(cost, most, horizon, early_stop, n_candidates=_candidates(most)) <= left
+        if reached.any():
+            return int(np.argmax(reached)) + 1
+    raise ValueError(f"target_kl = {target_kl:g} takes more than {most} steps: ask for more nats.")
 
 
 def _horizon(allowance, second_moment, dim):

@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
+from jaxdiff.interpolation import tabulated
 from jaxdiff.processes import like, ou
 from jaxdiff.types import Curve, Target
 
 QUADRATURE = np.linspace(-9, 9, 1441)  # trapezoid nodes of a standard normal, spacing 1/80
 MONTE_CARLO_DRAWS = 4096
+LEVELS_AT_ONCE = 256  # of a two-component quadrature: 8 MiB an array
 
 
 def gaussian(mean, cov) -> Target:
@@ -125,10 +127,7 @@ def _array(name, value, ndim):
 # At time t component k is N(alpha mean_k, alpha^2 cov_k + sigma^2 I): in its eigenbasis, residual r and variances v,
 #   log density -(1/2) sum (r^2/v + log 2 pi v),   score -r/v.   The mixture's score is the softmax-weighted mean.
 def _score(components, x, t):
-    if x.shape[-1] != components.means.shape[-1]:
-        raise ValueError(
-            f"x has width {x.shape[-1]}, this target has dimension {components.means.shape[-1]}: x must be (..., d)."
-        )
+    _check_width(components, x)
     c, t = jax.tree.map(lambda leaf: jnp.asarray(leaf, x.dtype), components), like(t, x)
     residual, variance = _residuals(c, x, t)
     pull = residual / variance
@@ -139,8 +138,15 @@ def _score(components, x, t):
 
 
 def _log_density(components, x, t=0.0):
+    _check_width(components, x)
     c, t = jax.tree.map(lambda leaf: jnp.asarray(leaf, x.dtype), components), like(t, x)
     return jax.nn.logsumexp(_log_parts(c, *_residuals(c, x, t)), axis=-1)
+
+
+def _check_width(components, x):
+    dim = components.means.shape[-1]
+    if x.shape[-1] != dim:
+        raise ValueError(f"x has width {x.shape[-1]}, this target has dimension {dim}: pass x of shape (..., {dim}).")
 
 
 def _residuals(c, x, t):
@@ -180,18 +186,19 @@ def _quadrature_mmse(components):
     density = np.exp(-(QUADRATURE**2) / 2)
     density /= density.sum()
 
-    def at(snr):
-        y = components.means + np.sqrt(components.variances + 1 / snr) * QUADRATURE  # (K, nodes)
-        return weights @ (_posterior_variance(components, y[..., None], snr) @ density)
+    def at(snr):  # (levels,); y is (levels, K, nodes, 1)
+        snr = snr[:, None, None]
+        y = components.means + np.sqrt(components.variances + 1 / snr) * QUADRATURE
+        return _posterior_variance(components, y[..., None], snr) @ density @ weights
 
-    return Curve(_pointwise(at), 1)
+    return tabulated(_in_blocks(at, LEVELS_AT_ONCE // len(weights) ** 2), 1)
 
 
 def _monte_carlo_mmse(components):
     d = components.means.shape[1]
     half = np.random.default_rng(0).standard_normal((2, MONTE_CARLO_DRAWS // 2, d))
 
-    def draws(snr):  # (K, draws / 2), antithetic pairs averaged
+    def draws(snr):  # (1,) -> (K, draws / 2), antithetic pairs averaged
         spread = np.sqrt(components.variances)[:, None] * half[0]
         if components.axes is not None:
             spread = np.einsum("kne,kde->knd", spread, components.axes)
@@ -203,11 +210,12 @@ def _monte_carlo_mmse(components):
     weights = np.exp(components.log_weights)
     value = lambda snr: weights @ np.mean(draws(snr), axis=1)
     error = lambda snr: np.std(weights @ draws(snr), ddof=1) / np.sqrt(MONTE_CARLO_DRAWS // 2)
-    return Curve(_pointwise(value), d, standard_error=_pointwise(error))
+    return tabulated(_in_blocks(value, 1), d, standard_error=_in_blocks(error, 1))
 
 
 def _posterior_variance(components, y, snr):
-    """Tr Cov(X_0 | y) for y (..., d) = X_0 + Z/sqrt(snr); NumPy float64."""
+    """Tr Cov(X_0 | y) for y (..., d) = X_0 + Z/sqrt(snr), snr broadcasting over y's leading axes; NumPy float64."""
+    snr = np.asarray(snr)[..., None, None]
     shrink = components.variances / (1 + snr * components.variances)
     residual = y[..., None, :] - components.means
     if components.axes is not None:
@@ -224,9 +232,12 @@ def _posterior_variance(components, y, snr):
     return np.sum(share * (shrink.sum(-1) + np.sum((posterior_mean - centre) ** 2, axis=-1)), axis=-1)
 
 
-def _pointwise(at):
+def _in_blocks(at, size):
+    """A function of (levels,) applied to an array of any shape, at most `size` levels at once."""
+
     def value(snr):
         snr = np.asarray(snr, np.float64)
-        return np.array([at(one) for one in snr.ravel()]).reshape(snr.shape)
+        blocks = np.array_split(snr.ravel(), -(-snr.size // max(size, 1)))
+        return np.concatenate([np.atleast_1d(at(block)) for block in blocks]).reshape(snr.shape)
 
     return value

@@ -1,5 +1,7 @@
 """Exact one-step gains of every kernel, its chain law on Gaussians, its limits and its order of convergence."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,7 +60,7 @@ def chain(name, variance, start_variance, grid=G):
     """Variance of the output on N(0, variance), by the recursion of the kernel's own table."""
     law = targets.gaussian([0.0], [variance])
     kernel = make(name, law.score, variance)
-    for t, t_next in zip(grid, grid[1:], strict=False):
+    for t, t_next in itertools.pairwise(grid):
         gain, spread = one_step(kernel, t, t_next, 1.0)
         start_variance = gain**2 * start_variance + spread**2
     return start_variance

@@ -1,0 +1,59 @@
+"""Measured loss curves: values and standard errors against closed forms, chunks, bad denoisers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdiff import curves, targets
+from jaxdiff.curves import loss_curve
+from jaxdiff.processes import denoiser_from_score, ou
+
+ENDS = {"horizon": 3.0, "early_stop": 0.02}
+
+
+def test_loss_curve_of_the_exact_denoiser_is_the_mmse_within_its_error(key):
+    law = targets.gaussian(np.zeros(3), [0.3, 1.0, 2.0])
+    curve = loss_curve(denoiser_from_score(law.score), law.sample(key, 5000), jax.random.key(4), **ENDS)
+    snr = ou.snr(np.geomspace(0.02, 3, 17))
+    assert (np.abs(curve(snr) - law.mmse(snr)) < 5 * curve.standard_error(snr)).all()
+    assert (curve.standard_error(snr) < 0.05 * law.mmse(snr)).all()
+    # Stein: the exact denoiser has E<D - X_0, Z> = sqrt(snr) V
+    crosses = np.sqrt(np.diag(curve.covariance))[len(curve.crosses) :] / np.sqrt(np.exp(curve.spline.u))
+    error = np.interp(np.log(snr), curve.spline.u, crosses)
+    assert (np.abs(curve.cross(snr) - np.sqrt(snr) * law.mmse(snr)) < 5 * error).all()
+
+
+def test_loss_curve_of_a_useless_denoiser_is_the_second_moment(key):
+    data = np.asarray(jax.random.normal(key, (400, 2)))
+    curve = loss_curve(lambda x, t: jnp.zeros_like(x), data, key, **ENDS, n_nodes=9, n_noises=1)
+    per_row = (data**2).sum(1)
+    np.testing.assert_allclose(curve(np.array([0.1, 1.0])), per_row.mean(), rtol=1e-2)  # nine nodes: interpolation
+    node = np.exp(curve.spline.u[4:5])
+    np.testing.assert_allclose(curve(node), per_row.mean(), rtol=1e-12)
+    np.testing.assert_allclose(curve.standard_error(node), per_row.std(ddof=1) / 20, rtol=1e-12)
+    assert np.abs(curve.crosses).max() == 0
+
+
+def test_loss_curve_does_not_depend_on_how_rows_are_chunked(key, monkeypatch):
+    law = targets.gaussian(np.zeros(2), [0.3, 1.0])
+    data, denoiser = law.sample(key, 50), denoiser_from_score(law.score)
+    whole = loss_curve(denoiser, data, key, **ENDS, n_nodes=11)
+    monkeypatch.setattr(curves, "ROWS_AT_ONCE", 17)
+    parts = loss_curve(denoiser, data, key, **ENDS, n_nodes=11)
+    np.testing.assert_allclose(parts.losses, whole.losses, rtol=1e-12)
+    np.testing.assert_allclose(parts.covariance, whole.covariance, rtol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("denoiser", "data", "message"),
+    [
+        (lambda x, t: x * jnp.nan, np.ones((5, 2)), "not finite, first at t = 3"),
+        (lambda x, t: x[:, :1], np.ones((5, 2)), "shape"),
+        (lambda x, t: x, np.ones((1, 2)), "n >= 2"),
+        (lambda x, t: x, np.ones(5), r"\(n, d\)"),
+    ],
+)
+def test_bad_denoisers_and_data_are_refused(denoiser, data, message, key):
+    with pytest.raises(ValueError, match=message):
+        loss_curve(denoiser, data, key, **ENDS, n_nodes=9)

@@ -1,0 +1,43 @@
+"""The denoising loss against its exact expectation on a Gaussian."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdiff import losses, targets
+from jaxdiff.processes import denoiser_from_score, ou
+
+
+def test_loss_of_the_exact_denoiser_is_the_weighted_mmse_integral(key):
+    law = targets.gaussian([0.0, 0.0], [0.5, 2.0])
+    denoiser = denoiser_from_score(law.score)
+    at = jax.jit(
+        lambda key, x0: losses.denoising(jax.vmap(denoiser), x0, key, weight=ou.snr, horizon=3.0, early_stop=0.05)
+    )
+    values = [at(k, law.sample(k, 4000)) for k in jax.random.split(key, 30)]
+    low, high = ou.snr(np.array([3.0, 0.05]))
+    integral = float(law.mmse.integral(high) - law.mmse.integral(low))  # int V dsnr = int snr V dlog snr
+    expected = integral / np.log(high / low)
+    assert abs(np.mean(values) - expected) < 5 * np.std(values, ddof=1) / np.sqrt(30)
+    assert np.std(values, ddof=1) < 0.03 * expected
+
+
+def test_default_weight_is_the_likelihoods_plus_a_tenth_of_edms():
+    t = jnp.asarray(0.7)
+    likelihood, edm = ou.snr(t), 1 / ou.sigma(t) ** 2
+    assert float(losses.path_kl_weight(t)) == pytest.approx(float(likelihood + 0.1 * (edm - likelihood)))
+
+
+def test_times_are_one_to_each_cell_of_log_snr(key):
+    t = np.asarray(losses.stratified_times(key, 50, 5.0, 1e-3))
+    u, ends = np.log(ou.snr(t)), np.log(ou.snr(np.array([5.0, 1e-3])))
+    cell = np.floor((u - ends[0]) / (ends[1] - ends[0]) * 50)
+    np.testing.assert_array_equal(cell, np.arange(50))
+
+
+def test_gradient_of_the_loss_vanishes_at_the_best_linear_slope(key):
+    v, x0 = 0.5, np.sqrt(0.5) * jax.random.normal(key, (100_000, 1))
+    at = lambda slope: losses.denoising(lambda x, t: slope * (ou.alpha(t) * v / (ou.alpha(t) ** 2 * v + ou.sigma(t) ** 2))[:, None] * x, x0, key)  # fmt: skip  # noqa: E501
+    gradient, curvature = jax.grad(at)(1.0), jax.grad(jax.grad(at))(1.0)
+    assert abs(float(gradient)) < 0.02 * float(curvature)
