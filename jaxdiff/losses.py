@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from jaxdiff.processes import forward, ou
 from jaxdiff.types import DenoiserFn
@@ -18,7 +19,7 @@ def path_kl_weight(t):
     return ou.snr(t) + EDM_SHARE
 
 
-def stratified_times(key, n, horizon, early_stop):
+def stratified_times(key, n, horizon, early_stop) -> Float[Array, " n"]:
     """(n,) times, one in each of n equal cells of log snr between the horizon and the early stop."""
     low, high = jnp.log(ou.snr(jnp.asarray(horizon))), jnp.log(ou.snr(jnp.asarray(early_stop)))
     jitter = jax.random.uniform(key, (n,))
@@ -26,7 +27,9 @@ def stratified_times(key, n, horizon, early_stop):
     return ou.time(jnp.exp(low + (high - low) * fraction))
 
 
-def denoising(denoiser: DenoiserFn, x0, key, *, weight=path_kl_weight, horizon=5.0, early_stop=1e-3):
+def denoising(
+    denoiser: DenoiserFn, x0: Float[Array, "batch d"], key, *, weight=path_kl_weight, horizon=5.0, early_stop=1e-3
+) -> Float[Array, ""]:
     """Weighted denoising loss E weight(t) |X_0 - D(X_t, t)|^2, times uniform in log snr and stratified over the batch.
 
     Args:

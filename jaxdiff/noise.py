@@ -7,12 +7,13 @@ et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) gives the two wo
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float, UInt32
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = 0x1BD11BDA
 
 
-def threefry2x32(key, counter):
+def threefry2x32(key, counter) -> tuple[UInt32[Array, "..."], UInt32[Array, "..."]]:
     """The 20-round cipher: two key words, two counter words, uint32 arrays that broadcast -> two uint32 arrays.
 
     Unrolled, so that a compiler vectorises it and fuses it into whatever uses it.
@@ -72,7 +73,7 @@ def from_particle_keys(keys, step, dim, dtype=jnp.float32, *, slot=0, slots=1):
     return z.reshape(*z.shape[:-2], -1)[..., :dim].astype(dtype)
 
 
-def normal(key, particle, step, dim, dtype=jnp.float32, *, slot=0, slots=1):
+def normal(key, particle, step, dim, dtype=jnp.float32, *, slot=0, slots=1) -> Float[Array, "*particles dim"]:
     """Standard normal increments of given particles at a given step.
 
     Args:

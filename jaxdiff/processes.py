@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from jaxdiff.types import DenoiserFn, Process, ScoreFn, as_score
+from jaxdiff.types import DenoiserFn, Particles, Process, ScoreFn, as_score
 
 
 def namespace(value):
@@ -37,7 +37,7 @@ ou = Process("ou", _alpha, _sigma, _snr, _time)
 """dX = -X dt + sqrt(2) dB: alpha = e^-t, sigma^2 = 1 - e^-2t, snr = alpha^2/sigma^2 = 1/(e^2t - 1)."""
 
 
-def forward(x0, t, z):
+def forward(x0: Particles, t, z: Particles) -> Particles:
     """Noised data X_t = alpha(t) x0 + sigma(t) z; shapes (..., d), () -> (..., d)."""
     t = like(t, x0)
     return ou.alpha(t) * x0 + ou.sigma(t) * z
@@ -49,22 +49,22 @@ def like(t, x):
 
 
 # Tweedie: s = (alpha m - x) / sigma^2, and the noise is (x - alpha m) / sigma = -sigma s.
-def _score_of_denoiser(denoiser, x, t):
+def _score_of_denoiser(denoiser, x: Particles, t) -> Particles:
     t = like(t, x)
     return (ou.alpha(t) * denoiser(x, t) - x) / ou.sigma(t) ** 2
 
 
-def _denoiser_of_score(score, x, t):
+def _denoiser_of_score(score, x: Particles, t) -> Particles:
     t = like(t, x)
     return (x + ou.sigma(t) ** 2 * score(x, t)) / ou.alpha(t)
 
 
-def _noise_of_score(score, x, t):
+def _noise_of_score(score, x: Particles, t) -> Particles:
     t = like(t, x)
     return -ou.sigma(t) * score(x, t)
 
 
-def _score_of_noise(noise, x, t):
+def _score_of_noise(noise, x: Particles, t) -> Particles:
     t = like(t, x)
     return -noise(x, t) / ou.sigma(t)
 

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
+from jaxtyping import Array, Float
 
 from jaxdiff.interpolation import tabulated
 from jaxdiff.processes import like, ou
-from jaxdiff.types import Curve, Target
+from jaxdiff.types import Curve, Particles, Target
 
 QUADRATURE = np.linspace(-9, 9, 1441)  # trapezoid nodes of a standard normal, spacing 1/80
 MONTE_CARLO_DRAWS = 4096
@@ -126,7 +127,7 @@ def _array(name, value, ndim):
 
 # At time t component k is N(alpha mean_k, alpha^2 cov_k + sigma^2 I): in its eigenbasis, residual r and variances v,
 #   log density -(1/2) sum (r^2/v + log 2 pi v),   score -r/v.   The mixture's score is the softmax-weighted mean.
-def _score(components, x, t):
+def _score(components, x: Particles, t) -> Particles:
     _check_width(components, x)
     c, t = jax.tree.map(lambda leaf: jnp.asarray(leaf, x.dtype), components), like(t, x)
     residual, variance = _residuals(c, x, t)
@@ -137,7 +138,7 @@ def _score(components, x, t):
     return -jnp.einsum("...k,...ke,kde->...d", share, pull, c.axes)
 
 
-def _log_density(components, x, t=0.0):
+def _log_density(components, x: Particles, t=0.0) -> Float[Array, "*particles"]:
     _check_width(components, x)
     c, t = jax.tree.map(lambda leaf: jnp.asarray(leaf, x.dtype), components), like(t, x)
     return jax.nn.logsumexp(_log_parts(c, *_residuals(c, x, t)), axis=-1)
@@ -162,7 +163,7 @@ def _log_parts(c, residual, variance):
     return c.log_weights - 0.5 * jnp.sum(residual**2 / variance + jnp.log(2 * jnp.pi * variance), axis=-1)
 
 
-def _sample(components, key, n, dtype=None):
+def _sample(components, key, n, dtype=None) -> Float[Array, "n d"]:
     """(n, d) exact draws; dtype defaults to JAX's float."""
     c = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype or jnp.result_type(float)), components)
     key_label, key_normal = jax.random.split(key)

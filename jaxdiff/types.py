@@ -8,12 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 from jax.tree_util import Partial
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Float64
 
-Particles = Float[Array, "*particles d"]
-Time = Float[Array, ""] | float
-Grid = Float[np.ndarray, " nodes"]
-Values = Float[np.ndarray, "..."] | float
+Particles = Float[Array | np.ndarray, "*particles d"]
+Grid = Float64[np.ndarray, " nodes"]
 
 ScoreFn = Callable[..., Any]  # s(x, t): x (..., d), t () OU time -> (..., d), the gradient of log q_t at x
 DenoiserFn = Callable[..., Any]  # m(x, t): same shapes, E[X_0 | X_t = x]

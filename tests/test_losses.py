@@ -15,7 +15,7 @@ def test_loss_of_the_exact_denoiser_is_the_weighted_mmse_integral(key):
     at = jax.jit(
         lambda key, x0: losses.denoising(jax.vmap(denoiser), x0, key, weight=ou.snr, horizon=3.0, early_stop=0.05)
     )
-    values = [at(k, law.sample(k, 4000)) for k in jax.random.split(key, 30)]
+    values = [at(key_loss, law.sample(key_data, 4000)) for key_loss, key_data in jax.random.split(key, (30, 2))]
     low, high = ou.snr(np.array([3.0, 0.05]))
     integral = float(law.mmse.integral(high) - law.mmse.integral(low))  # int V dsnr = int snr V dlog snr
     expected = integral / np.log(high / low)

@@ -19,7 +19,8 @@ def moment_matched(score: ScoreFn, mmse: Callable[..., Any], *, dim: int | None 
       dim: d, where mmse is a plain callable.
 
     Returns:
-      A Kernel. Times are OU times and run down: 0 < t_next < t.
+      A Kernel. Times are OU times and run down: 0 < t_next < t. A traced grid needs an mmse that can be traced; a
+      Curve is a host function.
 
     Raises:
       TypeError: mmse has no `.dim` and none is given.

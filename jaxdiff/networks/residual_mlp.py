@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 
 from jaxdiff.processes import like, ou
+from jaxdiff.types import Particles
 
 FREQUENCIES = 16
 
@@ -55,7 +56,7 @@ class ResidualMLP(nnx.Module):
     # In a principal direction of variance s the noised data have variance v = alpha^2 s + sigma^2, the best linear
     # denoiser has slope alpha s / v and error variance s sigma^2 / v. As in EDM the network sees a unit-variance input
     # and its output is scaled by the error's standard deviation.
-    def __call__(self, x, t, key=None):
+    def __call__(self, x: Particles, t, key=None) -> Particles:
         """The denoiser at x (..., d), t () or (...); with a key, under dropout."""
         if x.shape[-1] != self.dim:
             raise ValueError(
