@@ -16,7 +16,7 @@ def certify(
     """The terms of an upper bound on KL(q_early_stop || law of the samples), in nats, for a run from N(0, I).
 
     Args:
-      kernel_name: a kernel with a path KL: "exponential_euler", "ancestral" or "moment_matched".
+      kernel_name: a kernel with a path KL, as in information.step_cost.
       grid: the grid of the run.
       target: a known law sampled with its exact score; or
       curve: the loss curve of a learned denoiser, on data that neither it nor the grid has seen.

@@ -47,30 +47,41 @@ class Linear:
 
 # Girsanov with the score frozen: E|s_theta|^2, E<s_theta, s_v> by Stein, and int E|s_v|^2 dv, a = 1 - e^-g:
 #   (d/sigma^2)(g - 2a) + g (alpha^2/sigma^4) L - 2 (g - a)(alpha/sigma^3) K + (d/2) log(y/y_next),  y = 1/snr.
-def _exponential_euler(t, t_next, tau, dim):
+def _exponential_euler(t, t_next, tau, curve):
     g, snr = t - t_next, ou.snr(t)
     a = -np.expm1(-g)
-    constant = dim * ((1 + snr) * (g - 2 * a) + 0.5 * np.log(ou.snr(t_next) / snr))
+    constant = curve.dim * ((1 + snr) * (g - 2 * a) + 0.5 * np.log(ou.snr(t_next) / snr))
     return Linear(constant, g * snr * (1 + snr), -2 * (g - a) * np.sqrt(snr) * (1 + snr))
 
 
 # KL of two Gaussians of one variance, means alpha_next (sigma_h^2/sigma^2) |X_0 - D| apart: h L / 2.
-def _ancestral(t, t_next, tau, dim):
+def _ancestral(t, t_next, tau, curve):
     h = ou.snr(t_next) - ou.snr(t)
     return Linear(np.zeros_like(h), h / 2, np.zeros_like(h))
 
 
 # The same means, variance widened by w = 1 + h tau/d:  (d/2)(log w + 1/w - 1) + h L/(2w).
-def _moment_matched(t, t_next, tau, dim):
+def _moment_matched(t, t_next, tau, curve):
     h = ou.snr(t_next) - ou.snr(t)
-    r = h * tau / dim
-    return Linear(dim / 2 * (np.log1p(r) - r / (1 + r)), h / (2 * (1 + r)), np.zeros_like(h))
+    r = h * tau / curve.dim
+    return Linear(curve.dim / 2 * (np.log1p(r) - r / (1 + r)), h / (2 * (1 + r)), np.zeros_like(h))
+
+
+# The innovation's own mean and covariance: (1/2) E log det(I + h Cov(X_0 | X_t)), for the exact score.
+def _covariance_matched(t, t_next, tau, curve):
+    if curve.log_det is None:
+        raise ValueError(
+            "covariance matching needs a curve with log_det: a Gaussian's, or a target's in one dimension."
+        )
+    snr, zero = ou.snr(t), np.zeros(np.broadcast(t, t_next).shape)
+    return Linear(curve.log_det(snr, ou.snr(t_next) - snr) / 2, zero, zero)
 
 
 KERNELS = {
     "exponential_euler": _exponential_euler,
     "ancestral": _ancestral,
     "moment_matched": _moment_matched,
+    "covariance_matched": _covariance_matched,
 }
 
 
@@ -85,7 +96,7 @@ def step_cost(kernel_name, curve, *, matched=None, dim=None):
     """The path KL of single steps, a function of (t, t_next) that broadcasts.
 
     Args:
-      kernel_name: "exponential_euler", "ancestral" or "moment_matched".
+      kernel_name: "exponential_euler", "ancestral", "moment_matched"; or "covariance_matched", for a curve with log_det.
       curve: a Curve, or a callable snr -> total squared error with dim= beside it.
       matched: the curve that set the moment-matched kernel's variance; default the curve itself, which is optimal.
       dim: d, where curve is a plain callable.
@@ -108,7 +119,7 @@ def step_cost(kernel_name, curve, *, matched=None, dim=None):
         loss, integral = curve(snr), antiderivative(curve, snr)
         cross = np.sqrt(snr) * loss if curve.cross is None else curve.cross(snr)
         tau = loss if matched is None else matched(snr)
-        line = KERNELS[kernel_name](t, t_next, tau[start], curve.dim)
+        line = KERNELS[kernel_name](t, t_next, tau[start], curve)
         losses = line.loss * loss[start] + line.cross * cross[start]
         return line.constant + losses - 0.5 * (integral[end] - integral[start])
 
@@ -139,7 +150,7 @@ def path_kl_error(kernel_name, grid, curve, *, matched=None):
     u, rows = np.log(snr), curve.spline.basis(np.log(snr[:-1]))
     _check_name(kernel_name)
     tau = (curve if matched is None else matched)(snr[:-1])
-    line = KERNELS[kernel_name](grid[:-1], grid[1:], tau, curve.dim)
+    line = KERNELS[kernel_name](grid[:-1], grid[1:], tau, curve)
     loss = (line.loss / snr[:-1]) @ rows
     loss -= 0.5 * (curve.spline.integral_basis(u[-1:]) - curve.spline.integral_basis(u[:1]))[0]
     cross = (line.cross / np.sqrt(snr[:-1])) @ rows

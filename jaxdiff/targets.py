@@ -176,7 +176,7 @@ def _gaussian_mmse(components):
     s = components.variances[0]
     value = lambda snr: np.sum(s / (1 + np.asarray(snr, np.float64)[..., None] * s), axis=-1)
     integral = lambda snr: np.sum(np.log1p(np.asarray(snr, np.float64)[..., None] * s), axis=-1)
-    return Curve(value, len(s), integral=integral)
+    return Curve(value, len(s), integral=integral, log_det=lambda snr, h: integral(snr + h) - integral(snr))
 
 
 # Mixtures observe y = X_0 + Z/sqrt(snr), the same information as X_t. Given y the posterior is a mixture again:
@@ -192,7 +192,17 @@ def _quadrature_mmse(components):
         y = components.means + np.sqrt(components.variances + 1 / snr) * QUADRATURE
         return _posterior_variance(components, y[..., None], snr) @ density @ weights
 
-    return tabulated(_in_blocks(at, LEVELS_AT_ONCE // len(weights) ** 2), 1)
+    def log_det(snr, h):  # the posterior variances of a level serve all its h
+        snr, h = np.broadcast_arrays(snr, h)
+        levels, place = np.unique(snr, return_inverse=True)
+        place, out = place.reshape(snr.shape), np.empty(snr.shape)
+        for i, level in enumerate(levels):
+            y = components.means + np.sqrt(components.variances + 1 / level) * QUADRATURE
+            spread = _posterior_variance(components, y[..., None], level)
+            out[place == i] = [weights @ (np.log1p(one * spread) @ density) for one in h[place == i]]
+        return out
+
+    return tabulated(_in_blocks(at, LEVELS_AT_ONCE // len(weights) ** 2), 1, log_det=log_det)
 
 
 def _monte_carlo_mmse(components):

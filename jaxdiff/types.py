@@ -100,7 +100,8 @@ class Curve:
       standard_error: snr -> standard error of value; zero for a curve known exactly.
       cross: snr -> K = E<D(X_t) - X_0, Z>, which exponential Euler also needs. None: the exact denoiser's,
         K = sqrt(snr) V.
-      integral: snr -> an antiderivative of value. None: integrated by Gauss-Legendre quadrature.
+      integral: snr -> an antiderivative of value. None: integrated through interpolation.Panels.
+      log_det: (snr, h) -> E log det(I + h Cov(X_0 | X_t)), which covariance matching needs. None: unknown.
     """
 
     value: Callable[..., Any]
@@ -108,6 +109,7 @@ class Curve:
     standard_error: Callable[..., Any] = _zero
     cross: Callable[..., Any] | None = None
     integral: Callable[..., Any] | None = None
+    log_det: Callable[..., Any] | None = None
 
     def __call__(self, snr):
         """The squared error at an snr, float64."""

@@ -37,11 +37,17 @@ def one_step(kernel, t, t_next, x):
 @pytest.mark.parametrize("name", kernels.__all__)
 @pytest.mark.parametrize(("t", "t_next"), STEPS)
 def test_one_step_has_the_law_of_the_frozen_equation(name, t, t_next):
-    slope, x = -1.7, 0.8
+    slope, x = -0.2, 0.8
     mean, spread = one_step(make(name, lambda x, t: slope * x * (1 + t)), t, t_next, x)
     time = 0.7 if name == "langevin" else t
     score = slope * x * (1 + time)
-    expected, variance = oracles.one_step(name, t, t_next, score, x, variance=posterior_variance(VARIANCE, t))
+    if name == "covariance_matched":  # sigma^2/alpha times the denoiser's slope, by a difference of the denoiser
+        denoiser = lambda x: (x + ou.sigma(t) ** 2 * slope * x * (1 + t)) / ou.alpha(t)
+        posterior = ou.sigma(t) ** 2 / ou.alpha(t) * (denoiser(2.0) - denoiser(1.0))
+    else:
+        posterior = posterior_variance(VARIANCE, t)
+    oracle = "moment_matched" if name == "covariance_matched" else name
+    expected, variance = oracles.one_step(oracle, t, t_next, score, x, variance=posterior)
     assert mean == pytest.approx(expected, rel=1e-9, abs=1e-10)
     assert spread**2 == pytest.approx(variance, rel=1e-9, abs=1e-15)
     assert spread >= 0
@@ -129,9 +135,10 @@ def test_point_mass_is_exact_in_one_step(name):
     assert gain**2 * ou.sigma(2.0) ** 2 + spread**2 == pytest.approx(ou.sigma(0.3) ** 2, rel=1e-12)
 
 
-def test_moment_matching_is_exact_in_one_step_on_a_gaussian():
+@pytest.mark.parametrize("name", ["moment_matched", "covariance_matched"])
+def test_matched_kernels_are_exact_in_one_step_on_a_gaussian(name):
     v = 0.37
-    kernel = make("moment_matched", targets.gaussian([0.0], [v]).score, v)
+    kernel = make(name, targets.gaussian([0.0], [v]).score, v)
     gain, spread = one_step(kernel, 2.5, 0.05, 1.0)
     before, after = (np.exp(-2 * t) * v + ou.sigma(t) ** 2 for t in (2.5, 0.05))
     assert gain**2 * before + spread**2 == pytest.approx(after, rel=1e-12)
@@ -143,6 +150,30 @@ def test_order_of_convergence_is_one(name):
     exact = np.exp(-0.2) * v - np.expm1(-0.2)
     errors = [abs(chain(name, v, np.exp(-4) * v - np.expm1(-4), grids.log_snr(2, 0.1, n)) - exact) for n in (512, 1024)]
     assert np.log2(errors[0] / errors[1]) == pytest.approx(1, abs=0.05)
+
+
+def test_covariance_matching_is_exact_in_one_step_on_a_gaussian_off_the_axes():
+    cov = np.array([[1.0, 0.6, 0.1], [0.6, 0.5, 0.0], [0.1, 0.0, 0.2]])
+    kernel = kernels.covariance_matched(targets.gaussian(np.zeros(3), cov).score)
+    t, t_next = 2.0, 0.1
+    row = jax.tree.map(lambda column: jnp.asarray(column[0]), kernel.coefficients(np.array([t, t_next])))
+    law = lambda t: np.exp(-2 * t) * cov - np.expm1(-2 * t) * np.eye(3)
+    x, zero = jnp.eye(3), jnp.zeros((3, 3))
+    gain = np.asarray(kernel.step(kernel.score, x, row, zero)).T
+    root = np.asarray(kernel.step(kernel.score, zero, row, jnp.eye(3))).T
+    np.testing.assert_allclose(gain @ law(t) @ gain.T + root @ root.T, law(t_next), atol=1e-12)
+
+
+def test_covariance_matching_reads_the_posterior_variance_off_a_mixture():
+    law = (np.array([0.3, 0.7]), np.array([-1.0, 0.5]), np.array([0.05, 0.2]))
+    kernel = kernels.covariance_matched(targets.mixture(law[0], law[1][:, None], law[2][:, None]).score)
+    for x in (-1.3, 0.0, 0.7):
+        mean, spread = one_step(kernel, 0.6, 0.2, x)
+        score = float(oracles.mixture_score(law, x, 0.6))
+        inside = float(oracles.mixture_posterior_variance(law, x, 0.6))
+        expected, variance = oracles.one_step("moment_matched", 0.6, 0.2, score, x, variance=inside)
+        assert mean == pytest.approx(expected, rel=1e-9)
+        assert spread**2 == pytest.approx(variance, rel=1e-8)
 
 
 def test_moment_matching_takes_a_plain_callable_with_its_dimension():

@@ -1,0 +1,60 @@
+"""Covariance matching: the ancestral mean with the innovation's full covariance, read off the score's Jacobian."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxdiff.kernels.affine import identity
+from jaxdiff.kernels.ancestral import coefficients as ancestral_coefficients
+from jaxdiff.processes import ou
+from jaxdiff.types import Kernel, ScoreFn, as_score
+
+
+def covariance_matched(score: ScoreFn) -> Kernel:
+    """Ancestral kernel whose innovation has the exact conditional covariance, for small d.
+
+    Args:
+      score: s(x, t), the gradient of log q_t at x, differentiable; shapes (..., d), () -> (..., d), rows independent.
+
+    Returns:
+      A Kernel. Times are OU times and run down: 0 < t_next < t. A step costs one evaluation, d products with the
+      score's Jacobian and one symmetric eigenvalue problem of size d a particle.
+
+    Accuracy: weak order 2, path KL O(1/N^2); exact in one step on every Gaussian, without knowing its eigenbasis.
+    Source: Ou et al. 2024, arXiv:2406.10808 (learned, diagonal); here from the Jacobian, by the second Tweedie formula.
+    """
+    return Kernel("covariance_matched", as_score(score), coefficients, identity, step, identity, 1, 1)
+
+
+class Row(NamedTuple):
+    """Coefficients of every step, arrays of shape (n_steps,): the ancestral ones, and the growth of the snr."""
+
+    t: Any
+    keep: Any
+    gain: Any
+    spread: Any
+    growth: Any  # (snr_next - snr)/snr
+    variance: Any  # sigma^2
+
+
+def coefficients(grid):
+    """The table of a grid, float64 on the host."""
+    row = ancestral_coefficients(grid)
+    snr, snr_next = ou.snr(grid[:-1]), ou.snr(grid[1:])
+    return Row(*row, growth=(snr_next - snr) / snr, variance=ou.sigma(grid[:-1]) ** 2)
+
+
+# Cov(X_0 | X_t = x) = (sigma^2/alpha) dm/dx = (I + sigma^2 ds/dx)/snr, so by total variance the step's covariance is
+#   v0 (I + (snr_next - snr) Cov(X_0 | X_t = x)) = v0 (I + growth (I + sigma^2 ds/dx)),   v0 the ancestral variance.
+# A learned Jacobian need be neither symmetric nor this large: take its symmetric part, and no negative variance.
+def step(score, x, row, z):
+    """One step with noise."""
+    s, along = jax.linearize(lambda x: score(x, row.t), x)
+    eye = jnp.eye(x.shape[-1], dtype=x.dtype)
+    columns = jax.vmap(lambda direction: along(jnp.broadcast_to(direction, x.shape)), out_axes=-1)(eye)
+    jacobian = (columns + jnp.swapaxes(columns, -1, -2)) / 2
+    covariance = eye + row.growth * (eye + row.variance * jacobian)
+    variances, axes = jnp.linalg.eigh(covariance)
+    turned = jnp.sqrt(jnp.maximum(variances, 0)) * jnp.einsum("...ij,...i->...j", axes, z)
+    return row.keep * x + row.gain * s + row.spread * jnp.einsum("...ij,...j->...i", axes, turned)

@@ -1,0 +1,351 @@
+"""The command line: once end to end on a tiny table, and what users get wrong."""
+
+import base64
+import contextlib
+import io
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+from itertools import pairwise
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import oracles
+import pytest
+from matplotlib import image
+
+from jaxdiff import kernels, runs
+from jaxdiff.cli import main
+
+ROOT = pathlib.Path(__file__).parents[1]
+EARLY_STOP, CONSTANT = 0.002, 7.0  # the default; the table's column that does not vary
+TINY = ["--steps", "4", "--batch-size", "16", "--width", "16", "--depth", "1"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compile_quickly():
+    """Half the compile time; nothing here is timed."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def said(*argv):
+    """What a command prints on standard output; it must succeed."""
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        code = main([str(word) for word in argv])
+    assert code == 0, err.getvalue()[-2000:]
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The table, its run folder after train and after plan, and what plan printed."""
+    folder = tmp_path_factory.mktemp("cli")
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(2, 120))
+    table = np.column_stack([2 * first + 1, np.full(120, CONSTANT), first + second])
+    np.savetxt(folder / "table.csv", table, delimiter=",", header="a,b,c", comments="")
+    with jax.numpy_dtype_promotion("standard"):  # Optax, see conftest.py
+        said("train", folder / "table.csv", "--out", folder / "trained", *TINY)
+    shutil.copytree(folder / "trained", folder / "planned")
+    printed = said("plan", folder / "planned", "--evals", 5, "--json")
+    return SimpleNamespace(
+        table=folder / "table.csv", trained=folder / "trained", planned=folder / "planned", plan_said=printed
+    )
+
+
+@pytest.fixture(scope="module")
+def run(made):
+    """The folder after sample too."""
+    folder = shutil.copytree(made.planned, made.planned.parent / "run")
+    said("sample", folder, "-n", 20)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def certified(run):
+    """The folder after all four commands, and what certify printed."""
+    folder = shutil.copytree(run, run.parent / "certified")
+    return SimpleNamespace(folder=folder, certify_said=said("certify", folder))
+
+
+@pytest.fixture
+def copy(made, tmp_path):
+    """Stage name -> a copy of the run folder at that stage."""
+    return lambda stage: shutil.copytree(getattr(made, stage), tmp_path / "run")
+
+
+def strict(text):
+    """JSON without NaN or Infinity."""
+
+    def refuse(name):
+        raise AssertionError(f"{name} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_every_command_leaves_its_own_files(made, run, certified):
+    stages = (made.trained, made.planned, run, certified.folder)
+    listed = [{path.name for path in folder.iterdir()} for folder in stages]
+    assert listed[0] == {"model.json", "data.npz", "checkpoint"}
+    assert listed[1] - listed[0] == {"plan.json", "loss_curve.png", "grids.png", "held_out_curve.npz"}
+    assert listed[2] - listed[1] == {"samples.npy", "samples.png"}
+    assert listed[3] - listed[2] == {"report.json", "report.html", "test_curve.npz"}
+    for name in ("loss_curve.png", "grids.png", "samples.png"):
+        assert image.imread(run / name).size > 100_000
+    model = strict((made.trained / "model.json").read_text(encoding="utf-8"))
+    assert model["network"] == {"width": 16, "depth": 1, "dropout": 0.1, "seed": 0}
+    assert [row["step"] for row in model["history"]] == [1, 2, 3, 4]
+
+
+def test_plan_prints_the_plan_it_writes_as_json_and_nothing_else(made):
+    plan = strict(made.plan_said)
+    assert plan == strict((made.planned / "plan.json").read_text(encoding="utf-8"))
+    assert {"horizon", "grid", "kernel", "evals", "predicted_kl"} <= plan.keys()
+    assert plan["kernel"] in kernels.__all__
+    assert len(plan["grid"]) == 1 + plan["evals"] == 6
+    assert all(later < earlier for earlier, later in pairwise(plan["grid"]))
+    assert (plan["grid"][0], plan["grid"][-1]) == (plan["horizon"], pytest.approx(EARLY_STOP))
+    assert plan["horizon"] == pytest.approx(5.0)
+    assert plan["predicted_kl"] > 0
+
+
+def test_samples_are_in_the_units_of_the_file(run):
+    samples = np.load(run / "samples.npy", allow_pickle=False)
+    assert samples.shape == (20, 3)
+    assert np.isfinite(samples).all()
+    for column, (mean, deviation) in {0: (1.0, 2.0), 2: (0.0, np.sqrt(2))}.items():
+        assert abs(samples[:, column].mean() - mean) < 1.5 * deviation  # 120 rows, 5 steps: units, not quality
+        assert deviation / 2 < samples[:, column].std() < 2 * deviation
+
+
+# A constant column's denoiser is its value, so its law is known: each step's mean is a multiple of x.
+def test_a_constant_column_is_its_value_up_to_the_noise_of_the_last_steps(made, run):
+    plan, ends, variance = strict(made.plan_said), np.array([0.0, 1.0]), 1.0
+    curve = runs.measured(runs.load(run), "held_out")
+    for t, t_next in pairwise(plan["grid"]):
+        tau = float(curve(np.array(1 / np.expm1(2 * t)))) / 3
+        image_of_ends, noise = oracles.one_step("moment_matched", t, t_next, ends / np.expm1(-2 * t), ends, tau)
+        variance = np.diff(image_of_ends).item() ** 2 * variance + noise
+    assert np.sqrt(-np.expm1(-2 * EARLY_STOP)) < np.sqrt(variance) < 0.2  # not below the noise of q at the early stop
+    column = np.load(run / "samples.npy")[:, 1] - CONSTANT
+    assert np.abs(column).max() < 5 * np.sqrt(variance)
+    assert np.mean(column**2) == pytest.approx(variance, rel=5 * np.sqrt(2 / 20))
+
+
+def test_the_seed_decides_the_samples(run, copy):
+    again = copy("planned")
+    said("sample", again, "-n", 20, "--seed", 0)
+    assert (again / "samples.npy").read_bytes() == (run / "samples.npy").read_bytes()
+    said("sample", again, "-n", 20, "--seed", 1)
+    other = np.load(again / "samples.npy")
+    assert other.shape == (20, 3)
+    assert not np.isclose(other, np.load(run / "samples.npy")).any()
+
+
+def test_a_target_kl_is_met_by_the_fewest_steps(made, copy):
+    run, target = copy("trained"), 1.5 * strict(made.plan_said)["predicted_kl"]
+    met = strict(said("plan", run, "--target-kl", target, "--json"))
+    assert met["predicted_kl"] <= target
+    assert 2 <= met["evals"] <= 5
+    assert strict(said("plan", run, "--evals", met["evals"] - 1, "--json"))["predicted_kl"] > target
+
+
+def test_the_report_has_five_samplers_at_four_step_counts(made, certified):
+    report = strict((certified.folder / "report.json").read_text(encoding="utf-8"))
+    samplers = [("exponential_euler", "Benton"), ("ancestral", "Benton")]
+    samplers += [(name, "planned") for name in ("ancestral", "moment_matched", "ddim")]
+    rows = report["rows"]
+    named = [(row["n_steps"], row["kernel"], row["grid"]) for row in rows]
+    assert named == [(n, *sampler) for n in (10, 20, 50, 200) for sampler in samplers]
+    for row in rows:
+        assert {"excess", "sliced_w2", "accuracy", "evals", "seconds"} <= row.keys()
+        assert (row["excess"] is None) == (row["kernel"] == "ddim")
+        assert row["excess"] is None or row["excess"]["standard_error"] > 0
+        assert row["evals"] == row["n_steps"]
+        assert row["seconds"] > 0
+        assert row["sliced_w2"]["value"] > 0
+        assert 0 <= row["accuracy"]["value"] <= 1
+    assert report["plan"]["predicted_kl"] == strict(made.plan_said)["predicted_kl"]
+    ratio = report["step_ratio"]
+    assert ratio["ratio"] == ratio["exponential_euler_steps"] / 20 > 1
+    assert certified.certify_said.count("ancestral, Benton") == 4
+    assert "times fewer steps" in certified.certify_said
+
+
+# The path KL of the ancestral kernel is what a left Riemann sum of (1/2) int L dsnr has too much.
+def test_the_excess_in_the_report_is_that_of_the_test_rows(certified):
+    report = strict((certified.folder / "report.json").read_text(encoding="utf-8"))
+    curve = runs.measured(runs.load(certified.folder), "test")
+    row = next(row for row in report["rows"] if (row["kernel"], row["grid"]) == ("ancestral", "Benton"))
+    uniform, geometric = np.linspace(5.0, 1.0, 6), np.geomspace(1.0, EARLY_STOP, 6)
+    snr = 1 / np.expm1(2 * np.concatenate([uniform, geometric[1:]]))
+    u = np.linspace(np.log(snr[0]), np.log(snr[-1]), 20_001)
+    integral = np.trapezoid(np.exp(u) * curve(np.exp(u)), u)
+    expected = (np.sum(np.diff(snr) * curve(snr[:-1])) - integral) / 2
+    assert row["excess"]["value"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_page_opens_without_a_network(certified):
+    page = (certified.folder / "report.html").read_text(encoding="utf-8")
+    sources = re.findall(r"""(?:src|href)\s*=\s*["']?([^"'\s>]*)""", page)
+    pictures = [base64.b64decode(source.removeprefix("data:image/png;base64,"), validate=True) for source in sources]
+    assert pictures == [
+        (certified.folder / name).read_bytes() for name in ("samples.png", "loss_curve.png", "grids.png")
+    ]
+    assert not re.search(r"https?://|url\(|@import|<script", page)
+    assert page.count("<tr") == 1 + 20 + 1
+
+
+# What users get wrong: exit code 2, one sentence that names the value, and the folder as it was.
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in pathlib.Path(folder).rglob("*") if path.is_file()}
+
+
+def refused(capsys, folder, *argv, after_work=False):
+    """The sentence with which a command refuses, having left the folder as it was."""
+    before = contents(folder)
+    capsys.readouterr()
+    assert main([str(word) for word in argv]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if not (after_work and re.search(r"%\|", line))]
+    assert len([line for line in lines if line]) == 1, lines
+    assert lines[-1].startswith("jaxdiff: ")
+    assert contents(folder) == before
+    return lines[-1]
+
+
+def with_nan(rows):
+    rows[3, 1] = np.nan
+    return rows
+
+
+UNUSABLE = {
+    "missing": (None, "does not exist"),
+    "empty": ("", "0 bytes"),
+    "header alone": ("a,b\n", "no values"),
+    "one-dimensional": (np.arange(60.0), r"shape \(60,\)"),
+    "words": (np.array([["red", "blue"]] * 60), "<U4"),
+    "words in a csv": ("a,b\n" + "1,red\n" * 60, "row 2, column 2 is 'red'"),
+    "nan": (with_nan(np.eye(60)), "nan at row 3, column 1"),
+    "constant": (np.ones((60, 2)), "no column varies"),
+    "too few": (np.eye(5), "5 rows"),
+}
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_unusable_data_is_refused(case, tmp_path, capsys):
+    content, named = UNUSABLE[case]
+    path = tmp_path / ("rows.npy" if isinstance(content, np.ndarray) else "rows.csv")
+    if isinstance(content, np.ndarray):
+        np.save(path, content)
+    elif content is not None:
+        path.write_text(content, encoding="utf-8")
+    sentence = refused(capsys, tmp_path, "train", path, "--out", tmp_path / "run", *TINY)
+    assert str(path) in sentence or path.stem in sentence
+    assert re.search(named, sentence)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_data_name_is_refused_with_the_names_there_are(tmp_path, capsys):
+    sentence = refused(capsys, tmp_path, "train", "digitz", "--out", tmp_path / "run")
+    assert "digitz" in sentence
+    assert "digits" in sentence
+
+
+BAD_TRAINING = """
+--early-stop 7      --early-stop 5    --early-stop 0     --early-stop nan
+--steps 0           --batch-size 0    --batch-size -1    --width 0          --width -1        --depth -1
+--learning-rate nan --learning-rate -1 --dropout 1.5     --dropout -0.1     --dropout nan
+"""
+
+
+@pytest.mark.loose_promotion
+@pytest.mark.parametrize(("option", "value"), re.findall(r"(--[a-z-]+) (\S+)", BAD_TRAINING))
+def test_a_bad_training_option_is_refused_by_name_and_value(option, value, made, tmp_path, capsys):
+    sentence = refused(capsys, tmp_path, "train", made.table, "--out", tmp_path / "run", *TINY, option, value)
+    assert option.strip("-").replace("-", "_") in sentence.replace("-", "_").replace(" ", "_")
+    assert value in sentence
+
+
+@pytest.mark.parametrize("command", ["plan", "sample", "certify"])
+def test_a_run_folder_that_does_not_exist_is_refused(command, tmp_path, capsys):
+    sentence = refused(capsys, tmp_path, command, tmp_path / "nowhere")
+    assert str(tmp_path / "nowhere") in sentence
+    assert "jaxdiff train" in sentence
+
+
+@pytest.mark.parametrize("command", ["sample", "certify"])
+def test_a_command_before_its_plan_is_refused_with_the_command_to_run(command, copy, capsys):
+    run = copy("trained")
+    assert f"jaxdiff plan {run}" in refused(capsys, run, command, run)
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        ("plan --evals 0", "evals = 0"),
+        ("plan --evals -3", "evals = -3"),
+        ("plan --evals 5 --target-kl 1", "evals.*target.kl|target.kl.*evals"),
+        ("plan --target-kl 0", "target.kl = 0"),
+        ("plan --target-kl nan", "target.kl = nan"),
+        ("sample -n 0", "n = 0"),
+    ],
+)
+def test_a_bad_budget_is_refused_before_any_work(argv, named, copy, capsys):
+    (command, *options), run = argv.split(), copy("trained" if argv.startswith("plan") else "planned")
+    assert re.search(named, refused(capsys, run, command, run, *options))
+
+
+def test_an_accuracy_out_of_reach_is_refused_with_the_cost_of_the_start(copy, capsys):
+    run = copy("planned")
+    sentence = refused(capsys, run, "plan", run, "--target-kl", "1e-9", after_work=True)
+    assert re.search(r"target.kl = 1e-09", sentence)
+
+
+DAMAGED = {"torn": '{"grid": [5.0,', "empty": "", "a list": "[]", "without keys": "{}"}
+
+
+@pytest.mark.parametrize("command", ["sample", "certify"])
+@pytest.mark.parametrize("damage", [*DAMAGED, "unknown kernel", "rising grid"])
+def test_a_damaged_plan_is_refused_by_the_name_of_its_file(command, damage, made, copy, capsys):
+    changed = {"unknown kernel": {"kernel": "bogus"}, "rising grid": {"grid": [1.0, 2.0]}}.get(damage, {})
+    run = copy("planned")
+    (run / "plan.json").write_text(DAMAGED.get(damage, json.dumps(strict(made.plan_said) | changed)))
+    sentence = refused(capsys, run, command, run)
+    assert "bogus" in sentence or "plan.json" in sentence
+
+
+def in_a_shell(*argv):
+    """A new interpreter with default JAX settings, this checkout first on the path."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    environment = plain | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, *argv], capture_output=True, text=True, env=environment, timeout=120)
+
+
+def test_the_program_exits_with_2_and_one_line_without_a_traceback(tmp_path):
+    done = in_a_shell("-m", "jaxdiff.cli", "sample", str(tmp_path / "nowhere"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"jaxdiff: .*nowhere.*\n", done.stderr)
+
+
+def test_help_answers_without_importing_jax():
+    code = """
+import sys
+from jaxdiff.cli import main
+try:
+    main(["--help"])
+except SystemExit as done:
+    print("code", done.code, "jax" in sys.modules)
+"""
+    done = in_a_shell("-c", code)
+    for command in ("train", "plan", "sample", "certify"):
+        assert re.search(rf"^ +{command} ", done.stdout, flags=re.MULTILINE)
+    assert done.stdout.splitlines()[-1] == "code 0 False"

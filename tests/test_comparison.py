@@ -1,0 +1,100 @@
+"""Counting steps to an excess, and what each sampler of the comparison is given."""
+
+from itertools import pairwise
+
+import numpy as np
+import oracles
+import pytest
+
+from jaxdiff import comparison
+from jaxdiff.grids import exponential_then_uniform
+from jaxdiff.information import path_kl
+from jaxdiff.plan import steps_to_reach
+from jaxdiff.types import Curve
+
+STEEP = np.array([4.0, 1.0, 0.01])  # variances of a Gaussian, not isotropic: moment matching is not exact on it
+
+
+def gaussian_curve(variances):
+    """V(snr) = sum v/(1 + v snr)."""
+    return Curve(lambda snr: (variances / (1 + variances * np.asarray(snr)[..., None])).sum(-1), len(variances))
+
+
+@pytest.fixture(scope="module")
+def subject():
+    rows = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    denoiser = lambda x, t: 0 * x
+    return comparison.Subject(
+        denoiser, gaussian_curve(1.2 * STEEP), gaussian_curve(STEEP), rows, rows[:3], horizon=5.0, early_stop=0.01
+    )
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("goal", [2.0, 1.0, 0.5, 0.31, 1 / 7, 0.1])
+def test_the_fewest_steps_agree_with_a_linear_search(power, goal):
+    cost = lambda n: n**-power
+    assert steps_to_reach(goal, cost) == next(n for n in range(1, 1000) if cost(n) <= goal)
+
+
+@pytest.mark.parametrize("most", [1, 2, 5, 8, 100])
+def test_a_goal_beyond_the_most_steps_is_none_and_one_at_the_most_is_found(most):
+    cost = lambda n: 1 / n
+    assert steps_to_reach(1 / most, cost, most=most) == most
+    assert steps_to_reach(1 / (most + 0.5), cost, most=most) is None
+
+
+def test_the_search_asks_for_few_costs_and_none_beyond_the_most():
+    asked = []
+    assert steps_to_reach(1e-4, lambda n: asked.append(n) or 1 / n, most=20_000) == 10_000
+    assert max(asked) <= 20_000
+    assert len(asked) < 40
+
+
+def test_the_step_ratio_is_that_of_a_linear_search(subject):
+    planned = subject.grid("moment_matched", comparison.PLANNED, 3)
+    goal = path_kl("moment_matched", planned, subject.test, matched=subject.held_out)
+    euler = lambda n: path_kl("exponential_euler", exponential_then_uniform(5.0, 0.01, n), subject.test)
+    needed = next(n for n in range(1, 2000) if euler(n) <= goal)
+    found = comparison.step_ratio(subject, 3)
+    assert 3 < needed == found["exponential_euler_steps"]
+    assert found["ratio"] == pytest.approx(needed / 3)
+    assert found["excess"] == pytest.approx(goal)
+
+
+def test_an_ode_has_no_excess_and_runs_on_the_grid_of_moment_matching(subject):
+    grid = subject.grid("ddim", comparison.PLANNED, 4)
+    assert subject.excess("ddim", grid) is None
+    assert np.array_equal(grid, subject.grid("moment_matched", comparison.PLANNED, 4))
+    assert not np.array_equal(grid, subject.grid("ancestral", comparison.PLANNED, 4))
+
+
+def test_the_planned_grid_beats_bentons_by_its_own_curve(subject):
+    for name in ("ancestral", "moment_matched"):
+        planned, benton = (subject.grid(name, grid, 6) for grid in (comparison.PLANNED, comparison.BENTON))
+        assert path_kl(name, planned, subject.held_out) < path_kl(name, benton, subject.held_out)
+        assert (len(planned), planned[0], planned[-1]) == (7, 5.0, pytest.approx(0.01))
+
+
+def test_moment_matching_takes_its_variance_from_the_held_out_curve_never_from_the_test_rows(subject):
+    grid = np.array([2.0, 0.7, 0.2])
+    spread = subject.kernel("moment_matched").coefficients(grid).spread
+    for (t, t_next), given in zip(pairwise(grid), spread, strict=True):
+        snr = 1 / np.expm1(2 * t)
+        tau = np.sum(1.2 * STEEP / (1 + 1.2 * STEEP * snr)) / 3
+        variance = oracles.one_step("moment_matched", t, t_next, 0.0, 0.0, variance=tau)[1]
+        assert given**2 == pytest.approx(variance, rel=1e-12)
+
+
+# A Gaussian has int V dsnr = sum log(1 + v snr). Ancestral steps cost h V/2 each, widened ones (w = 1 + h tau/d)
+# (d/2)(log w + 1/w - 1) + h V/(2w), both less half the integral.
+@pytest.mark.parametrize("name", ["ancestral", "moment_matched"])
+def test_the_excess_is_measured_on_the_test_curve_with_the_variance_of_the_held_out_one(subject, name):
+    grid = np.array([3.0, 1.0, 0.3, 0.1, 0.02])
+    snr = 1 / np.expm1(2 * grid)
+    h, integral = np.diff(snr), np.sum(np.log((1 + STEEP * snr[-1]) / (1 + STEEP * snr[0])))
+    mmse = lambda variances: (variances / (1 + variances * snr[:-1, None])).sum(-1)
+    w = 1 + h * mmse(1.2 * STEEP) / 3 if name == "moment_matched" else np.ones(4)
+    expected = np.sum(1.5 * (np.log(w) + 1 / w - 1) + h * mmse(STEEP) / (2 * w)) - integral / 2
+    excess = subject.excess(name, grid)
+    assert excess.value == pytest.approx(expected, rel=1e-9)
+    assert excess.standard_error == 0.0

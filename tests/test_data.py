@@ -1,0 +1,171 @@
+"""Data sets: the digits, files in three formats, the split, and every file that cannot be used."""
+
+import gc
+import pathlib
+
+import numpy as np
+import pytest
+
+from jaxdiff import data
+
+ROWS = np.random.default_rng(0).normal(3, 2, (60, 4))
+
+
+def parts(dataset):
+    return dataset.train, dataset.held_out, dataset.test
+
+
+def test_digits_are_split_standardised_and_restored():
+    sklearn = pytest.importorskip("sklearn.datasets")
+    digits = data.load("digits")
+    assert [part.shape for part in parts(digits)] == [(1198, 64), (299, 64), (300, 64)]
+    assert {part.dtype for part in parts(digits)} == {np.dtype(np.float32)}
+    assert (digits.name, digits.dim, digits.constant) == ("digits", 64, 3)  # pixels 0, 32 and 39 are always 0
+    varies = digits.train.std(0) > 0
+    assert varies.sum() == 61
+    np.testing.assert_allclose(digits.train.mean(0, dtype=np.float64), 0, atol=1e-6)
+    np.testing.assert_allclose(digits.train.std(0, dtype=np.float64)[varies], 1, rtol=1e-6)
+    restored = np.concatenate([digits.restore(part) for part in parts(digits)])
+    original = sklearn.load_digits(return_X_y=True)[0]
+    assert sorted(map(tuple, restored.round(4) + 0.0)) == sorted(map(tuple, original))
+
+
+def test_every_row_lands_in_exactly_one_part():
+    numbered = np.arange(97.0)[:, None]
+    dataset = data.split(numbered, name="numbers")
+    assert [len(part) for part in parts(dataset)] == [65, 16, 16]
+    restored = np.concatenate([dataset.restore(part) for part in parts(dataset)])
+    np.testing.assert_allclose(np.sort(restored, axis=0), numbered, atol=1e-4)
+
+
+def test_the_seed_alone_decides_the_split():
+    one, same, other = (data.split(ROWS, name="rows", seed=seed) for seed in (1, 1, 2))
+    for a, b, c in zip(parts(one), parts(same), parts(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert not np.isin(one.restore(a).round(3), other.restore(c).round(3)).all()
+
+
+def test_a_constant_column_keeps_its_value_and_is_counted():
+    dataset = data.split(np.column_stack([ROWS, np.full(60, 0.1)]), name="rows")
+    assert dataset.constant == 1
+    assert all(np.abs(part[:, 4]).max() < 1e-15 for part in parts(dataset))
+    np.testing.assert_allclose(dataset.restore(dataset.test)[:, 4], 0.1)
+
+
+def csv(text):
+    return lambda path: path.write_text(text, encoding="utf-8")
+
+
+TABLE = "\n".join(",".join(map(repr, row)) for row in ROWS.tolist())
+SPACED = TABLE.replace(",", " , ").replace("\n", "\n\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("rows.npy", lambda path: np.save(path, ROWS)),
+        ("rows.npz", lambda path: np.savez(path, ROWS)),
+        ("rows.csv", csv(TABLE)),
+        ("rows.csv", csv("a,b,c,d\n" + TABLE)),
+        ("rows.csv", csv("a,b,c,d\n" + SPACED)),
+        ("rows.csv", csv("\ufeff" + TABLE)),  # a byte order mark, as spreadsheets write
+    ],
+)
+def test_every_format_gives_the_rows_of_the_file(tmp_path, name, write):
+    write(tmp_path / name)
+    dataset, want = data.load(str(tmp_path / name)), data.split(ROWS, name="rows")
+    assert dataset.name == "rows"
+    for got, part in zip(parts(dataset), parts(want), strict=True):
+        np.testing.assert_array_equal(got, part)
+
+
+def test_a_byte_order_mark_costs_no_row(tmp_path):
+    (tmp_path / "one.csv").write_text("\n".join(map(str, range(30))), encoding="utf-8-sig")
+    assert sum(map(len, parts(data.load(tmp_path / "one.csv")))) == 30
+
+
+def npy(array):
+    return lambda path: np.save(path, array)
+
+
+def raw(content):
+    return lambda path: path.write_bytes(content)
+
+
+def archive(*arrays, flip=False, compress=False):
+    def write(path):
+        (np.savez_compressed if compress else np.savez)(path, *arrays)
+        if flip:
+            content = bytearray(path.read_bytes())
+            content[len(content) // 4 : len(content) // 2] = b"\xff" * (len(content) // 2 - len(content) // 4)
+            path.write_bytes(content)
+
+    return write
+
+
+def as_npy(path):
+    np.savez(path.with_suffix(".npz"), ROWS)
+    path.with_suffix(".npz").rename(path)
+
+
+def spoiled(value):
+    rows = ROWS.copy()
+    rows[7, 2] = value
+    return rows
+
+
+MIXED = np.array([[1, "a"]] * 30, object)
+WIDE = np.zeros(30, [(f"a column with a long name, number {i}", float) for i in range(300)])
+BAD = {
+    "missing": ("x.npy", lambda path: None, "does not exist"),
+    "folder": ("x.npy", pathlib.Path.mkdir, "is a folder"),
+    "no bytes": ("x.csv", raw(b""), "0 bytes"),
+    "suffix": ("x.txt", raw(b"1,2"), r"ends in \.txt"),
+    "no suffix": ("x", raw(b"1,2"), "ends in nothing"),
+    "no rows": ("x.npy", npy(np.zeros((0, 4))), r"\(0, 4\)"),
+    "no columns": ("x.npy", npy(np.zeros((30, 0))), r"\(30, 0\)"),
+    "header only": ("x.csv", csv("a,b\n"), r"\(0, 2\)"),
+    "blank lines": ("x.csv", csv("\n\n"), "no values"),
+    "one dimension": ("x.npy", npy(np.arange(30.0)), r"1 dimension.*\(30,\)"),
+    "three dimensions": ("x.npy", npy(np.zeros((30, 2, 2))), r"3 dimension.*\(30, 2, 2\)"),
+    "strings": ("x.npy", npy(np.full((30, 2), "abc")), "<U3"),
+    "complex": ("x.npy", npy(ROWS * 1j), "complex128"),
+    "objects": ("x.npy", npy(MIXED), "Object arrays|pickle"),
+    "objects, zipped": ("x.npz", archive(MIXED), "Object arrays|pickle"),
+    "nan": ("x.npy", npy(spoiled(np.nan)), "nan at row 7, column 2"),
+    "inf": ("x.npy", npy(spoiled(-np.inf)), "-inf at row 7, column 2"),
+    "nan, csv": ("x.csv", csv(TABLE + "\nnan,1,2,3"), "nan at row 60, column 0"),
+    "constant": ("x.npy", npy(np.full((30, 2), 0.1)), "no column varies.*30 rows"),
+    "few rows": ("x.npy", npy(ROWS[:23]), "23 rows"),
+    "ragged": ("x.csv", csv("1,2\n3,4\n5\n"), "row 3 has 1 cells, the first has 2"),
+    "word": ("x.csv", csv("a,b\n1,2\n3,four\n"), "row 3, column 2 is 'four'"),
+    "gap": ("x.csv", csv("1,2\n3,\n"), "row 2, column 2 is ''"),
+    "latin-1": ("x.csv", raw(b"h\xf6he\n1\n"), "UTF-8"),
+    "damaged npy": ("x.npy", raw(b"\x93NUMPY\x01\x00\x10\x00garbage"), "no plain .npy"),
+    "text as npy": ("x.npy", raw(b"hello"), "no plain .npy"),
+    "npz as npy": ("x.npy", as_npy, "npy"),
+    "records": ("x.npy", npy(WIDE), "npy"),
+    "text as npz": ("x.npz", raw(b"hello"), "no .npz"),
+    "cut npz": ("x.npz", raw(b"PK\x03\x04hello"), "no .npz"),
+    "damaged npz": ("x.npz", archive(ROWS, flip=True), "no .npz"),
+    "damaged, compressed": ("x.npz", archive(ROWS, flip=True, compress=True), "no .npz"),
+    "two arrays": ("x.npz", archive(ROWS, ROWS), r"2 arrays \['arr_0', 'arr_1'\]"),
+}
+
+
+@pytest.mark.parametrize(("name", "write", "message"), BAD.values(), ids=BAD)
+def test_a_file_that_cannot_be_used_is_refused_in_one_line_with_its_path(tmp_path, name, write, message):
+    path = tmp_path / name
+    write(path)
+    with pytest.raises(data.DataError, match=message) as caught:
+        data.load(path)
+    gc.collect()  # an open file left behind is a warning, and so an error
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_rows_that_vary_only_outside_the_train_part_are_refused():
+    rows = np.zeros((30, 2))
+    rows[np.random.default_rng(5).permutation(30)[-1]] = 1
+    with pytest.raises(data.DataError, match="lonely: no column varies over the 20 train rows"):
+        data.split(rows, name="lonely", seed=5)

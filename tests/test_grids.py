@@ -1,0 +1,139 @@
+"""Grids: their ends, their defining properties, the best one against every subset, and what is refused."""
+
+from itertools import combinations, pairwise
+
+import numpy as np
+import pytest
+
+from jaxdiff import grids
+
+OPTIMAL = lambda horizon, stop, n: grids.optimal(lambda t, s: (t - s) ** 2, n, horizon, stop, n_candidates=60)
+ALL = [grids.uniform, grids.exponential_then_uniform, grids.log_snr, OPTIMAL]
+NAMES = ["uniform", "exponential_then_uniform", "log_snr", "optimal"]
+ENDS = [(5.0, 1e-3), (0.9, 1e-8), (3.0, 1.0), (7.0, 2.0), (17.0, 0.3)]
+
+
+@pytest.mark.parametrize("make", ALL, ids=NAMES)
+@pytest.mark.parametrize("n_steps", [1, 2, 7])
+@pytest.mark.parametrize(("horizon", "early_stop"), ENDS)
+def test_a_grid_decreases_in_n_steps_between_its_exact_ends(make, n_steps, horizon, early_stop):
+    grid = make(horizon, early_stop, n_steps)
+    assert (grid.dtype, grid.shape) == (np.float64, (n_steps + 1,))
+    assert (grid[0], grid[-1]) == (horizon, early_stop)
+    assert (np.diff(grid) < 0).all()
+
+
+def test_uniform_steps_are_equal_and_log_snr_ratios_are_equal():
+    np.testing.assert_allclose(-np.diff(grids.uniform(4.0, 0.5, 10)), 0.35, rtol=1e-12)
+    growth = np.expm1(2 * grids.log_snr(6.0, 1e-6, 10))  # 1/snr
+    np.testing.assert_allclose(growth[:-1] / growth[1:], (np.expm1(12) / np.expm1(2e-6)) ** 0.1, rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("horizon", "n_steps", "n_uniform", "kappa"),
+    [
+        (5.0, 200, None, 1000 ** (1 / 100) - 1),  # .0715193...: THEORY.md section 9, item 9
+        (5.0, 201, None, 1000 ** (1 / 101) - 1),  # the odd step is geometric
+        (5.0, 200, 20, 0.2),
+        (1.0, 50, None, 1000 ** (1 / 50) - 1),
+        (0.5, 50, 10, 500 ** (1 / 50) - 1),
+    ],
+)
+def test_bentons_grid_has_its_kappa(horizon, n_steps, n_uniform, kappa):
+    grid = grids.exponential_then_uniform(horizon, 1e-3, n_steps, n_uniform=n_uniform)
+    ratio = -np.diff(grid) / np.minimum(1, grid[1:])
+    assert ratio.max() == pytest.approx(kappa, rel=1e-10)
+
+
+def test_bentons_grid_is_uniform_above_one_and_geometric_below():
+    grid = grids.exponential_then_uniform(3.0, 0.01, 36, n_uniform=12)
+    np.testing.assert_allclose(grid[:13], 3 - np.arange(13) / 6, rtol=1e-14)
+    np.testing.assert_allclose(grid[12:], 100.0 ** (-np.arange(25) / 24), rtol=1e-13)
+    geometric = grids.exponential_then_uniform(4.0, 0.25, 4, n_uniform=0)
+    np.testing.assert_allclose(geometric, [4, 2, 1, 0.5, 0.25], rtol=1e-13)
+    above = grids.exponential_then_uniform(3.0, 1.0, 4, n_uniform=1)
+    np.testing.assert_allclose(above, [3, 2.5, 2, 1.5, 1], rtol=1e-14)
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 3, 4])
+def test_the_optimal_grid_costs_least_among_all_subsets(n_steps):
+    candidates = grids.log_snr(3.0, 0.01, 11)
+    table = np.random.default_rng(n_steps).uniform(0.1, 1, (12, 12))
+    index = lambda t: np.searchsorted(-candidates, -t)
+    cost = lambda path: sum(table[i, j] for i, j in pairwise(path))
+    best = min(((0, *middle, 11) for middle in combinations(range(1, 11), n_steps - 1)), key=cost)
+    grid = grids.optimal(lambda t, s: table[index(t), index(s)], n_steps, 3.0, 0.01, n_candidates=12)
+    np.testing.assert_array_equal(grid, candidates[list(best)])
+
+
+def test_the_optimal_grid_of_a_cost_in_log_snr_has_equal_steps_in_it():
+    log_snr = lambda t: -np.log(np.expm1(2 * t))
+    grid = grids.optimal(lambda t, s: (log_snr(s) - log_snr(t)) ** 2, 6, 4.0, 0.01, n_candidates=61)
+    np.testing.assert_allclose(grid, grids.log_snr(4.0, 0.01, 6), rtol=1e-12)
+
+
+def test_the_optimal_grid_refuses_a_cost_that_is_not_a_number():
+    with pytest.raises(ValueError, match="nan"):
+        grids.optimal(lambda t, s: np.where(t > 1, np.nan, t - s), 3, 2.0, 0.1, n_candidates=8)
+
+
+def test_the_optimal_grid_needs_more_candidates_than_steps():
+    with pytest.raises(ValueError, match=r"12 steps .*n_candidates = 12"):
+        grids.optimal(lambda t, s: t - s, 12, 3.0, 0.01, n_candidates=12)
+    every = grids.optimal(lambda t, s: t - s, 11, 3.0, 0.01, n_candidates=12)
+    np.testing.assert_array_equal(every, grids.log_snr(3.0, 0.01, 11))
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ([3, 2, 2.5, 1], r"grid\[1\] = 2 <= grid\[2\] = 2.5"),
+        ([3, 2, 2, 1], r"grid\[1\] = 2 <= grid\[2\] = 2\."),
+        ([1, 0.5, 0], r"grid\[2\] = 0"),
+        ([1, 0.5, -0.25], r"grid\[2\] = -0.25"),
+        ([np.inf, 1], r"grid\[0\] = inf"),
+        ([3, np.nan, 1], r"grid\[1\] = nan"),
+        ([[3, 2], [1, 0.5]], r"shape \(2, 2\)"),
+        ([1], r"shape \(1,\)"),
+        (1.0, r"shape \(\)"),
+    ],
+)
+def test_what_is_no_grid_is_refused_by_its_entry(grid, message):
+    with pytest.raises(ValueError, match=message):
+        grids.check_grid(grid)
+    if not (np.ndim(grid) == 1 and grid[-1] == 0):
+        with pytest.raises(ValueError, match=message):
+            grids.check_grid(grid, own_clock=True)
+
+
+def test_a_checked_grid_is_float64_and_may_end_at_zero_on_its_own_clock():
+    grid = grids.check_grid([2, 1, 0], own_clock=True)
+    assert grid.dtype == np.float64
+    np.testing.assert_array_equal(grid, [2, 1, 0])
+
+
+@pytest.mark.parametrize("make", ALL, ids=NAMES)
+@pytest.mark.parametrize(
+    ("horizon", "early_stop", "n_steps", "message"),
+    [
+        (3.0, 0.1, 0, "n_steps = 0"),
+        (3.0, 0.1, 1.5, "n_steps = 1.5"),
+        (3.0, 0.0, 4, "early_stop = 0"),
+        (3.0, -0.1, 4, "early_stop = -0.1"),
+        (3.0, np.nan, 4, "early_stop = nan"),
+        (3.0, np.inf, 4, "early_stop = inf"),
+        (1.0, 1.0, 4, "early_stop = 1, horizon = 1"),
+        (0.5, 1.0, 4, "early_stop = 1, horizon = 0.5"),
+        (np.inf, 1.0, 4, "horizon = inf"),
+        (np.nan, 1.0, 4, "horizon = nan"),
+    ],
+)
+def test_impossible_ends_are_refused_by_value(make, horizon, early_stop, n_steps, message):
+    with pytest.raises(ValueError, match=message):
+        make(horizon, early_stop, n_steps)
+
+
+@pytest.mark.parametrize(("n_uniform", "message"), [(-1, "n_uniform = -1"), (5, "n_uniform = 5"), (4, "no step for")])
+def test_impossible_splits_of_bentons_grid_are_refused(n_uniform, message):
+    with pytest.raises(ValueError, match=message):
+        grids.exponential_then_uniform(3.0, 0.1, 4, n_uniform=n_uniform)

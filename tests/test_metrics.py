@@ -1,0 +1,77 @@
+"""Distances between samples against shifts known in closed form and an optimal assignment."""
+
+import jax
+import numpy as np
+import pytest
+from scipy.optimize import linear_sum_assignment
+
+from jaxdiff import metrics
+
+RNG = np.random.default_rng(0)
+
+
+def test_shift_on_the_line_is_its_own_distance(key):
+    x = RNG.normal(size=(50, 1))
+    distance = metrics.sliced_w2(x, x + 2.5, key)
+    assert distance.value == pytest.approx(2.5, rel=1e-12)
+    assert distance.standard_error < 1e-12
+
+
+@pytest.mark.parametrize("d", [2, 5])
+def test_shift_has_its_length_over_the_root_of_the_dimension(key, d):
+    x, shift = RNG.normal(size=(40, d)), RNG.normal(size=d)
+    distance = metrics.sliced_w2(x, x + shift, key, n_projections=4000)
+    squared = shift @ shift  # over the sphere, E (u.shift)^2 = |shift|^2/d and E (u.shift)^4 = 3 |shift|^4/(d (d + 2))
+    spread = squared * np.sqrt(3 / (d * (d + 2)) - 1 / d**2)
+    error = spread / np.sqrt(4000) / (2 * np.sqrt(squared / d))
+    assert abs(distance.value - np.sqrt(squared / d)) < 5 * error
+    assert distance.standard_error == pytest.approx(error, rel=0.1)
+
+
+def test_one_sample_in_two_orders_is_at_no_distance(key):
+    x = RNG.normal(size=(40, 3))
+    assert metrics.sliced_w2(x, x[RNG.permutation(40)], key) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(("n", "m"), [(7, 7), (5, 7), (4, 6), (1, 9)])
+def test_unequal_sizes_agree_with_an_optimal_assignment(key, n, m):
+    x, y = RNG.normal(size=(n, 1)), 2 * RNG.normal(size=(m, 1)) + 1
+    cost = (np.repeat(x, m, axis=0) - np.repeat(y, n, axis=0).T) ** 2  # every point split into equal masses
+    want = np.sqrt(cost[linear_sum_assignment(cost)].mean())
+    assert metrics.sliced_w2(x, y, key).value == pytest.approx(want, rel=1e-10)
+    assert metrics.sliced_w2(y, x, key).value == pytest.approx(want, rel=1e-10)
+
+
+def test_distance_ignores_a_common_shift_and_follows_the_units(key):
+    x, y = RNG.normal(size=(30, 3)), RNG.gamma(2, size=(45, 3))
+    distance = metrics.sliced_w2(x, y, key)
+    assert distance.standard_error > 0
+    np.testing.assert_allclose(metrics.sliced_w2(x + 7, y + 7, key), distance, rtol=1e-9)
+    np.testing.assert_allclose(metrics.sliced_w2(3 * x, 3 * y, key), np.multiply(3, distance), rtol=1e-9)
+    assert metrics.sliced_w2(x, y, jax.random.key(3)).value != distance.value
+
+
+@pytest.mark.parametrize(("x", "y"), [((4, 2), (4, 3)), ((4,), (4,)), ((4, 2), (2,))])
+def test_samples_of_different_width_are_refused(key, x, y):
+    with pytest.raises(ValueError, match=r"of one width .*\(4") as caught:
+        metrics.sliced_w2(np.zeros(x), np.zeros(y), key)
+    assert str(x) in str(caught.value)
+    assert str(y) in str(caught.value)
+
+
+def test_a_classifier_is_at_chance_on_one_law_and_right_on_two():
+    pytest.importorskip("sklearn")
+    x, same = RNG.normal(size=(2, 200, 3))
+    chance = metrics.classifier_accuracy(x, same)
+    assert chance.standard_error == pytest.approx(np.sqrt(0.25 / 400), rel=0.05)
+    assert abs(chance.value - 0.5) < 5 * chance.standard_error
+    assert metrics.classifier_accuracy(x, same + 8) == (1.0, 0.0)
+    ring = 6 * same / np.linalg.norm(same, axis=1, keepdims=True)  # one mean for both: no line separates them
+    assert metrics.classifier_accuracy(x, ring).value > 0.98
+    assert metrics.classifier_accuracy(x, same) == chance
+
+
+def test_a_classifier_needs_samples_of_equal_size():
+    pytest.importorskip("sklearn")
+    with pytest.raises(ValueError, match="20 and 30 rows"):
+        metrics.classifier_accuracy(np.zeros((20, 2)), np.zeros((30, 2)))

@@ -1,0 +1,104 @@
+"""The OU clock against 50-digit arithmetic, and the three views of a score against Bayes' rule."""
+
+from decimal import Decimal, localcontext
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+from jax.tree_util import Partial
+
+from jaxdiff import processes
+from jaxdiff.processes import ou
+
+LAW = ([0.3, 0.7], [-2.0, 1.0], [0.25, 0.0])
+X = np.linspace(-3, 3, 13)[:, None]
+DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+
+def exact(t):
+    """alpha, sigma, snr at the very number t, in 50 digits."""
+    with localcontext(prec=50):
+        growth = (2 * Decimal(float(t))).exp()
+        return [float(value) for value in ((1 / growth).sqrt(), (1 - 1 / growth).sqrt(), 1 / (growth - 1))]
+
+
+@DTYPES
+@pytest.mark.parametrize("t", [1e-8, 1e-3, 0.3, 1.0, 5.0])
+def test_the_clock_keeps_every_digit_at_small_and_large_times(t, dtype):
+    t = dtype(t)
+    want = exact(t)
+    close = 4 * np.finfo(dtype).eps
+    for time in (t, jnp.asarray(t)):
+        got = [ou.alpha(time), ou.sigma(time), ou.snr(time)]
+        assert all(value.dtype == dtype for value in got)
+        np.testing.assert_allclose(got, want, rtol=close)
+
+
+def test_signal_and_noise_variances_sum_to_one():
+    t = np.geomspace(1e-12, 20, 50)
+    np.testing.assert_allclose(ou.alpha(t) ** 2 + ou.sigma(t) ** 2, 1, rtol=1e-15)
+    np.testing.assert_allclose(ou.alpha(t) ** 2 / ou.sigma(t) ** 2, ou.snr(t), rtol=1e-14)
+
+
+@DTYPES
+def test_time_inverts_the_signal_to_noise_ratio(dtype):
+    t = np.geomspace(1e-8, 10, 40, dtype=dtype)
+    close = 8 * np.finfo(dtype).eps
+    np.testing.assert_allclose(ou.time(ou.snr(t)), t, rtol=close)
+    np.testing.assert_allclose(ou.time(ou.snr(jnp.asarray(t))), t, rtol=close)
+
+
+@DTYPES
+def test_forward_mixes_signal_and_noise_in_the_dtype_of_the_data(dtype):
+    x0, z = jnp.array([[1.0, -2.0]], dtype), jnp.array([[0.5, 3.0]], dtype)
+    x = processes.forward(x0, np.float64(-np.log(0.6)), z)  # alpha = 0.6, sigma = 0.8
+    assert x.dtype == dtype
+    np.testing.assert_allclose(x, [[0.6 + 0.4, -1.2 + 2.4]], rtol=1e-6)
+
+
+def views(t):
+    """score, denoiser and noise of LAW at X as the package gets them: from Bayes' rule, not from each other."""
+    score, denoised = oracles.mixture_score(LAW, X, t), oracles.mixture_denoiser(LAW, X, t)
+    return score, denoised, (X - np.exp(-t) * denoised) / np.sqrt(-np.expm1(-2 * t))
+
+
+@pytest.mark.parametrize("t", [0.02, 0.5, 3.0])
+def test_views_of_a_mixture_agree_with_bayes_rule(t):
+    score, denoised, noise = views(t)
+    constant = lambda value: lambda x, t: jnp.asarray(value)
+    close = {"rtol": 1e-10, "atol": 1e-10}
+    np.testing.assert_allclose(processes.score_from_denoiser(constant(denoised))(jnp.asarray(X), t), score, **close)
+    np.testing.assert_allclose(processes.denoiser_from_score(constant(score))(jnp.asarray(X), t), denoised, **close)
+    np.testing.assert_allclose(processes.score_from_noise(constant(noise))(jnp.asarray(X), t), score, **close)
+    np.testing.assert_allclose(processes.noise_from_score(constant(score))(jnp.asarray(X), t), noise, **close)
+
+
+@DTYPES
+@pytest.mark.parametrize("t", [0.02, 0.5, 3.0])
+def test_views_round_trip_in_the_dtype_of_x(t, dtype):
+    def function(x, t):
+        assert x.dtype == t.dtype == dtype
+        return jnp.tanh(x) + t
+
+    x, t = jnp.asarray(X, dtype), np.float64(t)
+    want = function(x, jnp.asarray(t, dtype))
+    for there, back in (
+        (processes.score_from_denoiser, processes.denoiser_from_score),
+        (processes.denoiser_from_score, processes.score_from_denoiser),
+        (processes.score_from_noise, processes.noise_from_score),
+        (processes.noise_from_score, processes.score_from_noise),
+    ):
+        got = back(there(function))(x, t)
+        assert got.dtype == dtype
+        lost = np.exp(t) / -np.expm1(-2 * t) * np.abs(x).max()  # the larger of |x|/sigma^2 and |x|/alpha
+        np.testing.assert_allclose(got, want, rtol=0, atol=8 * lost * np.finfo(dtype).eps)
+
+
+def test_gradients_reach_the_parameters_inside_a_view_passed_to_jit():
+    linear = lambda a, x, t: a * x
+    total = jax.jit(lambda score, x: score(x, 0.5).sum())
+    score = processes.score_from_denoiser(Partial(linear, jnp.asarray(2.0)))
+    (slope,) = jax.tree.leaves(jax.grad(total)(score, jnp.arange(3.0)))
+    np.testing.assert_allclose(slope, 3 * np.exp(-0.5) / (1 - np.exp(-1.0)), rtol=1e-14)

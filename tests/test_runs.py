@@ -1,0 +1,121 @@
+"""A run folder: what is saved comes back, and nothing old survives a retraining."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxdiff import data, runs
+from jaxdiff.scores import denoiser_of
+
+NETWORK = {"width": 8, "depth": 2, "dropout": 0.1, "seed": 3}
+MODEL = {"horizon": 4.0, "early_stop": 0.01, "seed": 3, "network": NETWORK, "image_shape": None}
+STALE = ("plan.json", "report.json", "report.html", "samples.npy", "held_out_curve.npz", "test_curve.npz")
+PICTURES = ("samples.png", "loss_curve.png", "grids.png")
+
+
+def scattered(network):
+    """The network with noise on every weight: layers that start at zero would hide the others."""
+    graph, params, rest = nnx.split(network, nnx.Param, ...)
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(5), len(leaves))
+    noisy = [x + 0.3 * jax.random.normal(key, x.shape, x.dtype) for x, key in zip(leaves, keys, strict=True)]
+    return nnx.merge(graph, jax.tree.unflatten(tree, noisy), rest)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    rows = np.random.default_rng(0).normal(size=(48, 3)) @ np.array([[1.0, 0.5, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    return data.split(rows + 7.0, name="three", seed=1)
+
+
+@pytest.fixture(scope="module")
+def network(dataset):
+    return scattered(runs.build(dataset, NETWORK))
+
+
+@pytest.fixture
+def folder(tmp_path, dataset, network):
+    runs.save(tmp_path / "run", MODEL, dataset, network)
+    return tmp_path / "run"
+
+
+def test_the_reloaded_network_gives_the_same_bits(folder, dataset, network):
+    loaded = denoiser_of(runs.load(folder).network)
+    for t in (0.01, 0.5, 4.0):
+        x = jax.random.normal(jax.random.key(1), (5, 3), jnp.float32)
+        expected = np.asarray(denoiser_of(network)(x, t))
+        assert np.array_equal(np.asarray(loaded(x, t)), expected)
+        assert np.abs(expected - np.asarray(runs.build(dataset, NETWORK)(x, jnp.float32(t)))).max() > 1e-2
+
+
+def test_the_reloaded_run_has_the_same_rows_units_and_times(folder, dataset):
+    run = runs.load(folder)
+    for name in (*runs.SPLITS, "mean", "scale"):
+        kept, given = getattr(run.dataset, name), getattr(dataset, name)
+        assert kept.dtype == given.dtype
+        assert np.array_equal(kept, given)
+    assert (run.dataset.name, run.dataset.constant) == ("three", 1)
+    assert (run.horizon, run.early_stop, run.model["network"]) == (4.0, 0.01, NETWORK)
+
+
+def test_retraining_into_a_folder_removes_what_the_older_model_left(folder, dataset, network):
+    for name in STALE:
+        (folder / name).write_text("of the older model")
+    runs.save(folder, MODEL | {"horizon": 3.0}, dataset, network)
+    assert [name for name in STALE if (folder / name).exists()] == []
+    assert runs.load(folder).horizon == 3.0
+
+
+def test_retraining_removes_the_older_models_pictures_too(folder, dataset, network):
+    for name in PICTURES:
+        (folder / name).write_text("of the older model")
+    runs.save(folder, MODEL, dataset, network)
+    assert [name for name in PICTURES if (folder / name).exists()] == []
+
+
+def test_an_interrupted_retraining_leaves_no_run_of_mixed_parts(folder, dataset, network, monkeypatch):
+    def interrupted(network, path):
+        path.mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "save_network", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        runs.save(folder, MODEL, dataset, network)
+    with pytest.raises(runs.RunError, match=r"model\.json does not exist: make it with jaxdiff train"):
+        runs.load(folder)
+    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("name", ["model.json", "data.npz", "checkpoint"])
+def test_an_incomplete_run_is_refused_by_the_name_of_what_it_lacks(folder, name):
+    (folder / name).rename(folder.parent / "elsewhere")
+    with pytest.raises(runs.RunError, match=rf"{name} does not exist: make it with jaxdiff train"):
+        runs.load(folder)
+
+
+def test_a_key_is_fixed_by_seed_and_purpose_and_differs_in_both(folder):
+    run = runs.load(folder)
+    other = runs.Run(run.folder, run.model | {"seed": 4}, run.dataset, run.network)
+    words = lambda key: tuple(np.asarray(jax.random.key_data(key)).tolist())
+    purposes = ("held_out", "test", "compare")
+    keys = {words(a.key(purpose)) for a in (run, other) for purpose in purposes}
+    assert len(keys | {words(jax.random.key(3))}) == 7
+    assert words(run.key("test")) == words(runs.load(folder).key("test"))
+
+
+def test_a_measured_curve_is_kept_under_its_split_and_comes_back_whole(folder):
+    run = runs.load(folder)
+    with pytest.raises(runs.RunError, match=r"held_out_curve\.npz does not exist: make it with jaxdiff plan"):
+        runs.measured(run, "held_out")
+    made = runs.measure(run, "held_out")
+    kept = runs.measured(run, "held_out")
+    assert not (folder / "test_curve.npz").exists()
+    for name in ("losses", "crosses", "covariance"):
+        assert np.array_equal(getattr(kept, name), getattr(made, name))
+    snr = np.array([0.01, 1.0, 20.0])
+    assert np.array_equal(kept(snr), made(snr))
+    assert (kept.n, kept.dim) == (len(run.dataset.held_out), 3)
+    ends = 1 / np.expm1(2 * np.array([4.0, 0.01]))
+    assert np.exp(kept.spline.u[[0, -1]]) == pytest.approx(ends)

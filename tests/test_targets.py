@@ -1,0 +1,185 @@
+"""Targets against SciPy's densities, autodiff, quadrature, and laws whose error curve factorises."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+from scipy import special, stats
+from scipy.integrate import quad
+
+from jaxdiff import targets
+
+RNG = np.random.default_rng(0)
+WEIGHTS = np.array([0.2, 0.5, 0.3])
+
+
+def _covariances(shape, d):
+    root = RNG.normal(size=(*shape, d, d)) / np.sqrt(d)
+    return root @ np.swapaxes(root, -1, -2) + 0.05 * np.eye(d)
+
+
+def _laws():
+    """name -> (target, weights, means, full covariances)."""
+    for d in (1, 2, 5):
+        means, widths, covs = RNG.normal(size=(3, d)), RNG.uniform(0.1, 1, (3, d)), _covariances((3,), d)
+        diagonals, zeros = widths[..., None] * np.eye(d), np.zeros((3, d, d))
+        one = (np.ones(1), means[:1])
+        yield f"gaussian {d}", (targets.gaussian(means[0], widths[0]), *one, diagonals[:1])
+        yield f"full gaussian {d}", (targets.gaussian(means[0], covs[0]), *one, covs[:1])
+        yield f"mixture {d}", (targets.mixture(WEIGHTS, means, widths), WEIGHTS, means, diagonals)
+        yield f"full mixture {d}", (targets.mixture(WEIGHTS, means, covs), WEIGHTS, means, covs)
+        yield f"points {d}", (targets.point_masses(means, WEIGHTS), WEIGHTS, means, zeros)
+    line = np.array([[1.0, 2.0], [2.0, 4.0]])  # rank one
+    yield "line", (targets.gaussian([1.0, 0.0], line), np.ones(1), np.array([[1.0, 0.0]]), line[None])
+    yield "equal points", (targets.point_masses(means), np.full(3, 1 / 3), means, zeros)
+
+
+LAWS = dict(_laws())
+EVERY_LAW = pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
+
+
+def positions(target):
+    return jnp.asarray(1.5 * np.random.default_rng(1).normal(size=(4, target.dim)))
+
+
+@EVERY_LAW
+def test_log_density_and_score_are_those_of_the_noised_components(law):
+    target, weights, means, covs = law
+    x = positions(target)
+    for t in (0.0, 0.05, 1.0):
+        noised = np.exp(-2 * t) * covs - np.expm1(-2 * t) * np.eye(target.dim)
+        if np.linalg.eigvalsh(noised).min() < 1e-9:
+            continue  # no density at t = 0
+        laws = [stats.multivariate_normal(np.exp(-t) * m, c) for m, c in zip(means, noised, strict=True)]
+        parts = np.array([np.atleast_1d(one.logpdf(x)) for one in laws])
+        want = special.logsumexp(parts, axis=0, b=weights[:, None])
+        np.testing.assert_allclose(target.log_density(x, t), want, rtol=1e-9)
+        pulls = np.array([(one.mean - x) @ np.linalg.inv(c) for one, c in zip(laws, noised, strict=True)])
+        want = np.einsum("k,kn,knd->nd", weights, np.exp(parts - want), pulls)
+        np.testing.assert_allclose(target.score(x, t), want, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", [name for name in LAWS if name.endswith("2")] + ["line"])
+def test_score_is_the_gradient_of_the_log_density(name):
+    target, x = LAWS[name][0], positions(LAWS[name][0])[0]
+    gradient = jax.grad(target.log_density)(x, 0.3)
+    np.testing.assert_allclose(target.score(x, 0.3), gradient, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", ["mixture 2", "full mixture 2", "points 2"])
+def test_float32_particles_keep_their_dtype(name):
+    target, x = LAWS[name][0], positions(LAWS[name][0])
+    for function in (target.score, target.log_density):
+        got = function(x.astype(jnp.float32), np.float64(0.3))
+        assert got.dtype == jnp.float32
+        np.testing.assert_allclose(got, function(x, 0.3), rtol=1e-4, atol=1e-4)
+
+
+def test_leading_axes_of_x_are_particles():
+    target, x = LAWS["full mixture 2"][0], positions(LAWS["full mixture 2"][0])
+    np.testing.assert_allclose(target.score(x.reshape(2, 2, 2), 0.3)[1, 0], target.score(x, 0.3)[2], rtol=1e-12)
+    np.testing.assert_allclose(target.log_density(x.reshape(2, 2, 2))[1, 0], target.log_density(x, 0.0)[2], rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["full gaussian 2", "mixture 2", "full mixture 2", "full mixture 5", "points 2"])
+def test_samples_have_the_mean_and_covariance_of_the_law(name, key):
+    target, weights, means, covs = LAWS[name]
+    mean = weights @ means
+    cov = np.einsum("k,kde->de", weights, covs + means[:, :, None] * means[:, None]) - np.outer(mean, mean)
+    x = np.asarray(target.sample(key, 10_000))
+    assert x.shape == (10_000, target.dim)
+    centred = x - mean
+    products = centred[:, :, None] * centred[:, None]
+    for draws, want in ((centred, 0), (products, cov)):
+        error = draws.std(0) / np.sqrt(len(x)) + 1e-12
+        assert (np.abs(draws.mean(0) - want) < 5 * error).all()
+    np.testing.assert_allclose(target.second_moment, np.trace(cov) + mean @ mean, rtol=1e-12)
+    assert target.dim == len(mean) == target.mmse.dim
+
+
+@pytest.mark.parametrize("name", ["gaussian 5", "full gaussian 2", "full gaussian 5", "line"])
+def test_error_of_a_gaussian_is_the_trace_of_its_posterior_covariance(name):
+    target, _, _, (cov,) = LAWS[name]
+    snr = np.geomspace(1e-3, 1e4, 9)
+    want = [np.trace(np.linalg.solve(np.eye(len(cov)) + s * cov, cov)) for s in snr]
+    np.testing.assert_allclose(target.mmse(snr), want, rtol=1e-10)
+    area = quad(target.mmse, 0.2, 7, epsabs=0, epsrel=1e-12)[0]
+    assert np.diff(target.mmse.integral(np.array([0.2, 7]))) == pytest.approx(area, rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    "law",
+    [
+        ([0.5, 0.5], [-1.0, 1.0], [0.0, 0.0]),
+        ([0.2, 0.5, 0.3], [-2.0, 0.0, 1.5], [0.0, 0.3, 0.01]),
+        ([0.02, 0.98], [-1.0, 1.0], [2.25, 0.01]),  # widths 15-fold apart
+    ],
+)
+def test_error_of_a_law_on_the_line_is_the_quadrature_of_its_posterior_variance(law):
+    target = targets.mixture(law[0], np.array(law[1])[:, None], np.array(law[2])[:, None])
+    snr = np.array([1e-2, 0.3, 1.0, 8.0, 40.0, 300.0])
+    want = [oracles.mixture_mmse(law, s) for s in snr]
+    np.testing.assert_allclose(target.mmse(snr), want, rtol=1e-12, atol=1e-15)
+    assert (target.mmse.standard_error(snr) == 0).all()
+    area = quad(lambda s: oracles.mixture_mmse(law, s), 0.5, 7, epsabs=0, epsrel=1e-10)[0]
+    assert np.diff(target.mmse.integral(np.array([0.5, 7]))) == pytest.approx(area, rel=1e-10)
+
+
+def test_error_of_plus_minus_one_has_the_published_value_and_slopes():
+    mmse = targets.point_masses([[-1.0], [1.0]]).mmse
+    slope = lambda snr, h: (8 * (mmse(snr + h) - mmse(snr - h)) - mmse(snr + 2 * h) + mmse(snr - 2 * h)) / (12 * h)
+    assert mmse(1.0) == pytest.approx(0.44959950920669, rel=1e-13)
+    assert slope(0.5, 3e-3) == pytest.approx(-0.5060554520, abs=2e-9)
+    assert slope(2.0, 3e-3) == pytest.approx(-0.1472429213, abs=2e-9)
+
+
+@pytest.mark.parametrize("snr", [0.05, 1.0, 6.0])
+def test_error_of_a_product_law_is_the_sum_of_its_factors(snr):
+    coin, line = ([0.5, 0.5], [-1.0, 1.0], [0.0, 0.0]), ([0.3, 0.7], [-1.5, 1.0], [0.04, 0.3])
+    turn = np.array([[0.6, -0.8], [0.8, 0.6]])
+    square = targets.point_masses([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    means, covs = [[m, 0] @ turn.T for m in line[1]], [turn @ np.diag([v, 0.5]) @ turn.T for v in line[2]]
+    turned = targets.mixture(line[0], means, covs)
+    factors = 2 * oracles.mixture_mmse(coin, snr), oracles.mixture_mmse(line, snr) + 0.5 / (1 + 0.5 * snr)
+    for target, want in zip((square, turned), factors, strict=True):
+        error = target.mmse.standard_error(snr)
+        assert 0 < error < 0.06 * want
+        assert abs(target.mmse(snr) - want) < 5 * error
+
+
+def test_noised_points_have_a_finite_score_however_far_the_particle():
+    target, t = targets.point_masses([[-1.0], [1.0]]), 0.05
+    x = jnp.array([[-80.0], [60.0]])  # the nearer point alone pulls: exp of the other's share underflows
+    want = (np.exp(-t) * np.array([[-1.0], [1.0]]) - x) / -np.expm1(-2 * t)
+    np.testing.assert_allclose(target.score(x, t), want, rtol=1e-12)
+    still = targets.gaussian([2.0, 3.0], [0.0, 0.0])
+    np.testing.assert_allclose(still.score(jnp.array([2.0, 3.0]), 1e-6), [-1.0, -1.5], rtol=2e-6)  # -mean/(1 + alpha)
+    assert still.mmse(3.0) == 0
+
+
+G = targets.gaussian([0.0, 0.0], [1.0, 1.0])
+BAD = [
+    (lambda: targets.gaussian(0.0, [1.0]), r"mean must have 1 .*shape \(\)"),
+    (lambda: targets.gaussian([0.0, 0.0], [1.0]), r"means \(1, 2\), covs \(1, 1\)"),
+    (lambda: targets.gaussian([0.0, np.inf], [1.0, 1.0]), "mean must be finite"),
+    (lambda: targets.gaussian([0.0], [np.nan]), "cov must be finite"),
+    (lambda: targets.gaussian([0.0, 0.0], [1.0, -0.25]), "-0.25"),
+    (lambda: targets.gaussian([0.0, 0.0], [[1.0, 2.0], [2.0, 1.0]]), "eigenvalue is -1"),
+    (lambda: targets.gaussian([0.0, 0.0], [[1.0, 0.5], [0.25, 1.0]]), "transpose by 0.25"),
+    (lambda: targets.mixture([0.5, 0.4], [[0.0], [1.0]], [[1.0], [1.0]]), "sum 0.9"),
+    (lambda: targets.mixture([1.5, -0.5], [[0.0], [1.0]], [[1.0], [1.0]]), "smallest -0.5"),
+    (lambda: targets.mixture([0.5, np.nan], [[0.0], [1.0]], [[1.0], [1.0]]), "weights must be finite"),
+    (lambda: targets.mixture([1.0], [[0.0], [1.0]], [[1.0], [1.0]]), r"weights \(1,\), means \(2, 1\)"),
+    (lambda: targets.point_masses([1.0, 2.0]), r"points must have 2 .*shape \(2,\)"),
+    (lambda: targets.point_masses(np.zeros((0, 2))), r"shape \(0, 2\)"),
+    (lambda: targets.point_masses([[1.0], [np.nan]]), "points must be finite"),
+    (lambda: G.score(jnp.zeros((4, 3)), 0.5), "width 3, this target has dimension 2"),
+    (lambda: G.log_density(jnp.zeros((4, 1)), 0.5), "width 1, this target has dimension 2"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), BAD)
+def test_a_bad_argument_is_refused_by_its_value(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
