@@ -5,7 +5,7 @@ import json
 import pathlib
 import sys
 
-# The commands import what they need when they run: --help and a mistyped option answer at once.
+# The commands import what they need when they run: --help and a mistyped option need no Flax, Optax or matplotlib.
 
 
 def main(argv=None):
@@ -111,10 +111,11 @@ def _train(options):
 
 def _plan(options):
     from jaxdiff import comparison, files, information, plots, runs
-    from jaxdiff.plan import plan
+    from jaxdiff.plan import check_goal, plan
 
-    run = runs.load(options.run)
     evals = 20 if options.evals is None and options.target_kl is None else options.evals
+    check_goal(options.target_kl, evals)
+    run = runs.load(options.run)
     curve = runs.measure(run, "held_out", progress=True)
     second_moment = float((run.dataset.held_out.astype(float) ** 2).sum(1).mean())
     made = plan(options.target_kl, evals=evals, curve=curve, second_moment=second_moment)
@@ -148,12 +149,12 @@ def _sample(options):
     if options.n < 1:
         raise ValueError(f"n must be at least 1: n = {options.n}.")
     run = runs.load(options.run)
-    plan = runs.read_json(run.folder / "plan.json", f"jaxdiff plan {run.folder}")
+    plan = runs.load_plan(run)
     extra = (runs.measured(run, "held_out"),) if plan["kernel"] == "moment_matched" else ()
     kernel = getattr(kernels, plan["kernel"])(from_network(run.network), *extra)
     key_start, key_run = jax.random.split(jax.random.key(options.seed))
-    x = jax.random.normal(key_start, (options.n, run.dataset.dim))
-    rows = run.dataset.restore(sample(kernel, x, np.array(plan["grid"]), key_run, progress=True))
+    x = jax.random.normal(key_start, (options.n, run.dataset.dim), run.dataset.train.dtype)
+    rows = run.dataset.restore(sample(kernel, x, plan["grid"], key_run, progress=True))
     with files.written(run.folder / "samples.npy") as draft, draft.open("wb") as stream:
         np.save(stream, rows)
     plots.samples(run.folder / "samples.png", rows, run.dataset.restore(run.dataset.test), run.model["image_shape"])
@@ -165,7 +166,7 @@ def _certify(options):
     from jaxdiff.comparison import certified
 
     run = runs.load(options.run)
-    plan = runs.read_json(run.folder / "plan.json", f"jaxdiff plan {run.folder}")
+    plan = runs.load_plan(run)
     held_out = runs.measured(run, "held_out")
     record = certified(run, plan, held_out, runs.measure(run, "test", progress=True), progress=True)
     files.write_json(run.folder / "report.json", record)
@@ -175,6 +176,7 @@ def _certify(options):
         return
     print(report.text_table(record))
     print(report.headline(record))
+    print(record["notes"][0])
     print(f"page: {run.folder / 'report.html'}")
 
 

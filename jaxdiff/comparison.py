@@ -28,6 +28,7 @@ SAMPLERS = (
     ("moment_matched", PLANNED),
     ("ddim", PLANNED),
 )
+HEADLINE_STEPS = 20
 BATCHES = 4  # of as many samples as there are test rows: their spread is the standard error
 
 
@@ -74,16 +75,27 @@ def certified(run: Run, plan, held_out: Curve, test: Curve, *, progress=False):
     subject, key = subject_of(run, held_out, test), run.key("compare")
     moment = float(np.mean(np.sum(np.square(subject.test_rows, dtype=np.float64), axis=1)))
     planned = certify(plan["kernel"], plan["grid"], curve=test, matched=held_out, second_moment=moment)
+    rows = compare(subject, key, progress=progress)
     return {
         "data": run.dataset.name,
-        "rows": compare(subject, key, progress=progress),
+        "rows": rows,
         "noise_floor": noise_floor(subject, key),
-        "step_ratio": step_ratio(subject, 20),
+        "step_ratio": step_ratio(subject, HEADLINE_STEPS),
         "plan": {name: plan[name] for name in ("kernel", "evals", "horizon", "predicted_kl")},
         "certificate": planned.to_dict(),
         "certificate_text": str(planned),
-        "notes": _notes(subject),
+        "notes": [_gains(rows), *_notes(subject)],
     }
+
+
+def _gains(rows):
+    excess = {(row["kernel"], row["grid"]): row["excess"] for row in rows if row["n_steps"] == HEADLINE_STEPS}
+    grid_gain = excess["ancestral", PLANNED]["value"] / excess["ancestral", BENTON]["value"]
+    gain = excess["exponential_euler", BENTON]["value"] / excess["moment_matched", PLANNED]["value"]
+    return (
+        f"At {HEADLINE_STEPS} steps, ancestral sampling on its planned grid has {grid_gain:.2f} of its excess on "
+        f"Benton's grid; moment matching on its planned grid has 1/{gain:.1f} of exponential Euler's on Benton's."
+    )
 
 
 def _notes(subject):
@@ -94,6 +106,7 @@ def _notes(subject):
         f"every row of the table and cannot be known from data. DDIM is an ODE: it has no path law to compare.",
         f"Sliced W2 (standardised columns) and accuracy: means over {BATCHES} batches of {n} samples against the test "
         f"rows noised to t = {subject.early_stop:g}; ± is one standard error over batches. Classifier: {CLASSIFIER}.",
+        f"Seconds: one batch of {n} samples, compiled, on {jax.default_backend()} with jax {jax.__version__}.",
         "A smaller excess is a better guarantee, not always better-looking samples: compare the columns.",
     ]
 
@@ -113,7 +126,7 @@ def compare(subject: Subject, key, *, n_steps=(10, 20, 50, 200), progress=False)
 def noise_floor(subject: Subject, key):
     """The two-sample numbers of train rows against test rows, disjoint batches of as many as test rows."""
     judge, n = _Judge(subject, key), len(subject.test_rows)
-    z = jax.random.normal(jax.random.fold_in(key, 1), subject.train_rows.shape)
+    z = jax.random.normal(jax.random.fold_in(key, 1), subject.train_rows.shape, jnp.float32)
     rows = np.asarray(forward(jnp.asarray(subject.train_rows), subject.early_stop, z))
     return judge([rows[first : first + n] for first in range(0, len(rows) - n + 1, n)] or [rows])
 
@@ -136,7 +149,7 @@ class _Judge:
         """Sliced W2 and accuracy of batches against the noised test rows, each a mean with its standard error."""
         key_noise, key_slices = jax.random.split(jax.random.fold_in(self.key, 0))
         rows = jnp.asarray(self.subject.test_rows)
-        test = np.asarray(forward(rows, self.subject.early_stop, jax.random.normal(key_noise, rows.shape)))
+        test = np.asarray(forward(rows, self.subject.early_stop, jax.random.normal(key_noise, rows.shape, rows.dtype)))
         distances = [sliced_w2(batch, test, key_slices).value for batch in batches]
         accuracies = [classifier_accuracy(batch, test[: len(batch)], seed=i).value for i, batch in enumerate(batches)]
         return {"sliced_w2": _mean(distances)._asdict(), "accuracy": _mean(accuracies)._asdict()}
@@ -166,7 +179,7 @@ def _row(subject, judge, key, n_steps, kernel_name, grid_name):
 
 def _batch(subject, kernel, grid, key):
     key_start, key_run = jax.random.split(key)
-    x = jax.random.normal(key_start, subject.test_rows.shape)
+    x = jax.random.normal(key_start, subject.test_rows.shape, jnp.float32)
     started = time.perf_counter()
     x = jax.block_until_ready(sample(kernel, x, grid, key_run))
     return np.asarray(x), time.perf_counter() - started

@@ -94,32 +94,37 @@ def _read(path):
     return readers[path.suffix](path)
 
 
+# Whatever is wrong with the bytes, NumPy, zipfile and zlib each raise errors of their own, some over many lines.
 def _read_npy(path):
     try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise DataError(f"{path} is no plain .npy array ({error}): save it with np.save, numbers only.") from error
+        with path.open("rb") as stream:
+            return np.lib.format.read_array(stream, allow_pickle=False)
+    except Exception as error:
+        raise DataError(f"{path} is no plain .npy array ({_brief(error)}): save it with np.save.") from error
 
 
 def _read_npz(path):
-    import zipfile
-
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if len(arrays.files) != 1:
-                raise DataError(
-                    f"{path} holds {len(arrays.files)} arrays {arrays.files}: save one array of rows in it."
-                )
-            return arrays[arrays.files[0]]
-    except (zipfile.BadZipFile, EOFError, OSError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is no .npz archive ({error}): save it with np.savez, numbers only.") from error
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            names = arrays.files
+            rows = arrays[names[0]] if len(names) == 1 else None
+    except Exception as error:
+        raise DataError(f"{path} is no .npz archive of numbers ({_brief(error)}): save it with np.savez.") from error
+    if rows is None:
+        raise DataError(f"{path} holds {len(names)} arrays {names}: save one array of rows in it.")
+    return rows
+
+
+def _brief(error):
+    """The first sentence of an error, on one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _read_csv(path):
     import csv
 
     try:
-        with path.open(newline="", encoding="utf-8") as stream:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
             lines = [[cell.strip() for cell in line] for line in csv.reader(stream)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is no UTF-8 text with commas ({error}): export it as CSV.") from error

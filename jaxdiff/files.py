@@ -3,7 +3,6 @@
 import contextlib
 import json
 import pathlib
-import shutil
 import tempfile
 
 
@@ -15,8 +14,10 @@ def written(path):
     with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as room:
         draft = pathlib.Path(room) / path.name
         yield draft
+        if not draft.exists():
+            raise FileNotFoundError(f"nothing was written for {path}")
         if path.is_dir():
-            shutil.move(path, pathlib.Path(room) / "replaced")
+            path.rename(pathlib.Path(room) / f"{path.name}-replaced")
         draft.replace(path)
 
 

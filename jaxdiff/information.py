@@ -96,7 +96,8 @@ def step_cost(kernel_name, curve, *, matched=None, dim=None):
     """The path KL of single steps, a function of (t, t_next) that broadcasts.
 
     Args:
-      kernel_name: "exponential_euler", "ancestral", "moment_matched"; or "covariance_matched", for a curve with log_det.
+      kernel_name: a constructor: "exponential_euler", "ancestral", "moment_matched", or, for a curve that has log_det,
+        "covariance_matched".
       curve: a Curve, or a callable snr -> total squared error with dim= beside it.
       matched: the curve that set the moment-matched kernel's variance; default the curve itself, which is optimal.
       dim: d, where curve is a plain callable.

@@ -32,7 +32,7 @@ def sliced_w2(x, y, key, *, n_projections=512) -> Estimate:
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         raise ValueError(f"two samples (n, d) and (m, d) of one width are compared: they have {x.shape} and {y.shape}.")
     directions = np.asarray(jax.random.normal(key, (x.shape[1], n_projections)), np.float64)
-    directions /= np.linalg.norm(directions, axis=0)
+    directions = directions / np.linalg.norm(directions, axis=0)
     squares = _w2_squared(np.sort(x @ directions, axis=0), np.sort(y @ directions, axis=0))
     distance = np.sqrt(squares.mean())
     spread = squares.std(ddof=1) / np.sqrt(n_projections)

@@ -40,12 +40,7 @@ def plan(
     """
     if (target is None) == (curve is None):
         raise ValueError("give exactly one of target= (exact score) and curve= (learned denoiser).")
-    if (target_kl is None) == (evals is None):
-        raise ValueError("give exactly one of target_kl= (nats) and evals= (score evaluations).")
-    if target_kl is not None and not target_kl > 0:
-        raise ValueError(f"target_kl must be positive, in nats: target_kl = {target_kl:g}.")
-    if evals is not None and evals < 1:
-        raise ValueError(f"evals must be at least 1: evals = {evals}.")
+    check_goal(target_kl, evals)
     curve = as_curve(curve if target is None else target.mmse, dim)
     second_moment = _second_moment(target, curve, second_moment)
     if isinstance(curve, MeasuredCurve):
@@ -57,6 +52,16 @@ def plan(
     known = {"curve": curve, "second_moment": second_moment} if target is None else {"target": target}
     certificate = certify(KERNEL, grid, **known)
     return Plan(horizon, grid, KERNEL, n_steps, certificate, _alternatives(curve, grid))
+
+
+def check_goal(target_kl, evals):
+    """Refuse all but one positive goal: target_kl in nats, or evals a sample."""
+    if (target_kl is None) == (evals is None):
+        raise ValueError("give exactly one of target_kl (nats) and evals (score evaluations).")
+    if target_kl is not None and not 0 < target_kl < np.inf:
+        raise ValueError(f"target_kl must be positive and finite, in nats: target_kl = {target_kl:g}.")
+    if evals is not None and evals < 1:
+        raise ValueError(f"evals must be at least 1: evals = {evals}.")
 
 
 def steps_to_reach(goal, cost, *, most=MOST_STEPS):

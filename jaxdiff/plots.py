@@ -17,11 +17,12 @@ COLOURS = {
     ("moment_matched", "planned"): "#1f4e79",
 }
 INK = "#333333"
+PROPER = {"exponential_euler": "exponential Euler", "ddim": "DDIM"}
 
 
 def label(kernel_name, grid_name):
     """The name of a sampler in legends and tables."""
-    return f"{kernel_name.replace('_', ' ')}, {grid_name}"
+    return f"{PROPER.get(kernel_name, kernel_name.replace('_', ' '))}, {grid_name}"
 
 
 def samples(path, generated, real, image_shape=None):
@@ -98,6 +99,7 @@ def _components(ax, rows, real):
     y = (rows[:1000] - centre) / scale @ axes[:2].T
     ax.plot(y[:, 0], y[:, -1], ".", ms=3, color="#1f4e79", alpha=0.5)
     reach = 1.15 * np.abs((real - centre) / scale @ axes[:2].T).max(0)
+    reach = np.where(reach > 1e-6, reach, 1)  # an axis along which the real rows do not vary
     ax.set(xlim=(-reach[0], reach[0]), ylim=(-reach[-1], reach[-1]))
     ax.set(xlabel="first principal component", ylabel="second" if len(axes) > 1 else "the same")
 

@@ -9,9 +9,11 @@ import jax
 import numpy as np
 from flax import nnx
 
+from jaxdiff import kernels
 from jaxdiff.curves import MeasuredCurve, loss_curve, measured_curve
 from jaxdiff.data import Dataset
 from jaxdiff.files import write_json, written
+from jaxdiff.grids import check_grid
 from jaxdiff.networks import ResidualMLP
 from jaxdiff.scores import denoiser_of
 from jaxdiff.train import load_network, save_network
@@ -23,6 +25,9 @@ DERIVED = (
     "report.json",
     "report.html",
     "samples.npy",
+    "samples.png",
+    "loss_curve.png",
+    "grids.png",
     "held_out_curve.npz",
     "test_curve.npz",
 )
@@ -90,7 +95,7 @@ def load(folder):
       RunError: it is missing or incomplete.
     """
     folder = pathlib.Path(folder)
-    model = read_json(folder / "model.json", "jaxdiff train DATA --out " + str(folder))
+    model = _read_json(folder / "model.json", "jaxdiff train DATA --out " + str(folder))
     with np.load(_present(folder / "data.npz", "jaxdiff train")) as arrays:
         parts = {name: arrays[name] for name in (*SPLITS, "mean", "scale")}
     dataset = Dataset(name=model["data"], constant=model["constant_columns"], **parts)
@@ -98,11 +103,27 @@ def load(folder):
     return Run(folder, model, dataset, load_network(build(dataset, model["network"]), folder / "checkpoint"))
 
 
-def read_json(path, maker):
-    """A JSON record; RunError names the command that makes a missing one."""
+def load_plan(run):
+    """The record of plan.json, whose kernel and grid can be run.
+
+    Raises:
+      RunError: it is missing or damaged.
+    """
+    path, maker = run.folder / "plan.json", f"jaxdiff plan {run.folder}"
+    record = _read_json(path, maker)
+    try:
+        if record["kernel"] not in kernels.__all__:
+            raise ValueError(f"no kernel {record['kernel']!r}")
+        record["grid"] = check_grid(np.array(record["grid"], np.float64))
+        return {name: record[name] for name in ("horizon", "grid", "kernel", "evals", "predicted_kl")}
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path} is damaged ({error!r}): make it again with {maker}.") from error
+
+
+def _read_json(path, maker):
     try:
         return json.loads(_present(path, maker).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise RunError(f"{path} is damaged ({error}): make it again with {maker}.") from error
 
 

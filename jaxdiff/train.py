@@ -57,10 +57,14 @@ def fit(
       Fit(network, history), losses as in losses.denoising.
 
     Raises:
-      ValueError: steps < 1, or the loss stops being finite.
+      ValueError: steps, batch_size or learning_rate is not positive, or the loss stops being finite.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1: steps = {steps}.")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1: batch_size = {batch_size}.")
+    if not 0 < learning_rate < np.inf:
+        raise ValueError(f"learning_rate must be positive and finite: learning_rate = {learning_rate:g}.")
     graph, params, rest = nnx.split(network, nnx.Param, ...)
     data = jnp.asarray(data)
     warmup = max(1, steps // 20)

@@ -37,11 +37,11 @@ def by_hand(name="digits", ratio=12.0):
 
 def test_the_table_rounds_to_two_digits_of_the_error_and_lines_up():
     header, euler, first, second, floor = report.text_table(by_hand()).splitlines()
-    assert euler.split("  ")[0] == "exponential euler, Benton"
+    assert euler.split("  ")[0] == "exponential Euler, Benton"
     for cell in ("228.7 ± 1.7", "0.2717 ± 0.0025", "0.858 ± 0.000", " 0.13"):
         assert cell in euler
     assert "not defined" in first
-    assert "ddim, planned" in second
+    assert "DDIM, planned" in second
     assert "0 ± 12" in floor
     assert floor.startswith("train rows (noise floor)")
     assert header.index("steps") + len("steps") == euler.index(" 10 ") + 3

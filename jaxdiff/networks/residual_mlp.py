@@ -32,7 +32,7 @@ class ResidualMLP(nnx.Module):
       rngs: nnx.Rngs for the initial weights.
 
     Raises:
-      ValueError: x of another width than dim.
+      ValueError: width, depth or dropout out of range; x of another width than dim.
 
     Call with x (..., d) and t, an OU time of shape () or (...): returns (..., d) in the dtype of x. A key as third
     argument switches dropout on. The matrix products run in float32 at JAX's default precision; set
@@ -42,6 +42,10 @@ class ResidualMLP(nnx.Module):
 
     def __init__(self, dim, *, mean=None, cov=None, width=192, depth=3, dropout=0.0, rngs):
         """Draw the weights and take the principal axes of the data's covariance."""
+        if width < 1 or depth < 0:
+            raise ValueError(f"a network has width >= 1 and depth >= 0: width = {width}, depth = {depth}.")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout is a rate in [0, 1): dropout = {dropout:g}.")
         mean = np.zeros(dim) if mean is None else np.asarray(mean, np.float64)
         variances, axes = np.linalg.eigh(np.eye(dim) if cov is None else np.asarray(cov, np.float64))
         self.dim = dim
