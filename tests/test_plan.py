@@ -54,8 +54,8 @@ def test_horizon_for_an_accuracy_leaves_a_tenth_to_the_initialisation():
     ("request_", "message"),
     [
         ({"target_kl": 0.1}, "exactly one of target= "),
-        ({"target": COIN}, "exactly one of target_kl="),
-        ({"target": COIN, "target_kl": 0.1, "evals": 3}, "exactly one of target_kl="),
+        ({"target": COIN}, "exactly one of target_kl"),
+        ({"target": COIN, "target_kl": 0.1, "evals": 3}, "exactly one of target_kl"),
         ({"target": COIN, "evals": 0}, "evals = 0"),
         ({"target": COIN, "target_kl": -1.0}, "target_kl = -1"),
         ({"target": COIN, "target_kl": 1e-9, "horizon": 2.0}, "longer horizon"),
