@@ -79,7 +79,7 @@ def certified(run: Run, plan, held_out: Curve, test: Curve, *, progress=False):
     return {
         "data": run.dataset.name,
         "rows": rows,
-        "noise_floor": noise_floor(subject, key),
+        "noise_floor": noise_floor(subject, key, progress=progress),
         "step_ratio": step_ratio(subject, HEADLINE_STEPS),
         "plan": {name: plan[name] for name in ("kernel", "evals", "horizon", "predicted_kl")},
         "certificate": planned.to_dict(),
@@ -123,12 +123,13 @@ def compare(subject: Subject, key, *, n_steps=(10, 20, 50, 200), progress=False)
     return [_row(subject, judge, key, *item) for item in bar(work, "compare samplers", enabled=progress)]
 
 
-def noise_floor(subject: Subject, key):
+def noise_floor(subject: Subject, key, *, progress=False):
     """The two-sample numbers of train rows against test rows, disjoint batches of as many as test rows."""
     judge, n = _Judge(subject, key), len(subject.test_rows)
     z = jax.random.normal(jax.random.fold_in(key, 1), subject.train_rows.shape, jnp.float32)
     rows = np.asarray(forward(jnp.asarray(subject.train_rows), subject.early_stop, z))
-    return judge([rows[first : first + n] for first in range(0, len(rows) - n + 1, n)] or [rows])
+    batches = [rows[first : first + n] for first in range(0, len(rows) - n + 1, n)] or [rows]
+    return judge(bar(batches, "noise floor", enabled=progress))
 
 
 def step_ratio(subject: Subject, n_steps):
@@ -150,8 +151,10 @@ class _Judge:
         key_noise, key_slices = jax.random.split(jax.random.fold_in(self.key, 0))
         rows = jnp.asarray(self.subject.test_rows)
         test = np.asarray(forward(rows, self.subject.early_stop, jax.random.normal(key_noise, rows.shape, rows.dtype)))
-        distances = [sliced_w2(batch, test, key_slices).value for batch in batches]
-        accuracies = [classifier_accuracy(batch, test[: len(batch)], seed=i).value for i, batch in enumerate(batches)]
+        distances, accuracies = [], []
+        for i, batch in enumerate(batches):
+            distances.append(sliced_w2(batch, test, key_slices).value)
+            accuracies.append(classifier_accuracy(batch, test[: len(batch)], seed=i).value)
         return {"sliced_w2": _mean(distances)._asdict(), "accuracy": _mean(accuracies)._asdict()}
 
 

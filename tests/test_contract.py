@@ -74,6 +74,14 @@ def test_coefficients_are_float64_on_the_host_and_the_same_in_a_trace(name):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), tuple(traced), tuple(table))
 
 
+def test_a_row_knows_its_own_step_alone(name):
+    kernel = make(name)
+    grid = grid_of(kernel)
+    alone = [kernel.coefficients(grid[i : i + 2]) for i in range(len(grid) - 1)]
+    for column, *cells in zip(kernel.coefficients(grid), *alone, strict=True):
+        np.testing.assert_allclose(column, np.concatenate(cells), rtol=1e-14)
+
+
 def test_a_step_of_length_zero_is_the_identity(name):
     kernel = make(name)
     x, _, z = one(kernel)

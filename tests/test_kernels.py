@@ -164,6 +164,20 @@ def test_covariance_matching_is_exact_in_one_step_on_a_gaussian_off_the_axes():
     np.testing.assert_allclose(gain @ law(t) @ gain.T + root @ root.T, law(t_next), atol=1e-12)
 
 
+def test_covariance_matching_takes_the_symmetric_part_of_a_learned_jacobian_and_no_negative_variance():
+    slopes = np.array([[-0.5, 0.4], [0.1, -0.3]])
+    row = jax.tree.map(jnp.asarray, kernels.covariance_matched(jnp.sin).coefficients(np.array([0.8, 0.3])))
+    row = jax.tree.map(lambda column: column[0], row)
+
+    def noise(slopes):
+        kernel = kernels.covariance_matched(lambda x, t: x @ slopes.T)
+        return np.asarray(kernel.step(kernel.score, jnp.zeros((2, 2)), row, jnp.eye(2)))
+
+    np.testing.assert_allclose(noise(slopes), noise((slopes + slopes.T) / 2), rtol=1e-12)
+    assert np.abs(noise(slopes) - noise(slopes * np.eye(2))).max() > 1e-3
+    assert np.array_equal(noise(-1e3 * np.eye(2)), np.zeros((2, 2)))
+
+
 def test_covariance_matching_reads_the_posterior_variance_off_a_mixture():
     law = (np.array([0.3, 0.7]), np.array([-1.0, 0.5]), np.array([0.05, 0.2]))
     kernel = kernels.covariance_matched(targets.mixture(law[0], law[1][:, None], law[2][:, None]).score)

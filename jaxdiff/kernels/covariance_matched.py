@@ -19,7 +19,8 @@ def covariance_matched(score: ScoreFn) -> Kernel:
 
     Returns:
       A Kernel. Times are OU times and run down: 0 < t_next < t. A step costs one evaluation, d products with the
-      score's Jacobian and one symmetric eigenvalue problem of size d a particle.
+      score's Jacobian and one symmetric eigenvalue problem of size d a particle. Its gradient is not finite where two
+      of the innovation's variances coincide.
 
     Accuracy: weak order 2, path KL O(1/N^2); exact in one step on every Gaussian, without knowing its eigenbasis.
     Source: Ou et al. 2024, arXiv:2406.10808 (learned, diagonal); here from the Jacobian, by the second Tweedie formula.
