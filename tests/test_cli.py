@@ -263,7 +263,7 @@ def test_an_unknown_data_name_is_refused_with_the_names_there_are(tmp_path, caps
 BAD_TRAINING = """
 --early-stop 7      --early-stop 5    --early-stop 0     --early-stop nan
 --steps 0           --batch-size 0    --batch-size -1    --width 0          --width -1        --depth -1
---learning-rate nan --learning-rate -1 --dropout 1.5     --dropout -0.1     --dropout nan
+--learning-rate nan --learning-rate -1 --learning-rate 0 --dropout 1.5     --dropout -0.1     --dropout nan
 """
 
 

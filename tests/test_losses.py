@@ -38,6 +38,7 @@ def test_times_are_one_to_each_cell_of_log_snr(key):
 
 def test_gradient_of_the_loss_vanishes_at_the_best_linear_slope(key):
     v, x0 = 0.5, np.sqrt(0.5) * jax.random.normal(key, (100_000, 1))
-    at = lambda slope: losses.denoising(lambda x, t: slope * (ou.alpha(t) * v / (ou.alpha(t) ** 2 * v + ou.sigma(t) ** 2))[:, None] * x, x0, key)  # fmt: skip  # noqa: E501
+    best = lambda t: ou.alpha(t) * v / (ou.alpha(t) ** 2 * v + ou.sigma(t) ** 2)
+    at = lambda slope: losses.denoising(lambda x, t: slope * best(t)[:, None] * x, x0, key)
     gradient, curvature = jax.grad(at)(1.0), jax.grad(jax.grad(at))(1.0)
     assert abs(float(gradient)) < 0.02 * float(curvature)

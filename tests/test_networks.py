@@ -26,6 +26,19 @@ def test_untrained_network_is_the_exact_denoiser_of_a_gaussian(t):
     np.testing.assert_allclose(network()(x, jnp.float32(t)), exact, atol=2e-5)
 
 
+@pytest.mark.parametrize("t", [4.0, 0.5, 0.01])
+def test_the_trained_part_sees_noised_data_of_mean_zero_and_unit_covariance(t, monkeypatch):
+    seen = []
+    monkeypatch.setattr(ResidualMLP, "correction", lambda self, y, t, key: seen.append(y) or jnp.zeros_like(y))
+    n, root = 40_000, np.linalg.cholesky(COV + 1e-12 * np.eye(3))
+    first, second = np.asarray(jax.random.normal(jax.random.key(1), (2, n, 3)))
+    x = np.exp(-t) * (MEAN + first @ root.T) + np.sqrt(-np.expm1(-2 * t)) * second
+    network()(jnp.asarray(x, jnp.float32), jnp.float32(t))
+    y = np.asarray(seen[0], np.float64)
+    assert np.abs(y.mean(0)).max() < 5 / np.sqrt(n)
+    assert np.abs(np.cov(y.T) - np.eye(3)).max() < 5 * np.sqrt(2 / n)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 @pytest.mark.parametrize("batch", [(), (4,), (2, 4)])
 def test_shapes_and_dtypes_are_kept_for_one_time_and_a_time_each(batch, dtype):

@@ -37,6 +37,12 @@ def test_last_alternative_is_exponential_euler_as_good_as_the_plan_and_one_step_
     assert last["path_kl"] == cost(last["evals"]) <= reached < cost(last["evals"] - 1)
 
 
+def test_one_evaluation_from_the_default_horizon_is_a_plan():
+    made = plan(evals=1, early_stop=1e-2, target=COIN)
+    np.testing.assert_allclose(made.grid, [5.0, 1e-2])
+    assert made.horizon == 5.0
+
+
 def test_alternatives_at_equal_evaluations_are_no_better():
     made = plan(evals=8, early_stop=1e-2, target=WIDE)
     for row in made.alternatives[:-1]:
