@@ -3,7 +3,7 @@
 from jaxdiff.curves import MeasuredCurve
 from jaxdiff.grids import check_grid
 from jaxdiff.information import initial_kl, path_kl, path_kl_error
-from jaxdiff.types import Certificate, Term, as_curve
+from jaxdiff.types import Certificate, Curve, Term, as_curve
 
 INITIALISATION = "initialisation"
 DISCRETISATION = "discretisation"
@@ -31,24 +31,38 @@ def certify(
       held-out set determines.
 
     Raises:
-      ValueError: neither or both of target and curve, a bad grid, or a kernel without a path KL.
+      ValueError: neither or both of target and curve, a bad grid or confidence, or a kernel without a path KL.
     """
     if (target is None) == (curve is None):
         raise ValueError("give exactly one of target= (exact score) and curve= (learned denoiser).")
     grid = check_grid(grid)
     known = as_curve(curve if target is None else target.mmse, dim)
     second_moment = second_moment if target is None else target.second_moment
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is a probability between 0 and 1: confidence = {confidence:g}. Take 0.95, say.")
     measured = isinstance(known, MeasuredCurve)
+    status, how = _status(known, exact=target is not None or isinstance(curve, Curve))
     discretisation = Term(
         DISCRETISATION,
         path_kl(kernel_name, grid, known, matched=matched),
         path_kl_error(kernel_name, grid, known, matched=matched),
-        "measured" if measured else "exact",
-        f"path KL of {kernel_name}, {len(grid) - 1} steps" + (f", {known.n} rows" if measured else ""),
+        status,
+        f"path KL of {kernel_name}, {len(grid) - 1} steps{how}",
     )
     terms = (_initialisation(second_moment, known.dim, grid[0]), discretisation, _score_error(target is not None))
     assumptions = ("rows of the data are independent; intervals are asymptotic",) if measured else ()
+    if target is None and second_moment is not None:
+        assumptions += (f"E|X_0|^2 = {second_moment:.6g}, as given",)
     return Certificate(f"KL(q_{grid[-1]:g} || {kernel_name})", terms, confidence, assumptions)
+
+
+def _status(known, *, exact):
+    """How the curve is known, and in words where that needs any."""
+    if isinstance(known, MeasuredCurve):
+        return "measured", f", {known.n} rows"
+    if known.replicates:
+        return "measured", ", Monte Carlo mmse"
+    return ("exact", "") if exact else ("assumed", ", the curve as given")
 
 
 def _initialisation(second_moment, dim, horizon):

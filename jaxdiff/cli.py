@@ -13,21 +13,30 @@ def main(argv=None):
     options = _parser().parse_args(argv)
     try:
         options.command(options)
-    except ImportError as error:
-        return _refuse(f"{error.name} is not installed: pip install 'jaxdiff[all]'.")
-    except (ValueError, OSError) as error:
-        if options.traceback:
-            raise
-        return _refuse(error)
     except KeyboardInterrupt:
-        print("jaxdiff: interrupted, nothing written", file=sys.stderr)
+        print("jaxdiff: interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        reason = _reason(error)
+        if options.traceback or reason is None:
+            raise
+        print(f"jaxdiff: {reason}", file=sys.stderr)
+        return 2
     return 0
 
 
-def _refuse(error):
-    print(f"jaxdiff: {error}", file=sys.stderr)
-    return 2
+def _reason(error):
+    """What to tell the user, or None for an error that is ours."""
+    if isinstance(error, ImportError):
+        return f"{error.name or error} is not installed: pip install 'jaxdiff[all]'."
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        return "not enough memory: ask for fewer samples or a smaller network, or give fewer rows."
+    return error if isinstance(error, ValueError | OSError) else None
+
+
+def _check_seed(seed):
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must lie between 0 and 2^32 - 1: seed = {seed}.")
 
 
 def _parser():
@@ -79,10 +88,12 @@ class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
 def _train(options):
     import jax
 
-    from jaxdiff import data, grids, runs
+    from jaxdiff import data, files, processes, runs
     from jaxdiff.train import fit
 
-    grids.check_ends(options.horizon, options.early_stop)
+    _check_seed(options.seed)
+    processes.check_ends(options.horizon, options.early_stop)
+    files.check_folder(options.out or "runs")
     dataset = data.load(options.source, seed=options.seed)
     sizes = ", ".join(f"{len(getattr(dataset, name))} {name.replace('_', '-')}" for name in runs.SPLITS)
     constant = f", {dataset.constant} of them constant: kept, unscaled" if dataset.constant else ""
@@ -119,6 +130,8 @@ def _plan(options):
     curve = runs.measure(run, "held_out", progress=True)
     second_moment = float((run.dataset.held_out.astype(float) ** 2).sum(1).mean())
     made = plan(options.target_kl, evals=evals, curve=curve, second_moment=second_moment)
+    runs.discard(run.folder, runs.OF_THE_PLAN)
+    runs.keep(run, "held_out", curve)
     variance = float(run.dataset.train.var(0).sum())
     plots.loss_curve(run.folder / "loss_curve.png", curve, variance)
     subject = comparison.subject_of(run, curve, curve)
@@ -146,6 +159,7 @@ def _sample(options):
     from jaxdiff.sample import sample
     from jaxdiff.scores import from_network
 
+    _check_seed(options.seed)
     if options.n < 1:
         raise ValueError(f"n must be at least 1: n = {options.n}.")
     run = runs.load(options.run)
@@ -167,8 +181,9 @@ def _certify(options):
 
     run = runs.load(options.run)
     plan = runs.load_plan(run)
-    held_out = runs.measured(run, "held_out")
-    record = certified(run, plan, held_out, runs.measure(run, "test", progress=True), progress=True)
+    held_out, test = runs.measured(run, "held_out"), runs.measure(run, "test", progress=True)
+    record = certified(run, plan, held_out, test, progress=True)
+    runs.keep(run, "test", test)
     files.write_json(run.folder / "report.json", record)
     report.write_page(run.folder / "report.html", record)
     if options.json:

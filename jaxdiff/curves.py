@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxdiff import noise
 from jaxdiff.interpolation import Spline
-from jaxdiff.processes import forward, ou
+from jaxdiff.processes import check_ends, forward, ou
 from jaxdiff.progress import bar
 from jaxdiff.types import Curve, DenoiserFn, as_score
 
@@ -48,7 +48,7 @@ def measured_curve(u, losses, crosses, covariance, n, dim):
         dim=dim,
         standard_error=error,
         cross=lambda snr: _interpolate(spline, crosses, snr) / np.sqrt(snr),
-        integral=lambda snr: (spline.integral_basis(np.log(np.ravel(snr))) @ losses).reshape(np.shape(snr)),
+        integral=lambda snr: spline.integral(losses, np.log(np.ravel(snr))).reshape(np.shape(snr)),
         spline=spline,
         losses=losses,
         crosses=crosses,
@@ -58,7 +58,7 @@ def measured_curve(u, losses, crosses, covariance, n, dim):
 
 
 def _interpolate(spline, values, snr):
-    return (spline.basis(np.log(np.ravel(snr))) @ values).reshape(np.shape(snr))
+    return spline.at(values, np.log(np.ravel(snr))).reshape(np.shape(snr))
 
 
 def loss_curve(
@@ -68,7 +68,7 @@ def loss_curve(
 
     Args:
       denoiser: D(x, t), shapes (..., d), () -> (..., d).
-      data: (n, d), rows the denoiser was not trained on.
+      data: (n, d), rows the denoiser was not trained on; whole numbers are taken as float32.
       key: for the noise. A row sees the same noises, and their negatives, at every level: differences between levels,
         which path KL is made of, are then far better known than the levels.
       horizon, early_stop: OU times; the curve is known for snr between theirs.
@@ -80,11 +80,19 @@ def loss_curve(
       A MeasuredCurve. Standard errors are over rows, which are assumed independent.
 
     Raises:
-      ValueError: fewer than two rows, or the denoiser's output is not finite or not of the shape of its input.
+      ValueError: fewer than two rows or five nodes, early_stop not below the horizon, or the denoiser's output is not
+        finite or not of the shape of its input.
     """
+    check_ends(horizon, early_stop)
     data = np.asarray(data)
     if data.ndim != 2 or len(data) < 2:
         raise ValueError(f"a loss curve needs rows of data, (n, d) with n >= 2: data has shape {data.shape}.")
+    if data.dtype.kind != "f":
+        data = data.astype(np.float32)
+    if n_nodes < 5 or n_noises < 1:
+        raise ValueError(
+            f"a loss curve needs n_nodes >= 5 and n_noises >= 1: n_nodes = {n_nodes}, n_noises = {n_noises}."
+        )
     u = np.linspace(np.log(ou.snr(float(horizon))), np.log(ou.snr(float(early_stop))), n_nodes)
     times = ou.time(np.exp(u))
     sums, squares = np.zeros(2 * n_nodes), np.zeros((2 * n_nodes, 2 * n_nodes))

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import pathlib
 import tempfile
 
@@ -24,4 +25,18 @@ def written(path):
 def write_json(path, record):
     """A record as indented JSON; nan is refused, an unknown is None."""
     with written(path) as draft:
-        draft.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        draft.write_text(to_json(record), encoding="utf-8")
+
+
+def to_json(record):
+    """Indented JSON text; nan is refused, an unknown is None."""
+    return json.dumps(record, indent=2, allow_nan=False) + "\n"
+
+
+def check_folder(path):
+    """Raise OSError unless a folder can be made, or written into, at `path`."""
+    path = pathlib.Path(path).absolute()
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        what = "cannot be written to" if there.is_dir() else "is a file"
+        raise OSError(f"no run folder can be made at {path}: {there} {what}. Choose another with --out.")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxdiff.processes import ou
+from jaxdiff.processes import check_ends, ou
 from jaxdiff.types import Grid
 
 
@@ -39,7 +39,7 @@ def check_grid(grid, *, own_clock=False) -> Grid:
 
 def uniform(horizon, early_stop, n_steps) -> Grid:
     """Equal steps in OU time."""
-    check_ends(horizon, early_stop, n_steps)
+    _check(horizon, early_stop, n_steps)
     return _fixed_ends(np.linspace(horizon, early_stop, n_steps + 1), horizon, early_stop)
 
 
@@ -57,7 +57,7 @@ def exponential_then_uniform(horizon, early_stop, n_steps, *, n_uniform=None) ->
       n geometric steps.
     Source: Benton et al., ICLR 2024, arXiv:2308.03686, after Theorem 1.
     """
-    check_ends(horizon, early_stop, n_steps)
+    _check(horizon, early_stop, n_steps)
     if n_uniform is not None and not 0 <= n_uniform <= n_steps:
         raise ValueError(f"n_uniform must lie in [0, n_steps]: n_uniform = {n_uniform}, n_steps = {n_steps}.")
     if early_stop >= 1:
@@ -77,7 +77,7 @@ def exponential_then_uniform(horizon, early_stop, n_steps, *, n_uniform=None) ->
 
 def log_snr(horizon, early_stop, n_steps) -> Grid:
     """Equal steps in the logarithm of the signal-to-noise ratio."""
-    check_ends(horizon, early_stop, n_steps)
+    _check(horizon, early_stop, n_steps)
     start, end = np.log(ou.snr(np.array([horizon, early_stop], np.float64)))
     return _fixed_ends(ou.time(np.exp(np.linspace(start, end, n_steps + 1))), horizon, early_stop)
 
@@ -92,14 +92,19 @@ def optimal(step_cost, n_steps, horizon, early_stop, *, n_candidates=1000) -> Gr
       n_candidates: candidate times, both ends included; memory 8 n_candidates^2 bytes.
 
     Returns:
-      (n_steps + 1,). Best for this cost: the path-KL-optimal grid of a stochastic kernel is not good for an ODE kernel.
+      (n_steps + 1,), best among the candidates; it is not polished off them. Best for this cost: the path-KL-optimal
+      grid of a stochastic kernel is not good for an ODE kernel.
+
+    Raises:
+      ValueError: the ends or n_steps are none, n_candidates <= n_steps, step_cost returns nan, or no path has finite
+        cost.
     Source: dynamic programming; prior art on optimised schedules: Align Your Steps, arXiv:2404.14507; arXiv:2601.21943.
     """
     times, rounds = _shortest_paths(step_cost, n_steps, horizon, early_stop, n_candidates)
     path = [n_candidates - 1]
     for _, before in reversed(rounds):
         path.append(int(before[path[-1]]))
-    return times[path[::-1]]
+    return check_grid(times[path[::-1]])
 
 
 def frontier(step_cost, n_steps, horizon, early_stop, *, n_candidates=1000):
@@ -110,7 +115,7 @@ def frontier(step_cost, n_steps, horizon, early_stop, *, n_candidates=1000):
 
 def _shortest_paths(step_cost, n_steps, horizon, early_stop, n_candidates):
     """Candidate times, and for k = 1..n_steps: least cost to each in k steps, and the candidate before it there."""
-    check_ends(horizon, early_stop, n_steps)
+    _check(horizon, early_stop, n_steps)
     if n_candidates <= n_steps:
         raise ValueError(f"{n_steps} steps need more than {n_steps} candidates: n_candidates = {n_candidates}.")
     times = log_snr(horizon, early_stop, n_candidates - 1)
@@ -126,6 +131,8 @@ def _shortest_paths(step_cost, n_steps, horizon, early_stop, n_candidates):
         before = np.argmin(total, axis=1)
         least = total[rows, before]
         rounds.append((least, before))
+    if not np.isfinite(least[-1]):
+        raise ValueError(f"no grid of {n_steps} steps has a finite cost: check the step_cost, {least[-1]} at best.")
     return times, rounds
 
 
@@ -134,11 +141,7 @@ def _fixed_ends(grid, horizon, early_stop):
     return check_grid(grid)
 
 
-def check_ends(horizon, early_stop, n_steps=1):
-    """Raise ValueError unless n_steps >= 1 and 0 < early_stop < horizon."""
-    if n_steps < 1 or n_steps != int(n_steps):
-        raise ValueError(f"n_steps must be a whole number, at least 1: n_steps = {n_steps}.")
-    if not 0 < early_stop < np.inf:
-        raise ValueError(f"early_stop must be a positive time: early_stop = {early_stop:g}. Take 1e-3, say.")
-    if not early_stop < horizon < np.inf:
-        raise ValueError(f"early_stop must lie below the horizon: early_stop = {early_stop:g}, horizon = {horizon:g}.")
+def _check(horizon, early_stop, n_steps):
+    if isinstance(n_steps, bool) or not hasattr(n_steps, "__index__") or n_steps < 1:
+        raise ValueError(f"n_steps must be a whole number, at least 1: n_steps = {n_steps!r}.")
+    check_ends(horizon, early_stop)

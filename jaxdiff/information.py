@@ -140,10 +140,14 @@ def path_kl(kernel_name, grid, curve, *, matched=None, dim=None):
 
 
 def path_kl_error(kernel_name, grid, curve, *, matched=None):
-    """Standard error of path_kl, from the covariance of a MeasuredCurve; 0 for a curve known exactly.
+    """Standard error of path_kl: from a MeasuredCurve's covariance, a Monte Carlo curve's replicates, else 0.
 
     `matched` must come from other data, or be the curve itself (then the first-order error, exact to O(1/n)).
     """
+    if curve.replicates:
+        tau = curve if matched is None else matched
+        values = [path_kl(kernel_name, grid, replicate, matched=tau) for replicate in curve.replicates]
+        return float(np.std(values, ddof=1) / np.sqrt(len(values)))
     if not isinstance(curve, MeasuredCurve):
         return 0.0
     grid = check_grid(grid)

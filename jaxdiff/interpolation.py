@@ -84,22 +84,31 @@ class Spline:
 
     def basis(self, u):
         """(points, nodes): values -> interpolant at the points u."""
-        i, x = self._locate(u)
-        eye, slope = np.eye(len(self.u)), self.slopes()
-        value = ((1 + 2 * x) * (1 - x) ** 2) * eye[i] + (x**2 * (3 - 2 * x)) * eye[i + 1]
-        return value + (x * (1 - x) ** 2) * slope[i] + (x**2 * (x - 1)) * slope[i + 1]
+        return self.at(np.eye(len(self.u)), u)
 
     def integral_basis(self, u):
         """(points, nodes): values -> integral of the interpolant from the first node to the points u."""
-        i, x = self._locate(u)
-        eye, slope = np.eye(len(self.u)), self.slopes()
-        panel = (eye[:-1] + eye[1:]) / 2 + (slope[:-1] - slope[1:]) / 12
-        before = np.concatenate([np.zeros((1, len(self.u))), np.cumsum(panel, axis=0)])
-        part = (x - x**3 + x**4 / 2) * eye[i] + (x**3 - x**4 / 2) * eye[i + 1]
+        return self.integral(np.eye(len(self.u)), u)
+
+    def at(self, values, u):
+        """The interpolant of values (nodes, ...) at the points u: (points, ...)."""
+        i, x = self._locate(u, values.ndim)
+        slope = self.slopes() @ values
+        value = ((1 + 2 * x) * (1 - x) ** 2) * values[i] + (x**2 * (3 - 2 * x)) * values[i + 1]
+        return value + (x * (1 - x) ** 2) * slope[i] + (x**2 * (x - 1)) * slope[i + 1]
+
+    def integral(self, values, u):
+        """Its integral from the first node to the points u: (points, ...)."""
+        i, x = self._locate(u, values.ndim)
+        slope = self.slopes() @ values
+        panel = (values[:-1] + values[1:]) / 2 + (slope[:-1] - slope[1:]) / 12
+        before = np.concatenate([np.zeros_like(values[:1]), np.cumsum(panel, axis=0)])
+        part = (x - x**3 + x**4 / 2) * values[i] + (x**3 - x**4 / 2) * values[i + 1]
         part += (x**2 / 2 - 2 * x**3 / 3 + x**4 / 4) * slope[i] + (x**4 / 4 - x**3 / 3) * slope[i + 1]
         return self.width * (before[i] + part)
 
-    def _locate(self, u):
+    def _locate(self, u, ndim):
+        """Panel of each u, and the place in [0, 1] inside it with `ndim` axes."""
         slack = 1e-9 * (self.u[-1] - self.u[0])
         if u.min() < self.u[0] - slack or u.max() > self.u[-1] + slack:
             raise ValueError(
@@ -108,7 +117,7 @@ class Spline:
             )
         place = np.clip((u - self.u[0]) / self.width, 0, len(self.u) - 1)
         i = np.minimum(place.astype(int), len(self.u) - 2)
-        return i, (place - i)[:, None]
+        return i, (place - i).reshape(-1, *(1,) * (ndim - 1))
 
 
 # Rows: derivative at point 0..4 of the quartic through five equidistant points.

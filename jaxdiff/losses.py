@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxdiff.processes import forward, ou
+from jaxdiff.processes import check_ends, forward, ou
 from jaxdiff.types import DenoiserFn
 
 EDM_SHARE = 0.1
@@ -20,10 +20,12 @@ def path_kl_weight(t):
 
 
 def stratified_times(key, n, horizon, early_stop) -> Float[Array, " n"]:
-    """(n,) times, one in each of n equal cells of log snr between the horizon and the early stop."""
+    """(n,) times, one in each of n equal cells of log snr between the horizon and the early stop, in random order."""
+    key_order, key_jitter = jax.random.split(key)
     low, high = jnp.log(ou.snr(jnp.asarray(horizon))), jnp.log(ou.snr(jnp.asarray(early_stop)))
-    jitter = jax.random.uniform(key, (n,))
-    fraction = (jnp.arange(n, dtype=jitter.dtype) + jitter) / n
+    jitter = jax.random.uniform(key_jitter, (n,))
+    cell = jax.random.permutation(key_order, n)  # else row i of a batch would always be seen at level i
+    fraction = (cell.astype(jitter.dtype) + jitter) / n
     return ou.time(jnp.exp(low + (high - low) * fraction))
 
 
@@ -39,12 +41,16 @@ def denoising(
       weight: t -> weight.
       horizon, early_stop: OU times.
 
+    Raises:
+      ValueError: early_stop does not lie below the horizon.
+
     Returns:
       A scalar, summed over coordinates, averaged over the batch. With the weight snr, (1/2) log(snr_end/snr_start)
       times it is (1/2) int L dsnr: what the network pays in path KL, in nats, up to a constant of the data.
     Source: Vincent 2011, Neural Computation 23; weights: Song et al. 2021, arXiv:2101.09258, and Karras et al. 2022,
       arXiv:2206.00364, rewritten for the denoiser.
     """
+    check_ends(horizon, early_stop)
     key_time, key_noise = jax.random.split(key)
     t = stratified_times(key_time, x0.shape[0], horizon, early_stop).astype(x0.dtype)
     z = jax.random.normal(key_noise, x0.shape, x0.dtype)

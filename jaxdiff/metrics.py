@@ -5,7 +5,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-CLASSIFIER = "RBF support-vector machine (C = 10, standardised columns, 5-fold cross-validation)"
+FOLDS = 5
+CLASSIFIER = f"RBF support-vector machine (C = 10, standardised columns, {FOLDS}-fold cross-validation)"
 
 
 class Estimate(NamedTuple):
@@ -67,7 +68,9 @@ def classifier_accuracy(x, y, *, seed=0) -> Estimate:
         raise ValueError(f"samples of equal size make chance 0.5: they have {len(x)} and {len(y)} rows.")
     rows = np.concatenate([x, y]).astype(np.float64)
     labels = np.repeat([0, 1], [len(x), len(y)])
-    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
+    if len(x) < 2:
+        raise ValueError(f"a classifier is cross-validated on two rows or more a sample: they have {len(x)}.")
+    folds = StratifiedKFold(min(FOLDS, len(x)), shuffle=True, random_state=seed)
     model = make_pipeline(StandardScaler(), SVC(C=10.0))
     accuracy = float(cross_val_score(model, rows, labels, cv=folds).mean())
     return Estimate(accuracy, float(np.sqrt(accuracy * (1 - accuracy) / len(rows))))

@@ -31,6 +31,8 @@ def threefry2x32(key, counter) -> tuple[UInt32[Array, "..."], UInt32[Array, "...
 
 def key_words(key):
     """The two uint32 words of a JAX key, new style or old; a key of another cipher is hashed down to two."""
+    if not hasattr(key, "dtype") or key.ndim != (0 if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else 1):
+        raise TypeError(f"key must be one JAX key, as jax.random.key(0) makes it: it is {key!r}.")
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         data = jax.random.key_data(key)
         if data.shape[-1] != 2:
@@ -70,7 +72,7 @@ def from_particle_keys(keys, step, dim, dtype=jnp.float32, *, slot=0, slots=1):
     block, pair = jnp.broadcast_arrays(block, pair)
     words = threefry2x32(tuple(k[..., None] for k in keys), (block, pair))
     z = jnp.stack(box_muller(*words, compute), axis=-1)
-    return z.reshape(*z.shape[:-2], -1)[..., :dim].astype(dtype)
+    return z.reshape(*z.shape[:-2], 2 * z.shape[-2])[..., :dim].astype(dtype)
 
 
 def normal(key, particle, step, dim, dtype=jnp.float32, *, slot=0, slots=1) -> Float[Array, "*particles dim"]:

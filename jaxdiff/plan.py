@@ -29,7 +29,8 @@ def plan(
       target: a known law, sampled with its exact score; or
       curve: the loss curve of a learned denoiser on held-out data (or a callable snr -> loss with dim=).
       second_moment: E|X_0|^2 for the initialisation, with a curve; default d, standardised data.
-      horizon: OU time to start from; default 5, or where the initialisation takes a tenth of target_kl.
+      horizon: OU time to start from, not with a measured curve; default 5, or where the initialisation takes a tenth
+        of target_kl.
 
     Returns:
       A Plan: the moment-matched kernel on its optimal grid. Its alternatives say what the other kernels and Benton's
@@ -44,6 +45,10 @@ def plan(
     curve = as_curve(curve if target is None else target.mmse, dim)
     second_moment = _second_moment(target, curve, second_moment)
     if isinstance(curve, MeasuredCurve):
+        if horizon is not None:
+            raise ValueError(
+                f"a measured curve brings its own horizon: leave out horizon = {horizon:g}, or measure it anew."
+            )
         horizon, early_stop = (float(t) for t in ou.time(np.exp(curve.spline.u[[0, -1]])))
     elif horizon is None:
         horizon = HORIZON if target_kl is None else _horizon(target_kl / 10, second_moment, curve.dim)
@@ -60,8 +65,8 @@ def check_goal(target_kl, evals):
         raise ValueError("give exactly one of target_kl (nats) and evals (score evaluations).")
     if target_kl is not None and not 0 < target_kl < np.inf:
         raise ValueError(f"target_kl must be positive and finite, in nats: target_kl = {target_kl:g}.")
-    if evals is not None and evals < 1:
-        raise ValueError(f"evals must be at least 1: evals = {evals}.")
+    if evals is not None and (not 1 <= evals <= MOST_PLANNED[-1] or evals != int(evals)):
+        raise ValueError(f"evals must be a whole number from 1 to {MOST_PLANNED[-1]}: evals = {evals}.")
 
 
 def steps_to_reach(goal, cost, *, most=MOST_STEPS):

@@ -94,14 +94,19 @@ def _sheet(ax, rows, shape, limits):
 
 
 def _components(ax, rows, real):
+    if real.shape[1] == 1:
+        share = np.full(len(rows), 1 / len(rows))
+        ax.hist(rows[:, 0], bins=40, range=(real.min(), real.max()), weights=share, color="#1f4e79")
+        ax.set(xlabel="value", ylabel="share of the rows")
+        return
     centre, scale = real.mean(0), np.where(real.std(0) > 0, real.std(0), 1)
     _, _, axes = np.linalg.svd((real - centre) / scale, full_matrices=False)
     y = (rows[:1000] - centre) / scale @ axes[:2].T
-    ax.plot(y[:, 0], y[:, -1], ".", ms=3, color="#1f4e79", alpha=0.5)
+    ax.plot(y[:, 0], y[:, 1], ".", ms=3, color="#1f4e79", alpha=0.5)
     reach = 1.15 * np.abs((real - centre) / scale @ axes[:2].T).max(0)
     reach = np.where(reach > 1e-6, reach, 1)  # an axis along which the real rows do not vary
-    ax.set(xlim=(-reach[0], reach[0]), ylim=(-reach[-1], reach[-1]))
-    ax.set(xlabel="first principal component", ylabel="second" if len(axes) > 1 else "the same")
+    ax.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]))
+    ax.set(xlabel="first principal component", ylabel="second")
 
 
 def _figure(width, height):

@@ -10,6 +10,8 @@ from jax.tree_util import Partial
 
 from jaxdiff.types import DenoiserFn, Particles, Process, ScoreFn, as_score
 
+EARLIEST, LATEST = 1e-12, 40.0  # OU times between which snr and its square root are ordinary float32 numbers
+
 
 def namespace(value):
     """numpy for host values, jax.numpy for JAX arrays and tracers."""
@@ -44,8 +46,25 @@ def forward(x0: Particles, t, z: Particles) -> Particles:
 
 
 def like(t, x):
-    """The time t in the dtype of x, so that a float64 scalar never promotes float32 particles."""
+    """The time t in the dtype of x, a float, so that a float64 scalar never promotes float32 particles."""
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"positions must be of a float dtype: x is {x.dtype}. Use x.astype(jnp.float32).")
     return jnp.asarray(t, x.dtype)
+
+
+def check_ends(horizon, early_stop):
+    """Raise ValueError unless EARLIEST <= early_stop < horizon <= LATEST."""
+    if not EARLIEST <= early_stop < np.inf:
+        raise ValueError(
+            f"early_stop must be a positive time, at least {EARLIEST:g}: early_stop = {early_stop:g}. Take 1e-3, say."
+        )
+    if not early_stop < horizon < np.inf:
+        raise ValueError(f"early_stop must lie below the horizon: early_stop = {early_stop:g}, horizon = {horizon:g}.")
+    if horizon > LATEST:
+        raise ValueError(
+            f"horizon must be at most {LATEST:g}, where snr = e^-{2 * LATEST:g} still is a float32: horizon = "
+            f"{horizon:g}. Take 5, say."
+        )
 
 
 # Tweedie: s = (alpha m - x) / sigma^2, and the noise is (x - alpha m) / sigma = -sigma s.

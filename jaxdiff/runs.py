@@ -1,5 +1,6 @@
 """A run folder: the model, the split it was trained on, and what later commands leave beside them."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -9,28 +10,20 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxdiff import kernels
 from jaxdiff.curves import MeasuredCurve, loss_curve, measured_curve
-from jaxdiff.data import Dataset
-from jaxdiff.files import write_json, written
+from jaxdiff.data import Dataset, covariance
+from jaxdiff.files import to_json, written
 from jaxdiff.grids import check_grid
+from jaxdiff.information import KERNELS
 from jaxdiff.networks import ResidualMLP
+from jaxdiff.processes import check_ends
 from jaxdiff.scores import denoiser_of
 from jaxdiff.train import load_network, save_network
 
+PARTS = ("model.json", "data.npz", "checkpoint")  # put in place from the last to the first: a model.json means all
 SPLITS = ("train", "held_out", "test")
-DERIVED = (
-    "model.json",
-    "plan.json",
-    "report.json",
-    "report.html",
-    "samples.npy",
-    "samples.png",
-    "loss_curve.png",
-    "grids.png",
-    "held_out_curve.npz",
-    "test_curve.npz",
-)
+OF_THE_PLAN = ("samples.npy", "samples.png", "report.json", "report.html")
+OF_THE_MODEL = ("plan.json", "loss_curve.png", "grids.png", "held_out_curve.npz", "test_curve.npz", *OF_THE_PLAN)
 
 
 class RunError(ValueError):
@@ -70,37 +63,50 @@ class Run:
 
 def build(dataset, network):
     """The network of a record {"width", "depth", "dropout", "seed"} for a data set."""
-    moments = {"mean": dataset.train.mean(0), "cov": np.cov(dataset.train.T).reshape(dataset.dim, dataset.dim)}
+    moments = {"mean": dataset.train.mean(0), "cov": covariance(dataset.train)}
     options = {name: network[name] for name in ("width", "depth", "dropout")}
     return ResidualMLP(dataset.dim, **moments, **options, rngs=nnx.Rngs(network["seed"]))
 
 
 def save(folder, model, dataset, network):
-    """Write a trained run: checkpoint/, data.npz, model.json; model.json last, what an older model left goes first."""
+    """Write a trained run: model.json, data.npz, checkpoint/. An older run stays until all three are written."""
     folder = pathlib.Path(folder)
-    for name in DERIVED:
+    record = {"data": dataset.name, "dim": dataset.dim, "constant_columns": dataset.constant}
+    parts = {name: getattr(dataset, name) for name in (*SPLITS, "mean", "scale")}
+    with contextlib.ExitStack() as stack:
+        drafts = {name: stack.enter_context(written(folder / name)) for name in PARTS}
+        save_network(network, drafts["checkpoint"])
+        with drafts["data.npz"].open("wb") as stream:
+            np.savez_compressed(stream, **parts)
+        drafts["model.json"].write_text(to_json(model | record), encoding="utf-8")
+        discard(folder, ("model.json", *OF_THE_MODEL))
+
+
+def discard(folder, names):
+    """Remove what an older model or plan left in a run folder."""
+    for name in names:
         (folder / name).unlink(missing_ok=True)
-    with written(folder / "checkpoint") as draft:
-        save_network(network, draft)
-    with written(folder / "data.npz") as draft, draft.open("wb") as stream:
-        parts = {name: getattr(dataset, name) for name in (*SPLITS, "mean", "scale")}
-        np.savez_compressed(stream, **parts)
-    write_json(folder / "model.json", model | {"data": dataset.name, "constant_columns": dataset.constant})
 
 
 def load(folder):
     """The run in a folder.
 
     Raises:
-      RunError: it is missing or incomplete.
+      RunError: it is missing, incomplete or damaged.
     """
     folder = pathlib.Path(folder)
-    model = _read_json(folder / "model.json", "jaxdiff train DATA --out " + str(folder))
-    with np.load(_present(folder / "data.npz", "jaxdiff train")) as arrays:
+    maker = f"jaxdiff train DATA --out {folder}"
+    with _reading(folder / "model.json", maker) as path:
+        model = json.loads(path.read_text(encoding="utf-8"))
+        check_ends(model["horizon"], model["early_stop"])
+    with _reading(folder / "data.npz", maker) as path, path.open("rb") as stream, np.load(stream) as arrays:
         parts = {name: arrays[name] for name in (*SPLITS, "mean", "scale")}
-    dataset = Dataset(name=model["data"], constant=model["constant_columns"], **parts)
-    _present(folder / "checkpoint", "jaxdiff train")
-    return Run(folder, model, dataset, load_network(build(dataset, model["network"]), folder / "checkpoint"))
+        dataset = Dataset(name=model["data"], constant=model["constant_columns"], **parts)
+        if {part.shape[-1] for part in parts.values()} != {model["dim"]}:
+            raise ValueError(f"not {model['dim']} columns everywhere")
+    with _reading(folder / "checkpoint", maker) as path:
+        network = load_network(build(dataset, model["network"]), path)
+    return Run(folder, model, dataset, network)
 
 
 def load_plan(run):
@@ -109,45 +115,45 @@ def load_plan(run):
     Raises:
       RunError: it is missing or damaged.
     """
-    path, maker = run.folder / "plan.json", f"jaxdiff plan {run.folder}"
-    record = _read_json(path, maker)
-    try:
-        if record["kernel"] not in kernels.__all__:
-            raise ValueError(f"no kernel {record['kernel']!r}")
-        record["grid"] = check_grid(np.array(record["grid"], np.float64))
+    with _reading(run.folder / "plan.json", f"jaxdiff plan {run.folder}") as path:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["kernel"] not in KERNELS:
+            raise ValueError(f"no kernel with a path KL: {record['kernel']!r}")
+        record["grid"] = check_grid(record["grid"])
         return {name: record[name] for name in ("horizon", "grid", "kernel", "evals", "predicted_kl")}
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{path} is damaged ({error!r}): make it again with {maker}.") from error
 
 
-def _read_json(path, maker):
-    try:
-        return json.loads(_present(path, maker).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunError(f"{path} is damaged ({error}): make it again with {maker}.") from error
-
-
-def _present(path, maker):
+# A damaged file fails in as many ways as there are readers: JSON, NumPy, zip, zlib, Orbax.
+@contextlib.contextmanager
+def _reading(path, maker):
+    """A path that exists; whatever goes wrong in reading it is a RunError that names the command to make it again."""
     if not path.exists():
         raise RunError(f"{path} does not exist: make it with {maker}.")
-    return path
+    try:
+        yield path
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise RunError(f"{path} is damaged ({reason}): make it again with {maker}.") from error
 
 
 def measure(run, split, *, progress=False) -> MeasuredCurve:
-    """The network's loss curve on the rows of a split, kept in the folder as SPLIT_curve.npz."""
-    path = run.folder / f"{split}_curve.npz"
+    """The network's loss curve on the rows of a split, not yet kept."""
     ends = {"horizon": run.horizon, "early_stop": run.early_stop}
     rows = getattr(run.dataset, split)
-    curve = loss_curve(denoiser_of(run.network), rows, run.key(split), **ends, progress=progress)
-    with written(path) as draft, draft.open("wb") as stream:
+    return loss_curve(denoiser_of(run.network), rows, run.key(split), **ends, progress=progress)
+
+
+def keep(run, split, curve):
+    """Write a split's loss curve into the folder, as SPLIT_curve.npz."""
+    with written(run.folder / f"{split}_curve.npz") as draft, draft.open("wb") as stream:
         np.savez(
             stream, u=curve.spline.u, losses=curve.losses, crosses=curve.crosses, covariance=curve.covariance, n=curve.n
         )
-    return curve
 
 
 def measured(run, split) -> MeasuredCurve:
-    """The loss curve that `measure` kept."""
-    with np.load(_present(run.folder / f"{split}_curve.npz", f"jaxdiff plan {run.folder}")) as arrays:
+    """The loss curve that `keep` wrote."""
+    path = run.folder / f"{split}_curve.npz"
+    with _reading(path, f"jaxdiff plan {run.folder}"), path.open("rb") as stream, np.load(stream) as arrays:
         parts = {name: arrays[name] for name in ("u", "losses", "crosses", "covariance")}
         return measured_curve(n=int(arrays["n"]), dim=run.dataset.dim, **parts)

@@ -3,7 +3,7 @@
 from jaxdiff.networks.residual_mlp import denoiser_of
 from jaxdiff.processes import score_from_denoiser
 
-__all__ = ["denoiser_of"]
+__all__ = ["denoiser_of", "from_network"]
 
 
 def from_network(network):

@@ -9,13 +9,16 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
-from jaxdiff.interpolation import tabulated
+from jaxdiff.interpolation import antiderivative, tabulated
 from jaxdiff.processes import like, ou
 from jaxdiff.types import Curve, Particles, Target
 
 QUADRATURE = np.linspace(-9, 9, 1441)  # trapezoid nodes of a standard normal, spacing 1/80
-MONTE_CARLO_DRAWS = 4096
 LEVELS_AT_ONCE = 256  # of a two-component quadrature: 8 MiB an array
+MOST_COMPONENTS = 16  # on the line; beyond, quadrature around every component costs more than Monte Carlo
+REPLICATES = 16
+LEAST_DRAWS, MOST_DRAWS, PAIRS = 2048, 8192, 2**20  # of a Monte Carlo curve, in all; pairs of draw and component
+ELEMENTS_AT_ONCE = 2**20
 
 
 def gaussian(mean, cov) -> Target:
@@ -33,9 +36,10 @@ def gaussian(mean, cov) -> Target:
 def mixture(weights, means, covs) -> Target:
     """A mixture of K normal laws; weights (K,) positive with sum 1, means (K, d), covs (K, d) or (K, d, d).
 
-    Its mmse is a trapezoid quadrature in one dimension (relative error below 1e-12 while the components' widths differ
-    less than 50-fold), and in more a Monte Carlo average over 4096 fixed antithetic draws a component, with its
-    standard error beside it.
+    Its mmse is a trapezoid quadrature in one dimension (up to 16 components; relative error below 1e-12 while their
+    widths differ less than 50-fold). Otherwise it is a Monte Carlo average over 2,048 to 8,192 fixed antithetic pairs
+    of draws, in 16 independent replicates that give its standard error: about 0.2 % of a path KL, in seconds; for 1,797
+    points in 64 dimensions half a minute the first time it is asked for.
 
     Raises:
       ValueError: the shapes disagree, a number is not finite, weights do not sum to 1, or a cov is not symmetric
@@ -74,7 +78,8 @@ def _target(name, components, second_moment):
     if len(components.means) == 1:
         mmse = _gaussian_mmse(components)
     else:
-        mmse = _quadrature_mmse(components) if components.means.shape[1] == 1 else _monte_carlo_mmse(components)
+        few_on_the_line = components.means.shape[1] == 1 and len(components.means) <= MOST_COMPONENTS
+        mmse = _quadrature_mmse(components) if few_on_the_line else _monte_carlo_mmse(components)
     return Target(
         name=name,
         dim=components.means.shape[1],
@@ -205,23 +210,67 @@ def _quadrature_mmse(components):
     return tabulated(_in_blocks(at, LEVELS_AT_ONCE // len(weights) ** 2), 1, log_det=log_det)
 
 
+# Labels are drawn by systematic sampling and the noise in antithetic pairs, the same at every level, so that a
+# replicate is a smooth curve; replicates are independent, which is where standard errors come from.
 def _monte_carlo_mmse(components):
-    d = components.means.shape[1]
-    half = np.random.default_rng(0).standard_normal((2, MONTE_CARLO_DRAWS // 2, d))
+    components = components._replace(means=components.means - np.exp(components.log_weights) @ components.means)
+    n, d = _draws(len(components.means)), components.means.shape[1]
+    rng = np.random.default_rng(0)
+    place = (np.arange(n) + rng.uniform(size=(REPLICATES, 1))) / n
+    label = np.searchsorted(np.cumsum(np.exp(components.log_weights))[:-1], place).ravel()
+    spread = np.sqrt(components.variances[label]) * rng.standard_normal((len(label), d))
+    if components.axes is not None:
+        spread = np.einsum("ne,nde->nd", spread, components.axes[label])
+    centre, noise = components.means[label], rng.standard_normal((len(label), d))
 
-    def draws(snr):  # (1,) -> (K, draws / 2), antithetic pairs averaged
-        spread = np.sqrt(components.variances)[:, None] * half[0]
-        if components.axes is not None:
-            spread = np.einsum("kne,kde->knd", spread, components.axes)
-        offset = spread + half[1] / np.sqrt(snr)
-        centre = components.means[:, None]
-        plus, minus = (_posterior_variance(components, centre + sign * offset, snr) for sign in (1, -1))
-        return (plus + minus) / 2
+    @functools.cache
+    def at(snr):
+        offset = spread + noise / np.sqrt(snr)
+        plus, minus = (_in_rows(components, centre + sign * offset, snr) for sign in (1, -1))
+        return (plus + minus).reshape(REPLICATES, n).mean(1) / 2
 
-    weights = np.exp(components.log_weights)
-    value = lambda snr: weights @ np.mean(draws(snr), axis=1)
-    error = lambda snr: np.std(weights @ draws(snr), ddof=1) / np.sqrt(MONTE_CARLO_DRAWS // 2)
-    return tabulated(_in_blocks(value, 1), d, standard_error=_in_blocks(error, 1))
+    def replicate(r):
+        return tabulated(lambda snr: np.array([at(float(level))[r] for level in snr]), d)
+
+    replicates = tuple(replicate(r) for r in range(REPLICATES))
+    each = lambda snr: np.array([curve(snr) for curve in replicates])
+    return Curve(
+        lambda snr: each(snr).mean(0),
+        d,
+        standard_error=lambda snr: each(snr).std(0, ddof=1) / np.sqrt(REPLICATES),
+        integral=lambda snr: np.mean([antiderivative(curve, snr) for curve in replicates], axis=0),
+        replicates=replicates,
+    )
+
+
+def _draws(n_components):
+    """Draws a replicate: fewer for many components, each draw being compared with all."""
+    return int(np.clip(PAIRS // n_components, LEAST_DRAWS, MOST_DRAWS)) // REPLICATES
+
+
+def _in_rows(components, y, snr):
+    """_posterior_variance of rows y (n, d) at one snr, a few at a time; without axes as matrix products."""
+    k, d = components.means.shape
+    variance = _diagonal_posterior_variance if components.axes is None else _posterior_variance
+    size = max(1, ELEMENTS_AT_ONCE // (k if components.axes is None else k * d))
+    return np.concatenate([variance(components, y[i : i + size], snr) for i in range(0, len(y), size)])
+
+
+# Component k's posterior mean is c_k + u_k y, u = snr v and c = (1 - u) mean: everything is a product with (K, d).
+def _diagonal_posterior_variance(components, y, snr):
+    s, mean = components.variances, components.means
+    v, total = s / (1 + snr * s), s + 1 / snr
+    u, c = snr * v, mean / (1 + snr * s)
+    quadratic = y**2 @ (1 / total).T - 2 * y @ (mean / total).T + np.sum(mean**2 / total + np.log(total), axis=-1)
+    share = _softmax(components.log_weights - quadratic / 2)
+    centre = share @ c + (share @ u) * y
+    square = share @ np.sum(c**2, axis=-1) + np.sum(y * (2 * (share @ (c * u)) + (share @ u**2) * y), axis=-1)
+    return share @ v.sum(-1) + np.maximum(square - np.sum(centre**2, axis=-1), 0)
+
+
+def _softmax(log_share):
+    share = np.exp(log_share - log_share.max(-1, keepdims=True))
+    return share / share.sum(-1, keepdims=True)
 
 
 def _posterior_variance(components, y, snr):
@@ -233,8 +282,7 @@ def _posterior_variance(components, y, snr):
         residual = np.einsum("...kd,kde->...ke", residual, components.axes)
     total = components.variances + 1 / snr
     log_share = components.log_weights - 0.5 * np.sum(residual**2 / total + np.log(total), axis=-1)
-    share = np.exp(log_share - log_share.max(-1, keepdims=True))
-    share /= share.sum(-1, keepdims=True)
+    share = _softmax(log_share)
     move = snr * shrink * residual
     if components.axes is not None:
         move = np.einsum("...ke,kde->...kd", move, components.axes)

@@ -1,6 +1,7 @@
 """The Optax loop: fit a denoiser to data, keep an average of its parameters, save and load it."""
 
 import dataclasses
+import functools
 import pathlib
 
 import jax
@@ -10,6 +11,7 @@ import optax
 from flax import nnx
 
 from jaxdiff.losses import denoising, path_kl_weight
+from jaxdiff.processes import check_ends
 from jaxdiff.progress import bar
 
 BLOCKS = 25  # the held-out loss is measured, and the bar moves, this often
@@ -57,7 +59,8 @@ def fit(
       Fit(network, history), losses as in losses.denoising.
 
     Raises:
-      ValueError: steps, batch_size or learning_rate is not positive, or the loss stops being finite.
+      ValueError: steps, batch_size or learning_rate is not positive, early_stop does not lie below the horizon, or a
+        loss stops being finite.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1: steps = {steps}.")
@@ -65,6 +68,7 @@ def fit(
         raise ValueError(f"batch_size must be at least 1: batch_size = {batch_size}.")
     if not 0 < learning_rate < np.inf:
         raise ValueError(f"learning_rate must be positive and finite: learning_rate = {learning_rate:g}.")
+    check_ends(horizon, early_stop)
     graph, params, rest = nnx.split(network, nnx.Param, ...)
     data = jnp.asarray(data)
     warmup = max(1, steps // 20)
@@ -78,7 +82,7 @@ def fit(
         options = {"weight": weight, "horizon": horizon, "early_stop": early_stop}
         return denoising(lambda x, t: trained(x, t, key_dropout), x0, key_loss, **options)
 
-    def step(state, index):
+    def step(data, state, index):
         params, moments, average = state
         key_batch, key_loss = jax.random.split(jax.random.fold_in(key, index))
         x0 = data[jax.random.randint(key_batch, (batch_size,), 0, len(data))]
@@ -89,21 +93,24 @@ def fit(
         return (params, moments, optax.incremental_update(params, average, 1 - decay)), value
 
     # Plain jit over split state: nnx.jit walks the module at every call, ten times the cost.
-    run_block = jax.jit(lambda state, indices: jax.lax.scan(step, state, indices), donate_argnums=0)
+    def block(state, data, indices):
+        return jax.lax.scan(functools.partial(step, data), state, indices)
+
+    run_block = jax.jit(block, donate_argnums=0)
     judge = jax.jit(lambda params, x0: _held_out_loss(nnx.merge(graph, params, rest), x0, weight, horizon, early_stop))
 
     state = jax.tree.map(jnp.copy, (params, optimiser.init(params), params))
     best, least, history = params, np.inf, []
     size = -(-steps // BLOCKS)
     for first in bar(range(0, steps, size), "train", enabled=progress):
-        state, values = run_block(state, jnp.arange(first, min(first + size, steps)))
+        state, values = run_block(state, data, jnp.arange(first, min(first + size, steps)))
         train_loss = float(values.mean())
-        if not np.isfinite(train_loss):
-            raise ValueError(
-                f"the training loss is {train_loss} by step {first + len(values)}: "
-                f"lower learning_rate = {learning_rate:g}."
-            )
         held_out_loss = np.nan if held_out is None else float(judge(state[2], jnp.asarray(held_out)))
+        if not np.isfinite(train_loss if held_out is None else train_loss + held_out_loss):
+            raise ValueError(
+                f"the loss by step {first + len(values)} is {train_loss} on training and {held_out_loss} on held-out "
+                f"rows: lower learning_rate = {learning_rate:g}."
+            )
         history.append({"step": first + len(values), "train_loss": train_loss, "held_out_loss": held_out_loss})
         if held_out is None or held_out_loss < least:
             best, least = jax.tree.map(jnp.copy, state[2]), held_out_loss

@@ -102,6 +102,7 @@ class Curve:
         K = sqrt(snr) V.
       integral: snr -> an antiderivative of value. None: integrated through interpolation.Panels.
       log_det: (snr, h) -> E log det(I + h Cov(X_0 | X_t)), which covariance matching needs. None: unknown.
+      replicates: independent unbiased estimates of the curve, of which it is the mean; () for a curve known exactly.
     """
 
     value: Callable[..., Any]
@@ -110,6 +111,7 @@ class Curve:
     cross: Callable[..., Any] | None = None
     integral: Callable[..., Any] | None = None
     log_det: Callable[..., Any] | None = None
+    replicates: tuple["Curve", ...] = ()
 
     def __call__(self, snr):
         """The squared error at an snr, float64."""
@@ -206,12 +208,15 @@ def as_score(score):
 
 def dim_of(curve, dim=None):
     """The dimension of an error curve: its own, or `dim` where the curve is a plain callable."""
-    dim = getattr(curve, "dim", None) if dim is None else dim
-    if dim is None:
+    own = getattr(curve, "dim", dim)
+    if own is None:
         raise TypeError(f"the error curve {curve!r} carries no dimension: pass a Curve, or dim=d beside the callable.")
-    return int(dim)
+    if dim not in (None, own):
+        raise ValueError(f"the error curve has dimension {own}, dim = {dim}: leave dim= out.")
+    return int(own)
 
 
 def as_curve(curve, dim=None):
     """A Curve, from one or from a plain callable snr -> total squared error with dim= beside it."""
-    return curve if isinstance(curve, Curve) else Curve(curve, dim_of(curve, dim))
+    dim = dim_of(curve, dim)
+    return curve if isinstance(curve, Curve) else Curve(curve, dim)

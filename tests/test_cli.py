@@ -21,6 +21,7 @@ from matplotlib import image
 
 from jaxdiff import kernels, runs
 from jaxdiff.cli import main
+from jaxdiff.information import path_kl
 
 ROOT = pathlib.Path(__file__).parents[1]
 EARLY_STOP, CONSTANT = 0.002, 7.0  # the default; the table's column that does not vary
@@ -192,6 +193,42 @@ def test_the_excess_in_the_report_is_that_of_the_test_rows(certified):
     assert row["excess"]["value"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_certificate_is_that_of_the_plan_on_the_test_rows(certified):
+    run = runs.load(certified.folder)
+    plan = strict((certified.folder / "plan.json").read_text(encoding="utf-8"))
+    test, held_out = (runs.measured(run, split) for split in ("test", "held_out"))
+    expected = path_kl(plan["kernel"], plan["grid"], test, matched=held_out)
+    terms = strict((certified.folder / "report.json").read_text(encoding="utf-8"))["certificate"]["terms"]
+    values = {term["name"]: term["value"] for term in terms}
+    assert values["discretisation"] == pytest.approx(expected)
+    moment = (run.dataset.test.astype(float) ** 2).sum(1).mean()
+    initial = (np.exp(-10) * (moment - 3) - 3 * np.log1p(-np.exp(-10))) / 2
+    assert values["initialisation"] == pytest.approx(initial, rel=1e-5)
+
+
+def test_samples_start_from_the_normal_law(copy, monkeypatch):
+    started = []
+
+    def caught(kernel, x, grid, key, **options):
+        started.append(x)
+        return x
+
+    monkeypatch.setattr(sys.modules["jaxdiff.sample"], "sample", caught)
+    said("sample", copy("planned"), "-n", 4000)
+    x = np.asarray(started[0])
+    assert x.shape == (4000, 3)
+    assert np.abs(x.mean(0)).max() < 5 / np.sqrt(4000)
+    assert np.abs(np.cov(x.T) - np.eye(3)).max() < 5 * np.sqrt(2 / 4000)
+
+
+def test_a_new_plan_removes_what_was_made_by_the_old_one(certified, tmp_path):
+    folder = shutil.copytree(certified.folder, tmp_path / "run")
+    said("plan", folder, "--evals", 4)
+    left = {path.name for path in folder.iterdir()}
+    assert not left & {"samples.npy", "samples.png", "report.json", "report.html"}
+    assert {"plan.json", "grids.png", "held_out_curve.npz"} <= left
+
+
 def test_the_page_opens_without_a_network(certified):
     page = (certified.folder / "report.html").read_text(encoding="utf-8")
     sources = re.findall(r"""(?:src|href)\s*=\s*["']?([^"'\s>]*)""", page)
@@ -254,6 +291,21 @@ def test_unusable_data_is_refused(case, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_folder_that_cannot_be_made_is_refused_before_training(made, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    sentence = refused(capsys, tmp_path, "train", made.table, "--out", tmp_path / "file" / "run", *TINY)
+    assert f"{tmp_path / 'file'} is a file" in sentence
+
+
+def test_more_samples_than_memory_are_refused(copy, capsys, monkeypatch):
+    def exhausted(*_, **__):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 5120000000000 bytes.")
+
+    run = copy("planned")
+    monkeypatch.setattr(sys.modules["jaxdiff.sample"], "sample", exhausted)
+    assert "not enough memory: ask for fewer samples" in refused(capsys, run, "sample", run)
+
+
 def test_an_unknown_data_name_is_refused_with_the_names_there_are(tmp_path, capsys):
     sentence = refused(capsys, tmp_path, "train", "digitz", "--out", tmp_path / "run")
     assert "digitz" in sentence
@@ -261,6 +313,7 @@ def test_an_unknown_data_name_is_refused_with_the_names_there_are(tmp_path, caps
 
 
 BAD_TRAINING = """
+--horizon 50        --seed -1           --seed 100000000000    --early-stop 1e-30
 --early-stop 7      --early-stop 5    --early-stop 0     --early-stop nan
 --steps 0           --batch-size 0    --batch-size -1    --width 0          --width -1        --depth -1
 --learning-rate nan --learning-rate -1 --learning-rate 0 --dropout 1.5     --dropout -0.1     --dropout nan
@@ -296,7 +349,9 @@ def test_a_command_before_its_plan_is_refused_with_the_command_to_run(command, c
         ("plan --evals 5 --target-kl 1", "evals.*target.kl|target.kl.*evals"),
         ("plan --target-kl 0", "target.kl = 0"),
         ("plan --target-kl nan", "target.kl = nan"),
+        ("plan --evals 20000", "evals = 20000"),
         ("sample -n 0", "n = 0"),
+        ("sample --seed -5", "seed = -5"),
     ],
 )
 def test_a_bad_budget_is_refused_before_any_work(argv, named, copy, capsys):
@@ -305,7 +360,7 @@ def test_a_bad_budget_is_refused_before_any_work(argv, named, copy, capsys):
 
 
 def test_an_accuracy_out_of_reach_is_refused_with_the_cost_of_the_start(copy, capsys):
-    run = copy("planned")
+    run = copy("trained")
     sentence = refused(capsys, run, "plan", run, "--target-kl", "1e-9", after_work=True)
     assert re.search(r"target.kl = 1e-09", sentence)
 
@@ -314,9 +369,10 @@ DAMAGED = {"torn": '{"grid": [5.0,', "empty": "", "a list": "[]", "without keys"
 
 
 @pytest.mark.parametrize("command", ["sample", "certify"])
-@pytest.mark.parametrize("damage", [*DAMAGED, "unknown kernel", "rising grid"])
+@pytest.mark.parametrize("damage", [*DAMAGED, "unknown kernel", "no path", "rising grid"])
 def test_a_damaged_plan_is_refused_by_the_name_of_its_file(command, damage, made, copy, capsys):
-    changed = {"unknown kernel": {"kernel": "bogus"}, "rising grid": {"grid": [1.0, 2.0]}}.get(damage, {})
+    changes = {"unknown kernel": {"kernel": "bogus"}, "no path": {"kernel": "langevin"}}
+    changed = (changes | {"rising grid": {"grid": [1.0, 2.0]}}).get(damage, {})
     run = copy("planned")
     (run / "plan.json").write_text(DAMAGED.get(damage, json.dumps(strict(made.plan_said) | changed)))
     sentence = refused(capsys, run, command, run)

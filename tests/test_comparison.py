@@ -1,7 +1,9 @@
 """Counting steps to an excess, and what each sampler of the comparison is given."""
 
+import dataclasses
 from itertools import pairwise
 
+import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
@@ -98,3 +100,44 @@ def test_the_excess_is_measured_on_the_test_curve_with_the_variance_of_the_held_
     excess = subject.excess(name, grid)
     assert excess.value == pytest.approx(expected, rel=1e-9)
     assert excess.standard_error == 0.0
+
+
+def still(early_stop, horizon, test_rows, train_rows):
+    """A subject whose law is N(0, I) in one dimension; between near times its samplers hardly move anything."""
+    curve = gaussian_curve(np.array([1.0]))
+    return comparison.Subject(
+        lambda x, t: jnp.exp(-t) * x, curve, curve, train_rows, test_rows, horizon=horizon, early_stop=early_stop
+    )
+
+
+def test_samples_start_from_the_normal_law_and_every_batch_is_another(key):
+    test = np.random.default_rng(0).normal(size=(300, 1)).astype(np.float32)
+    rows = comparison.compare(still(0.01, 0.02, test, test), key, n_steps=(1,))
+    assert len(rows) == 5
+    for row in rows:
+        assert row["sliced_w2"]["value"] < 0.3  # from zeros: about 1
+        assert row["sliced_w2"]["standard_error"] > 0
+        assert row["accuracy"]["standard_error"] > 0
+
+
+def test_samples_are_compared_with_test_rows_noised_to_the_early_stop(key):
+    zeros = np.zeros((300, 1), np.float32)
+    rows = comparison.compare(still(3.0, 5.0, zeros, zeros), key, n_steps=(1,))
+    away = [row["sliced_w2"]["value"] for row in rows if row["kernel"] != "exponential_euler"]  # which overshoots here
+    assert max(away) < 0.3  # against zeros themselves: about 1
+
+
+def test_the_noise_floor_is_that_of_train_rows_against_test_rows(key):
+    zeros = np.zeros((40, 1), np.float32)
+    floor = comparison.noise_floor(still(0.01, 1.0, zeros, zeros + 5), key)
+    assert floor["sliced_w2"]["value"] == pytest.approx(5 * np.exp(-0.01), abs=0.2)
+    assert floor["accuracy"]["value"] == 1.0
+    same = comparison.noise_floor(still(0.01, 1.0, zeros, zeros), key)
+    assert same["sliced_w2"]["value"] < 0.1
+
+
+def test_an_excess_that_is_not_positive_has_no_step_ratio(subject):
+    outweighed = Curve(lambda snr: np.zeros_like(snr), 3, integral=lambda snr: snr)
+    ratio = comparison.step_ratio(dataclasses.replace(subject, test=outweighed), 5)
+    assert ratio["excess"] < 0
+    assert ratio["exponential_euler_steps"] is ratio["ratio"] is None

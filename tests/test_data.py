@@ -52,6 +52,46 @@ def test_a_constant_column_keeps_its_value_and_is_counted():
     np.testing.assert_allclose(dataset.restore(dataset.test)[:, 4], 0.1)
 
 
+@pytest.mark.parametrize("factor", [1e-200, 1e-30, 1e30, 1e300])
+def test_units_of_any_size_are_standardised_and_restored(factor):
+    table = np.column_stack([ROWS[:, 0], factor * ROWS[:, 1], 1e9 + 1e-4 * ROWS[:, 2]])
+    dataset, plain = data.split(table, name="rows"), data.split(ROWS, name="rows")
+    assert dataset.constant == 0
+    np.testing.assert_allclose(dataset.train[:, :2], plain.train[:, :2], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(dataset.train[:, 2], plain.train[:, 2], atol=0.01)  # 1e9 leaves 1e-4 three digits
+    np.testing.assert_allclose(
+        dataset.restore(dataset.train)[:, 1], factor * plain.restore(plain.train)[:, 1], rtol=1e-5
+    )
+
+
+def test_a_value_out_of_all_proportion_is_refused_by_column():
+    table = np.column_stack([ROWS[:, 0], np.zeros(60)])
+    table[np.random.default_rng(0).permutation(60)[-1], 1] = 1e300  # in the test part alone
+    with pytest.raises(data.DataError, match=r"rows: 1e\+300 in column 1 .* more than 1e\+06 standard deviations"):
+        data.split(table, name="rows")
+    with pytest.raises(data.DataError, match="column 0"):
+        data.split(np.where(ROWS > 3, -1.7e308, 1.7e308), name="rows")  # differences that overflow float64
+
+
+@pytest.mark.parametrize(("n", "d"), [(2000, 3), (30, 100)])
+def test_covariance_is_shrunk_as_its_noise_requires_and_keeps_its_diagonal(n, d):
+    rng = np.random.default_rng(4)
+    truth = 0.8 ** np.abs(np.subtract.outer(np.arange(d), np.arange(d)))
+    rows = np.column_stack([rng.normal(size=(n, d)) @ np.linalg.cholesky(truth).T, np.full(n, 7.0)])
+    sample, shrunk = np.cov(rows.T), data.covariance(rows)
+    np.testing.assert_allclose(np.diag(shrunk), np.diag(sample), rtol=1e-10)
+    assert np.linalg.norm(shrunk[:d, :d] - truth) < (0.9 if n < d else 1.1) * np.linalg.norm(sample[:d, :d] - truth)
+    assert np.linalg.eigvalsh(shrunk[:d, :d]).min() > 0.05
+    assert not shrunk[d].any()
+    ratios = (shrunk / np.where(sample == 0, 1, sample))[:d, :d][~np.eye(d, dtype=bool)]
+    np.testing.assert_allclose(ratios, ratios[0], rtol=1e-8)
+    entries = np.array([np.outer(c, c) for c in rows - rows.mean(0)])  # the share, from its definition
+    noise = entries.var(0, ddof=1) / n
+    off = ~np.eye(d + 1, dtype=bool)
+    share = min(1, noise[off].sum() / (entries.mean(0)[off] ** 2).sum())
+    assert 1 - ratios[0] == pytest.approx(share, rel=1e-9)
+
+
 def csv(text):
     return lambda path: path.write_text(text, encoding="utf-8")
 
@@ -120,6 +160,7 @@ BAD = {
     "missing": ("x.npy", lambda path: None, "does not exist"),
     "folder": ("x.npy", pathlib.Path.mkdir, "is a folder"),
     "no bytes": ("x.csv", raw(b""), "0 bytes"),
+    "semicolons": ("x.csv", csv("1;2\n3;4\n"), "separate columns by commas"),
     "suffix": ("x.txt", raw(b"1,2"), r"ends in \.txt"),
     "no suffix": ("x", raw(b"1,2"), "ends in nothing"),
     "no rows": ("x.npy", npy(np.zeros((0, 4))), r"\(0, 4\)"),

@@ -1,6 +1,7 @@
 """Files that are whole or absent."""
 
 import json
+import pathlib
 
 import pytest
 
@@ -84,3 +85,23 @@ def test_a_record_with_nan_is_refused_and_the_old_one_kept(tmp_path, value):
         files.write_json(path, {"kl": value})
     assert json.loads(path.read_text()) == {"kl": 1.0}
     assert names(tmp_path) == ["record.json"]
+
+
+def test_the_old_file_stands_when_the_new_one_cannot_be_put_in_place(tmp_path, monkeypatch):
+    def refuse(self, target):
+        raise OSError("disk gone")
+
+    path = tmp_path / "result.txt"
+    path.write_text("old")
+    monkeypatch.setattr(pathlib.Path, "replace", refuse)
+    with pytest.raises(OSError, match="disk gone"), files.written(path) as draft:
+        draft.write_text("new")
+    assert path.read_text() == "old"
+
+
+def test_a_folder_that_cannot_be_made_is_refused_by_what_is_in_the_way(tmp_path):
+    (tmp_path / "file").write_text("")
+    files.check_folder(tmp_path / "a" / "b")
+    assert names(tmp_path) == ["file"]
+    with pytest.raises(OSError, match=rf"{tmp_path}/file is a file"):
+        files.check_folder(tmp_path / "file" / "run")

@@ -48,5 +48,6 @@ def test_every_make_target_and_command_the_readme_names_is_real():
     made = set(re.findall(r"^([a-z][a-z-]*):", makefile, flags=re.MULTILINE))
     named = set(re.findall(r"^\s*make ([a-z][a-z-]*)|`make ([a-z][a-z-]*)`", README, flags=re.MULTILINE))
     assert {a or b for a, b in named} <= made
-    commands = set(re.findall(r"^\s*(?:\$ )?jaxdiff ([a-z]+)", README, flags=re.MULTILINE))
+    commands = set(re.findall(r"`jaxdiff ([a-z]+)", README))
+    assert "train" in commands
     assert commands <= {"train", "plan", "sample", "certify"}

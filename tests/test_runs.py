@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from jaxdiff import data, runs
+from jaxdiff.curves import loss_curve
 from jaxdiff.scores import denoiser_of
 
 NETWORK = {"width": 8, "depth": 2, "dropout": 0.1, "seed": 3}
@@ -75,14 +76,29 @@ def test_retraining_removes_the_older_models_pictures_too(folder, dataset, netwo
     assert [name for name in PICTURES if (folder / name).exists()] == []
 
 
-def test_an_interrupted_retraining_leaves_no_run_of_mixed_parts(folder, dataset, network, monkeypatch):
+def test_an_interrupted_retraining_leaves_the_older_run_as_it_was(folder, dataset, network, monkeypatch):
     def interrupted(network, path):
         path.mkdir()
         raise KeyboardInterrupt
 
+    (folder / "samples.npy").write_text("of the older model")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     monkeypatch.setattr(runs, "save_network", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        runs.save(folder, MODEL, dataset, network)
+        runs.save(folder, MODEL | {"horizon": 3.0}, dataset, network)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert runs.load(folder).horizon == 4.0
+
+
+def test_a_run_cut_off_between_two_of_its_parts_is_refused(folder, dataset, network, monkeypatch):
+    def cut_off(folder, names):
+        discard(folder, names)
+        raise KeyboardInterrupt
+
+    discard = runs.discard
+    monkeypatch.setattr(runs, "discard", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        runs.save(folder, MODEL | {"horizon": 3.0}, dataset, network)
     with pytest.raises(runs.RunError, match=r"model\.json does not exist: make it with jaxdiff train"):
         runs.load(folder)
     assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
@@ -110,6 +126,7 @@ def test_a_measured_curve_is_kept_under_its_split_and_comes_back_whole(folder):
     with pytest.raises(runs.RunError, match=r"held_out_curve\.npz does not exist: make it with jaxdiff plan"):
         runs.measured(run, "held_out")
     made = runs.measure(run, "held_out")
+    runs.keep(run, "held_out", made)
     kept = runs.measured(run, "held_out")
     assert not (folder / "test_curve.npz").exists()
     for name in ("losses", "crosses", "covariance"):
@@ -119,3 +136,55 @@ def test_a_measured_curve_is_kept_under_its_split_and_comes_back_whole(folder):
     assert (kept.n, kept.dim) == (len(run.dataset.held_out), 3)
     ends = 1 / np.expm1(2 * np.array([4.0, 0.01]))
     assert np.exp(kept.spline.u[[0, -1]]) == pytest.approx(ends)
+
+
+def test_each_split_is_measured_on_its_own_rows_with_its_own_noise(folder):
+    run = runs.load(folder)
+    for split in runs.SPLITS:
+        rows, made = getattr(run.dataset, split), runs.measure(run, split)
+        ends = {"horizon": 4.0, "early_stop": 0.01}
+        expected = loss_curve(denoiser_of(run.network), rows, run.key(split), **ends)
+        np.testing.assert_array_equal(made.losses, expected.losses)
+        assert made.n == len(rows)
+    assert not np.isclose(runs.measure(run, "test").losses, runs.measure(run, "held_out").losses).any()
+
+
+def torn(path):
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def of_another_width(path):
+    with np.load(path) as arrays:
+        parts = {name: arrays[name][..., :2] for name in arrays.files}
+    np.savez(path, **parts)
+
+
+def emptied(path):
+    for inner in list(path.rglob("*")):
+        if inner.is_file():
+            inner.unlink()
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("model.json", lambda path: path.write_text("{}")),
+        ("model.json", lambda path: path.write_text("[]")),
+        ("model.json", lambda path: path.write_text("{")),
+        ("data.npz", torn),
+        ("data.npz", of_another_width),
+        ("checkpoint", emptied),
+    ],
+)
+def test_a_damaged_run_is_refused_by_the_name_of_the_file_in_one_line(folder, name, damage):
+    damage(folder / name)
+    with pytest.raises(runs.RunError, match=rf"{name} is damaged \(.*make it again with jaxdiff train") as caught:
+        runs.load(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"junk"])
+def test_a_damaged_curve_is_refused_by_the_name_of_its_file(folder, content):
+    (folder / "held_out_curve.npz").write_bytes(content)
+    with pytest.raises(runs.RunError, match=r"held_out_curve\.npz is damaged"):
+        runs.measured(runs.load(folder), "held_out")

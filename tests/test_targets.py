@@ -9,6 +9,9 @@ from scipy import special, stats
 from scipy.integrate import quad
 
 from jaxdiff import targets
+from jaxdiff.certify import certify
+from jaxdiff.grids import exponential_then_uniform
+from jaxdiff.information import path_kl, path_kl_error
 
 RNG = np.random.default_rng(0)
 WEIGHTS = np.array([0.2, 0.5, 0.3])
@@ -183,3 +186,44 @@ BAD = [
 def test_a_bad_argument_is_refused_by_its_value(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# On a product law the posterior splits: V of a mixture along one axis times a Gaussian along the other is their sum.
+@pytest.mark.parametrize("full", [False, True])
+def test_a_monte_carlo_curve_is_within_its_error_of_quadrature_and_says_so(full):
+    weights, means, variances = np.array([0.3, 0.7]), np.array([-1.0, 0.8]), np.array([0.05, 0.2])
+    covs = np.stack([variances, np.full(2, 0.4)], axis=1)
+    law = targets.mixture(weights, np.stack([means, np.ones(2)], axis=1), [np.diag(c) for c in covs] if full else covs)
+    line, rest = targets.mixture(weights, means[:, None], variances[:, None]), targets.gaussian([1.0], [0.4])
+    snr = np.geomspace(0.01, 100, 9)
+    error = law.mmse.standard_error(snr)
+    assert np.all(np.abs(law.mmse(snr) - line.mmse(snr) - rest.mmse(snr)) < 5 * error + 1e-9)
+    assert error.max() < 0.01
+    grid = exponential_then_uniform(3.0, 0.01, 20)
+    exact = path_kl("ancestral", grid, line.mmse) + path_kl("ancestral", grid, rest.mmse)
+    error = path_kl_error("ancestral", grid, law.mmse)
+    assert abs(path_kl("ancestral", grid, law.mmse) - exact) < 5 * error
+    assert 0 < error < 0.01 * exact
+    term = certify("ancestral", grid, target=law)["discretisation"]
+    assert (term.status, term.standard_error) == ("measured", error)
+
+
+def test_blocks_do_not_change_a_monte_carlo_curve(monkeypatch):
+    points = np.random.default_rng(3).normal(size=(30, 2))
+    whole = targets.point_masses(points).mmse(np.array([0.1, 2.0]))
+    monkeypatch.setattr(targets, "ELEMENTS_AT_ONCE", 1000)
+    np.testing.assert_allclose(targets.point_masses(points).mmse(np.array([0.1, 2.0])), whole, rtol=1e-12)
+
+
+def test_many_points_on_the_line_agree_with_a_sum_over_them():
+    points = np.linspace(-1, 1, 40)[:, None] ** 3
+    curve = targets.point_masses(points).mmse
+    z = np.linspace(-9, 9, 2001)
+    for snr in (0.5, 20.0):
+        y = points + z / np.sqrt(snr)
+        share = np.exp(-0.5 * snr * (y[..., None] - points[:, 0]) ** 2)
+        share /= share.sum(-1, keepdims=True)
+        variance = share @ points[:, 0] ** 2 - (share @ points[:, 0]) ** 2
+        exact = np.mean(variance @ np.exp(-(z**2) / 2)) / np.exp(-(z**2) / 2).sum()
+        level = np.array([snr])
+        assert abs(curve(level)[0] - exact) < 5 * curve.standard_error(level)[0]

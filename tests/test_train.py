@@ -56,6 +56,32 @@ def test_held_out_rows_choose_the_average_of_least_loss(key):
     assert float(again) == pytest.approx(min(losses), rel=1e-4)
 
 
+def test_what_is_returned_is_the_average_not_the_last_parameters(key):
+    data = np.asarray(jax.random.normal(key, (50, 2), DTYPE)) + 3
+    options = {"steps": 2, "batch_size": 16, "learning_rate": 0.1}  # the first step has learning rate 0
+    start, averaged, last = (
+        nnx.state(net, nnx.Param)
+        for net in (
+            network(),
+            train.fit(network(), data, key, **options).network,
+            train.fit(network(), data, key, ema_decay=0.0, **options).network,
+        )
+    )
+    mean = jax.tree.map(lambda first, second: 2 / 11 * first + 9 / 11 * second, start, last)  # decay (1 + 1)/(10 + 1)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), averaged, mean)
+    assert float(jnp.abs(last["leave"]["bias"][...] - start["leave"]["bias"][...]).max()) > 0.01
+
+
+def test_dropout_is_on_in_training(key):
+    data = np.asarray(jax.random.normal(key, (50, 2), DTYPE)) + 3
+    losses = [
+        [row["train_loss"] for row in train.fit(network(dropout=rate), data, key, steps=8).history]
+        for rate in (0.0, 0.9)
+    ]
+    assert losses[0][0] == losses[1][0]  # the blocks start as the identity
+    assert losses[0][-1] != losses[1][-1]
+
+
 def test_new_parameters_in_the_same_network_do_not_recompile_sample_and_gradients_reach_them(key):
     from jaxdiff.sample import _run
 
@@ -93,5 +119,9 @@ def test_a_saved_network_reloads_bit_for_bit(key, tmp_path):
 def test_bad_settings_are_refused(key):
     with pytest.raises(ValueError, match="steps = 0"):
         train.fit(network(), np.ones((10, 2), DTYPE), key, steps=0)
+    with pytest.raises(ValueError, match="early_stop must lie below"):
+        train.fit(network(), np.ones((10, 2), DTYPE), key, steps=1, horizon=1.0, early_stop=2.0)
+    with pytest.raises(ValueError, match="lower learning_rate"):
+        train.fit(network(), np.ones((10, 2), DTYPE), key, steps=3, held_out=np.full((5, 2), np.nan, DTYPE))
     with pytest.raises(ValueError, match="lower learning_rate"):
         train.fit(network(), 1e30 * np.ones((10, 2), DTYPE), key, steps=3)

@@ -1,4 +1,4 @@
-"""The kernels, one method a file. This list is what contract tests, benchmarks and the README's table read."""
+"""The kernels, one method a file. The contract tests and the README's table are held to this list."""
 
 from jaxdiff.kernels.ancestral import ancestral
 from jaxdiff.kernels.covariance_matched import covariance_matched
