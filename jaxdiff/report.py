@@ -64,7 +64,7 @@ def headline(report):
         return f"Exponential Euler on Benton's grid reaches {ratio['excess']:.3g} nats in no number of steps tried."
     return (
         f"{ratio['ratio']:.0f} times fewer steps for the same excess of path KL: moment matching on its planned grid "
-        f"leaves {ratio['excess']:.2f} nats on the test rows in {ratio['n_steps']} steps, exponential Euler on "
+        f"leaves {ratio['excess']:.3g} nats on the test rows in {ratio['n_steps']} steps, exponential Euler on "
         f"Benton's grid in {ratio['exponential_euler_steps']}."
     )
 

@@ -95,7 +95,7 @@ class Curve:
     """snr -> squared error of a denoiser, total over the d coordinates: the mmse V, or a model's loss L.
 
     Attributes:
-      value: snr -> float64, same shape.
+      value: snr > 0 -> float64, same shape.
       dim: d.
       standard_error: snr -> standard error of value; zero for a curve known exactly.
       cross: snr -> K = E<D(X_t) - X_0, Z>, which exponential Euler also needs. None: the exact denoiser's,

@@ -1,4 +1,4 @@
-"""float64, strict dtype promotion and no data of one test in another."""
+"""float64 and strict dtype promotion in every test."""
 
 import jax
 import pytest

@@ -45,6 +45,12 @@ def test_learned_certificate_says_what_is_unknown(key):
     assert certify("ancestral", GRID, curve=curve, second_moment=0.5)["initialisation"].status == "bound"
 
 
+def test_a_plain_callable_is_taken_at_its_word_and_says_so():
+    certificate = certify("ancestral", GRID, curve=lambda snr: 1 / (1 + snr), dim=1, second_moment=1.0)
+    assert certificate["discretisation"].status == "assumed"
+    assert certificate.assumptions == ("E|X_0|^2 = 1, as given",)
+
+
 def test_missing_terms_are_named():
     certificate = certify("ancestral", GRID, target=targets.gaussian([0.0], [0.5]))
     with pytest.raises(KeyError, match="initialisation"):
@@ -57,6 +63,10 @@ def test_bad_requests_are_refused():
         certify("ancestral", GRID)
     with pytest.raises(ValueError, match="exactly one"):
         certify("ancestral", GRID, target=law, curve=law.mmse)
+    with pytest.raises(ValueError, match="confidence = 95"):
+        certify("ancestral", GRID, target=law, confidence=95)
+    with pytest.raises(ValueError, match="dimension 1, dim = 3"):
+        certify("ancestral", GRID, curve=law.mmse, dim=3)
     with pytest.raises(ValueError, match="ODE has none"):
         certify("ddim", GRID, target=law)
     with pytest.raises(ValueError, match="grid must decrease"):

@@ -35,6 +35,21 @@ def test_loss_curve_of_a_useless_denoiser_is_the_second_moment(key):
     assert np.abs(curve.crosses).max() == 0
 
 
+def test_whole_numbers_have_the_loss_curve_of_the_same_floats(key):
+    data = np.random.default_rng(0).integers(-3, 4, (40, 2))
+    denoiser = lambda x, t: 0.5 * x
+    whole, floats = (loss_curve(denoiser, rows, key, **ENDS, n_nodes=9) for rows in (data, data.astype(np.float32)))
+    np.testing.assert_array_equal(whole.losses, floats.losses)
+
+
+@pytest.mark.parametrize(
+    "options", [{"horizon": 0.01, "early_stop": 1.0}, {**ENDS, "n_nodes": 4}, {**ENDS, "n_noises": 0}]
+)
+def test_impossible_levels_are_refused(options, key):
+    with pytest.raises(ValueError, match=r"early_stop = 1|n_nodes = 4|n_noises = 0"):
+        loss_curve(lambda x, t: x, np.ones((5, 2)), key, **(ENDS | options))
+
+
 def test_loss_curve_does_not_depend_on_how_rows_are_chunked(key, monkeypatch):
     law = targets.gaussian(np.zeros(2), [0.3, 1.0])
     data, denoiser = law.sample(key, 50), denoiser_from_score(law.score)

@@ -77,6 +77,11 @@ def test_the_optimal_grid_refuses_a_cost_that_is_not_a_number():
         grids.optimal(lambda t, s: np.where(t > 1, np.nan, t - s), 3, 2.0, 0.1, n_candidates=8)
 
 
+def test_the_optimal_grid_refuses_a_cost_that_no_path_can_pay():
+    with pytest.raises(ValueError, match="no grid of 3 steps has a finite cost"):
+        grids.optimal(lambda t, t_next: np.where(t - t_next > 1, 1.0, np.inf), 3, 3.0, 0.1, n_candidates=50)
+
+
 def test_the_optimal_grid_needs_more_candidates_than_steps():
     with pytest.raises(ValueError, match=r"12 steps .*n_candidates = 12"):
         grids.optimal(lambda t, s: t - s, 12, 3.0, 0.01, n_candidates=12)
@@ -126,6 +131,11 @@ def test_a_checked_grid_is_float64_and_may_end_at_zero_on_its_own_clock():
         (0.5, 1.0, 4, "early_stop = 1, horizon = 0.5"),
         (np.inf, 1.0, 4, "horizon = inf"),
         (np.nan, 1.0, 4, "horizon = nan"),
+        (400.0, 1.0, 4, "horizon = 400"),
+        (3.0, 1e-30, 4, "early_stop = 1e-30"),
+        (3.0, 0.1, 10.0, "n_steps = 10.0"),
+        (3.0, 0.1, np.nan, "n_steps = nan"),
+        (3.0, 0.1, True, "n_steps = True"),
     ],
 )
 def test_impossible_ends_are_refused_by_value(make, horizon, early_stop, n_steps, message):

@@ -37,6 +37,11 @@ def test_times_are_one_to_each_cell_of_log_snr(key):
     assert not np.array_equal(cell, np.arange(50))  # a row must not be tied to a level
 
 
+def test_an_early_stop_above_the_horizon_is_refused(key):
+    with pytest.raises(ValueError, match=r"early_stop = 3, horizon = 0\.01"):
+        losses.denoising(lambda x, t: x, jnp.ones((4, 2)), key, horizon=0.01, early_stop=3.0)
+
+
 def test_gradient_of_the_loss_vanishes_at_the_best_linear_slope(key):
     v, x0 = 0.5, np.sqrt(0.5) * jax.random.normal(key, (100_000, 1))
     best = lambda t: ou.alpha(t) * v / (ou.alpha(t) ** 2 * v + ou.sigma(t) ** 2)

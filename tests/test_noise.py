@@ -71,6 +71,16 @@ def test_no_two_keys_particles_steps_or_slots_share_an_increment():
     assert len(np.unique(np.ravel(draws))) == np.size(draws)
 
 
+@pytest.mark.parametrize("bad", [0, np.array(3), jax.random.split(jax.random.key(0), 2)])
+def test_what_is_not_one_key_is_refused(bad):
+    with pytest.raises(TypeError, match="key must be one JAX key"):
+        noise.normal(bad, jnp.arange(3), 0, 2)
+
+
+def test_no_particles_have_no_noise(key):
+    assert noise.normal(key, jnp.arange(0), 0, 5).shape == (0, 5)
+
+
 def test_old_and_new_keys_agree_and_other_ciphers_are_hashed():
     draw = lambda key: np.asarray(normal(key, jnp.arange(3), 1, 2))
     np.testing.assert_array_equal(draw(jax.random.PRNGKey(9)), draw(jax.random.key(9)))

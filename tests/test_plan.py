@@ -63,6 +63,8 @@ def test_horizon_for_an_accuracy_leaves_a_tenth_to_the_initialisation():
         ({"target": COIN}, "exactly one of target_kl"),
         ({"target": COIN, "target_kl": 0.1, "evals": 3}, "exactly one of target_kl"),
         ({"target": COIN, "evals": 0}, "evals = 0"),
+        ({"target": COIN, "evals": 2.5}, "evals = 2.5"),
+        ({"target": COIN, "evals": 5000}, "evals = 5000"),
         ({"target": COIN, "target_kl": -1.0}, "target_kl = -1"),
         ({"target": COIN, "target_kl": 1e-9, "horizon": 2.0}, "longer horizon"),
         ({"target": COIN, "target_kl": 0.1, "early_stop": 3.0, "horizon": 2.0}, "early_stop must lie below"),

@@ -96,6 +96,12 @@ def test_views_round_trip_in_the_dtype_of_x(t, dtype):
         np.testing.assert_allclose(got, want, rtol=0, atol=8 * lost * np.finfo(dtype).eps)
 
 
+def test_whole_numbers_are_refused_where_they_would_round_the_time():
+    whole = np.array([[1, 2]])
+    with pytest.raises(TypeError, match="x is int64"):
+        processes.like(0.5, whole)
+
+
 def test_gradients_reach_the_parameters_inside_a_view_passed_to_jit():
     linear = lambda a, x, t: a * x
     total = jax.jit(lambda score, x: score(x, 0.5).sum())

@@ -54,6 +54,9 @@ def test_the_headline_names_both_step_counts_or_says_that_none_was_enough():
     assert "5.85 nats" in said
     assert "in 20 steps" in said
     assert "in 240." in said
+    nothing = by_hand(ratio=None)
+    nothing["step_ratio"]["excess"] = -0.02
+    assert "leaves no excess of path KL that these test rows can tell from 0 in 20 steps" in report.headline(nothing)
     none = report.headline(by_hand(ratio=None))
     assert "5.85 nats in no number of steps" in none
     assert "None" not in none

@@ -80,6 +80,11 @@ def test_the_key_is_used_where_there_is_noise_and_two_calls_agree(name, key):
     assert bool(jnp.any(first != other)) == (kernel.noises_per_step > 0)
 
 
+def test_no_particles_stay_none(key):
+    law = targets.gaussian([0.0, 0.0], [1.0, 0.5])
+    assert sample(make("ancestral", law), jnp.ones((0, 2)), GRID, key).shape == (0, 2)
+
+
 def test_old_style_keys_work_and_progress_changes_nothing(key, capsys):
     kernel, x = make("ancestral", targets.gaussian([0.0], [0.5])), jnp.ones((4, 1))
     grid = grids.log_snr(3, 0.01, 45)
