@@ -214,20 +214,25 @@ def _quadrature_mmse(components):
 # replicate is a smooth curve; replicates are independent, which is where standard errors come from.
 def _monte_carlo_mmse(components):
     components = components._replace(means=components.means - np.exp(components.log_weights) @ components.means)
-    n, d = _draws(len(components.means)), components.means.shape[1]
-    rng = np.random.default_rng(0)
-    place = (np.arange(n) + rng.uniform(size=(REPLICATES, 1))) / n
-    label = np.searchsorted(np.cumsum(np.exp(components.log_weights))[:-1], place).ravel()
-    spread = np.sqrt(components.variances[label]) * rng.standard_normal((len(label), d))
-    if components.axes is not None:
-        spread = np.einsum("ne,nde->nd", spread, components.axes[label])
-    centre, noise = components.means[label], rng.standard_normal((len(label), d))
+    d = components.means.shape[1]
+
+    @functools.cache
+    def drawn():
+        n, rng = _draws(len(components.means)), np.random.default_rng(0)
+        place = (np.arange(n) + rng.uniform(size=(REPLICATES, 1))) / n
+        label = np.searchsorted(np.cumsum(np.exp(components.log_weights))[:-1], place).ravel()
+        spread = np.sqrt(components.variances[label]) * rng.standard_normal((len(label), d))
+        if components.axes is not None:
+            for k, axes in enumerate(components.axes):
+                spread[label == k] = spread[label == k] @ axes.T
+        return components.means[label], spread, rng.standard_normal((len(label), d))
 
     @functools.cache
     def at(snr):
+        centre, spread, noise = drawn()
         offset = spread + noise / np.sqrt(snr)
         plus, minus = (_in_rows(components, centre + sign * offset, snr) for sign in (1, -1))
-        return (plus + minus).reshape(REPLICATES, n).mean(1) / 2
+        return (plus + minus).reshape(REPLICATES, -1).mean(1) / 2
 
     def replicate(r):
         return tabulated(lambda snr: np.array([at(float(level))[r] for level in snr]), d)
