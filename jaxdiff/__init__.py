@@ -12,6 +12,8 @@ from jaxdiff.plan import plan
 from jaxdiff.sample import sample
 from jaxdiff.types import Certificate, Curve, Kernel, Plan, Process, Target
 
+__version__ = "0.1.0"
+
 ON_FIRST_USE = ("networks", "scores", "train")
 
 __all__ = [

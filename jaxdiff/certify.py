@@ -21,7 +21,7 @@ def certify(
       target: a known law sampled with its exact score; or
       curve: the loss curve of a learned denoiser, on data that neither it nor the grid has seen.
       matched: the curve that set the moment-matched variance, from other data; default the curve itself.
-      second_moment: E|X_0|^2, for the initialisation when only a curve is given.
+      second_moment: E|X_0|^2, for the initialisation when only a curve is given; the term is then "assumed".
       dim: d, where curve is a plain callable.
       confidence: of the intervals printed beside measured terms (asymptotic, normal).
 
@@ -49,10 +49,11 @@ def certify(
         status,
         f"path KL of {kernel_name}, {len(grid) - 1} steps{how}",
     )
-    terms = (_initialisation(second_moment, known.dim, grid[0]), discretisation, _score_error(target is not None))
+    initialisation = _initialisation(second_moment, known.dim, grid[0], "assumed" if target is None else "bound")
+    terms = (initialisation, discretisation, _score_error(target is not None))
     assumptions = ("rows of the data are independent; intervals are asymptotic",) if measured else ()
     if target is None and second_moment is not None:
-        assumptions += (f"E|X_0|^2 = {second_moment:.6g}, as given",)
+        assumptions += (f"the data have E|X_0|^2 = {second_moment:.6g}",)
     return Certificate(f"KL(q_{grid[-1]:g} || {kernel_name})", terms, confidence, assumptions)
 
 
@@ -65,12 +66,11 @@ def _status(known, *, exact):
     return ("exact", "") if exact else ("assumed", ", the curve as given")
 
 
-def _initialisation(second_moment, dim, horizon):
+def _initialisation(second_moment, dim, horizon, status):
     if second_moment is None:
         return Term(INITIALISATION, float("nan"), 0.0, "unknown", "needs second_moment = E|X_0|^2")
-    return Term(
-        INITIALISATION, initial_kl(second_moment, dim, horizon), 0.0, "bound", "Gaussian bound on KL(q_T || N(0, I))"
-    )
+    value = initial_kl(second_moment, dim, horizon)
+    return Term(INITIALISATION, value, 0.0, status, "Gaussian bound on KL(q_T || N(0, I)), from E|X_0|^2")
 
 
 def _score_error(exact):

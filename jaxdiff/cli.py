@@ -5,6 +5,8 @@ import json
 import pathlib
 import sys
 
+from jaxdiff import __version__
+
 # The commands import what they need when they run: --help and a mistyped option need no Flax, Optax or matplotlib.
 
 
@@ -42,6 +44,7 @@ def _check_seed(seed):
 def _parser():
     parser = argparse.ArgumentParser(prog="jaxdiff", description="Sample diffusion models with guarantees.")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
+    parser.add_argument("--version", action="version", version=f"jaxdiff {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
 
     train = commands.add_parser("train", help="fit a denoiser to data", formatter_class=_Defaults)
@@ -63,13 +66,13 @@ def _parser():
     plan.add_argument(
         "--evals", type=int, help="score evaluations a sample may cost (20 where no --target-kl is given)"
     )
-    plan.add_argument("--target-kl", type=float, help="nats that initialisation and discretisation may cost")
+    plan.add_argument("--target-kl", type=float, help="nats that initialisation and discretisation may cost, instead")
     plan.add_argument("--json", action="store_true", help="print the plan as JSON")
     plan.set_defaults(command=_plan)
 
     sample = commands.add_parser("sample", help="draw samples by the plan", formatter_class=_Defaults)
     sample.add_argument("run", type=pathlib.Path, help="run folder")
-    sample.add_argument("-n", type=int, default=1000, help="how many")
+    sample.add_argument("-n", type=int, default=1000, help="number of samples")
     sample.add_argument("--seed", type=int, default=0, help="of start and noise")
     sample.set_defaults(command=_sample)
 
@@ -115,9 +118,12 @@ def _train(options):
     model |= {"source": options.source, "network": network, "history": trained.history}
     model["image_shape"] = data.IMAGE_SHAPES.get(options.source)
     folder = options.out or pathlib.Path("runs") / dataset.name
+    if (folder / "model.json").exists():
+        print(f"replacing the run in {folder}", file=sys.stderr)
     runs.save(folder, model, dataset, trained.network)
-    best = min(row["held_out_loss"] for row in trained.history)
-    print(f"held-out loss E (snr + 0.1) |X_0 - D|^2 = {best:.4g}; model in {folder}")
+    losses = [row["held_out_loss"] for row in trained.history]
+    first = trained.history[0]["step"]
+    print(f"held-out loss {min(losses):.4g} at best, {losses[0]:.4g} after {first} steps; model in {folder}")
 
 
 def _plan(options):
@@ -130,7 +136,9 @@ def _plan(options):
     curve = runs.measure(run, "held_out", progress=True)
     second_moment = float((run.dataset.held_out.astype(float) ** 2).sum(1).mean())
     made = plan(options.target_kl, evals=evals, curve=curve, second_moment=second_moment)
-    runs.discard(run.folder, runs.OF_THE_PLAN)
+    removed = runs.discard(run.folder, runs.OF_THE_PLAN)
+    if removed:
+        print(f"removed, of the former plan: {', '.join(removed)}", file=sys.stderr)
     runs.keep(run, "held_out", curve)
     variance = float(run.dataset.train.var(0).sum())
     plots.loss_curve(run.folder / "loss_curve.png", curve, variance)
@@ -141,9 +149,10 @@ def _plan(options):
         if sampler[0] in information.KERNELS
     }
     plots.grids(run.folder / "grids.png", curve, drawn)
-    files.write_json(run.folder / "plan.json", made.to_dict())
+    record = made.to_dict() | {"target_kl": options.target_kl}
+    files.write_json(run.folder / "plan.json", record)
     if options.json:
-        print(json.dumps(made.to_dict(), indent=2))
+        print(json.dumps(record, indent=2))
         return
     print(f"{made.kernel} on its optimal grid, {made.evals} evaluations a sample, horizon {made.horizon:g}")
     print(made.certificate)
@@ -189,9 +198,10 @@ def _certify(options):
     if options.json:
         print(json.dumps(record, indent=2))
         return
+    print(record["certificate_text"])
     print(report.text_table(record))
     print(report.headline(record))
-    print(record["notes"][0])
+    print("\n".join(record["summary"]))
     print(f"page: {run.folder / 'report.html'}")
 
 

@@ -27,10 +27,10 @@ class MeasuredCurve(Curve):
       n: independent data points.
     """
 
-    spline: Spline
-    losses: np.ndarray
-    crosses: np.ndarray
-    covariance: np.ndarray
+    spline: Spline = dataclasses.field(repr=False)
+    losses: np.ndarray = dataclasses.field(repr=False)
+    crosses: np.ndarray = dataclasses.field(repr=False)
+    covariance: np.ndarray = dataclasses.field(repr=False)
     n: int
 
 

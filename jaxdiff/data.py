@@ -112,7 +112,7 @@ def _built_in(source):
 def _read(path):
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
-        raise DataError(f"{path} {what}: give a .npy, .npz or .csv file of rows, or one of {', '.join(BUILT_IN)}.")
+        raise DataError(f"{path} {what}: give a .npy, .npz or .csv file of rows, or the name {', '.join(BUILT_IN)}.")
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty (0 bytes): write the samples into it as rows.")
     readers = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv}

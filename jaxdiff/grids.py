@@ -3,7 +3,7 @@
 import numpy as np
 
 from jaxdiff.processes import check_ends, ou
-from jaxdiff.types import Grid
+from jaxdiff.types import Grid, Plan
 
 
 def check_grid(grid, *, own_clock=False) -> Grid:
@@ -16,6 +16,8 @@ def check_grid(grid, *, own_clock=False) -> Grid:
     Raises:
       ValueError: it has no step, is not one-dimensional or finite, does not decrease, or ends at 0 or below.
     """
+    if isinstance(grid, Plan):
+        raise TypeError("a Plan is not a grid: pass plan.grid.")
     grid = np.asarray(grid, np.float64)
     if grid.ndim != 1 or len(grid) < 2:
         raise ValueError(f"grid must be a list of at least two times: it has shape {grid.shape}.")

@@ -29,10 +29,15 @@ def threefry2x32(key, counter) -> tuple[UInt32[Array, "..."], UInt32[Array, "...
     return a, b
 
 
-def key_words(key):
-    """The two uint32 words of a JAX key, new style or old; a key of another cipher is hashed down to two."""
+def check_key(key):
+    """Raise TypeError unless key is one JAX key, new style or old."""
     if not hasattr(key, "dtype") or key.ndim != (0 if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else 1):
         raise TypeError(f"key must be one JAX key, as jax.random.key(0) makes it: it is {key!r}.")
+
+
+def key_words(key):
+    """The two uint32 words of a JAX key, new style or old; a key of another cipher is hashed down to two."""
+    check_key(key)
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         data = jax.random.key_data(key)
         if data.shape[-1] != 2:

@@ -12,25 +12,24 @@ from jaxdiff.processes import ou
 from jaxdiff.types import Plan, as_curve
 
 KERNEL = "moment_matched"  # never worse than the other two, for any law and grid
-HORIZON = 5.0
+HORIZON, EARLY_STOP = 5.0, 1e-3
 MOST_STEPS = 100_000
 MOST_PLANNED = (50, 500, 2000)
 
 
 def plan(
-    target_kl=None, early_stop=1e-3, *, target=None, curve=None, dim=None, second_moment=None, evals=None, horizon=None
+    target_kl=None, early_stop=None, *, target=None, curve=None, dim=None, second_moment=None, evals=None, horizon=None
 ) -> Plan:
     """The sampler of least predicted path KL for a budget, or the cheapest for an accuracy.
 
     Args:
       target_kl: nats that initialisation and discretisation may cost together; or
       evals: score evaluations a sample may cost.
-      early_stop: OU time to stop at; a measured curve brings its own, and its horizon.
+      early_stop: OU time to stop at, default 1e-3; a measured curve brings its own, and its horizon.
       target: a known law, sampled with its exact score; or
       curve: the loss curve of a learned denoiser on held-out data (or a callable snr -> loss with dim=).
       second_moment: E|X_0|^2 for the initialisation, with a curve; default d, standardised data.
-      horizon: OU time to start from, not with a measured curve; default 5, or where the initialisation takes a tenth
-        of target_kl.
+      horizon: OU time to start from; default 5, or where the initialisation takes a tenth of target_kl.
 
     Returns:
       A Plan: the moment-matched kernel on its optimal grid. Its alternatives say what the other kernels and Benton's
@@ -45,18 +44,26 @@ def plan(
     curve = as_curve(curve if target is None else target.mmse, dim)
     second_moment = _second_moment(target, curve, second_moment)
     if isinstance(curve, MeasuredCurve):
-        if horizon is not None:
-            raise ValueError(
-                f"a measured curve brings its own horizon: leave out horizon = {horizon:g}, or measure it anew."
-            )
-        horizon, early_stop = (float(t) for t in ou.time(np.exp(curve.spline.u[[0, -1]])))
-    elif horizon is None:
+        horizon, early_stop = _ends(curve, horizon, early_stop)
+    early_stop = EARLY_STOP if early_stop is None else early_stop
+    if horizon is None:
         horizon = HORIZON if target_kl is None else _horizon(target_kl / 10, second_moment, curve.dim)
     n_steps = int(evals or _fewest(target_kl, curve, second_moment, horizon, early_stop))
     grid = _optimal(step_cost(KERNEL, curve), n_steps, horizon, early_stop)
     known = {"curve": curve, "second_moment": second_moment} if target is None else {"target": target}
     certificate = certify(KERNEL, grid, **known)
     return Plan(horizon, grid, KERNEL, n_steps, certificate, _alternatives(curve, grid))
+
+
+def _ends(curve, *asked):
+    """Horizon and early stop of a measured curve, which those asked for must not contradict."""
+    own = tuple(float(t) for t in ou.time(np.exp(curve.spline.u[[0, -1]])))
+    for name, asks, has in zip(("horizon", "early_stop"), asked, own, strict=True):
+        if asks is not None and not np.isclose(asks, has, rtol=1e-6):
+            raise ValueError(
+                f"the curve was measured with {name} = {has:g}, not {asks:g}: leave it out or measure anew."
+            )
+    return own
 
 
 def check_goal(target_kl, evals):
@@ -96,7 +103,7 @@ def _fewest(target_kl, curve, second_moment, horizon, early_stop):
     if left <= 0:
         raise ValueError(
             f"target_kl = {target_kl:g} is less than the initialisation costs at horizon {horizon:g}, "
-            f"{target_kl - left:.3g} nats: ask for more than that, or pass a longer horizon."
+            f"{target_kl - left:.3g} nats: ask for more than that, or take a longer horizon (train --horizon)."
         )
     cost = step_cost(KERNEL, curve)
     for most in MOST_PLANNED:

@@ -13,10 +13,11 @@ from jaxdiff.processes import ou
 COLOURS = {
     ("exponential_euler", "Benton"): "#b3492d",
     ("ancestral", "Benton"): "#d99a2b",
-    ("ancestral", "planned"): "#5b8fb0",
+    ("ancestral", "planned"): "#4f9d69",
     ("moment_matched", "planned"): "#1f4e79",
 }
 INK = "#333333"
+DECADES = 1e4
 PROPER = {"exponential_euler": "exponential Euler", "ddim": "DDIM"}
 
 
@@ -32,7 +33,7 @@ def samples(path, generated, real, image_shape=None):
     for ax, rows, title in zip(axes, (generated, real), ("generated", "real (test rows)"), strict=True):
         ax.set_title(title, color=INK, fontsize=11)
         if image_shape is None:
-            _components(ax, rows, real)
+            _components(ax, rows[: len(real)], real)
         else:
             _sheet(ax, rows, image_shape, (real.min(), real.max()))
     _save(figure, path)
@@ -64,7 +65,7 @@ def grids(path, curve, samplers):
     """The grids of {(kernel, grid name): grid} and the path KL of each of their steps."""
     figure = _figure(10.4, 4.4)
     left, right = figure.subplots(1, 2)
-    drawn = {}
+    drawn, highest = {}, 0.0
     for (kernel_name, grid_name), grid in samplers.items():
         name = "Benton's grid" if grid_name == "Benton" else label(kernel_name, grid_name)
         if name not in drawn:
@@ -75,9 +76,11 @@ def grids(path, curve, samplers):
         # matplotlib places a step over [left edge, right edge]; on log snr its width is what the step crosses
         right.stairs(cost, np.log(ou.snr(grid)), color=COLOURS[kernel_name, grid_name], lw=1.5, baseline=None,
                      label=f"{label(kernel_name, grid_name)}: {cost.sum():.3g} nats")  # fmt: skip
+        highest = max(highest, cost.max())
     left.set(yscale="log", xlabel="step", ylabel="OU time t")
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.set(yscale="log", xlabel="log snr (data on the right)", ylabel="path KL of the step, nats (held-out rows)")
+    right.set_ylim(bottom=max(highest, 1e-12) / DECADES)  # what is cheaper does not show
     for ax in (left, right):
         ax.legend(frameon=False, fontsize=8)
     _save(figure, path)
@@ -103,10 +106,11 @@ def _components(ax, rows, real):
     _, _, axes = np.linalg.svd((real - centre) / scale, full_matrices=False)
     y = (rows[:1000] - centre) / scale @ axes[:2].T
     ax.plot(y[:, 0], y[:, 1], ".", ms=3, color="#1f4e79", alpha=0.5)
-    reach = 1.15 * np.abs((real - centre) / scale @ axes[:2].T).max(0)
-    reach = np.where(reach > 1e-6, reach, 1)  # an axis along which the real rows do not vary
-    ax.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]))
-    ax.set(xlabel="first principal component", ylabel="second")
+    shown = (real - centre) / scale @ axes[:2].T
+    low, high = shown.min(0), shown.max(0)
+    room = np.where(high - low > 1e-6, 0.1 * (high - low), 1)  # 1 along an axis on which the real rows do not vary
+    ax.set(xlim=(low[0] - room[0], high[0] + room[0]), ylim=(low[1] - room[1], high[1] + room[1]))
+    ax.set(xlabel="first principal component", ylabel="second principal component")
 
 
 def _figure(width, height):

@@ -16,7 +16,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 10
 th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
 th { white-space: normal; vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; }
-pre { overflow-x: auto; } tr.first td { border-top: 2px solid #888; }
+pre { overflow-x: auto; font-size: .8rem; } tr.first td { border-top: 2px solid #888; }
 img { max-width: 100%; } figure { margin: 1rem 0; } figcaption, .small { color: #555; font-size: .9rem; }
 """
 
@@ -80,13 +80,15 @@ def write_page(path, report):
     page = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>jaxdiff: {html.escape(report["data"])}</title>
 <style>{STYLE}</style></head><body>
-<h1>{html.escape(report["data"])}: planned, sampled, certified</h1>
+<h1>{html.escape(report["data"])}: planned and certified</h1>
 <p class="headline">{html.escape(headline(report))}</p>
+{"".join(f"<p>{html.escape(line)}</p>" for line in report["summary"])}
+<h2>Certificate of the planned sampler, on the test rows</h2><pre>{html.escape(report["certificate_text"])}</pre>
+<h2>Samplers</h2>
 <table><thead><tr>{"".join(f"<th>{name}</th>" for name in COLUMNS)}</tr></thead>
 <tbody>{rows}<tr class="first"><td>train rows (noise floor)</td>{floor}</tr></tbody></table>
 {"".join(f'<p class="small">{html.escape(note)}</p>' for note in report["notes"])}
 {pictures}
-<h2>Certificate of the planned sampler</h2><pre>{html.escape(report["certificate_text"])}</pre>
 </body></html>
 """
     with written(path) as draft:

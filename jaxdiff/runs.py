@@ -83,9 +83,11 @@ def save(folder, model, dataset, network):
 
 
 def discard(folder, names):
-    """Remove what an older model or plan left in a run folder."""
-    for name in names:
-        (folder / name).unlink(missing_ok=True)
+    """Remove what an older model or plan left in a run folder; returns the names that were there."""
+    left = [name for name in names if (folder / name).exists()]
+    for name in left:
+        (folder / name).unlink()
+    return left
 
 
 def load(folder):
@@ -95,6 +97,8 @@ def load(folder):
       RunError: it is missing, incomplete or damaged.
     """
     folder = pathlib.Path(folder)
+    if not folder.exists() and ("runs" / folder / "model.json").exists():
+        raise RunError(f"{folder} does not exist: did you mean {'runs' / folder}?")
     maker = f"jaxdiff train DATA --out {folder}"
     with _reading(folder / "model.json", maker) as path:
         model = json.loads(path.read_text(encoding="utf-8"))
@@ -120,7 +124,7 @@ def load_plan(run):
         if record["kernel"] not in KERNELS:
             raise ValueError(f"no kernel with a path KL: {record['kernel']!r}")
         record["grid"] = check_grid(record["grid"])
-        return {name: record[name] for name in ("horizon", "grid", "kernel", "evals", "predicted_kl")}
+        return {name: record[name] for name in ("horizon", "grid", "kernel", "evals", "predicted_kl", "target_kl")}
 
 
 # A damaged file fails in as many ways as there are readers: JSON, NumPy, zip, zlib, Orbax.

@@ -31,11 +31,14 @@ def sample(kernel: Kernel, x, grid, key, *, progress=False):
 
     Raises:
       ValueError: the grid is not one, x is not (particles, d), or the score returns another shape than x.
-      TypeError: x is not of a float dtype.
+      TypeError: x is not of a float dtype, or kernel, grid or key is another kind of thing.
 
     Compiled once per shape, kernel method and score function; new parameters, keys and grids of equal length reuse it.
     Works inside jit, vmap and grad.
     """
+    if not isinstance(kernel, Kernel):
+        raise TypeError(f"kernel must come from jaxdiff.kernels, as kernels.ancestral(score) does: it is {kernel!r}.")
+    noise.check_key(key)
     x = jnp.asarray(x)
     if x.ndim != 2:
         raise ValueError(f"x must be (particles, d): x has shape {x.shape}. One particle is x[None].")

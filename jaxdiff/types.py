@@ -80,10 +80,10 @@ class Target:
     name: str
     dim: int
     second_moment: float
-    score: ScoreFn
-    sample: Callable[..., Any]
-    log_density: Callable[..., Any]
-    mmse: "Curve"
+    score: ScoreFn = dataclasses.field(repr=False)
+    sample: Callable[..., Any] = dataclasses.field(repr=False)
+    log_density: Callable[..., Any] = dataclasses.field(repr=False)
+    mmse: "Curve" = dataclasses.field(repr=False)
 
 
 def _zero(snr):
@@ -105,13 +105,13 @@ class Curve:
       replicates: independent unbiased estimates of the curve, of which it is the mean; () for a curve known exactly.
     """
 
-    value: Callable[..., Any]
+    value: Callable[..., Any] = dataclasses.field(repr=False)
     dim: int
-    standard_error: Callable[..., Any] = _zero
-    cross: Callable[..., Any] | None = None
-    integral: Callable[..., Any] | None = None
-    log_det: Callable[..., Any] | None = None
-    replicates: tuple["Curve", ...] = ()
+    standard_error: Callable[..., Any] = dataclasses.field(default=_zero, repr=False)
+    cross: Callable[..., Any] | None = dataclasses.field(default=None, repr=False)
+    integral: Callable[..., Any] | None = dataclasses.field(default=None, repr=False)
+    log_det: Callable[..., Any] | None = dataclasses.field(default=None, repr=False)
+    replicates: tuple["Curve", ...] = dataclasses.field(default=(), repr=False)
 
     def __call__(self, snr):
         """The squared error at an snr, float64."""
@@ -148,6 +148,11 @@ class Certificate:
                 return term
         raise KeyError(f"no term {name!r}; there are {[term.name for term in self.terms]}")
 
+    @property
+    def known(self):
+        """The sum of the terms that are known, in nats."""
+        return sum(term.value for term in self.terms if term.status != "unknown")
+
     def to_dict(self):
         """Plain JSON data; unknown values are null."""
         record = dataclasses.asdict(self)
@@ -165,10 +170,13 @@ class Certificate:
         """A table, one term a line."""
         lines = [f"{self.subject}, nats"]
         for term in self.terms:
-            value = "unknown" if term.status == "unknown" else f"{term.value:.6g}"
+            value = (
+                "unknown" if term.status == "unknown" else f"{term.value + 0.0 if abs(term.value) > 1e-13 else 0:.6g}"
+            )
             low, high = self.interval(term.name)
             known = f"{self.confidence:.0%} [{low:.6g}, {high:.6g}]" if term.standard_error > 0 else ""
             lines.append(f"  {term.name:<15}{value:>12}  {term.status:<9} {known:<28}{term.source}".rstrip())
+        lines.append(f"  {'together':<15}{self.known:>12.6g}  of what is known")
         return "\n".join([*lines, *(f"  assumed: {text}" for text in self.assumptions)])
 
 
@@ -177,16 +185,16 @@ class Plan:
     """What to run for an accuracy: `kernel` names a constructor of jaxdiff.kernels."""
 
     horizon: float
-    grid: np.ndarray
+    grid: np.ndarray = dataclasses.field(repr=False)
     kernel: str
     evals: int
-    certificate: Certificate
-    alternatives: tuple[dict, ...] = ()
+    certificate: Certificate = dataclasses.field(repr=False)
+    alternatives: tuple[dict, ...] = dataclasses.field(default=(), repr=False)
 
     @property
     def predicted_kl(self):
         """The sum of the terms that are known: initialisation and discretisation, in nats."""
-        return sum(term.value for term in self.certificate.terms if term.status != "unknown")
+        return self.certificate.known
 
     def to_dict(self):
         """Plain JSON data."""

@@ -42,13 +42,13 @@ def test_learned_certificate_says_what_is_unknown(key):
     assert record["terms"][2]["value"] is None
     assert "unknown" in str(certificate)
     assert "95%" in str(certificate)
-    assert certify("ancestral", GRID, curve=curve, second_moment=0.5)["initialisation"].status == "bound"
+    assert certify("ancestral", GRID, curve=curve, second_moment=0.5)["initialisation"].status == "assumed"
 
 
 def test_a_plain_callable_is_taken_at_its_word_and_says_so():
     certificate = certify("ancestral", GRID, curve=lambda snr: 1 / (1 + snr), dim=1, second_moment=1.0)
     assert certificate["discretisation"].status == "assumed"
-    assert certificate.assumptions == ("E|X_0|^2 = 1, as given",)
+    assert certificate.assumptions == ("the data have E|X_0|^2 = 1",)
 
 
 def test_missing_terms_are_named():

@@ -19,9 +19,10 @@ import oracles
 import pytest
 from matplotlib import image
 
-from jaxdiff import kernels, runs
+from jaxdiff import comparison, kernels, runs
 from jaxdiff.cli import main
 from jaxdiff.information import path_kl
+from jaxdiff.types import Certificate, Term
 
 ROOT = pathlib.Path(__file__).parents[1]
 EARLY_STOP, CONSTANT = 0.002, 7.0  # the default; the table's column that does not vary
@@ -164,7 +165,8 @@ def test_the_report_has_five_samplers_at_four_step_counts(made, certified):
     samplers += [(name, "planned") for name in ("ancestral", "moment_matched", "ddim")]
     rows = report["rows"]
     named = [(row["n_steps"], row["kernel"], row["grid"]) for row in rows]
-    assert named == [(n, *sampler) for n in (10, 20, 50, 200) for sampler in samplers]
+    planned = [(5, "moment_matched", "planned")]  # the plan's own number of steps
+    assert named == planned + [(n, *sampler) for n in (10, 20, 50, 200) for sampler in samplers]
     for row in rows:
         assert {"excess", "sliced_w2", "accuracy", "evals", "seconds"} <= row.keys()
         assert (row["excess"] is None) == (row["kernel"] == "ddim")
@@ -206,6 +208,33 @@ def test_the_certificate_is_that_of_the_plan_on_the_test_rows(certified):
     assert values["initialisation"] == pytest.approx(initial, rel=1e-5)
 
 
+def test_the_summary_states_the_gains_at_twenty_steps(certified):
+    report = strict((certified.folder / "report.json").read_text(encoding="utf-8"))
+    excess = {(row["kernel"], row["grid"]): row["excess"] for row in report["rows"] if row["n_steps"] == 20}
+    grid_gain = excess["ancestral", "planned"]["value"] / excess["ancestral", "Benton"]["value"]
+    gain = excess["exponential_euler", "Benton"]["value"] / excess["moment_matched", "planned"]["value"]
+    (gains,) = report["summary"]  # no accuracy was asked for
+    assert f"has {grid_gain:.2f} of its excess" in gains
+    assert f"has 1/{gain:.1f} of exponential Euler's" in gains
+    assert gains in certified.certify_said
+    assert report["certificate_text"] in certified.certify_said
+
+
+def test_a_target_that_was_asked_for_gets_a_verdict(copy):
+    run = copy("trained")
+    plan = strict(said("plan", run, "--target-kl", 0.5, "--json"))
+    assert plan["target_kl"] == 0.5
+    assert "Asked for 0.5 nats; the test rows give " in said("certify", run)
+
+
+@pytest.mark.parametrize(("target", "verdict"), [(0.05, "missed"), (0.2, "not shown to be met"), (0.4, "met")])
+def test_the_verdict_compares_the_interval_with_what_was_asked(target, verdict):
+    terms = (Term("initialisation", 0.01, 0.0, "bound", ""), Term("discretisation", 0.2, 0.04, "measured", ""))
+    (line,) = comparison._verdict({"target_kl": target}, Certificate("a run", terms, 0.95))
+    assert line == f"Asked for {target} nats; the test rows give 0.21, 95% [0.1316, 0.2884]: {verdict}."
+    assert comparison._verdict({"target_kl": None}, Certificate("a run", terms, 0.95)) == []
+
+
 def test_samples_start_from_the_normal_law(copy, monkeypatch):
     started = []
 
@@ -223,7 +252,9 @@ def test_samples_start_from_the_normal_law(copy, monkeypatch):
 
 def test_a_new_plan_removes_what_was_made_by_the_old_one(certified, tmp_path):
     folder = shutil.copytree(certified.folder, tmp_path / "run")
-    said("plan", folder, "--evals", 4)
+    with contextlib.redirect_stderr(io.StringIO()) as told:
+        assert main(["plan", str(folder), "--evals", "4"]) == 0
+    assert "removed, of the former plan: samples.npy, samples.png, report.json, report.html" in told.getvalue()
     left = {path.name for path in folder.iterdir()}
     assert not left & {"samples.npy", "samples.png", "report.json", "report.html"}
     assert {"plan.json", "grids.png", "held_out_curve.npz"} <= left
@@ -237,7 +268,7 @@ def test_the_page_opens_without_a_network(certified):
         (certified.folder / name).read_bytes() for name in ("samples.png", "loss_curve.png", "grids.png")
     ]
     assert not re.search(r"https?://|url\(|@import|<script", page)
-    assert page.count("<tr") == 1 + 20 + 1
+    assert page.count("<tr") == 1 + 1 + 20 + 1
 
 
 # What users get wrong: exit code 2, one sentence that names the value, and the folder as it was.
@@ -333,6 +364,12 @@ def test_a_run_folder_that_does_not_exist_is_refused(command, tmp_path, capsys):
     sentence = refused(capsys, tmp_path, command, tmp_path / "nowhere")
     assert str(tmp_path / "nowhere") in sentence
     assert "jaxdiff train" in sentence
+
+
+def test_the_name_of_a_run_is_answered_with_its_folder(made, tmp_path, capsys, monkeypatch):
+    shutil.copytree(made.trained, tmp_path / "runs" / "table")
+    monkeypatch.chdir(tmp_path)
+    assert "did you mean runs/table?" in refused(capsys, tmp_path, "plan", "table")
 
 
 @pytest.mark.parametrize("command", ["sample", "certify"])

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from jaxdiff import grids, information, plan, targets
+from jaxdiff.curves import loss_curve
 from jaxdiff.plan import steps_to_reach
+from jaxdiff.processes import denoiser_from_score
 
 COIN = targets.point_masses([[-1.0], [1.0]])
 WIDE = targets.gaussian(np.zeros(3), [0.01, 0.3, 2.0])
@@ -41,6 +43,26 @@ def test_one_evaluation_from_the_default_horizon_is_a_plan():
     made = plan(evals=1, early_stop=1e-2, target=COIN)
     np.testing.assert_allclose(made.grid, [5.0, 1e-2])
     assert made.horizon == 5.0
+
+
+def test_a_measured_curve_brings_its_own_ends_and_none_may_contradict_them(key):
+    law = targets.gaussian([0.0], [0.5])
+    ends = {"horizon": 3.0, "early_stop": 0.01}
+    curve = loss_curve(denoiser_from_score(law.score), law.sample(key, 200), key, **ends, n_nodes=31)
+    made = plan(evals=4, curve=curve, **ends)
+    assert (made.horizon, made.grid[-1]) == (pytest.approx(3.0), pytest.approx(0.01))
+    with pytest.raises(ValueError, match=r"measured with early_stop = 0\.01, not 0\.001"):
+        plan(evals=4, early_stop=1e-3, curve=curve)
+    with pytest.raises(ValueError, match="measured with horizon = 3, not 5"):
+        plan(evals=4, horizon=5.0, curve=curve)
+
+
+def test_records_print_in_a_line():
+    made = plan(evals=3, target=COIN)
+    assert repr(made) == f"Plan(horizon=5.0, kernel={made.kernel!r}, evals=3)"
+    assert repr(COIN.mmse) == "Curve(dim=1)"
+    assert len(repr(COIN)) < 100
+    assert "together" in str(made.certificate)
 
 
 def test_alternatives_at_equal_evaluations_are_no_better():

@@ -91,7 +91,7 @@ def test_the_loss_curve_is_drawn_with_its_band(tmp_path, curve):
 def test_every_sampler_has_its_grid_and_its_costs_in_its_colour(tmp_path, curve):
     samplers = {
         ("exponential_euler", "Benton"): exponential_then_uniform(5.0, 2e-3, 12),
-        ("moment_matched", "planned"): log_snr(5.0, 2e-3, 12),
+        ("ancestral", "planned"): log_snr(5.0, 2e-3, 12),
     }
     plots.grids(tmp_path / "grids.png", curve, samplers)
     left, right = halves(read(tmp_path / "grids.png", (10.4, 4.4)))

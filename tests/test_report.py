@@ -31,6 +31,7 @@ def by_hand(name="digits", ratio=12.0):
             "ratio": ratio,
         },
         "certificate_text": "KL(q || p) <= 6 & more",
+        "summary": ["a summary: 3 > 2"],
         "notes": ["a note: 1 < 2"],
     }
 
@@ -69,6 +70,7 @@ def test_a_hostile_name_is_text_on_the_page(tmp_path):
     assert page.count("&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt; &amp; co") == 2  # title and heading
     assert "KL(q || p) &lt;= 6 &amp; more" in page
     assert "a note: 1 &lt; 2" in page
+    assert "a summary: 3 &gt; 2" in page
 
 
 def test_the_page_has_a_row_for_every_sampler_and_the_floor_and_a_rule_between_step_counts(tmp_path):

@@ -1,5 +1,6 @@
 """sample: the law of its output, one compilation, batch invariance, gradients, and what it refuses."""
 
+import inspect
 import warnings
 
 import chex
@@ -11,6 +12,7 @@ import pytest
 from jax.tree_util import Partial
 
 from jaxdiff import grids, kernels, noise, targets
+from jaxdiff.plan import plan
 from jaxdiff.sample import _run, _warn_of_wrong_jax, sample
 
 GRID = grids.exponential_then_uniform(3, 0.05, 8)
@@ -149,6 +151,17 @@ def test_bad_input_is_refused_in_one_sentence(x, grid, message, key):
     with pytest.raises(ValueError, match=message) as caught:
         sample(kernels.ancestral(targets.gaussian([0.0, 0.0], [1.0, 1.0]).score), x, grid, key)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_not_a_kernel_a_grid_or_a_key_is_named(key):
+    law = targets.gaussian([0.0], [0.5])
+    kernel, x = make("ancestral", law), jnp.ones((3, 1))
+    with pytest.raises(TypeError, match=r"kernel must come from jaxdiff\.kernels"):
+        inspect.unwrap(sample)(law.score, x, GRID, key)  # without jaxtyping's own check
+    with pytest.raises(TypeError, match=r"pass plan\.grid"):
+        sample(kernel, x, plan(evals=2, target=law), key)
+    with pytest.raises(TypeError, match=r"key must be one JAX key.* it is 0"):
+        sample(kernel, x, GRID, 0)
 
 
 def test_integers_and_scores_of_another_shape_are_refused(key):
