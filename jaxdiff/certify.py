@@ -76,6 +76,4 @@ def _initialisation(second_moment, dim, horizon, status):
 def _score_error(exact):
     if exact:
         return Term(SCORE_ERROR, 0.0, 0.0, "assumed", "the score is the target's own")
-    return Term(
-        SCORE_ERROR, float("nan"), 0.0, "unknown", "(1/2) int (L - mmse) dsnr: the mmse of the data is not known"
-    )
+    return Term(SCORE_ERROR, float("nan"), 0.0, "unknown", "(1/2) int (L - mmse) dsnr, and the mmse is unknown")

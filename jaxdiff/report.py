@@ -16,7 +16,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 10
 th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
 th { white-space: normal; vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; }
-pre { overflow-x: auto; font-size: .8rem; } tr.first td { border-top: 2px solid #888; }
+pre { overflow-x: auto; font-size: .75rem; } tr.first td { border-top: 2px solid #888; }
 img { max-width: 100%; } figure { margin: 1rem 0; } figcaption, .small { color: #555; font-size: .9rem; }
 """
 
