@@ -50,8 +50,8 @@ def key_words(key):
 def particle_keys(key, particle):
     """One cipher key a particle: threefry(key, particle), a bijection of the index, so no two particles share one.
 
-    Behind a barrier: fused with the cipher that uses the keys, XLA 0.11 and 0.12 compile for minutes on a CPU (one step,
-    one coordinate).
+    Behind a barrier: fused with the cipher that uses the keys, jax 0.11 and 0.12 compile for minutes on a CPU (one
+    step, one coordinate).
     """
     low = particle.astype(jnp.uint32)
     high = (particle >> 32).astype(jnp.uint32) if particle.dtype.itemsize == 8 else jnp.zeros_like(low)
