@@ -5,6 +5,8 @@ import json
 import pathlib
 import sys
 
+from jax.errors import JaxRuntimeError
+
 from jaxdiff import __version__
 
 # The commands import what they need when they run: --help and a mistyped option need no Flax, Optax or matplotlib.
@@ -18,7 +20,7 @@ def main(argv=None):
     except KeyboardInterrupt:
         print("jaxdiff: interrupted", file=sys.stderr)
         return 130
-    except Exception as error:
+    except (ValueError, OSError, ModuleNotFoundError, MemoryError, JaxRuntimeError) as error:
         reason = _reason(error)
         if options.traceback or reason is None:
             raise
@@ -29,11 +31,15 @@ def main(argv=None):
 
 def _reason(error):
     """What to tell the user, or None for an error that is ours."""
-    if isinstance(error, ImportError):
-        return f"{error.name or error} is not installed: pip install 'jaxdiff[all]'."
-    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-        return "not enough memory: ask for fewer samples or a smaller network, or give fewer rows."
-    return error if isinstance(error, ValueError | OSError) else None
+    match error:
+        case ModuleNotFoundError():
+            ours = (error.name or "").startswith("jaxdiff")
+            return None if ours else f"{error.name} is not installed: pip install 'jaxdiff[all]'."
+        case JaxRuntimeError() if "RESOURCE_EXHAUSTED" not in str(error):
+            return None
+        case MemoryError() | JaxRuntimeError():
+            return "not enough memory: ask for fewer samples or a smaller network, or give fewer rows."
+    return error
 
 
 def _check_seed(seed):

@@ -5,6 +5,8 @@ import pathlib
 
 import numpy as np
 
+from jaxdiff.files import UNREADABLE, brief
+
 BUILT_IN = ("digits",)
 IMAGE_SHAPES = {"digits": (8, 8)}
 FURTHEST = 1e6  # standard deviations; float32 keeps nothing of the other rows beyond
@@ -121,30 +123,25 @@ def _read(path):
     return readers[path.suffix.lower()](path)
 
 
-# Whatever is wrong with the bytes, NumPy, zipfile and zlib each raise errors of their own, some over many lines.
 def _read_npy(path):
-    try:
-        with path.open("rb") as stream:
+    with path.open("rb") as stream:
+        try:
             return np.lib.format.read_array(stream, allow_pickle=False)
-    except Exception as error:
-        raise DataError(f"{path} is no plain .npy array ({_brief(error)}): save it with np.save.") from error
+        except UNREADABLE as error:
+            raise DataError(f"{path} is no plain .npy array ({brief(error)}): save it with np.save.") from error
 
 
 def _read_npz(path):
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+    with path.open("rb") as stream:
+        try:
+            arrays = np.lib.npyio.NpzFile(stream, allow_pickle=False)
             names = arrays.files
             rows = arrays[names[0]] if len(names) == 1 else None
-    except Exception as error:
-        raise DataError(f"{path} is no .npz archive of numbers ({_brief(error)}): save it with np.savez.") from error
+        except UNREADABLE as error:
+            raise DataError(f"{path} is no .npz archive of numbers ({brief(error)}): save it with np.savez.") from error
     if rows is None:
         raise DataError(f"{path} holds {len(names)} arrays {names}: save one array of rows in it.")
     return rows
-
-
-def _brief(error):
-    """The first sentence of an error, on one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _read_csv(path):

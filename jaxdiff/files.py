@@ -5,6 +5,12 @@ import json
 import os
 import pathlib
 import tempfile
+import tokenize
+import zipfile
+import zlib
+
+# What NumPy's readers raise at damaged bytes, found by flipping and cutting them; not OSError, which speaks for itself.
+UNREADABLE = (ValueError, EOFError, RuntimeError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
 
 
 @contextlib.contextmanager
@@ -31,6 +37,11 @@ def write_json(path, record):
 def to_json(record):
     """Indented JSON text; nan is refused, an unknown is None."""
     return json.dumps(record, indent=2, allow_nan=False) + "\n"
+
+
+def brief(error):
+    """The first line of an error, or its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def check_folder(path):

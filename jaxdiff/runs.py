@@ -12,7 +12,7 @@ from flax import nnx
 
 from jaxdiff.curves import MeasuredCurve, loss_curve, measured_curve
 from jaxdiff.data import Dataset, covariance
-from jaxdiff.files import to_json, written
+from jaxdiff.files import UNREADABLE, brief, to_json, written
 from jaxdiff.grids import check_grid
 from jaxdiff.information import KERNELS
 from jaxdiff.networks import ResidualMLP
@@ -103,13 +103,17 @@ def load(folder):
     with _reading(folder / "model.json", maker) as path:
         model = json.loads(path.read_text(encoding="utf-8"))
         check_ends(model["horizon"], model["early_stop"])
+        for name in ("data", "dim", "constant_columns", "seed", "image_shape"):
+            model[name]  # a KeyError here, not later
+        options = {name: model["network"][name] for name in ("width", "depth", "dropout", "seed")}
     with _reading(folder / "data.npz", maker) as path, path.open("rb") as stream, np.load(stream) as arrays:
         parts = {name: arrays[name] for name in (*SPLITS, "mean", "scale")}
         dataset = Dataset(name=model["data"], constant=model["constant_columns"], **parts)
         if {part.shape[-1] for part in parts.values()} != {model["dim"]}:
             raise ValueError(f"not {model['dim']} columns everywhere")
+    untrained = build(dataset, options)
     with _reading(folder / "checkpoint", maker) as path:
-        network = load_network(build(dataset, model["network"]), path)
+        network = load_network(untrained, path)
     return Run(folder, model, dataset, network)
 
 
@@ -127,17 +131,17 @@ def load_plan(run):
         return {name: record[name] for name in ("horizon", "grid", "kernel", "evals", "predicted_kl", "target_kl")}
 
 
-# A damaged file fails in as many ways as there are readers: JSON, NumPy, zip, zlib, Orbax.
+# KeyError and TypeError are what a record of another shape raises, ours or Orbax's; OSError of a checkpoint is a missing
+# part of it. A lack of memory or of a library is no damage.
 @contextlib.contextmanager
 def _reading(path, maker):
-    """A path that exists; whatever goes wrong in reading it is a RunError that names the command to make it again."""
+    """A path that exists; a file damaged inside is a RunError that names the command to make it again."""
     if not path.exists():
         raise RunError(f"{path} does not exist: make it with {maker}.")
     try:
         yield path
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        raise RunError(f"{path} is damaged ({reason}): make it again with {maker}.") from error
+    except (*UNREADABLE, KeyError, TypeError, FileNotFoundError) as error:
+        raise RunError(f"{path} is damaged ({brief(error)}): make it again with {maker}.") from error
 
 
 def measure(run, split, *, progress=False) -> MeasuredCurve:

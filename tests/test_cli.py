@@ -330,11 +330,36 @@ def test_a_run_folder_that_cannot_be_made_is_refused_before_training(made, tmp_p
 
 def test_more_samples_than_memory_are_refused(copy, capsys, monkeypatch):
     def exhausted(*_, **__):
-        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 5120000000000 bytes.")
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 5120000000000 bytes.")
 
     run = copy("planned")
     monkeypatch.setattr(sys.modules["jaxdiff.sample"], "sample", exhausted)
     assert "not enough memory: ask for fewer samples" in refused(capsys, run, "sample", run)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        jax.errors.JaxRuntimeError("INTERNAL: a compiler's fault"),
+        ModuleNotFoundError("No module named 'jaxdiff.gone'", name="jaxdiff.gone"),
+        ImportError("cannot import name 'gone' from 'jaxdiff'"),
+        RuntimeError("a fault of ours"),
+        TypeError("a fault of ours"),
+    ],
+)
+def test_faults_that_are_not_the_users_keep_their_traceback(error, copy, monkeypatch):
+    def failing(*_, **__):
+        raise error
+
+    monkeypatch.setattr(sys.modules["jaxdiff.sample"], "sample", failing)
+    with pytest.raises(type(error), match=re.escape(str(error))):
+        main(["sample", str(copy("planned"))])
+
+
+def test_a_missing_library_is_not_called_a_damaged_checkpoint(copy, capsys, monkeypatch):
+    run = copy("planned")
+    monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
+    assert "orbax.checkpoint is not installed: pip install 'jaxdiff[all]'" in refused(capsys, run, "sample", run)
 
 
 def test_an_unknown_data_name_is_refused_with_the_names_there_are(tmp_path, capsys):
