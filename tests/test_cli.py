@@ -19,10 +19,9 @@ import oracles
 import pytest
 from matplotlib import image
 
-from jaxdiff import comparison, kernels, runs
+from jaxdiff import kernels, runs
 from jaxdiff.cli import main
 from jaxdiff.information import path_kl
-from jaxdiff.types import Certificate, Term
 
 ROOT = pathlib.Path(__file__).parents[1]
 EARLY_STOP, CONSTANT = 0.002, 7.0  # the default; the table's column that does not vary
@@ -225,14 +224,6 @@ def test_a_target_that_was_asked_for_gets_a_verdict(copy):
     plan = strict(said("plan", run, "--target-kl", 0.5, "--json"))
     assert plan["target_kl"] == 0.5
     assert "Asked for 0.5 nats; the test rows give " in said("certify", run)
-
-
-@pytest.mark.parametrize(("target", "verdict"), [(0.05, "missed"), (0.2, "not shown to be met"), (0.4, "met")])
-def test_the_verdict_compares_the_interval_with_what_was_asked(target, verdict):
-    terms = (Term("initialisation", 0.01, 0.0, "bound", ""), Term("discretisation", 0.2, 0.04, "measured", ""))
-    (line,) = comparison._verdict({"target_kl": target}, Certificate("a run", terms, 0.95))
-    assert line == f"Asked for {target} nats; the test rows give 0.21, 95% [0.1316, 0.2884]: {verdict}."
-    assert comparison._verdict({"target_kl": None}, Certificate("a run", terms, 0.95)) == []
 
 
 def test_samples_start_from_the_normal_law(copy, monkeypatch):

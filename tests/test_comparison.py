@@ -12,7 +12,7 @@ from jaxdiff import comparison
 from jaxdiff.grids import exponential_then_uniform
 from jaxdiff.information import path_kl
 from jaxdiff.plan import steps_to_reach
-from jaxdiff.types import Curve
+from jaxdiff.types import Certificate, Curve, Term
 
 STEEP = np.array([4.0, 1.0, 0.01])  # variances of a Gaussian, not isotropic: moment matching is not exact on it
 
@@ -110,30 +110,40 @@ def still(early_stop, horizon, test_rows, train_rows):
     )
 
 
-def test_samples_start_from_the_normal_law_and_every_batch_is_another(key):
-    test = np.random.default_rng(0).normal(size=(300, 1)).astype(np.float32)
-    rows = comparison.compare(still(0.01, 0.02, test, test), key, n_steps=(1,))
+def simulated(variance, test, early_stop, batches=comparison.BATCHES):
+    """Mean and deviation of a table entry, by NumPy alone: W2 of draws of N(0, variance) and noised test rows."""
+    rng, n = np.random.default_rng(1), len(test)
+    noised = np.exp(-early_stop) * test[:, 0] + np.sqrt(-np.expm1(-2 * early_stop)) * rng.normal(size=(500, 1, n))
+    drawn = np.sqrt(variance) * rng.normal(size=(500, batches, n))
+    distances = np.sqrt(np.mean((np.sort(drawn) - np.sort(noised)) ** 2, axis=-1)).mean(1)
+    return distances.mean(), distances.std()
+
+
+@pytest.mark.parametrize(("horizon", "early_stop", "spread"), [(0.02, 0.01, 1.0), (5.0, 3.0, 0.0)])
+def test_samples_start_from_the_normal_law_and_are_compared_with_noised_test_rows(horizon, early_stop, spread, key):
+    test = spread * np.random.default_rng(0).normal(size=(300, 1)).astype(np.float32)
+    rows = comparison.compare(still(early_stop, horizon, test, test), key, n_steps=(1,))
     assert len(rows) == 5
     for row in rows:
-        assert row["sliced_w2"]["value"] < 0.3  # from zeros: about 1
-        assert row["sliced_w2"]["standard_error"] > 0
+        _, variance = oracles.chain_law(row["kernel"], [horizon, early_stop], 0.0, 1.0, 0.0, 1.0)
+        mean, deviation = simulated(variance, test, early_stop)
+        assert abs(row["sliced_w2"]["value"] - mean) < 5 * deviation
+        assert row["sliced_w2"]["standard_error"] > 0  # every batch is another
         assert row["accuracy"]["standard_error"] > 0
 
 
-def test_samples_are_compared_with_test_rows_noised_to_the_early_stop(key):
-    zeros = np.zeros((300, 1), np.float32)
-    rows = comparison.compare(still(3.0, 5.0, zeros, zeros), key, n_steps=(1,))
-    away = [row["sliced_w2"]["value"] for row in rows if row["kernel"] != "exponential_euler"]  # which overshoots here
-    assert max(away) < 0.3  # against zeros themselves: about 1
-
-
 def test_the_noise_floor_is_that_of_train_rows_against_test_rows(key):
-    zeros = np.zeros((40, 1), np.float32)
-    floor = comparison.noise_floor(still(0.01, 1.0, zeros, zeros + 5), key)
-    assert floor["sliced_w2"]["value"] == pytest.approx(5 * np.exp(-0.01), abs=0.2)
+    zeros, early_stop = np.zeros((40, 1), np.float32), 1e-10
+    floor = comparison.noise_floor(still(early_stop, 1.0, zeros, zeros + 5), key)
+    assert floor["sliced_w2"]["value"] == pytest.approx(5, abs=5 * np.sqrt(2 * 2 * early_stop / 40))
     assert floor["accuracy"]["value"] == 1.0
-    same = comparison.noise_floor(still(0.01, 1.0, zeros, zeros), key)
-    assert same["sliced_w2"]["value"] < 0.1
+
+
+def test_both_sides_of_the_noise_floor_are_noised(key):
+    zeros = np.zeros((300, 1), np.float32)
+    floor = comparison.noise_floor(still(3.0, 5.0, zeros, zeros), key)
+    mean, deviation = simulated(-np.expm1(-6), zeros, 3.0, batches=1)
+    assert abs(floor["sliced_w2"]["value"] - mean) < 5 * deviation
 
 
 def test_an_excess_that_is_not_positive_has_no_step_ratio(subject):
@@ -141,3 +151,11 @@ def test_an_excess_that_is_not_positive_has_no_step_ratio(subject):
     ratio = comparison.step_ratio(dataclasses.replace(subject, test=outweighed), 5)
     assert ratio["excess"] < 0
     assert ratio["exponential_euler_steps"] is ratio["ratio"] is None
+
+
+@pytest.mark.parametrize(("target", "verdict"), [(0.05, "missed"), (0.2, "not shown to be met"), (0.4, "met")])
+def test_the_verdict_compares_the_interval_with_what_was_asked(target, verdict):
+    terms = (Term("initialisation", 0.01, 0.0, "bound", ""), Term("discretisation", 0.2, 0.04, "measured", ""))
+    (line,) = comparison._verdict({"target_kl": target}, Certificate("a run", terms, 0.95))
+    assert line == f"Asked for {target} nats; the test rows give 0.21, 95% [0.1316, 0.2884]: {verdict}."
+    assert comparison._verdict({"target_kl": None}, Certificate("a run", terms, 0.95)) == []

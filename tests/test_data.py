@@ -58,7 +58,8 @@ def test_units_of_any_size_are_standardised_and_restored(factor):
     dataset, plain = data.split(table, name="rows"), data.split(ROWS, name="rows")
     assert dataset.constant == 0
     np.testing.assert_allclose(dataset.train[:, :2], plain.train[:, :2], rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(dataset.train[:, 2], plain.train[:, 2], atol=0.01)  # 1e9 leaves 1e-4 three digits
+    rounding = np.spacing(1e9) / (1e-4 * plain.scale[2])  # half of it in the value, less in the mean and the scale
+    np.testing.assert_allclose(dataset.train[:, 2], plain.train[:, 2], atol=rounding)
     np.testing.assert_allclose(
         dataset.restore(dataset.train)[:, 1], factor * plain.restore(plain.train)[:, 1], rtol=1e-5
     )

@@ -25,7 +25,11 @@ def test_shift_has_its_length_over_the_root_of_the_dimension(key, d):
     spread = squared * np.sqrt(3 / (d * (d + 2)) - 1 / d**2)
     error = spread / np.sqrt(4000) / (2 * np.sqrt(squared / d))
     assert abs(distance.value - np.sqrt(squared / d)) < 5 * error
-    assert distance.standard_error == pytest.approx(error, rel=0.1)
+    # the error's own error: E (u.e)^2k = (2k - 1)!!/(d (d + 2) ... (d + 2k - 2)) gives the kurtosis of (u.shift)^2
+    m1, m2, m3, m4 = np.cumprod([(2 * k - 1) / (d + 2 * k - 2) for k in (1, 2, 3, 4)])
+    variance, fourth = m2 - m1**2, m4 - 4 * m3 * m1 + 6 * m2 * m1**2 - 3 * m1**4
+    relative = np.sqrt((fourth / variance**2 - 1) / 4000) / 2 + error / np.sqrt(squared / d)
+    assert distance.standard_error == pytest.approx(error, rel=5 * relative)
 
 
 def test_one_sample_in_two_orders_is_at_no_distance(key):
@@ -63,7 +67,7 @@ def test_a_classifier_is_at_chance_on_one_law_and_right_on_two():
     pytest.importorskip("sklearn")
     x, same = RNG.normal(size=(2, 200, 3))
     chance = metrics.classifier_accuracy(x, same)
-    assert chance.standard_error == pytest.approx(np.sqrt(0.25 / 400), rel=0.05)
+    assert chance.standard_error == pytest.approx(np.sqrt(chance.value * (1 - chance.value) / 400), rel=1e-12)
     assert abs(chance.value - 0.5) < 5 * chance.standard_error
     assert metrics.classifier_accuracy(x, same + 8) == (1.0, 0.0)
     ring = 6 * same / np.linalg.norm(same, axis=1, keepdims=True)  # one mean for both: no line separates them

@@ -165,9 +165,17 @@ def emptied(path):
             inner.unlink()
 
 
+def cut(path):
+    """Its largest file, the chunks of the parameters, by half."""
+    largest = max((inner for inner in path.rglob("*") if inner.is_file()), key=lambda inner: inner.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+
+
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
+        ("model.json", lambda path: path.write_text(path.read_text().replace('"width"', '"wide"'))),
+        ("checkpoint", cut),
         ("model.json", lambda path: path.write_text("{}")),
         ("model.json", lambda path: path.write_text("[]")),
         ("model.json", lambda path: path.write_text("{")),
