@@ -140,8 +140,7 @@ def _plan(options):
     check_goal(options.target_kl, evals)
     run = runs.load(options.run)
     curve = runs.measure(run, "held_out", progress=True)
-    second_moment = float((run.dataset.held_out.astype(float) ** 2).sum(1).mean())
-    made = plan(options.target_kl, evals=evals, curve=curve, second_moment=second_moment)
+    made = plan(options.target_kl, evals=evals, curve=curve, second_moment=run.dataset.second_moment("held_out"))
     removed = runs.discard(run.folder, runs.OF_THE_PLAN)
     if removed:
         print(f"removed, of the former plan: {', '.join(removed)}", file=sys.stderr)

@@ -73,7 +73,7 @@ def subject_of(run: Run, held_out: Curve, test: Curve) -> Subject:
 def certified(run: Run, plan, held_out: Curve, test: Curve, *, progress=False):
     """The report of a run, JSON data: every sampler's row, the noise floor, the step ratio, the plan's certificate."""
     subject, key = subject_of(run, held_out, test), run.key("compare")
-    moment = float(np.mean(np.sum(np.square(subject.test_rows, dtype=np.float64), axis=1)))
+    moment = run.dataset.second_moment("test")
     planned = certify(plan["kernel"], plan["grid"], curve=test, matched=held_out, second_moment=moment)
     rows = compare(subject, key, planned=plan["evals"], progress=progress)
     return {

@@ -41,6 +41,10 @@ class Dataset:
         """Columns."""
         return self.train.shape[1]
 
+    def second_moment(self, part):
+        """E|X_0|^2 over the rows of "train", "held_out" or "test"."""
+        return float(np.sum(np.square(getattr(self, part), dtype=np.float64)) / len(getattr(self, part)))
+
     def restore(self, x):
         """Standardised rows in the units of the file."""
         return np.asarray(x) * self.scale + self.mean
@@ -134,7 +138,9 @@ def _read_npy(path):
 def _read_npz(path):
     with path.open("rb") as stream:
         try:
-            arrays = np.lib.npyio.NpzFile(stream, allow_pickle=False)
+            arrays = np.load(stream, allow_pickle=False)
+            if isinstance(arrays, np.ndarray):
+                raise ValueError("it is one .npy array")
             names = arrays.files
             rows = arrays[names[0]] if len(names) == 1 else None
         except UNREADABLE as error:

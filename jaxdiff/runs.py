@@ -131,8 +131,8 @@ def load_plan(run):
         return {name: record[name] for name in ("horizon", "grid", "kernel", "evals", "predicted_kl", "target_kl")}
 
 
-# KeyError and TypeError are what a record of another shape raises, ours or Orbax's; OSError of a checkpoint is a missing
-# part of it. A lack of memory or of a library is no damage.
+# KeyError and TypeError are what a record of another shape raises, FileNotFoundError a checkpoint that lacks a part. A
+# lack of memory or of a library is no damage.
 @contextlib.contextmanager
 def _reading(path, maker):
     """A path that exists; a file damaged inside is a RunError that names the command to make it again."""

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from jaxdiff.files import brief
 from jaxdiff.losses import denoising, path_kl_weight
 from jaxdiff.processes import check_ends
 from jaxdiff.progress import bar
@@ -133,11 +134,16 @@ def save_network(network, path):
 
 
 def load_network(network, path):
-    """A network like the one given, with the variables of a checkpoint."""
+    """A network like the one given, with the variables of a checkpoint; ValueError if one of them is damaged."""
     import orbax.checkpoint as ocp
 
     graph, state = nnx.split(network)
     with ocp.StandardCheckpointer() as checkpointer:
-        saved = checkpointer.restore(pathlib.Path(path).absolute(), nnx.to_pure_dict(state))
+        try:
+            saved = checkpointer.restore(pathlib.Path(path).absolute(), nnx.to_pure_dict(state))
+        except Exception as error:
+            if type(error) is Exception:  # as Orbax says that a chunk is damaged
+                raise ValueError(brief(error)) from error
+            raise
     nnx.replace_by_pure_dict(state, saved)
     return nnx.merge(graph, state)
