@@ -1,14 +1,33 @@
 """One progress bar for everything that takes longer than a second."""
 
+import contextlib
 import sys
 
 
 def bar(iterable, description, *, enabled=True, total=None):
     """Iterate with a bar on standard error; without tqdm (extra `cli`), or disabled, iterate alone."""
-    if not enabled:
-        return iterable
+    tqdm = _tqdm() if enabled else None
+    return iterable if tqdm is None else tqdm(iterable, desc=description, total=total, **_look())
+
+
+@contextlib.contextmanager
+def counter(total, description):
+    """A function that moves a bar on standard error by so many; without tqdm (extra `cli`) it does nothing."""
+    tqdm = _tqdm()
+    if tqdm is None:
+        yield lambda count: None
+        return
+    with tqdm(total=total, desc=description, **_look()) as moving:
+        yield moving.update
+
+
+def _look():
+    return {"file": sys.stderr, "dynamic_ncols": True, "mininterval": 0.2}
+
+
+def _tqdm():
     try:
         from tqdm import tqdm
     except ImportError:
-        return iterable
-    return tqdm(iterable, desc=description, total=total, file=sys.stderr, dynamic_ncols=True, mininterval=0.2)
+        return None
+    return tqdm

@@ -1,30 +1,46 @@
-"""The one scan: particles down a grid."""
+"""sample and trajectory: particles down a grid."""
 
 import functools
+import math
+import time
 import warnings
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
+from jax.extend.core import get_opaque_trace_state
+from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxdiff import noise
+from jaxdiff import driver, noise
 from jaxdiff.grids import check_grid
-from jaxdiff.progress import bar
+from jaxdiff.progress import counter
 from jaxdiff.types import Kernel
 
-BLOCKS = 20  # with progress=True the bar moves this often
+SOURCES = {"auto": "counter", "counter": "counter", "jax": "jax"}
+REFRESH = 0.1  # seconds between two moves of the bar
+SAME_TIME = 1e-9  # relative: how close a time to save at must be to one of the grid
 
 
-def sample(kernel: Kernel, x, grid, key, *, progress=False):
+def sample(
+    kernel: Kernel, x, grid, key, *, noise="auto", chunk=None, mesh=None, donate=False, progress=False, first_particle=0
+):
     """Run particles down a grid with a kernel.
 
     Args:
-      kernel: from jaxdiff.kernels.
-      x: (particles, d), where they start: at an OU horizon, draws of N(0, I) from another key. Its dtype, a float, is
-        the dtype of the run.
+      kernel: from jaxdiff.kernels. Its score acts on every particle by itself.
+      x: (particles, d), where they start: at an OU horizon, draws of N(0, I), as noise.initial(key, jnp.arange(n), d)
+        makes. Its dtype, a float, is the dtype of the run.
       grid: (n_steps + 1,) decreasing times, checked here; a traced array is trusted.
-      key: a JAX key, new style or old. Particle i sees noise.normal(key, i, step, d): the same in any batch.
-      progress: show a bar; the scan is then compiled in blocks of steps, with the same result.
+      key: a JAX key, new style or old. Particle i sees noise.normal(key, first_particle + i, step, d).
+      noise: "counter", which "auto" means, or "jax": jax.random.normal, a key for every particle and step; slower.
+      chunk: particles that run down the whole grid before the next ones start. None chooses (`schedule.choose`), and
+        takes all at once where the score does not accept fewer. A score that mixes particles needs chunk=len(x).
+      mesh: a jax.sharding.Mesh, over all axes of which the particles are spread; an x that is already sharded along its
+        first axis needs none. Nothing is exchanged between steps.
+      donate: reuse the memory of x, which is then deleted. No effect inside jit.
+      progress: show a bar, moved by the host between compiled blocks of steps. No effect inside jit.
+      first_particle: the index of x[0], for runs in several calls.
 
     Returns:
       (particles, d) at the last time of the grid.
@@ -33,60 +49,174 @@ def sample(kernel: Kernel, x, grid, key, *, progress=False):
       ValueError: the grid is not one, x is not (particles, d), or the score returns another shape than x.
       TypeError: x is not of a float dtype, or kernel, grid or key is another kind of thing.
 
+    The noise is the same bits for any batch, chunk and mesh, and so are the positions under a score made of elementwise
+    operations. A matrix product rounds differently for other numbers of rows: there the positions agree to rounding.
+
     Compiled once per shape, kernel method and score function; new parameters, keys and grids of equal length reuse it.
-    Works inside jit, vmap and grad.
+    Works inside jit, vmap and grad. Memory beyond x and the result does not grow with the steps, and on a CPU not with
+    the particles; a reverse-mode gradient holds one state for every second step of one chunk.
     """
-    if not isinstance(kernel, Kernel):
-        raise TypeError(f"kernel must come from jaxdiff.kernels, as kernels.ancestral(score) does: it is {kernel!r}.")
-    noise.check_key(key)
-    x = jnp.asarray(x)
+    run = _Run(kernel, x, grid, key, noise, chunk, mesh, first_particle)
+    if progress and not run.traced:
+        return run.watched(donate)
+    return run(driver.run, run.table, run.x, donate=donate)[: run.n]
+
+
+def trajectory(kernel: Kernel, x, grid, key, save_at, *, noise="auto", chunk=None, mesh=None, first_particle=0):
+    """Run particles down a grid and keep where they are at some of its times.
+
+    Args:
+      kernel, x, grid, key, noise, chunk, mesh, first_particle: as for `sample`.
+      save_at: times of the grid, in any order, matched to a relative 1e-9; the run ends at the last of them.
+
+    Returns:
+      (len(save_at), particles, d), the positions `sample` would pass through; nothing else is kept.
+
+    Raises:
+      ValueError: a time is not one of the grid; else as `sample`. The grid must be concrete.
+    """
+    if isinstance(grid, Tracer):
+        raise TypeError("trajectory needs a concrete grid: it finds the times to save at on the host.")
+    run = _Run(kernel, x, grid, key, noise, chunk, mesh, first_particle)
+    nodes, order = np.unique(_places(run.grid, save_at), return_inverse=True)
+    if len(nodes) == 0:
+        return jnp.zeros((0, run.n, run.x.shape[1]), run.x.dtype)
+    # Step k comes to node k + 1 and writes into the row of the first saved node that is not before it.
+    last = int(nodes[-1])
+    rows = np.searchsorted(nodes, np.arange(1, last + 1)).astype(np.int32)
+    table = jax.tree.map(lambda column: column[:last], run.table), rows
+    saved = jnp.zeros((len(nodes), *run.x.shape), run.x.dtype).at[0].set(run.x)
+    saved = run(driver.run_saving, table, saved)[:, : run.n] if last > 0 else saved[:, : run.n]
+    return saved if np.array_equal(order, np.arange(len(nodes))) else saved[order]
+
+
+def _places(grid, save_at):
+    """The nodes of a grid at given times."""
+    times = np.atleast_1d(np.asarray(save_at, np.float64))
+    place = np.abs(grid - times[:, None]).argmin(axis=1)
+    missed = np.abs(grid[place] - times) > SAME_TIME * np.abs(grid[place])
+    if missed.any():
+        at = int(np.argmax(missed))
+        raise ValueError(
+            f"save_at[{at}] = {times[at]:.6g} is not a time of the grid; the nearest is grid[{place[at]}] = "
+            f"{grid[place[at]]:.6g}. Save at times of the grid, grid[::10] say."
+        )
+    return place
+
+
+class _Run:
+    """What sample and trajectory share: checked arguments, the table, the static program, and its compilations."""
+
+    def __init__(self, kernel, x, grid, key, source, chunk, mesh, first_particle):
+        if not isinstance(kernel, Kernel):
+            raise TypeError(
+                f"kernel must come from jaxdiff.kernels, as kernels.ancestral(score) does: it is {kernel!r}."
+            )
+        noise.check_key(key)
+        x = jnp.asarray(x)
+        _check_particles(x, first_particle)
+        if source not in SOURCES:
+            raise ValueError(f"noise must be one of {', '.join(map(repr, SOURCES))}: it is {source!r}.")
+        if chunk is not None and chunk < 1:
+            raise ValueError(f"chunk must be at least 1 particle: chunk = {chunk}.")
+        _warn_of_wrong_jax()
+        if not isinstance(grid, Tracer):
+            grid = check_grid(grid, own_clock=kernel.own_clock)
+        self.kernel, self.grid, self.key, self.n = kernel, grid, key, len(x)
+        # Arrays, never constants: some GPU compilers fold a constant step size wrongly (jax 36958, 39336).
+        self.table = jax.tree.map(lambda column: jnp.asarray(column, x.dtype), kernel.coefficients(grid))
+        self.first = tuple(np.uint32(first_particle >> shift & 0xFFFFFFFF) for shift in (32, 0))
+        # Inside a trace of any kind the program becomes part of the caller's.
+        self.traced = not _at_top_level()
+        mesh, axes = (mesh, mesh.axis_names) if mesh is not None else _mesh_of(x)
+        self.x = x if mesh is None else _spread(x, mesh, axes, self.traced)
+        platform = (mesh.devices.flat[0] if mesh is not None else _device_of(x)).platform
+        self.program = driver.Program(
+            kernel.init,
+            kernel.step,
+            kernel.position,
+            kernel.noises_per_step,
+            SOURCES[source],
+            chunk,
+            mesh,
+            axes,
+            platform,
+        )
+
+    def __call__(self, function, table, carried, *more, donate=False):
+        """A function of the driver on the particles, compiled, or inlined into the trace that is under way."""
+        arguments = (self.program, self.kernel.score, table, carried, self.key, self.first, *more)
+        if self.traced:
+            return function(*arguments)
+        return _compiled(function, self.program.platform, donate)(*arguments)
+
+    def watched(self, donate):
+        """As `sample`, with a bar: blocks of bodies that double until they take as long as the bar needs to move."""
+        x = self.x if donate else jnp.copy(self.x)
+        state, n_steps = self.kernel.init(x), len(self.grid) - 1
+        plan = driver.plan_of(self.program, self.kernel.score, n_steps, x.shape, x.dtype)
+        bodies, done, block = n_steps // plan.unroll, 0, 1
+        with counter(n_steps, self.kernel.name) as moved:
+            while done < bodies:
+                block = min(block, bodies - done)
+                began = time.perf_counter()
+                span = np.int32(done), np.int32(done + block)
+                state = jax.block_until_ready(self(driver.run_bodies, self.table, state, span, donate=True))
+                done, size = done + block, block
+                block = 2 * block if time.perf_counter() - began < REFRESH else block
+                moved(size * plan.unroll)
+            out = jax.block_until_ready(self(driver.run_rest, self.table, state, donate=True))
+            moved(n_steps - bodies * plan.unroll)
+        return out[: self.n]
+
+
+@functools.cache
+def _compiled(function, platform, donate):
+    # XLA uses half of a 512-bit vector unit unless told otherwise; where there is none the option changes nothing.
+    options = {"xla_cpu_prefer_vector_width": 512} if platform == "cpu" else None
+    return jax.jit(function, static_argnums=0, donate_argnums=3 if donate else (), compiler_options=options)
+
+
+def _at_top_level():
+    state = functools.partial(get_opaque_trace_state, convention="jaxdiff")
+    with jax.core.eval_context():
+        top = state()
+    return state() == top
+
+
+def _check_particles(x, first):
     if x.ndim != 2:
         raise ValueError(f"x must be (particles, d): x has shape {x.shape}. One particle is x[None].")
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"x must be of a float dtype, which the run keeps: x is {x.dtype}. Use x.astype(jnp.float32).")
-    _warn_of_wrong_jax()
-    if not isinstance(grid, Tracer):
-        grid = check_grid(grid, own_clock=kernel.own_clock)
-    # A table of arrays, never constants: some GPU compilers fold a constant step size wrongly (jax 36958, 39336).
-    table = jax.tree.map(lambda column: jnp.asarray(column, x.dtype), kernel.coefficients(grid))
-    run = functools.partial(_run, kernel.step, kernel.noises_per_step)
-    state, n_steps = kernel.init(x), len(grid) - 1
-    if not progress:
-        return kernel.position(run(kernel.score, table, state, key, jnp.uint32(0)))
-    size = -(-n_steps // BLOCKS)
-    for first in bar(range(0, n_steps, size), kernel.name):
-        block = jax.tree.map(lambda column, first=first: column[first : first + size], table)
-        state = jax.block_until_ready(run(kernel.score, block, state, key, jnp.uint32(first)))
-    return kernel.position(state)
+    if not 0 <= first < 2**64 - len(x):
+        raise ValueError(f"first_particle must be an index below 2^64: first_particle = {first}.")
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _run(step, noises, score, table, state, key, first):
-    """The state after the steps of a table, the first of which is step `first` of the run."""
-    particles = jax.tree.leaves(state)[0]
-    n, d, dtype = *particles.shape, particles.dtype
-    _check_score(score, particles)
-    keys = noise.particle_keys(key, jnp.arange(n, dtype=jnp.uint32))
-
-    def increments(k):
-        draws = [noise.from_particle_keys(keys, k, d, dtype, slot=i, slots=noises) for i in range(noises)]
-        return None if noises == 0 else draws[0] if noises == 1 else jnp.stack(draws)
-
-    def body(state, row_and_step):
-        row, k = row_and_step
-        return step(score, state, row, increments(k)), None
-
-    steps = first + jnp.arange(len(jax.tree.leaves(table)[0]), dtype=jnp.uint32)
-    return jax.lax.scan(body, state, (table, steps))[0]
-
-
-def _check_score(score, x):
-    """Runs while tracing, once a compilation."""
-    given = jax.eval_shape(score, x, jax.ShapeDtypeStruct((), x.dtype))
-    if given.shape != x.shape or given.dtype != x.dtype:
+def _mesh_of(x):
+    """The mesh and axes along which x is already spread, particles alone; (None, ()) on one device."""
+    sharding = None if isinstance(x, Tracer) else x.sharding
+    if not isinstance(sharding, NamedSharding) or len(sharding.device_set) == 1:
+        return None, ()
+    along, *others = (*sharding.spec, None)
+    if along is None or any(axis is not None for axis in others):
         raise ValueError(
-            f"the score returns {given.dtype}{list(given.shape)} for x {x.dtype}{list(x.shape)}: they must agree."
+            f"x must be sharded along its first axis, the particles, alone: its sharding is {sharding.spec}. "
+            f"jax.device_put(x, jax.NamedSharding(mesh, jax.P(mesh.axis_names))) does it."
         )
+    return sharding.mesh, along if isinstance(along, tuple) else (along,)
+
+
+def _spread(x, mesh, axes, traced):
+    """x over the mesh, with particles added where they do not divide evenly."""
+    devices = math.prod(mesh.shape[axis] for axis in axes)
+    if len(x) % devices:
+        x = jnp.pad(x, ((0, -len(x) % devices), (0, 0)))
+    return x if traced else jax.device_put(x, NamedSharding(mesh, PartitionSpec(axes)))
+
+
+def _device_of(x):
+    return jax.local_devices()[0] if isinstance(x, Tracer) else next(iter(x.devices()))
 
 
 @functools.cache
@@ -96,5 +226,5 @@ def _warn_of_wrong_jax():
             "jax 0.10.2 returns wrong numbers on CPU (vmapped matvec with a reduction, jax-ml/jax issue 39103): "
             "pip install 'jax!=0.10.2', 0.10.1 say.",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )

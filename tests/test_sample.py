@@ -11,9 +11,9 @@ import oracles
 import pytest
 from jax.tree_util import Partial
 
-from jaxdiff import grids, kernels, noise, targets
+from jaxdiff import driver, grids, kernels, noise, targets
 from jaxdiff.plan import plan
-from jaxdiff.sample import _run, _warn_of_wrong_jax, sample
+from jaxdiff.sample import _compiled, _warn_of_wrong_jax, sample
 
 GRID = grids.exponential_then_uniform(3, 0.05, 8)
 REVERSE = ["ancestral", "ddim", "exponential_euler", "moment_matched"]
@@ -114,12 +114,12 @@ def linear(parameters, x, t):
 def test_new_parameters_keys_and_grids_do_not_recompile(key):
     chex.clear_trace_counter()
     counted = chex.assert_max_traces(linear, n=2)  # the shape check and the compilation
-    compiled = _run._cache_size()
+    compiled = _compiled(driver.run, "cpu", False)._cache_size()
     for parameter, horizon in ((0.5, 3.0), (0.7, 2.0), (0.9, 4.0)):
         kernel = kernels.ancestral(Partial(counted, jnp.asarray(parameter)))
         grid = grids.log_snr(horizon, 0.01, 11)
         sample(kernel, jnp.ones((3, 2)), grid, jax.random.fold_in(key, int(10 * horizon)))
-    assert _run._cache_size() == compiled + 1
+    assert _compiled(driver.run, "cpu", False)._cache_size() == compiled + 1
 
 
 def test_gradients_reach_the_parameters_and_the_grid(key):

@@ -1,0 +1,279 @@
+"""The compiled program: particles down a table of steps, on one device or many.
+
+From the outside in: devices, each with its share of the particles; chunks, each down the whole grid while it is in
+cache; bodies of the scan, two steps of which share one call of the cipher; steps.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental.layout import Layout, with_layout_constraint
+from jax.sharding import PartitionSpec
+from jax.tree_util import Partial
+
+from jaxdiff import noise, schedule
+
+
+class Program(NamedTuple):
+    """All that is static: runs with equal programs, shapes and trees share a compilation.
+
+    init, step, position, noises: the kernel's. source: "counter" or "jax". chunk: particles at a time, None chooses.
+    mesh, axes: what the particles are spread over, None and () for one device. platform: "cpu", "gpu" or "tpu".
+    """
+
+    init: Callable
+    step: Callable
+    position: Callable
+    noises: int
+    source: str
+    chunk: int | None
+    mesh: jax.sharding.Mesh | None
+    axes: tuple[str, ...]
+    platform: str
+
+
+def run(program, score, table, x, key, first):
+    """Positions (n, d) after all steps; `first`, two uint32 words (high, low), is the index of the first particle."""
+
+    def walk(descent, x):
+        return program.position(descent.rest(descent.bodies(program.init(x))))
+
+    return _spread(program, walk, score, table, x, key, first)
+
+
+def run_bodies(program, score, table, state, key, first, span):
+    """The state after bodies span[0], ..., span[1] - 1 of the scan: a traced range, for a bar between blocks."""
+
+    def walk(descent, state):
+        return descent.bodies(state, span)
+
+    return _spread(program, walk, score, table, state, key, first)
+
+
+def run_rest(program, score, table, state, key, first):
+    """Positions after the steps that fill no body, the last of the table."""
+
+    def walk(descent, state):
+        return program.position(descent.rest(state))
+
+    return _spread(program, walk, score, table, state, key, first)
+
+
+def run_saving(program, score, table, saved, key, first):
+    """saved (m, n, d) after all steps of a table (kernel's table, rows): they start at saved[0].
+
+    Step k writes where it comes to into saved[rows[k]]; rows never decrease, so that a row keeps what was last written.
+    """
+
+    def step(score, carried, row, z):
+        state, saved = carried
+        state = program.step(score, state, row[0], z)
+        return state, lax.dynamic_update_index_in_dim(saved, program.position(state), row[1], 1)
+
+    def walk(descent, saved):
+        saved = jnp.moveaxis(saved, 0, 1)  # particles in front, as in every state
+        _, saved = descent.rest(descent.bodies((program.init(saved[:, 0]), saved)))
+        return jnp.moveaxis(saved, 1, 0)
+
+    return _spread(program._replace(step=step), walk, score, table, saved, key, first, axis=1)
+
+
+@jax.jit
+def _called(score, x, t):
+    """A score, traced once however often it is called in a program."""
+    return score(x, t)
+
+
+def plan_of(program, score, n_steps, shape, dtype):
+    """The schedule of a run on one device; raises ValueError if the score does not keep x's shape and dtype.
+
+    Runs while tracing, once a compilation. A chunk is chosen only if the score also takes that many particles: one that
+    carries something for every particle is given them all.
+    """
+    shaped = lambda n: (jax.ShapeDtypeStruct((n, *shape[1:]), dtype), jax.ShapeDtypeStruct((), dtype))
+    n = shape[0]
+    given = jax.eval_shape(_called, score, *shaped(n))
+    if given.shape != shape or given.dtype != dtype:
+        came, due = f"{given.dtype}{list(given.shape)}", f"{jnp.dtype(dtype)}{list(shape)}"
+        raise ValueError(f"the score returns {came} for x {due}: they must agree.")
+    chunk = program.chunk
+    try:
+        jaxpr, n = jax.make_jaxpr(_called)(score, *shaped(schedule.MARK)), schedule.MARK
+    except (TypeError, ValueError):  # what JAX raises where shapes do not fit
+        jaxpr, chunk = jax.make_jaxpr(_called)(score, *shaped(n)), chunk or n
+    found = schedule.traits(jaxpr.jaxpr, n)
+    return schedule.choose(found, shape, n_steps, program.noises, chunk=chunk, platform=program.platform)
+
+
+def _spread(program, walk, score, table, carried, key, first, axis=0):
+    """Walk over the particles of `carried`, which lie along an axis of its leaves, on all devices of the mesh."""
+    if program.mesh is None:
+        return _in_chunks(program, walk, score, table, carried, key, first, axis)
+    spec = PartitionSpec(*[None] * axis, program.axes)
+
+    def mine(score, table, carried, key, first):
+        share = jax.tree.leaves(carried)[0].shape[axis]
+        begin = _advance(first, lax.axis_index(program.axes).astype(jnp.uint32) * jnp.uint32(share))
+        return _in_chunks(program, walk, score, table, carried, key, begin, axis)
+
+    everywhere = PartitionSpec()
+    return jax.shard_map(
+        mine,
+        mesh=program.mesh,
+        in_specs=(everywhere, everywhere, spec, everywhere, everywhere),
+        out_specs=spec,
+        check_vma=False,
+    )(score, table, carried, key, first)
+
+
+def _in_chunks(program, walk, score, table, carried, key, first, axis):
+    """Walk chunk by chunk, in place: what is carried is overwritten by what comes out, of the same shapes.
+
+    The last chunk ends with the last particle and may overlap its neighbour: its part is read before all others.
+    """
+    x = jax.tree.leaves(carried)[0]
+    n, dim, dtype = x.shape[axis], x.shape[-1], x.dtype
+    plan = plan_of(program, score, len(jax.tree.leaves(table)[0]), (n, dim), dtype)
+
+    def alone(part, start):
+        keys = _keys(program, key, _advance(first, start), plan.chunk)
+        return walk(Descent(program, plan, score, table, keys, dim, dtype), part)
+
+    if plan.chunk >= n:
+        return alone(carried, jnp.uint32(0))
+    chunks, last = -(-n // plan.chunk), n - plan.chunk
+    cut = lambda leaf, start: lax.dynamic_slice_in_dim(leaf, start, plan.chunk, axis)
+    tail = jax.tree.map(lambda leaf: cut(leaf, last), carried)
+
+    def body(carried, i):
+        start = jnp.minimum(i * plan.chunk, last)
+        part = jax.tree.map(lambda leaf, end: jnp.where(i == chunks - 1, end, cut(leaf, start)), carried, tail)
+        # For the gradient a chunk keeps where it starts and is walked again.
+        out = jax.checkpoint(alone, prevent_cse=False)(part, start.astype(jnp.uint32))
+        put = lambda leaf, new: lax.dynamic_update_slice_in_dim(leaf, new, start, axis)
+        return jax.tree.map(put, carried, out), None
+
+    return lax.scan(body, carried, jnp.arange(chunks, dtype=jnp.int32))[0]
+
+
+def _advance(words, count):
+    """A 64-bit index, two uint32 words (high, low), plus a uint32."""
+    low = words[1] + count
+    return words[0] + (low < count).astype(jnp.uint32), low
+
+
+def _keys(program, key, first, n):
+    """What the noise of n particles is made from: two words each, or a JAX key each."""
+    particle = _advance(first, lax.iota(jnp.uint32, n))
+    if program.noises == 0:
+        return None
+    if program.source == "counter":
+        return noise.particle_keys(key, particle)
+    return jax.vmap(lambda high, low: jax.random.fold_in(jax.random.fold_in(key, high), low))(*particle)
+
+
+class Descent(NamedTuple):
+    """The steps of a chunk of particles: bodies of plan.unroll steps, and a rest shorter than one."""
+
+    program: Program
+    plan: schedule.Schedule
+    score: Callable
+    table: NamedTuple
+    keys: tuple | jax.Array | None
+    dim: int
+    dtype: jnp.dtype
+
+    @property
+    def n_steps(self):
+        """Rows of the table."""
+        return len(jax.tree.leaves(self.table)[0])
+
+    def bodies(self, state, span=None):
+        """The state after all bodies, or after those of a traced range."""
+        # For the gradient one state a body is kept; its noise and scores are computed again.
+        body = jax.checkpoint(lambda b, state: jax.tree.map(_laid_out, self._body(b * self.plan.unroll, state)))
+        if span is not None:
+            return self._back(lax.fori_loop(*span, body, self._turn(state)))
+        along = jnp.arange(self.n_steps // self.plan.unroll, dtype=jnp.int32)
+        return self._back(lax.scan(lambda state, b: (body(b, state), None), self._turn(state), along)[0])
+
+    def rest(self, state):
+        """The state after the last n_steps mod unroll steps."""
+        left = self.n_steps % self.plan.unroll
+        if left == 0:
+            return state
+        steps = lambda state: self._written_out(jnp.int32(self.n_steps - left), left, state)
+        # A loop, the second turn of which is empty: outside of one XLA fuses the steps into the copy of their result.
+        turn = lambda state, i: (lax.cond(i == 0, steps, lambda state: state, state), None)
+        return self._back(lax.scan(turn, self._turn(state), jnp.arange(2))[0])
+
+    def _body(self, first, state):
+        """plan.unroll steps from a traced one on, a multiple of unroll."""
+        if self.plan.fused or self.plan.unroll == 1:
+            return self._written_out(first, self.plan.unroll, state)
+        # XLA on CPU has no fusion with two outputs, and recomputes what is made from counters wherever it is used. So
+        # two increments are made as one complex array, which steps in an inner loop see from two sides.
+        pair = lax.complex(*self._pair(first.astype(jnp.uint32) >> jnp.uint32(1), jnp.uint32(0)))
+
+        def step(state, side):
+            i, phase = side
+            return self._step(first + i, jnp.real(pair * phase), state), None
+
+        sides = jnp.arange(2, dtype=jnp.int32), jnp.asarray([1, -1j], pair.dtype)
+        return lax.scan(step, state, sides)[0]
+
+    def _written_out(self, first, count, state):
+        """`count` steps from a traced one on, a multiple of unroll."""
+        for i, z in enumerate(self._increments(first.astype(jnp.uint32), count)):
+            state = self._step(first + i, z, state)
+        return state
+
+    def _step(self, k, z, state):
+        """Step k with increments z, both with particles where the plan has them."""
+        row = jax.tree.map(lambda column: lax.dynamic_index_in_dim(column, k, keepdims=False), self.table)
+        if z is not None:
+            z = self._back(z.astype(self.dtype), axis=z.ndim - 2)
+        return self._turn(self.program.step(Partial(_called, self.score), self._back(state), row, z))
+
+    def _turn(self, state):
+        """Particles onto the last axis, the fast one, if the plan says so."""
+        return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, -1), state) if self.plan.particles_last else state
+
+    def _back(self, state, axis=0):
+        """Particles in front, as kernels see them."""
+        return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, axis), state) if self.plan.particles_last else state
+
+    def _increments(self, first, count):
+        """The noise of each of `count` steps: None, one array, or the step's arrays in front."""
+        noises = self.program.noises
+        if noises == 0:
+            return [None] * count
+        draws = self._draws(first * jnp.uint32(noises), count * noises)
+        return [draws[i] if noises == 1 else jnp.stack(draws[i : i + noises]) for i in range(0, len(draws), noises)]
+
+    def _draws(self, first, count):
+        """Consecutive increments from a traced one on."""
+        if self.plan.unroll * self.program.noises % 2 == 0:  # so that the first of them is even
+            block = first >> jnp.uint32(1)
+            return [z for i in range(-(-count // 2)) for z in self._pair(block, jnp.uint32(i))][:count]
+        which = [first + jnp.uint32(m) for m in range(count)]
+        pairs = [self._pair(m >> jnp.uint32(1), jnp.uint32(0)) for m in which]
+        return [jnp.where(m & jnp.uint32(1) == 1, b, a) for m, (a, b) in zip(which, pairs, strict=True)]
+
+    def _pair(self, block, more):
+        """Increments 2 (block + more) and the next of every particle, with particles where the plan has them."""
+        block = block + more
+        if self.program.source == "jax":
+            draw = lambda key, m: jax.random.normal(jax.random.fold_in(key, m), (self.dim,), self.dtype)
+            return [self._turn(jax.vmap(draw, (0, None))(self.keys, 2 * block + jnp.uint32(i))) for i in range(2)]
+        last, coordinate = self.plan.particles_last, lax.iota(jnp.uint32, self.dim)
+        keys = tuple(word[None] if last else word[:, None] for word in self.keys)
+        return noise.pair(keys, block, coordinate[:, None] if last else coordinate, noise.computed_in(self.dtype))
+
+
+def _laid_out(x):
+    """x with its last axis the fast one; left alone, XLA may lay an array out for what reads it."""
+    return with_layout_constraint(x, Layout(major_to_minor=tuple(range(x.ndim))))
