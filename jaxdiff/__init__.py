@@ -9,7 +9,7 @@ import importlib
 from jaxdiff import curves, data, grids, information, kernels, losses, metrics, noise, processes, targets
 from jaxdiff.certify import certify
 from jaxdiff.plan import plan
-from jaxdiff.sample import sample
+from jaxdiff.sample import sample, trajectory
 from jaxdiff.types import Certificate, Curve, Kernel, Plan, Process, Target
 
 __version__ = "0.1.0"
@@ -36,6 +36,7 @@ __all__ = [
     "processes",
     "sample",
     "targets",
+    "trajectory",
     *ON_FIRST_USE,
 ]
 

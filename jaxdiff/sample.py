@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.extend.core import get_opaque_trace_state
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxdiff import driver, noise
 from jaxdiff.grids import check_grid
@@ -37,7 +37,8 @@ def sample(
       chunk: particles that run down the whole grid before the next ones start. None chooses (`schedule.choose`), and
         takes all at once where the score does not accept fewer. A score that mixes particles needs chunk=len(x).
       mesh: a jax.sharding.Mesh, over all axes of which the particles are spread; an x that is already sharded along its
-        first axis needs none. Nothing is exchanged between steps.
+        first axis needs none. Nothing is exchanged between steps. The result is spread like x; whole on every device
+        where the particles do not divide evenly.
       donate: reuse the memory of x, which is then deleted. No effect inside jit.
       progress: show a bar, moved by the host between compiled blocks of steps. No effect inside jit.
       first_particle: the index of x[0], for runs in several calls.
@@ -59,7 +60,7 @@ def sample(
     run = _Run(kernel, x, grid, key, noise, chunk, mesh, first_particle)
     if progress and not run.traced:
         return run.watched(donate)
-    return run(driver.run, run.table, run.x, donate=donate)[: run.n]
+    return run.own(run(driver.run, run.table, run.x, donate=donate))
 
 
 def trajectory(kernel: Kernel, x, grid, key, save_at, *, noise="auto", chunk=None, mesh=None, first_particle=0):
@@ -85,8 +86,8 @@ def trajectory(kernel: Kernel, x, grid, key, save_at, *, noise="auto", chunk=Non
     last = int(nodes[-1])
     rows = np.searchsorted(nodes, np.arange(1, last + 1)).astype(np.int32)
     table = jax.tree.map(lambda column: column[:last], run.table), rows
-    saved = jnp.zeros((len(nodes), *run.x.shape), run.x.dtype).at[0].set(run.x)
-    saved = run(driver.run_saving, table, saved)[:, : run.n] if last > 0 else saved[:, : run.n]
+    saved = jnp.pad(run.x[None], ((0, len(nodes) - 1), (0, 0), (0, 0)))
+    saved = run.own(run(driver.run_saving, table, saved) if last > 0 else saved, axis=1)
     return saved if np.array_equal(order, np.arange(len(nodes))) else saved[order]
 
 
@@ -150,6 +151,13 @@ class _Run:
             return function(*arguments)
         return _compiled(function, self.program.platform, donate)(*arguments)
 
+    def own(self, out, axis=0):
+        """The result without the particles that were added to fill the mesh."""
+        if out.shape[axis] == self.n:
+            return out
+        whole = _placed(out, self.program.mesh, PartitionSpec(), self.traced)  # an uneven rest cannot stay spread
+        return jax.lax.slice_in_dim(whole, 0, self.n, axis=axis)
+
     def watched(self, donate):
         """As `sample`, with a bar: blocks of bodies that double until they take as long as the bar needs to move."""
         x = self.x if donate else jnp.copy(self.x)
@@ -167,7 +175,7 @@ class _Run:
                 moved(size * plan.unroll)
             out = jax.block_until_ready(self(driver.run_rest, self.table, state, donate=True))
             moved(n_steps - bodies * plan.unroll)
-        return out[: self.n]
+        return self.own(out)
 
 
 @functools.cache
@@ -212,7 +220,15 @@ def _spread(x, mesh, axes, traced):
     devices = math.prod(mesh.shape[axis] for axis in axes)
     if len(x) % devices:
         x = jnp.pad(x, ((0, -len(x) % devices), (0, 0)))
-    return x if traced else jax.device_put(x, NamedSharding(mesh, PartitionSpec(axes)))
+    return _placed(x, mesh, PartitionSpec(axes), traced)
+
+
+def _placed(x, mesh, spec, traced):
+    """x spread over a mesh; inside a trace only where the mesh asks for it, the compiler doing it elsewhere."""
+    sharding = NamedSharding(mesh, spec)
+    if not traced:
+        return jax.device_put(x, sharding)
+    return jax.reshard(x, sharding) if AxisType.Explicit in mesh.axis_types else x
 
 
 def _device_of(x):

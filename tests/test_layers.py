@@ -8,8 +8,8 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parents[1] / "jaxdiff"
 ROWS = (
     "types progress files",
-    "processes noise interpolation",
-    "targets grids kernels networks data metrics curves",
+    "processes noise interpolation schedule",
+    "targets grids kernels networks data metrics curves driver",
     "scores information losses sample",
     "train",
     "plan certify runs",
