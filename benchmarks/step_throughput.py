@@ -1,0 +1,376 @@
+"""How many particle-coordinate-steps a second does jaxdiff.sample make; how far is that from peers and the hardware?
+
+Fifty steps of exponential Euler in float32, from the same start, with three scores in several dimensions. Every table
+is one interleaved run of:
+
+- jaxdiff: `jaxdiff.sample` as it comes, with the score of jaxdiff.targets, or the network as a pytree;
+- jaxdiff, plain function: the same with the score as one would write it, which the peers get too;
+- plain scan: the same step in a jitted lax.scan, noise from jax.random.normal;
+- diffrax: Euler, UnsafeBrownianPath, the same times;
+- diffusionjax: Euler-Maruyama on a grid of its own, 50 equal steps from 5 to 0;
+- score alone: the scan without noise;
+- noise alone: `jaxdiff.sample` with a score of zeros.
+
+In the tables `speedup` is over the plain scan, `over_parts` the time over that of noise alone and score alone together,
+`over_score` the time over that of score alone. What is required of the first row stands below, in AT_LEAST and AT_MOST.
+"""
+
+import functools
+import importlib.util
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.tree_util import Partial
+
+import jaxdiff
+from benchmarks import harness
+from jaxdiff import grids, kernels, targets
+from jaxdiff.types import as_score
+
+NAME = "step_throughput"
+QUESTION = (
+    "How many particle-coordinate-steps a second does jaxdiff.sample make, and how far is that from peers and from the "
+    "hardware's limit?"
+)
+N_STEPS, HORIZON, EARLY_STOP = 50, 5.0, 1e-2
+GRID = grids.exponential_then_uniform(HORIZON, EARLY_STOP, N_STEPS)
+COMPONENTS, WIDTH, HIDDEN = 8, 256, 3  # of the mixture; of the network
+DIMENSIONS, QUICK_DIMENSIONS = (2, 64, 1024, 16384), (2, 64)
+COORDINATES = {"quick": 2**18, "cpu": 2**20, "accelerator": 2**26}
+MEMORY_COORDINATES, MEMORY_DIM, MEMORY_STEPS = 2**24, 64, (10, 1000)
+
+# How many times as fast as a peer, by score and d.
+AT_LEAST = {
+    ("gaussian", 2): {"plain scan": 5},
+    ("gaussian", 64): {"plain scan": 6, "diffrax": 6},
+    ("gaussian", 1024): {"plain scan": 6, "diffrax": 6},
+    ("mixture", 2): {"plain scan": 5},
+    ("mixture", 64): {"plain scan": 4},
+}
+# In every dimension. later_s: seconds by which the first call may come after the plain scan's.
+AT_MOST = {
+    "gaussian": {"over_parts": 1.15, "later_s": 0.3},
+    "mixture": {"over_parts": 1.15, "later_s": 0.3},
+    "mlp": {"over_score": 1.10, "later_s": 0.3},
+}
+MOST_MEMORY = 64  # MiB
+
+# By device kind: bytes a second of memory, float32 operations a second (no tensor cores), from the data sheets.
+PEAKS = {
+    "NVIDIA H200": (4.8e12, 67e12),
+    "NVIDIA H100 80GB HBM3": (3.35e12, 67e12),
+    "NVIDIA H100 PCIe": (2.0e12, 51e12),
+    "NVIDIA A100-SXM4-80GB": (2.039e12, 19.5e12),
+    "NVIDIA A100 80GB PCIe": (1.935e12, 19.5e12),
+    "NVIDIA A100-SXM4-40GB": (1.555e12, 19.5e12),
+    "NVIDIA A100-PCIE-40GB": (1.555e12, 19.5e12),
+    "NVIDIA L4": (0.3e12, 30.3e12),
+    "Tesla V100-SXM2-16GB": (0.9e12, 15.7e12),
+    "Tesla T4": (0.32e12, 8.1e12),
+}
+BYTES = 8  # a coordinate-step: the float32 state read and written
+
+COLUMNS = "method median_ms spread_ms first_s mega_steps_per_s speedup over_parts over_score".split()  # noqa: SIM905
+LIMIT_COLUMNS = "score d method gb_per_s share_of_memory tflops share_of_flops".split()  # noqa: SIM905
+
+
+class Law(NamedTuple):
+    """A score as jaxdiff brings it and as one would write it; operations a particle-step in matrix products, or None.
+
+    Both are one object where there is nothing to tell apart.
+    """
+
+    name: str
+    score: Callable
+    plain: Callable
+    flops: int | None
+
+
+def gaussian(d):
+    rng = np.random.default_rng(0)
+    mean, variance = rng.normal(size=d), rng.uniform(0.5, 2, d)
+    m, v = jnp.asarray(mean, jnp.float32), jnp.asarray(variance, jnp.float32)
+
+    def plain(x, t):
+        alpha, noise = jnp.exp(-t), -jnp.expm1(-2 * t)
+        return -(x - alpha * m) / (alpha**2 * v + noise)
+
+    return Law("gaussian", targets.gaussian(mean, variance).score, as_score(plain), None)
+
+
+def mixture(d):
+    rng = np.random.default_rng(1)
+    weights, means = np.full(COMPONENTS, 1 / COMPONENTS), 2 * rng.normal(size=(COMPONENTS, d))
+    variances = rng.uniform(0.2, 1, (COMPONENTS, d))
+    log_w, m, v = (jnp.asarray(array, jnp.float32) for array in (np.log(weights), means, variances))
+
+    def plain(x, t):
+        alpha, noise = jnp.exp(-t), -jnp.expm1(-2 * t)
+        mean, inverse = alpha * m, 1 / (alpha**2 * v + noise)
+        constant = log_w - 0.5 * jnp.sum(mean**2 * inverse - jnp.log(inverse), axis=-1)
+        share = jax.nn.softmax(-(x**2) @ inverse.T / 2 + x @ (mean * inverse).T + constant)
+        return share @ (mean * inverse) - (share @ inverse) * x
+
+    return Law("mixture", targets.mixture(weights, means, variances).score, as_score(plain), None)
+
+
+def mlp(d):
+    rng = np.random.default_rng(2)
+    widths = [d + 1, *[WIDTH] * HIDDEN, d]
+    shapes = list(zip(widths[:-1], widths[1:], strict=True))
+    weights = [jnp.asarray(rng.normal(size=shape) / np.sqrt(shape[0]), jnp.float32) for shape in shapes]
+    score = Partial(network, [(w, jnp.zeros(w.shape[1], w.dtype)) for w in weights])
+    return Law("mlp", score, score, 2 * sum(rows * columns for rows, columns in shapes))
+
+
+def network(layers, x, t):
+    """A multilayer perceptron with SiLU, time being one more input."""
+    h = jnp.concatenate([x, jnp.broadcast_to(t, (*x.shape[:-1], 1))], axis=-1)
+    for weight, bias in layers[:-1]:
+        h = jax.nn.silu(h @ weight + bias)
+    weight, bias = layers[-1]
+    return h @ weight + bias
+
+
+LAWS = (gaussian, mixture, mlp)
+
+
+def particles(law, d, coordinates):
+    """How many particles: fewer for the network, and fewest where d is small, for its work goes by particles."""
+    share = 1 if law.flops is None else 16 if d < 16 else 4
+    return max(1, coordinates // share // d)
+
+
+def zeros(x, t):
+    return jnp.zeros_like(x)
+
+
+@jax.jit
+def plain_scan(score, table, x, key):
+    """The step of exponential Euler with noise of jax.random, down a table of coefficients."""
+
+    def step(x, row_and_key):
+        row, key = row_and_key
+        z = jax.random.normal(key, x.shape, x.dtype)
+        return row.keep * x + row.gain * score(x, row.t) + row.spread * z, None
+
+    return lax.scan(step, x, (table, jax.random.split(key, len(table.t))))[0]
+
+
+@jax.jit
+def bare_loop(score, table, x):
+    """The same without noise."""
+    step = lambda x, row: (row.keep * x + row.gain * score(x, row.t), None)
+    return lax.scan(step, x, table)[0]
+
+
+def with_diffrax(law, x, key):
+    """dY = (Y + 2 s) du + sqrt(2) dW in the running time u = horizon - t, by Euler at the times of the grid."""
+    import diffrax
+    import lineax
+
+    @jax.jit
+    def run(score, times, x, key):
+        drift = lambda u, x, _: x + 2 * score(x, HORIZON - u)
+        diffusion = lambda u, x, _: lineax.DiagonalLinearOperator(jnp.sqrt(jnp.asarray(2, x.dtype)))
+        path = diffrax.UnsafeBrownianPath(jax.ShapeDtypeStruct(x.shape, x.dtype), key)
+        return diffrax.diffeqsolve(
+            diffrax.MultiTerm(diffrax.ODETerm(drift), diffrax.ControlTerm(diffusion, path)),
+            diffrax.Euler(),
+            times[0],
+            times[-1],
+            None,
+            x,
+            saveat=diffrax.SaveAt(t1=True),
+            stepsize_controller=diffrax.StepTo(times),
+            adjoint=diffrax.ForwardMode(),
+            max_steps=N_STEPS,
+        ).ys[0]
+
+    times = jnp.asarray(HORIZON - GRID, x.dtype)
+    return lambda: run(law.plain, times, x, key)
+
+
+def with_diffusionjax(law, x, key):
+    """Its variance-preserving SDE at a constant rate: its time 1 is the OU time HORIZON."""
+    from diffusionjax.sde import VP
+    from diffusionjax.solvers import EulerMaruyama
+    from diffusionjax.utils import get_linear_beta_function, get_sampler
+
+    @jax.jit
+    def run(score, times, x, key):
+        forward = VP(*get_linear_beta_function(2 * HORIZON, 2 * HORIZON))
+        reverse = forward.reverse(lambda x, t: score(x, HORIZON * t[0]))  # it gives every particle the same time
+        return get_sampler(x.shape, EulerMaruyama(reverse, times))(key, x)[0]
+
+    times = jnp.linspace(0, 1, N_STEPS + 1, dtype=x.dtype)[1:, None]
+    return lambda: run(law.plain, times, x, key)
+
+
+PEERS = {"diffrax": with_diffrax, "diffusionjax": with_diffusionjax}
+
+
+def importable():
+    """The peers that are there."""
+    return [name for name in PEERS if importlib.util.find_spec(name) is not None]
+
+
+def functions(law, x, key, peers):
+    """What is timed, by name; without the plain function where it is the score itself."""
+    run = lambda score: functools.partial(jaxdiff.sample, kernels.exponential_euler(score), x, GRID, key)
+    table = kernels.exponential_euler(law.score).coefficients(GRID)
+    table = jax.tree.map(lambda column: jnp.asarray(column, x.dtype), table)
+    ours = {"jaxdiff": law.score, "jaxdiff, plain function": law.plain}
+    alone = {"score alone": law.score, "score alone, plain function": law.plain}
+    if law.plain is law.score:
+        ours, alone = ({name: law.score for name in list(named)[:1]} for named in (ours, alone))
+    return {
+        **{name: run(score) for name, score in ours.items()},
+        "plain scan": functools.partial(plain_scan, law.plain, table, x, key),
+        **{name: PEERS[name](law, x, key) for name in peers},
+        **{name: functools.partial(bare_loop, score, table, x) for name, score in alone.items()},
+        "noise alone": run(zeros),
+    }
+
+
+def rows_of(law, d, n, timings, repeats, peaks):
+    """A row for every method of one run, from its timings."""
+    return [
+        {
+            "score": law.name,
+            "d": d,
+            "particles": n,
+            "method": method,
+            "repeats": repeats,
+            "median_ms": 1e3 * timing.median,
+            "spread_ms": 1e3 * timing.spread,
+            "first_s": timing.first,
+            "mega_steps_per_s": n * d * N_STEPS / timing.median / 1e6,
+            "speedup": timings["plain scan"].median / timing.median,
+            **({"grid": "its own"} if method == "diffusionjax" else {}),
+            **(_parts(method, timings) | _limits(law, n, d, timing, peaks) if method.startswith("jaxdiff") else {}),
+        }
+        for method, timing in timings.items()
+    ]
+
+
+def _parts(method, timings):
+    """A row of ours against its parts."""
+    own, score = timings[method].median, timings[method.replace("jaxdiff", "score alone")].median
+    later = timings[method].first - timings["plain scan"].first
+    return {"over_parts": own / (timings["noise alone"].median + score), "over_score": own / score, "later_s": later}
+
+
+def _limits(law, n, d, timing, peaks):
+    """What an accelerator achieved, and the share of its peaks; nothing on a CPU, where peaks is None."""
+    if peaks is None:
+        return {}
+    memory, arithmetic = peaks
+    bandwidth = BYTES * n * d * N_STEPS / timing.median
+    found = {"gb_per_s": bandwidth / 1e9, "share_of_memory": _share(bandwidth, memory)}
+    if law.flops is None:
+        return found
+    rate = law.flops * n * N_STEPS / timing.median
+    return found | {"tflops": rate / 1e12, "share_of_flops": _share(rate, arithmetic)}
+
+
+def _share(achieved, peak):
+    return "peak unknown" if peak is None else achieved / peak
+
+
+def memory_row(n_steps):
+    """MiB that the compiled program of a large run holds beside its argument and result."""
+    kernel, n = kernels.exponential_euler(gaussian(MEMORY_DIM).score), MEMORY_COORDINATES // MEMORY_DIM
+    grid = grids.exponential_then_uniform(HORIZON, EARLY_STOP, n_steps)
+    x, key = jax.ShapeDtypeStruct((n, MEMORY_DIM), jnp.float32), jax.eval_shape(lambda: jax.random.key(0))
+    compiled = jax.jit(lambda x, key: jaxdiff.sample(kernel, x, grid, key)).lower(x, key).compile()
+    mib = compiled.memory_analysis().temp_size_in_bytes / 2**20
+    return {
+        "score": "gaussian",
+        "d": MEMORY_DIM,
+        "particles": n,
+        "method": f"memory, N = {n_steps}",
+        "temporary_mib": mib,
+    }
+
+
+def checks(rows):
+    """Sentences on every requirement that the rows speak of: those met, and those missed."""
+    found = [check for row in rows for check in _checks(row, rows)]
+    return [text for text, met in found if met], [text for text, met in found if not met]
+
+
+def _checks(row, rows):
+    case = f"{row['score']} d={row['d']}"
+    if "temporary_mib" in row:
+        mib = row["temporary_mib"]
+        yield f"{case} {row['method']} {mib:.1f} MiB (below {MOST_MEMORY})", mib < MOST_MEMORY
+    elif row["method"] == "jaxdiff":
+        median = {other["method"]: other["median_ms"] for other in rows if _same_case(row, other)}
+        for peer, bound in AT_LEAST.get((row["score"], row["d"]), {}).items():
+            if peer in median:
+                faster = median[peer] / row["median_ms"]
+                yield f"{case} {faster:.2f} times {peer} (at least {bound})", faster >= bound
+        for name, bound in AT_MOST[row["score"]].items():
+            yield f"{case} {name} {row[name]:.2f} (at most {bound})", row[name] <= bound
+
+
+def _same_case(row, other):
+    return (row["score"], row["d"]) == (other["score"], other["d"]) and "median_ms" in other
+
+
+def verdict_of(rows):
+    """One line: how many requirements were met, and those that were not, with their numbers."""
+    met, missed = checks(rows)
+    count = f"{len(met)} of {len(met) + len(missed)} requirements met"
+    return f"{count}; missed: {'; '.join(missed)}." if missed else f"{count}."
+
+
+def measured(law, d, n, repeats, peers, peaks):
+    """The rows of one case."""
+    key_start, key = jax.random.split(jax.random.key(0))
+    x = jax.random.normal(key_start, (n, d), jnp.float32)
+    return rows_of(law, d, n, harness.interleaved(functions(law, x, key, peers), repeats), repeats, peaks)
+
+
+def main(argv=None):
+    parser = harness.parser(QUESTION)
+    parser.add_argument(
+        "--coordinates",
+        type=int,
+        help=f"particles times d (default: {', '.join(f'{n} {where}' for where, n in COORDINATES.items())})",
+    )
+    options = harness.parsed(parser, argv)
+    about = harness.environment(PEERS)
+    on_cpu, peers = about["platform"] == "cpu", importable()
+    coordinates = options.coordinates or COORDINATES["quick" if options.quick else "cpu" if on_cpu else "accelerator"]
+    peaks = None if on_cpu else PEAKS.get(about["device"], (None, None))
+    for name in PEERS.keys() - peers:
+        print(f"{name} is not installed: no rows of it.")
+
+    rows = []
+    for make in LAWS:
+        for d in QUICK_DIMENSIONS if options.quick else DIMENSIONS:
+            law = make(d)
+            n = particles(law, d, coordinates)
+            case = measured(law, d, n, options.repeats, peers, peaks)
+            rows += case
+            print(f"\n{law.name}, d = {d}, {n} particles\n\n{harness.table(case, COLUMNS)}", flush=True)
+
+    memory = [memory_row(n_steps) for n_steps in MEMORY_STEPS]
+    print(f"\n{harness.table(memory, ['score', 'd', 'particles', 'method', 'temporary_mib'])}")
+    if peaks is not None:
+        print(f"\n{harness.table([row for row in rows if 'gb_per_s' in row], LIMIT_COLUMNS)}")
+    rows += memory
+    verdict = verdict_of(rows)
+    print(f"\n{verdict}")
+    if options.json or not options.quick:
+        print(f"written: {harness.write_rows(NAME, rows, QUESTION, verdict, about, options.json).name}")
+
+
+if __name__ == "__main__":
+    main()
