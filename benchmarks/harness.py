@@ -160,7 +160,7 @@ def parser(question):
     size.add_argument("--quick", action="store_true", help="few and small cases; writes no record without --json")
     size.add_argument("--full", action="store_true", help="all cases (default)")
     options.add_argument(
-        "--repeats", type=_count, help=f"timed rounds (default: {REPEATS}, or {QUICK_REPEATS} with --quick)"
+        "--repeats", type=count, help=f"timed rounds (default: {REPEATS}, or {QUICK_REPEATS} with --quick)"
     )
     options.add_argument(
         "--json", type=pathlib.Path, metavar="FILE", help="the record (default: in benchmarks/results)"
@@ -175,7 +175,8 @@ def parsed(options, argv=None):
     return given
 
 
-def _count(text):
+def count(text):
+    """A whole number, at least 1, for argparse."""
     if int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1: it is {text}.")
     return int(text)

@@ -276,4 +276,5 @@ class Descent(NamedTuple):
 
 def _laid_out(x):
     """x with its last axis the fast one; left alone, XLA may lay an array out for what reads it."""
-    return with_layout_constraint(x, Layout(major_to_minor=tuple(range(x.ndim))))
+    constrained = lambda x: with_layout_constraint(x, Layout(major_to_minor=tuple(range(x.ndim))))
+    return lax.platform_dependent(x, cpu=constrained, default=lambda x: x)

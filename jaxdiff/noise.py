@@ -87,19 +87,22 @@ def pair(keys, block, coordinate, dtype, *, domain=STEPS):
     """
     # block >> 31 is 0, which the compiler cannot know: no part of the cipher may be taken out of the scan over blocks,
     # where it would be kept for all particles and coordinates.
-    index = coordinate + (block >> jnp.uint32(31))
+    zero = block >> jnp.uint32(31)
+    index = coordinate + zero
     words = [
         threefry2x32(keys, jnp.broadcast_arrays(block, index + jnp.uint32(space * MOST_COORDINATES)))
         for space in ((domain,) if dtype == jnp.float32 else (domain, domain + BEYOND))
     ]
-    return box_muller(*words, dtype=dtype)
+    return box_muller(*words, dtype=dtype, zero=zero.astype(dtype))
 
 
 # Two words a, b: the sign bit of a is the sign of the radius, its 31 others u in (0, 1); the sign bit of b swaps sine
 # and cosine, its 31 others are an angle pi h, h in [-1/4, 1/4]. So every small z is a small radius or the sine of a
 # small angle, both relatively exact; the four quarters of the circle come from the two bits.
-def box_muller(words, beyond=None, *, dtype):
+def box_muller(words, beyond=None, *, dtype, zero=0.0):
     """Two uint32 words -> two independent standard normals; `beyond`, two words more, are the lower bits in float64.
+
+    zero: a 0 the compiler does not know of, where the same bits are wanted in every loop (see kernels.affine).
 
     Errors against the exact transform of its words: 5 ulp in float32, 100 in float64 (XLA's functions).
     Reach: sqrt(64 log 2) = 6.66 in float32 (u down to 2^-32), where P(|Z| > 6.66) = 2.8e-11; sqrt(128 log 2) = 9.42 in
@@ -109,7 +112,7 @@ def box_muller(words, beyond=None, *, dtype):
     angle = lax.bitcast_convert_type(b << jnp.uint32(1), jnp.int32).astype(dtype)
     magnitude = lax.bitcast_convert_type(a & jnp.uint32(0x7FFFFFFF), jnp.int32)
     if dtype == jnp.float32:
-        radius = jnp.sqrt(_minus_two_log(magnitude))
+        radius = jnp.sqrt(_minus_two_log(magnitude, zero))
         sine, cosine = _sine_cosine(angle * jnp.float32(2.0**-33) + jnp.float32(2.0**-33))
     else:
         lower, finer = ((word.astype(dtype) + 0.5) * 2.0**-32 for word in beyond)
@@ -135,7 +138,7 @@ def _polynomial(x, coefficients):
     return functools.reduce(lambda total, c: total * x + jnp.float32(c), coefficients[1:], jnp.float32(coefficients[0]))
 
 
-def _minus_two_log(magnitude):
+def _minus_two_log(magnitude, zero):
     """-2 log u, u = (magnitude + 1/2) 2^-31, float32: u = 2^e (1 + q), 1 + q in [sqrt(1/2), sqrt(2))."""
     bits = lax.bitcast_convert_type(magnitude.astype(jnp.float32) + jnp.float32(0.5), jnp.int32)
     above = bits - jnp.int32(ROOT_HALF + (31 << 23))
@@ -143,7 +146,7 @@ def _minus_two_log(magnitude):
     q = lax.bitcast_convert_type((above & 0x7FFFFF) + ROOT_HALF, jnp.float32) - 1
     near = (0x7FFFFFFF - magnitude).astype(jnp.float32) * jnp.float32(-(2.0**-31)) - jnp.float32(2.0**-32)
     q = jnp.where(above < 0, q, near)  # e = 0: from the integer, lest u round to 1
-    return q * _polynomial(q, LOG) + exponent * jnp.float32(-1.3862944)
+    return q * _polynomial(q, LOG) + (exponent * jnp.float32(-1.3862944) + zero)  # zero: as in kernels.affine
 
 
 def _sine_cosine(h):

@@ -156,10 +156,8 @@ def _turned_score(components, x: Particles, t) -> Particles:
 def _gaussian_score(components, x: Particles, t) -> Particles:
     """One component: elementwise."""
     c, t = _at(components, x, t)
-    mean, precision = _materialised(
-        ou.alpha(t) * c.means[0], 1 / (ou.alpha(t) ** 2 * c.variances[0] + ou.sigma(t) ** 2)
-    )
-    return (mean - x) * precision
+    mean, variance = _noised(c, t)
+    return (mean[0] - x) * (1 / variance[0])
 
 
 def _few_score(components, x: Particles, t) -> Particles:
@@ -170,9 +168,9 @@ def _few_score(components, x: Particles, t) -> Particles:
     c, t = _at(components, x, t)
     x = jnp.moveaxis(x, -1, 0)
     column = lambda array: array.reshape(array.shape + (1,) * (x.ndim - 1))
-    mean, variance = ou.alpha(t) * c.means, ou.alpha(t) ** 2 * c.variances + ou.sigma(t) ** 2
+    mean, variance = _noised(c, t)
     constant = c.log_weights - 0.5 * jnp.sum(jnp.log(variance), axis=-1)
-    mean, precision, constant = map(column, _materialised(mean, 1 / variance, constant))
+    mean, precision, constant = map(column, (mean, 1 / variance, constant))
     squares = _sum_in_blocks(lambda at: (mean[:, at] - x[at]) ** 2 * precision[:, at], len(x))
     logit = constant - 0.5 * squares
     share = jnp.exp(logit - jnp.max(logit, axis=0))
@@ -192,10 +190,10 @@ def _sum_in_blocks(term, d):
 
 def _many_score(components, x: Particles, t) -> Particles:
     """Many components: four matrix products, around the mixture's mean so that the squares cancel little."""
-    c, t = _at(components, x, t)
-    mean, centre = _centred(c, t)
-    x, precision = x - centre, 1 / (ou.alpha(t) ** 2 * c.variances + ou.sigma(t) ** 2)
-    constant = c.log_weights - 0.5 * jnp.sum(mean**2 * precision - jnp.log(precision), axis=-1)
+    c, x, t = _centred(components, x, t)
+    mean, variance = _noised(c, t)
+    precision = 1 / variance
+    constant = c.log_weights - 0.5 * jnp.sum(mean**2 * precision + jnp.log(variance), axis=-1)
     pull = mean * precision
     share = jax.nn.softmax(constant + x @ pull.T - 0.5 * (x**2 @ precision.T), axis=-1)
     return share @ pull - (share @ precision) * x
@@ -203,23 +201,24 @@ def _many_score(components, x: Particles, t) -> Particles:
 
 def _shared_score(components, x: Particles, t) -> Particles:
     """Many components of one covariance, as points are: |x|^2 cancels, and two matrix products are left."""
+    c, x, t = _centred(components, x, t)
+    mean, variance = _noised(c, t)
+    constant = c.log_weights - 0.5 * jnp.sum(mean**2 / variance, axis=-1)
+    share = jax.nn.softmax(constant + x @ (mean / variance).T, axis=-1)
+    return (share @ mean - x) / variance[0]
+
+
+def _centred(components, x, t):
+    """Components, particles and time, seen from the mixture's mean."""
     c, t = _at(components, x, t)
-    mean, centre = _centred(c, t)
-    x, precision = x - centre, 1 / (ou.alpha(t) ** 2 * c.variances[0] + ou.sigma(t) ** 2)
-    constant = c.log_weights - 0.5 * jnp.sum(mean**2 * precision, axis=-1)
-    share = jax.nn.softmax(constant + x @ (mean * precision).T, axis=-1)
-    return (share @ mean - x) * precision
-
-
-def _centred(c, t):
-    """Noised means about their centre, and the centre."""
     centre = jnp.exp(c.log_weights) @ c.means
-    return ou.alpha(t) * (c.means - centre), ou.alpha(t) * centre
+    return c._replace(means=c.means - centre), x - ou.alpha(t) * centre, t
 
 
-def _materialised(*coefficients):
-    """Functions of time alone, kept out of the loops over particles, into which XLA would fuse them."""
-    return jax.lax.optimization_barrier(coefficients)
+def _noised(c, t):
+    """Means and variances (K, d) at time t, each rounded as a product of its own (see kernels.affine)."""
+    zero = 0 * t
+    return ou.alpha(t) * c.means + zero, ou.alpha(t) ** 2 * c.variances + (ou.sigma(t) ** 2 + zero)
 
 
 def _at(components, x, t):
@@ -237,10 +236,11 @@ def _log_density(components, x: Particles, t=0.0) -> Float[Array, "*particles"]:
 
 def _residuals(c, x, t):
     """Residuals (..., K, d) in the components' eigenbases, and variances (K, d)."""
-    residual = x[..., None, :] - ou.alpha(t) * c.means
+    mean, variance = _noised(c, t)
+    residual = x[..., None, :] - mean
     if c.axes is not None:
         residual = jnp.einsum("...kd,kde->...ke", residual, c.axes)
-    return residual, ou.alpha(t) ** 2 * c.variances + ou.sigma(t) ** 2
+    return residual, variance
 
 
 def _log_parts(c, residual, variance):

@@ -19,12 +19,14 @@ class Row(NamedTuple):
 
 def step(score, x, row, z):
     """One step with noise."""
-    return row.keep * x + row.gain * score(x, row.t) + row.spread * z
+    return noiseless_step(score, x, row, z) + row.spread * z
 
 
+# A compiler may contract a b + c d to either of two roundings, and on a CPU does so differently for different shapes.
+# A zero it cannot know of turns the first product into a sum, at no cost, and leaves one way.
 def noiseless_step(score, x, row, z):
     """One step of an ODE; z is None."""
-    return row.keep * x + row.gain * score(x, row.t)
+    return (row.keep * x + 0 * row.t) + row.gain * score(x, row.t)
 
 
 def identity(x):
