@@ -18,7 +18,7 @@ ELEMENTWISE = ARITHMETIC | frozenset(
 )
 PRODUCTS, LOOPS = frozenset({"dot_general", "conv_general_dilated"}), frozenset({"scan", "while", "cond"})
 MOST_EQUATIONS, FEW_EQUATIONS = 64, 12  # of a score that is fused; that is written out for more than two steps
-MOST_WRITTEN_OUT = 8  # steps
+MOST_WRITTEN_OUT = 4  # steps; more run a little faster and compile a second longer
 MARK = 8191  # particles to trace with: a prime, which tells the particles' axis from all others
 FAST_AXIS = 128  # particles that fill a vector unit
 FEW_COORDINATES = 16  # below, particles lie on the fast axis whatever the score
@@ -81,7 +81,7 @@ def _jaxprs(value):
 def choose(found: Traits, shape, n_steps, noises, *, chunk=None, platform="cpu") -> Schedule:
     """The schedule of a run of (n, d) particles, with so many increments a step, on one device.
 
-    An elementwise score fuses with its noise, two steps into one loop, or up to eight where they are arithmetic alone.
+    An elementwise score fuses with its noise, two steps into one loop, or four where they are arithmetic alone.
     Any other sees noise that was written to memory, two steps of it a call of the cipher. Few coordinates, or sums over
     coordinates, go with particles on the fast axis. On a CPU a chunk is what fits its caches; an accelerator takes all
     particles at once.
