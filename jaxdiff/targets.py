@@ -19,7 +19,8 @@ MOST_COMPONENTS = 16  # on the line; beyond, quadrature around every component c
 REPLICATES = 16
 LEAST_DRAWS, MOST_DRAWS, PAIRS = 2048, 8192, 2**20  # of a Monte Carlo curve, in all; pairs of draw and component
 ELEMENTS_AT_ONCE = 2**20
-FEW_COMPONENTS, BLOCK = 16, 8  # of a score without matrix products; its coordinates written out at a time
+FEW_COMPONENTS, FEW_COORDINATES = 16, 64  # of a score without matrix products
+BLOCK = 8  # coordinates of it written out
 
 
 def gaussian(mean, cov) -> Target:
@@ -135,12 +136,12 @@ def _array(name, value, ndim):
 #   log density -(1/2) sum (r^2/v + log 2 pi v),   score -r/v.   The mixture's score is the softmax-weighted mean.
 # One formula, four ways to compute it; which is fastest was measured (benchmarks/step_throughput.py).
 def _score_of(components):
-    k = len(components.means)
+    k, d = components.means.shape
     if components.axes is not None:
         return _turned_score
     if k == 1:
         return _gaussian_score
-    if k <= FEW_COMPONENTS:
+    if k <= FEW_COMPONENTS and d <= FEW_COORDINATES:
         return _few_score
     return _shared_score if (components.variances == components.variances[0]).all() else _many_score
 
@@ -161,7 +162,7 @@ def _gaussian_score(components, x: Particles, t) -> Particles:
 
 
 def _few_score(components, x: Particles, t) -> Particles:
-    """Few components: no products, coordinates in front, sums over components and blocks of coordinates written out.
+    """Few components and coordinates: no matrix products, coordinates in front, sums written out.
 
     XLA on CPU runs thin matrix products and sums over a short last axis at a tenth of its speed.
     """

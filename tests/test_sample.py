@@ -182,3 +182,64 @@ def test_the_wrong_jax_is_named_with_its_remedy(monkeypatch):
         warnings.simplefilter("error")
         _warn_of_wrong_jax()
     _warn_of_wrong_jax.cache_clear()
+
+
+def test_a_donated_x_is_deleted_and_no_other(key):
+    kernel, x = make("ancestral", targets.gaussian([0.0, 1.0], [0.5, 2.0])), noise.initial(key, jnp.arange(1000), 2)
+    kept = sample(kernel, x, GRID, key)
+    for watched in (False, True):
+        np.testing.assert_array_equal(sample(kernel, x, GRID, key, progress=watched), kept)
+        given = jnp.copy(x)
+        np.testing.assert_array_equal(sample(kernel, given, GRID, key, progress=watched, donate=True), kept)
+        assert given.is_deleted()
+        assert not x.is_deleted()
+
+
+@pytest.mark.parametrize("name", kernels.__all__)
+@pytest.mark.parametrize("n_steps", [1, 2, 7])
+def test_the_bar_changes_no_bit_and_says_how_far_it_is(name, n_steps, key, capsys):
+    law = targets.mixture([0.3, 0.7], [[0.0, 1.0], [1.0, -1.0]], [[0.1, 0.2], [0.3, 0.1]])
+    kernel, x = make(name, law), noise.initial(key, jnp.arange(300), 2)
+    grid = np.linspace(0.8, 0, n_steps + 1) if kernel.own_clock else grids.log_snr(3, 0.02, n_steps)
+    plain = sample(kernel, x, grid, key)
+    np.testing.assert_array_equal(sample(kernel, x, grid, key, progress=True), plain)
+    shown = capsys.readouterr().err
+    assert f"{n_steps}/{n_steps}" in shown
+    assert name in shown
+
+
+def test_chunks_and_first_particles_of_equal_length_do_not_recompile(key):
+    kernel, x = make("ancestral", targets.gaussian([0.0, 1.0], [0.5, 2.0])), jnp.zeros((50, 2))
+    sample(kernel, x, GRID, key, chunk=7)
+    compiled = _compiled(driver.run, "cpu", False)._cache_size()
+    sample(kernel, x, GRID, jax.random.key(5), chunk=7, first_particle=2**33)
+    assert _compiled(driver.run, "cpu", False)._cache_size() == compiled
+
+
+@pytest.mark.parametrize("name", ["exponential_euler", "covariance_matched", "ddim"])
+def test_gradients_do_not_depend_on_the_chunk(name, key):
+    law = targets.mixture([0.3, 0.7], [[0.0, 1.0], [1.0, -1.0]], [[0.1, 0.2], [0.3, 0.1]])
+    x = noise.initial(key, jnp.arange(20), 2, jnp.float64)
+
+    def loss(shift, x, chunk):
+        kernel = getattr(kernels, name)(Partial(lambda shift, x, t: law.score(x - shift, t), shift))
+        return jnp.sum(jnp.cos(sample(kernel, x, GRID, key, chunk=chunk)))
+
+    whole = jax.grad(loss, argnums=(0, 1))(jnp.asarray(0.1), x, 20)
+    h = 1e-6
+    difference = (loss(0.1 + h, x, 20) - loss(0.1 - h, x, 20)) / (2 * h)
+    assert float(whole[0]) == pytest.approx(float(difference), rel=1e-6)
+    for chunk in (1, 6):
+        parts = jax.grad(loss, argnums=(0, 1))(jnp.asarray(0.1), x, chunk)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10), parts, whole)
+
+
+@pytest.mark.parametrize(("n_steps", "chunk"), [(100, 16_000), (400, 16_000), (400, 1000)])
+def test_a_gradient_holds_one_state_for_every_second_step_of_a_chunk(n_steps, chunk, key):
+    n, d = 16_000, 8
+    tanh = Partial(lambda w, x, t: jnp.tanh(w * x) - x, jnp.float32(0.5))
+    kernel, grid = kernels.exponential_euler(tanh), grids.uniform(3, 0.1, n_steps)
+    loss = lambda x: jnp.sum(sample(kernel, x, grid, key, chunk=chunk) ** 2)
+    compiled = jax.jit(jax.grad(loss)).lower(jax.ShapeDtypeStruct((n, d), jnp.float32)).compile()
+    used, state = compiled.memory_analysis().temp_size_in_bytes, 4 * d
+    assert used < (n_steps / 2 + 16) * chunk * state + 4 * n * state

@@ -31,7 +31,10 @@ def mixture(k, d=3):
         (targets.gaussian(np.zeros(3), [0.5, 1.0, 2.0]).score, ARITHMETIC),
         (jax.jit(lambda x, t: -x), ARITHMETIC),
         (lambda x, t: jnp.tanh(x) - x, ELEMENTWISE),
-        (lambda x, t: x * jnp.sin(x) * (jnp.eye(3, dtype=jnp.float32) @ jnp.ones(3, jnp.float32) * t), ELEMENTWISE),  # products of time alone
+        (
+            lambda x, t: x * jnp.sin(x) * (jnp.eye(3, dtype=jnp.float32) @ jnp.ones(3, jnp.float32) * t),
+            ELEMENTWISE,
+        ),  # products of time alone
         (lambda x, t: x @ (-jnp.eye(3, dtype=jnp.float32)), PRODUCTS),
         (lambda x, t: jax.lax.fori_loop(0, 3, lambda i, x: x @ jnp.eye(3, dtype=jnp.float32), x), PRODUCTS),
         (jax.vmap(lambda x, t: jnp.eye(3, dtype=jnp.float32) @ x, (0, None)), PRODUCTS),
@@ -48,7 +51,10 @@ def test_traits_are_read_off_the_jaxpr(score, found):
 
 
 def test_the_axis_of_particles_is_told_from_an_equal_dimension():
-    assert read(lambda x, t: x * jnp.linalg.norm(jnp.ones((64, 64), jnp.float32) @ jnp.ones(64, jnp.float32)), d=64) == ARITHMETIC
+    assert (
+        read(lambda x, t: x * jnp.linalg.norm(jnp.ones((64, 64), jnp.float32) @ jnp.ones(64, jnp.float32)), d=64)
+        == ARITHMETIC
+    )
 
 
 @pytest.mark.parametrize("found", [ARITHMETIC, ELEMENTWISE, PRODUCTS, SUMS])

@@ -36,6 +36,11 @@ def _laws():
     line = np.array([[1.0, 2.0], [2.0, 4.0]])  # rank one
     yield "line", (targets.gaussian([1.0, 0.0], line), np.ones(1), np.array([[1.0, 0.0]]), line[None])
     yield "equal points", (targets.point_masses(means), np.full(3, 1 / 3), means, zeros)
+    for name, k, d in (("blocks", 3, 19), ("wide", 3, 70), ("many", 40, 3)):  # a formulation of the score each
+        weights, means, widths = RNG.dirichlet(np.ones(k)), RNG.normal(size=(k, d)), RNG.uniform(0.1, 1, (k, d))
+        yield name, (targets.mixture(weights, means, widths), weights, means, widths[..., None] * np.eye(d))
+        shared = np.broadcast_to(widths[0], (k, d))
+        yield f"{name} shared", (targets.mixture(weights, means, shared), weights, means, shared[..., None] * np.eye(d))
 
 
 LAWS = dict(_laws())
@@ -77,6 +82,23 @@ def test_float32_particles_keep_their_dtype(name):
         got = function(x.astype(jnp.float32), np.float64(0.3))
         assert got.dtype == jnp.float32
         np.testing.assert_allclose(got, function(x, 0.3), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["blocks", "blocks shared", "wide", "wide shared", "many", "many shared", "points 5"])
+@pytest.mark.parametrize("t", [1e-4, 0.1, 3.0])
+def test_float32_scores_lose_no_more_than_a_float32_particle_does(name, t):
+    """Rounding x to float32 moves a score by its derivative times eps |x|: as much is granted, 30 times over."""
+    target, *_ = LAWS[name]
+    x = jnp.asarray(target.sample(jax.random.key(0), 50), jnp.float64)
+    if t < 0.1 and name == "points 5":
+        x = x + 1e-2 * jax.random.normal(jax.random.key(1), x.shape, x.dtype)  # as far as noise takes it
+    single = target.score(x.astype(jnp.float32), t)
+    slope = jax.vmap(lambda one: jnp.linalg.norm(jax.jacfwd(lambda x: target.score(x, t))(one), ord=2))(x)
+    size = jnp.linalg.norm(x, axis=-1) + jnp.sqrt(target.second_moment)
+    off = jnp.linalg.norm(
+        single.astype(jnp.float64) - target.score(x.astype(jnp.float32).astype(jnp.float64), t), axis=-1
+    )
+    assert float(jnp.max(off / (slope * size))) < 30 * np.finfo(np.float32).eps
 
 
 def test_leading_axes_of_x_are_particles():
