@@ -18,7 +18,7 @@ from jaxdiff.progress import counter
 from jaxdiff.types import Kernel
 
 SOURCES = {"auto": "counter", "counter": "counter", "jax": "jax"}
-REFRESH = 0.1  # seconds between two moves of the bar
+REFRESH, GROWTH = 0.3, 16  # seconds between two moves of the bar; how much longer a block may be than the one before
 SAME_TIME = 1e-9  # relative: how close a time to save at must be to one of the grid
 
 
@@ -159,7 +159,7 @@ class _Run:
         return jax.lax.slice_in_dim(whole, 0, self.n, axis=axis)
 
     def watched(self, donate):
-        """As `sample`, with a bar: blocks of bodies that double until they take as long as the bar needs to move."""
+        """As `sample`, with a bar: blocks of bodies, each as long as a bar may stand still."""
         x = self.x if donate else jnp.copy(self.x)
         state, n_steps = self.kernel.init(x), len(self.grid) - 1
         plan = driver.plan_of(self.program, self.kernel.score, n_steps, x.shape, x.dtype)
@@ -170,9 +170,9 @@ class _Run:
                 began = time.perf_counter()
                 span = np.int32(done), np.int32(done + block)
                 state = jax.block_until_ready(self(driver.run_bodies, self.table, state, span, donate=True))
-                done, size = done + block, block
-                block = 2 * block if time.perf_counter() - began < REFRESH else block
-                moved(size * plan.unroll)
+                moved(block * plan.unroll)
+                done, took = done + block, time.perf_counter() - began
+                block = max(1, round(block * min(REFRESH / took, GROWTH)))
             out = jax.block_until_ready(self(driver.run_rest, self.table, state, donate=True))
             moved(n_steps - bodies * plan.unroll)
         return self.own(out)
