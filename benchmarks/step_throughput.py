@@ -9,10 +9,11 @@ is one interleaved run of:
 - diffrax: Euler, UnsafeBrownianPath, the same times;
 - diffusionjax: Euler-Maruyama on a grid of its own, 50 equal steps from 5 to 0;
 - score alone: the scan without noise;
+- without noise: `jaxdiff.sample` with the kernel of an ODE, the score in our layout and chunks;
 - noise alone: `jaxdiff.sample` with a score of zeros.
 
-In the tables `speedup` is over the plain scan, `over_parts` the time over that of noise alone and score alone together,
-`over_score` the time over that of score alone. What is required of the first row stands below, in AT_LEAST and AT_MOST.
+In the tables `speedup` is over the plain scan, `over_parts` the time over that of noise alone and of the score, the
+faster of its two rows, together, `over_score` the time over that of score alone. What is required of the first row stands below, in AT_LEAST and AT_MOST.
 """
 
 import functools
@@ -43,6 +44,7 @@ COMPONENTS, WIDTH, HIDDEN = 8, 256, 3  # of the mixture; of the network
 DIMENSIONS, QUICK_DIMENSIONS = (2, 64, 1024, 16384), (2, 64)
 COORDINATES = {"quick": 2**18, "cpu": 2**20, "accelerator": 2**26}
 MEMORY_COORDINATES, MEMORY_DIM, MEMORY_STEPS = 2**24, 64, (10, 1000)
+BAR_COORDINATES, BAR_STEPS = 2**22, 2000
 
 # How many times as fast as a peer, by score and d.
 AT_LEAST = {
@@ -58,7 +60,7 @@ AT_MOST = {
     "mixture": {"over_parts": 1.15, "later_s": 0.3},
     "mlp": {"over_score": 1.10, "later_s": 0.3},
 }
-MOST_MEMORY = 64  # MiB
+MOST_MEMORY, MOST_BAR = 64, 1.02  # MiB; a run with a bar over one without
 
 # By device kind: bytes a second of memory, float32 operations a second without tensor cores; from the data sheets. A
 # share can exceed 1: steps that are fused move no state between them, and matrix products may run in TF32.
@@ -79,6 +81,7 @@ BYTES = 8  # a coordinate-step: the float32 state read and written
 COLUMNS = ("method", "median_ms", "spread_ms", "first_s", "mega_steps_per_s", "speedup", "over_parts", "over_score")
 LIMIT_COLUMNS = ("score", "d", "method", "gb_per_s", "share_of_memory", "tflops", "share_of_flops")
 MEMORY_COLUMNS = ("score", "d", "particles", "method", "temporary_mib")
+BAR_COLUMNS = ("score", "d", "particles", "method", "median_s", "over_run")
 
 
 class Law(NamedTuple):
@@ -220,7 +223,7 @@ def importable():
 
 def functions(law, x, key, peers):
     """What is timed, by name; without the plain function where it is the score itself."""
-    run = lambda score: functools.partial(jaxdiff.sample, kernels.exponential_euler(score), x, GRID, key)
+    run = lambda score, kernel=kernels.exponential_euler: functools.partial(jaxdiff.sample, kernel(score), x, GRID, key)
     table = kernels.exponential_euler(law.score).coefficients(GRID)
     table = jax.tree.map(lambda column: jnp.asarray(column, x.dtype), table)
     scores = {"": law.score} if law.plain is law.score else {"": law.score, ", plain function": law.plain}
@@ -229,6 +232,7 @@ def functions(law, x, key, peers):
         "plain scan": functools.partial(plain_scan, law.plain, table, x, key),
         **{name: PEERS[name](law, x, key) for name in peers},
         **{f"score alone{which}": functools.partial(bare_loop, score, table, x) for which, score in scores.items()},
+        **{f"without noise{which}": run(score, kernels.ddim) for which, score in scores.items()},
         "noise alone": run(lambda x, t: jnp.zeros_like(x)),  # a new function, so that its first call compiles
     }
 
@@ -256,9 +260,10 @@ def rows_of(law, d, n, timings, repeats, peaks):
 
 def _parts(method, timings):
     """A row of ours against its parts."""
-    own, score = timings[method].median, timings[method.replace("jaxdiff", "score alone")].median
+    own, loop = timings[method].median, timings[method.replace("jaxdiff", "score alone")].median
+    score = min(loop, timings[method.replace("jaxdiff", "without noise")].median)
     later = timings[method].first - timings["plain scan"].first
-    return {"over_parts": own / (timings["noise alone"].median + score), "over_score": own / score, "later_s": later}
+    return {"over_parts": own / (timings["noise alone"].median + score), "over_score": own / loop, "later_s": later}
 
 
 def _limits(law, n, d, timing, peaks):
@@ -294,6 +299,23 @@ def memory_row(n_steps):
     }
 
 
+def bar_row(repeats):
+    """How much longer a run of seconds takes with a progress bar."""
+    law, n = gaussian(MEMORY_DIM), BAR_COORDINATES // MEMORY_DIM
+    grid = grids.exponential_then_uniform(HORIZON, EARLY_STOP, BAR_STEPS)
+    x, key = jnp.zeros((n, MEMORY_DIM), jnp.float32), jax.random.key(0)
+    run = functools.partial(jaxdiff.sample, kernels.exponential_euler(law.score), x, grid, key)
+    timings = harness.interleaved({"without": run, "with": functools.partial(run, progress=True)}, repeats)
+    return {
+        "score": "gaussian",
+        "d": MEMORY_DIM,
+        "particles": n,
+        "method": f"bar, N = {BAR_STEPS}",
+        "median_s": timings["with"].median,
+        "over_run": timings["with"].median / timings["without"].median,
+    }
+
+
 def checks(rows):
     """(what was required and found, whether it was met) of every requirement that rows speak of; None: no such peer."""
     return [check for row in rows for check in _checks(row, rows)]
@@ -304,6 +326,11 @@ def _checks(row, rows):
     if "temporary_mib" in row:
         mib = row["temporary_mib"]
         yield f"{case} {row['method']} {mib:.1f} MiB (below {MOST_MEMORY})", mib < MOST_MEMORY
+    elif "over_run" in row:
+        yield (
+            f"{case} {row['method']} {row['over_run']:.3g} times the run (at most {MOST_BAR})",
+            row["over_run"] <= MOST_BAR,
+        )
     elif row["method"] == "jaxdiff":
         median = {other["method"]: other["median_ms"] for other in rows if _same_case(row, other)}
         for peer, bound in AT_LEAST.get((row["score"], row["d"]), {}).items():
@@ -366,7 +393,10 @@ def main(argv=None):
     print(f"\n{harness.table(memory, MEMORY_COLUMNS)}")
     if peaks is not None:
         print(f"\n{harness.table([row for row in rows if 'gb_per_s' in row], LIMIT_COLUMNS)}")
-    rows += memory
+    bar = [] if options.quick else [bar_row(options.repeats)]
+    if bar:
+        print(f"\n{harness.table(bar, BAR_COLUMNS)}")
+    rows += memory + bar
     verdict = verdict_of(rows)
     print(f"\n{verdict}")
     if options.json or not options.quick:
