@@ -12,8 +12,9 @@ is one interleaved run of:
 - without noise: `jaxdiff.sample` with the kernel of an ODE, the score in our layout and chunks;
 - noise alone: `jaxdiff.sample` with a score of zeros.
 
-In the tables `speedup` is over the plain scan, `over_parts` the time over that of noise alone and of the score, the
-faster of its two rows, together, `over_score` the time over that of score alone. What is required of the first row stands below, in AT_LEAST and AT_MOST.
+In the tables `speedup` is over the plain scan; `over_parts` the time over that of noise alone and of the score, the
+faster of its two rows, together; `over_score` the time over that of score alone. What is required of the first row
+stands below, in AT_LEAST and AT_MOST.
 """
 
 import functools

@@ -18,7 +18,7 @@ from jaxdiff.progress import counter
 from jaxdiff.types import Kernel
 
 SOURCES = {"auto": "counter", "counter": "counter", "jax": "jax"}
-REFRESH, GROWTH = 0.3, 16  # seconds between two moves of the bar; how much longer a block may be than the one before
+REFRESH, GROWTH = 1.0, 16  # seconds between two moves of the bar; how much longer a block may be than the one before
 SAME_TIME = 1e-9  # relative: how close a time to save at must be to one of the grid
 
 
