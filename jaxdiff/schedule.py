@@ -81,7 +81,7 @@ def _jaxprs(value):
 def choose(found: Traits, shape, n_steps, noises, *, chunk=None, platform="cpu") -> Schedule:
     """The schedule of a run of (n, d) particles, with so many increments a step, on one device.
 
-    An elementwise score fuses with its noise, two steps into one loop, or four where they are arithmetic alone.
+    An elementwise score fuses with its noise, two steps into one loop, or four of arithmetic alone.
     Any other sees noise that was written to memory, two steps of it a call of the cipher. Few coordinates, or sums over
     coordinates, go with particles on the fast axis. On a CPU a chunk is what fits its caches; an accelerator takes all
     particles at once.
@@ -90,7 +90,9 @@ def choose(found: Traits, shape, n_steps, noises, *, chunk=None, platform="cpu")
     last = d < FEW_COORDINATES or not (found.elementwise or found.products)
     if chunk is None:
         chunk = _equal_chunks(n, (CACHED if last else STREAMED) // d) if platform == "cpu" else n
-    unroll = _written_out(n_steps) if found.arithmetic else 2 if found.elementwise or noises == 1 else 1
+    unroll = 2 if found.elementwise or noises == 1 else 1
+    if found.arithmetic and not last:
+        unroll = _written_out(n_steps)
     return Schedule(min(chunk, n), last and min(chunk, n) >= FAST_AXIS, unroll, found.elementwise)
 
 
