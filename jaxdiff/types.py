@@ -36,7 +36,7 @@ class Kernel:
       name: name of its constructor.
       score: a pytree callable, s(x, t); the only traced field.
       coefficients: grid (n_steps + 1,) -> a NamedTuple of float64 arrays, one row a step; host or trace.
-      init: x -> state.
+      init: x -> state, every leaf of which has the particles in front.
       step: (score, state, row, z) -> state; deterministic. z has the shape of x, is stacked in front when
         noises_per_step > 1 and None when it is 0.
       position: state -> x.

@@ -40,6 +40,15 @@ def test_jit_is_eager(name):
     )
 
 
+def test_every_leaf_of_a_state_has_the_particles_in_front(name):
+    kernel = make(name)
+    x, row, z = one(kernel)
+    state = kernel.init(x)
+    for current in (state, kernel.step(kernel.score, state, row, z)):
+        assert all(leaf.shape[0] == len(x) for leaf in jax.tree.leaves(current))
+        assert kernel.position(current).shape == x.shape
+
+
 def test_batch_is_loop_and_permuting_particles_permutes_results(name):
     kernel = make(name)
     x, row, z = one(kernel)
