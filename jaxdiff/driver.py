@@ -5,7 +5,7 @@ cache; bodies of the scan, two steps of which share one call of the cipher; step
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -182,7 +182,7 @@ class Descent(NamedTuple):
     plan: schedule.Schedule
     score: Callable
     table: NamedTuple
-    keys: tuple | jax.Array | None
+    keys: Any
     dim: int
     dtype: jnp.dtype
 
@@ -196,7 +196,7 @@ class Descent(NamedTuple):
         # For the gradient one state a body is kept; its noise and scores are computed again.
         body = jax.checkpoint(lambda b, state: jax.tree.map(_laid_out, self._body(b * self.plan.unroll, state)))
         if span is not None:
-            return self._back(lax.fori_loop(*span, body, self._turn(state)))
+            return self._back(lax.fori_loop(span[0], span[1], body, self._turn(state)))
         along = jnp.arange(self.n_steps // self.plan.unroll, dtype=jnp.int32)
         return self._back(lax.scan(lambda state, b: (body(b, state), None), self._turn(state), along)[0])
 

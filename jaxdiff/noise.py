@@ -99,7 +99,7 @@ def pair(keys, block, coordinate, dtype, *, domain=STEPS):
 # Two words a, b: the sign bit of a is the sign of the radius, its 31 others u in (0, 1); the sign bit of b swaps sine
 # and cosine, its 31 others are an angle pi h, h in [-1/4, 1/4]. So every small z is a small radius or the sine of a
 # small angle, both relatively exact; the four quarters of the circle come from the two bits.
-def box_muller(words, beyond=None, *, dtype, zero=0.0):
+def box_muller(words, beyond=(), *, dtype, zero=0.0):
     """Two uint32 words -> two independent standard normals; `beyond`, two words more, are the lower bits in float64.
 
     zero: a 0 the compiler does not know of, where the same bits are wanted in every loop (see kernels.affine).

@@ -8,9 +8,9 @@ import warnings
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
+from jax.core import Tracer, eval_context
 from jax.extend.core import get_opaque_trace_state
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxdiff import driver, noise
 from jaxdiff.grids import check_grid
@@ -50,8 +50,9 @@ def sample(
       ValueError: the grid is not one, x is not (particles, d), or the score returns another shape than x.
       TypeError: x is not of a float dtype, or kernel, grid or key is another kind of thing.
 
-    The noise is the same bits for any batch, chunk and mesh, and so are the positions under a score made of elementwise
-    operations. A matrix product rounds differently for other numbers of rows: there the positions agree to rounding.
+    The noise is the same bits for any batch, chunk and mesh. So are float32 positions under a score made of elementwise
+    operations (a sum of two products a b + c d in it may be rounded in two ways). Matrix products round differently for
+    other numbers of rows, and XLA reorders products of float64 by the shape: there the positions agree to rounding.
 
     Compiled once per shape, kernel method and score function; new parameters, keys and grids of equal length reuse it.
     Works inside jit, vmap and grad. Memory beyond x and the result does not grow with the steps, and on a CPU not with
@@ -131,7 +132,7 @@ class _Run:
         self.traced = not _at_top_level()
         mesh, axes = (mesh, mesh.axis_names) if mesh is not None else _mesh_of(x)
         self.x = x if mesh is None else _spread(x, mesh, axes, self.traced)
-        platform = (mesh.devices.flat[0] if mesh is not None else _device_of(x)).platform
+        platform = (mesh.devices.flat[0] if isinstance(mesh, Mesh) else _device_of(x)).platform
         self.program = driver.Program(
             kernel.init,
             kernel.step,
@@ -187,7 +188,7 @@ def _compiled(function, platform, donate):
 
 def _at_top_level():
     state = functools.partial(get_opaque_trace_state, convention="jaxdiff")
-    with jax.core.eval_context():
+    with eval_context():
         top = state()
     return state() == top
 
@@ -201,10 +202,10 @@ def _check_particles(x, first):
         raise ValueError(f"first_particle must be an index below 2^64: first_particle = {first}.")
 
 
-def _mesh_of(x):
+def _mesh_of(x) -> tuple[Mesh | None, tuple[str, ...]]:
     """The mesh and axes along which x is already spread, particles alone; (None, ()) on one device."""
     sharding = None if isinstance(x, Tracer) else x.sharding
-    if not isinstance(sharding, NamedSharding) or len(sharding.device_set) == 1:
+    if not isinstance(sharding, NamedSharding) or not isinstance(sharding.mesh, Mesh) or len(sharding.device_set) == 1:
         return None, ()
     along, *others = (*sharding.spec, None)
     if along is None or any(axis is not None for axis in others):

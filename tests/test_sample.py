@@ -68,9 +68,12 @@ def test_sample_is_the_loop_of_steps_with_the_documented_noise(name, key):
 @pytest.mark.parametrize("name", kernels.__all__)
 def test_a_particle_does_not_depend_on_its_batch(name, key):
     law = targets.gaussian([0.0, 1.0], [0.5, 2.0])
-    x = jax.random.normal(jax.random.key(9), (7, 2))
+    x = jax.random.normal(jax.random.key(9), (7, 2), jnp.float32)
     whole = sample(make(name, law), x, grid_of(name), key)
     np.testing.assert_array_equal(whole[:3], sample(make(name, law), x[:3], grid_of(name), key))
+    x = jax.random.normal(jax.random.key(9), (700, 2), jnp.float64)
+    whole = sample(make(name, law), x, grid_of(name), key)
+    np.testing.assert_allclose(whole[:3], sample(make(name, law), x[:3], grid_of(name), key), rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("name", kernels.__all__)
