@@ -146,10 +146,10 @@ class _Run:
         )
 
     def __call__(self, function, table, carried, *more, donate=False):
-        """A function of the driver on the particles, compiled, or inlined into the trace that is under way."""
+        """A function of the driver on the particles, compiled, alone or as a part of the trace that is under way."""
         arguments = (self.program, self.kernel.score, table, carried, self.key, self.first, *more)
-        if self.traced:
-            return function(*arguments)
+        if self.traced:  # donation and compiler options are for the outermost jit
+            return _compiled(function, None, False)(*arguments)
         return _compiled(function, self.program.platform, donate)(*arguments)
 
     def own(self, out, axis=0):
