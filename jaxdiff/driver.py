@@ -216,7 +216,7 @@ class Descent(NamedTuple):
             return self._written_out(first, self.plan.unroll, state)
         # XLA on CPU has no fusion with two outputs, and recomputes what is made from counters wherever it is used. So
         # two increments are made as one complex array, which steps in an inner loop see from two sides.
-        pair = lax.complex(*self._pair(first.astype(jnp.uint32) >> jnp.uint32(1), jnp.uint32(0)))
+        pair = lax.complex(*self._pair(first.astype(jnp.uint32) >> jnp.uint32(1)))
 
         def step(state, side):
             i, phase = side
@@ -258,20 +258,20 @@ class Descent(NamedTuple):
         """Consecutive increments from a traced one on."""
         if self.plan.unroll * self.program.noises % 2 == 0:  # so that the first of them is even
             block = first >> jnp.uint32(1)
-            return [z for i in range(-(-count // 2)) for z in self._pair(block, jnp.uint32(i))][:count]
+            return [z for i in range(-(-count // 2)) for z in self._pair(block + jnp.uint32(i))][:count]
         which = [first + jnp.uint32(m) for m in range(count)]
-        pairs = [self._pair(m >> jnp.uint32(1), jnp.uint32(0)) for m in which]
+        pairs = [self._pair(m >> jnp.uint32(1)) for m in which]
         return [jnp.where(m & jnp.uint32(1) == 1, b, a) for m, (a, b) in zip(which, pairs, strict=True)]
 
-    def _pair(self, block, more):
-        """Increments 2 (block + more) and the next of every particle, with particles where the plan has them."""
-        block = block + more
+    def _pair(self, block):
+        """Increments 2 block and 2 block + 1 of every particle, with particles where the plan has them."""
+        computed = noise.computed_in(self.dtype)
         if self.program.source == "jax":
-            draw = lambda key, m: jax.random.normal(jax.random.fold_in(key, m), (self.dim,), self.dtype)
+            draw = lambda key, m: jax.random.normal(jax.random.fold_in(key, m), (self.dim,), computed)
             return [self._turn(jax.vmap(draw, (0, None))(self.keys, 2 * block + jnp.uint32(i))) for i in range(2)]
         last, coordinate = self.plan.particles_last, lax.iota(jnp.uint32, self.dim)
         keys = tuple(word[None] if last else word[:, None] for word in self.keys)
-        return noise.pair(keys, block, coordinate[:, None] if last else coordinate, noise.computed_in(self.dtype))
+        return noise.pair(keys, block, coordinate[:, None] if last else coordinate, computed)
 
 
 def _laid_out(x):

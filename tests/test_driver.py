@@ -178,6 +178,13 @@ def test_noise_of_jax_is_its_own_and_does_not_depend_on_the_chunk(key):
         sample(kernel, jnp.zeros((7, 3)), grid, key, noise="threefry")
 
 
+@pytest.mark.parametrize("source", ["counter", "jax"])
+@pytest.mark.parametrize("kind", SCORES)
+def test_half_precision_runs_see_float32_noise_rounded(kind, source, key):
+    run = lambda dtype: sample(adder(SCORES[kind], 1), jnp.zeros((200, 3), dtype), [1.0, 0.5], key, noise=source)
+    np.testing.assert_array_equal(run(jnp.bfloat16), run(jnp.float32).astype(jnp.bfloat16))
+
+
 @pytest.mark.parametrize("name", kernels.__all__)
 def test_every_kernel_lowers_for_accelerators(name, key):
     law = targets.mixture([0.5, 0.5], [[0.0, 1.0], [1.0, 0.0]], np.full((2, 2), 0.2))
