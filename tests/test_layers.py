@@ -9,7 +9,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "jaxdiff"
 ROWS = (
     "types progress files",
     "processes noise interpolation schedule",
-    "targets grids kernels networks data metrics curves driver",
+    "targets grids kernels networks data metrics curves driver posterior",
     "scores information losses sample",
     "train",
     "plan certify runs",
@@ -18,7 +18,7 @@ ROWS = (
     "cli",
 )
 ROW = {name: row for row, names in enumerate(ROWS) for name in names.split()}
-WITHIN_A_ROW = {("plan", "certify")}
+WITHIN_A_ROW = {("plan", "certify"), ("targets", "posterior")}
 
 
 def module_of(path):
