@@ -4,12 +4,13 @@ from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
+from scipy import optimize
 
 from jaxdiff import grids
 
 OPTIMAL = lambda horizon, stop, n: grids.optimal(lambda t, s: (t - s) ** 2, n, horizon, stop, n_candidates=60)
-ALL = [grids.uniform, grids.exponential_then_uniform, grids.log_snr, OPTIMAL]
-NAMES = ["uniform", "exponential_then_uniform", "log_snr", "optimal"]
+ALL = [grids.uniform, grids.exponential_then_uniform, grids.log_snr, grids.karras, OPTIMAL]
+NAMES = ["uniform", "exponential_then_uniform", "log_snr", "karras", "optimal"]
 ENDS = [(5.0, 1e-3), (0.9, 1e-8), (3.0, 1.0), (7.0, 2.0), (17.0, 0.3)]
 
 
@@ -62,14 +63,107 @@ def test_the_optimal_grid_costs_least_among_all_subsets(n_steps):
     index = lambda t: np.searchsorted(-candidates, -t)
     cost = lambda path: sum(table[i, j] for i, j in pairwise(path))
     best = min(((0, *middle, 11) for middle in combinations(range(1, 11), n_steps - 1)), key=cost)
-    grid = grids.optimal(lambda t, s: table[index(t), index(s)], n_steps, 3.0, 0.01, n_candidates=12)
+    step_cost = lambda t, s: table[index(t), index(s)]
+    grid = grids.optimal(step_cost, n_steps, 3.0, 0.01, n_candidates=12, polish=False)
     np.testing.assert_array_equal(grid, candidates[list(best)])
 
 
 def test_the_optimal_grid_of_a_cost_in_log_snr_has_equal_steps_in_it():
     log_snr = lambda t: -np.log(np.expm1(2 * t))
-    grid = grids.optimal(lambda t, s: (log_snr(s) - log_snr(t)) ** 2, 6, 4.0, 0.01, n_candidates=61)
-    np.testing.assert_allclose(grid, grids.log_snr(4.0, 0.01, 6), rtol=1e-12)
+    for n_candidates in (61, 50):  # the nodes are among the candidates, and not
+        grid = grids.optimal(lambda t, s: (log_snr(s) - log_snr(t)) ** 2, 6, 4.0, 0.01, n_candidates=n_candidates)
+        np.testing.assert_allclose(grid, grids.log_snr(4.0, 0.01, 6), rtol=1e-6)
+
+
+# Ancestral sampling of N(0, I) costs (d/2)(r - 1 - log r) a step, r = (1 + snr_next)/(1 + snr), convex in log r: the
+# best grid is geometric in 1 + snr.
+SPAN = lambda horizon, stop: np.log((1 + 1 / np.expm1(2 * stop)) / (1 + 1 / np.expm1(2 * horizon)))
+COST = lambda t, s: np.expm1(SPAN(t, s)) / 2 - SPAN(t, s) / 2
+BEST = lambda horizon, stop, n: n / 2 * (np.expm1(SPAN(horizon, stop) / n) - SPAN(horizon, stop) / n)
+
+
+@pytest.mark.parametrize("n_steps", [2, 7, 50, 256, 257, 1000, 4001])
+def test_the_optimal_grid_reaches_the_closed_form_optimum_at_any_number_of_steps(n_steps):
+    grid = grids.optimal(COST, n_steps, 5.0, 1e-3)
+    assert grid.shape == (n_steps + 1,)
+    assert COST(grid[:-1], grid[1:]).sum() == pytest.approx(BEST(5.0, 1e-3, n_steps), rel=1e-6)
+
+
+@pytest.mark.parametrize("budget", [4.0, 0.5, 0.03, 0.004])
+def test_the_fewest_steps_are_those_of_the_closed_form(budget):
+    grid = grids.fewest(COST, budget, 5.0, 1e-3)
+    n = len(grid) - 1
+    assert BEST(5.0, 1e-3, n) <= budget < BEST(5.0, 1e-3, n - 1)
+    assert COST(grid[:-1], grid[1:]).sum() <= budget
+
+
+def test_one_step_is_the_fewest_and_too_few_are_none():
+    np.testing.assert_array_equal(grids.fewest(COST, 1e9, 5.0, 1e-3), [5.0, 1e-3])
+    n = next(n for n in range(1, 100) if BEST(5.0, 1e-3, n) <= 0.5)
+    assert grids.fewest(COST, 0.5, 5.0, 1e-3, most=n - 1) is None
+    assert len(grids.fewest(COST, 0.5, 5.0, 1e-3, most=n)) == n + 1
+    assert grids.fewest(COST, 0.0, 5.0, 1e-3, most=600) is None
+
+
+def test_the_frontier_is_that_of_the_closed_form():
+    found = grids.frontier(COST, 100, 5.0, 1e-3)
+    best = np.array([BEST(5.0, 1e-3, n) for n in range(1, 101)])
+    assert (found >= best * (1 - 1e-12)).all()
+    np.testing.assert_allclose(found[:30], best[:30], rtol=1e-3)
+    np.testing.assert_allclose(found, best, rtol=1e-2)
+
+
+@pytest.mark.parametrize("weight", [1.0, 30.0, 1000.0])
+def test_a_free_start_is_the_best_of_all_horizons(weight):
+    start_cost = lambda t: weight * np.exp(-2 * t)
+    grid = grids.optimal(COST, 6, 8.0, 1e-2, start_cost=start_cost)
+    total = lambda horizon: start_cost(horizon) + BEST(horizon, 1e-2, 6)
+    every = np.geomspace(0.0101, 8.0, 20_000)
+    best = every[np.argmin([total(horizon) for horizon in every])]
+    assert grid[0] == pytest.approx(best, rel=0.01)
+    assert start_cost(grid[0]) + COST(grid[:-1], grid[1:]).sum() == pytest.approx(total(best), rel=1e-6)
+    found = grids.fewest(COST, total(best) * 1.0001, 8.0, 1e-2, start_cost=start_cost)
+    assert len(found) == 7
+
+
+def test_the_optimal_grid_is_no_worse_than_a_descent_through_the_same_cost_nor_than_named_grids():
+    wavy = lambda t: np.log(np.expm1(2 * t)) + 0.9 * np.sin(np.log(np.expm1(2 * t)))  # many local minima
+    cost = lambda t, s: np.expm1(wavy(t) - wavy(s)) ** 2 + 1e-3
+    for n in (3, 10, 40):
+        ours = grids.optimal(cost, n, 5.0, 1e-3)
+        total = lambda grid: float(cost(grid[:-1], grid[1:]).sum())
+        for make in (grids.exponential_then_uniform, grids.karras, grids.log_snr, grids.uniform):
+            assert total(ours) <= total(make(5.0, 1e-3, n))
+        assert total(ours) <= _descended(total, grids.log_snr(5.0, 1e-3, n)) * (1 + 1e-7)
+        assert total(ours) <= _descended(total, grids.exponential_then_uniform(5.0, 1e-3, n)) * (1 + 1e-7)
+
+
+def _descended(total, grid):
+    """The cost after L-BFGS over the logarithms of the gaps in log snr."""
+    u = np.log(1 / np.expm1(2 * grid))
+
+    def place(raw):
+        share = np.exp(raw - raw.max())
+        inner = u[0] + (u[-1] - u[0]) * np.cumsum(share / share.sum())[:-1]
+        return np.concatenate([grid[:1], np.log1p(np.exp(-inner)) / 2, grid[-1:]])
+
+    return optimize.minimize(lambda raw: total(place(raw)), np.log(np.diff(u)), method="L-BFGS-B").fun
+
+
+def test_a_cost_that_is_nan_off_the_candidates_is_not_followed_there():
+    candidates = grids.log_snr(3.0, 0.01, 60)
+    near = lambda t: np.abs(t[..., None] - candidates).min(-1) < 1e-12
+    cost = lambda t, s: np.where(near(t) & near(s), (t - s) ** 2, np.nan)
+    grid = grids.optimal(cost, 5, 3.0, 0.01, n_candidates=61)
+    assert near(grid).all()
+
+
+def test_karras_grid_is_equidistant_in_a_root_of_the_noise_level():
+    grid = grids.karras(4.0, 1e-3, 9, rho=5.0)
+    root = np.sqrt(np.expm1(2 * grid)) ** (1 / 5)
+    np.testing.assert_allclose(np.diff(root), (root[-1] - root[0]) / 9, rtol=1e-11)
+    with pytest.raises(ValueError, match="rho = -1"):
+        grids.karras(4.0, 1e-3, 9, rho=-1)
 
 
 def test_the_optimal_grid_refuses_a_cost_that_is_not_a_number():
@@ -85,7 +179,7 @@ def test_the_optimal_grid_refuses_a_cost_that_no_path_can_pay():
 def test_the_optimal_grid_needs_more_candidates_than_steps():
     with pytest.raises(ValueError, match=r"12 steps .*n_candidates = 12"):
         grids.optimal(lambda t, s: t - s, 12, 3.0, 0.01, n_candidates=12)
-    every = grids.optimal(lambda t, s: t - s, 11, 3.0, 0.01, n_candidates=12)
+    every = grids.optimal(lambda t, s: t - s, 11, 3.0, 0.01, n_candidates=12, polish=False)
     np.testing.assert_array_equal(every, grids.log_snr(3.0, 0.01, 11))
 
 

@@ -1,4 +1,4 @@
-"""Grids: float64 NumPy arrays of n_steps + 1 decreasing OU times from the horizon to the early stop."""
+"""Grids with a name: float64 NumPy arrays of n_steps + 1 decreasing OU times from the horizon to the early stop."""
 
 import numpy as np
 
@@ -41,8 +41,8 @@ def check_grid(grid, *, own_clock=False) -> Grid:
 
 def uniform(horizon, early_stop, n_steps) -> Grid:
     """Equal steps in OU time."""
-    _check(horizon, early_stop, n_steps)
-    return _fixed_ends(np.linspace(horizon, early_stop, n_steps + 1), horizon, early_stop)
+    check_request(horizon, early_stop, n_steps)
+    return with_ends(np.linspace(horizon, early_stop, n_steps + 1), horizon, early_stop)
 
 
 def exponential_then_uniform(horizon, early_stop, n_steps, *, n_uniform=None) -> Grid:
@@ -59,14 +59,14 @@ def exponential_then_uniform(horizon, early_stop, n_steps, *, n_uniform=None) ->
       n geometric steps.
     Source: Benton et al., ICLR 2024, arXiv:2308.03686, after Theorem 1.
     """
-    _check(horizon, early_stop, n_steps)
+    check_request(horizon, early_stop, n_steps)
     if n_uniform is not None and not 0 <= n_uniform <= n_steps:
         raise ValueError(f"n_uniform must lie in [0, n_steps]: n_uniform = {n_uniform}, n_steps = {n_steps}.")
     if early_stop >= 1:
         return uniform(horizon, early_stop, n_steps)
     n_uniform = n_steps // 2 if n_uniform is None else n_uniform
     if horizon <= 1 or n_uniform == 0:
-        return _fixed_ends(np.geomspace(horizon, early_stop, n_steps + 1), horizon, early_stop)
+        return with_ends(np.geomspace(horizon, early_stop, n_steps + 1), horizon, early_stop)
     if n_uniform == n_steps:
         raise ValueError(
             f"n_uniform = {n_uniform} leaves no step for [early_stop, 1] = [{early_stop:g}, 1]: "
@@ -74,76 +74,36 @@ def exponential_then_uniform(horizon, early_stop, n_steps, *, n_uniform=None) ->
         )
     upper = np.linspace(horizon, 1, n_uniform + 1)
     lower = np.geomspace(1, early_stop, n_steps - n_uniform + 1)
-    return _fixed_ends(np.concatenate([upper, lower[1:]]), horizon, early_stop)
+    return with_ends(np.concatenate([upper, lower[1:]]), horizon, early_stop)
 
 
 def log_snr(horizon, early_stop, n_steps) -> Grid:
     """Equal steps in the logarithm of the signal-to-noise ratio."""
-    _check(horizon, early_stop, n_steps)
+    check_request(horizon, early_stop, n_steps)
     start, end = np.log(ou.snr(np.array([horizon, early_stop], np.float64)))
-    return _fixed_ends(ou.time(np.exp(np.linspace(start, end, n_steps + 1))), horizon, early_stop)
+    return with_ends(ou.time(np.exp(np.linspace(start, end, n_steps + 1))), horizon, early_stop)
 
 
-def optimal(step_cost, n_steps, horizon, early_stop, *, n_candidates=1000) -> Grid:
-    """The grid of least total cost among candidates uniform in log snr: a shortest path, so a global optimum there.
+def karras(horizon, early_stop, n_steps, *, rho=7.0) -> Grid:
+    """Equal steps in (sigma/alpha)^(1/rho), the noise level of the variance-exploding process: EDM's grid.
 
-    Args:
-      step_cost: (t, t_next) -> cost, broadcasting, as information.step_cost makes it.
-      n_steps: steps.
-      horizon, early_stop: OU times.
-      n_candidates: candidate times, both ends included; memory 8 n_candidates^2 bytes.
-
-    Returns:
-      (n_steps + 1,), best among the candidates; it is not polished off them. Best for this cost: the path-KL-optimal
-      grid of a stochastic kernel is not good for an ODE kernel.
-
-    Raises:
-      ValueError: the ends or n_steps are none, n_candidates <= n_steps, step_cost returns nan, or no path has finite
-        cost.
-    Source: dynamic programming; prior art on optimised schedules: Align Your Steps, arXiv:2404.14507; arXiv:2601.21943.
+    Source: Karras et al. 2022, arXiv:2206.00364, eq. 5, with sigma_max and sigma_min those of the two ends.
     """
-    times, rounds = _shortest_paths(step_cost, n_steps, horizon, early_stop, n_candidates)
-    path = [n_candidates - 1]
-    for _, before in reversed(rounds):
-        path.append(int(before[path[-1]]))
-    return check_grid(times[path[::-1]])
+    check_request(horizon, early_stop, n_steps)
+    if not 0 < rho < np.inf:
+        raise ValueError(f"rho must be positive and finite: rho = {rho:g}. Karras et al. take 7.")
+    start, end = ou.snr(np.array([horizon, early_stop], np.float64)) ** (-0.5 / rho)
+    return with_ends(ou.time(np.linspace(start, end, n_steps + 1) ** (-2 * rho)), horizon, early_stop)
 
 
-def frontier(step_cost, n_steps, horizon, early_stop, *, n_candidates=1000):
-    """The total cost of the optimal grids of 1, 2, ..., n_steps steps, (n_steps,), all from one pass; see `optimal`."""
-    _, rounds = _shortest_paths(step_cost, n_steps, horizon, early_stop, n_candidates)
-    return np.array([least[-1] for least, _ in rounds])
-
-
-def _shortest_paths(step_cost, n_steps, horizon, early_stop, n_candidates):
-    """Candidate times, and for k = 1..n_steps: least cost to each in k steps, and the candidate before it there."""
-    _check(horizon, early_stop, n_steps)
-    if n_candidates <= n_steps:
-        raise ValueError(f"{n_steps} steps need more than {n_steps} candidates: n_candidates = {n_candidates}.")
-    times = log_snr(horizon, early_stop, n_candidates - 1)
-    end, start = np.tril_indices(n_candidates, -1)
-    cost = np.full((n_candidates, n_candidates), np.inf)  # [end, start]
-    cost[end, start] = step_cost(times[start], times[end])
-    if np.isnan(cost).any():
-        raise ValueError("step_cost returns nan for some pairs of times: check the curve it is made from.")
-    rows = np.arange(n_candidates)
-    least, rounds = np.where(rows == 0, 0.0, np.inf), []
-    for _ in range(n_steps):
-        total = cost + least
-        before = np.argmin(total, axis=1)
-        least = total[rows, before]
-        rounds.append((least, before))
-    if not np.isfinite(least[-1]):
-        raise ValueError(f"no grid of {n_steps} steps has a finite cost: check the step_cost, {least[-1]} at best.")
-    return times, rounds
-
-
-def _fixed_ends(grid, horizon, early_stop):
-    grid[0], grid[-1] = horizon, early_stop
+def with_ends(grid, horizon, early_stop) -> Grid:
+    """The grid with its ends exact, checked; None leaves the first as it is."""
+    grid[0], grid[-1] = grid[0] if horizon is None else horizon, early_stop
     return check_grid(grid)
 
 
-def _check(horizon, early_stop, n_steps):
+def check_request(horizon, early_stop, n_steps):
+    """Raise ValueError unless the ends are two times and n_steps is a positive whole number."""
     if isinstance(n_steps, bool) or not hasattr(n_steps, "__index__") or n_steps < 1:
         raise ValueError(f"n_steps must be a whole number, at least 1: n_steps = {n_steps!r}.")
     check_ends(horizon, early_stop)
