@@ -1,17 +1,39 @@
 """A run in, a Certificate out: what is known of the KL from the data's law to the samples'."""
 
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxdiff.certificates import Certificate, Term
 from jaxdiff.curves import MeasuredCurve
 from jaxdiff.grids import check_grid
-from jaxdiff.information import initial_kl, path_kl, path_kl_error
-from jaxdiff.types import Certificate, Curve, Term, as_curve
+from jaxdiff.information import early_stopping_w2, information_gain, initial_kl, mutual_information, violations
+from jaxdiff.path_costs import level_samples, path_kl, path_kl_samples, range_of_rows, standard_error
+from jaxdiff.processes import ou
+from jaxdiff.types import Basis, Curve, as_curve
 
 INITIALISATION = "initialisation"
 DISCRETISATION = "discretisation"
 SCORE_ERROR = "score error"
+EARLY_STOPPING_W2, EARLY_STOPPING_TV = "early stopping W2", "early stopping TV"
+DIFFERENCE = "difference"
+CONFIDENCE = 0.95  # of intervals, where none is asked for
+ROWS_BEYOND = 5  # rows expected beyond either end of an asymptotic interval, at least
 
 
 def certify(
-    kernel_name, grid, *, target=None, curve=None, matched=None, second_moment=None, dim=None, confidence=0.95
+    kernel_name,
+    grid,
+    *,
+    target=None,
+    curve=None,
+    matched=None,
+    basis: Basis = None,
+    second_moment=None,
+    radius=None,
+    dim=None,
+    confidence=CONFIDENCE,
 ) -> Certificate:
     """The terms of an upper bound on KL(q_early_stop || law of the samples), in nats, for a run from N(0, I).
 
@@ -21,59 +43,191 @@ def certify(
       target: a known law sampled with its exact score; or
       curve: the loss curve of a learned denoiser, on data that neither it nor the grid has seen.
       matched: the curve that set the moment-matched variance, from other data; default the curve itself.
-      second_moment: E|X_0|^2, for the initialisation when only a curve is given; the term is then "assumed".
+      basis: of the moment-matched kernel, the curve's own.
+      second_moment: E|X_0|^2, for initialisation and early stopping when only a curve is given; then "assumed".
+      radius: the data lie in a ball of this radius about 0 and the denoiser is clipped to it (processes.clipped). The
+        interval is then an empirical Bernstein one, which holds at any number of rows; it needs `matched` from other
+        rows and a kernel whose path KL has no noise term (ancestral, moment-matched without basis).
       dim: d, where curve is a plain callable.
-      confidence: of the intervals printed beside measured terms (asymptotic, normal).
+      confidence: of the intervals.
 
     Returns:
-      A Certificate of three terms. With a target they add up to the bound. With a loss curve the discretisation is the
-      excess over the network used continuously, and the network's own error is unknown: a constant of the data that no
-      held-out set determines.
+      A Certificate. Its terms in nats add up to the bound; beside them stands what early stopping costs in W2 and in
+      total variation. With a loss curve the discretisation is the excess over the network used continuously, and the
+      network's own error is unknown: a constant of the data that no held-out set determines.
 
     Raises:
-      ValueError: neither or both of target and curve, a bad grid or confidence, or a kernel without a path KL.
+      ValueError: neither or both of target and curve, a bad grid or confidence, a kernel without a path KL, a curve
+        given as exact that cannot be an mmse curve, or losses that leave the ball of `radius`.
     """
     if (target is None) == (curve is None):
         raise ValueError("give exactly one of target= (exact score) and curve= (learned denoiser).")
-    grid = check_grid(grid)
+    _check_confidence(confidence)
+    grid, exact = check_grid(grid), target is not None
     known = as_curve(curve if target is None else target.mmse, dim)
     second_moment = second_moment if target is None else target.second_moment
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence is a probability between 0 and 1: confidence = {confidence:g}. Take 0.95, say.")
-    measured = isinstance(known, MeasuredCurve)
-    status, how = _status(known, exact=target is not None or isinstance(curve, Curve))
-    discretisation = Term(
-        DISCRETISATION,
-        path_kl(kernel_name, grid, known, matched=matched),
-        path_kl_error(kernel_name, grid, known, matched=matched),
-        status,
-        f"path KL of {kernel_name}, {len(grid) - 1} steps{how}",
+    terms = (
+        initialisation(second_moment, known, grid[0], exact=exact),
+        _discretisation(kernel_name, grid, known, matched, basis, radius, confidence, given=not exact),
+        _score_error(known, grid, exact=exact),
+        *early_stopping(second_moment, known.dim, grid[-1], target),
     )
-    initialisation = _initialisation(second_moment, known.dim, grid[0], "assumed" if target is None else "bound")
-    terms = (initialisation, discretisation, _score_error(target is not None))
-    assumptions = ("rows of the data are independent; intervals are asymptotic",) if measured else ()
+    assumptions, warnings = _caveats(known, grid, confidence, exact=exact, asymptotic=radius is None)
     if target is None and second_moment is not None:
         assumptions += (f"the data have E|X_0|^2 = {second_moment:.6g}",)
-    return Certificate(f"KL(q_{grid[-1]:g} || {kernel_name})", terms, confidence, assumptions)
+    if radius is not None:
+        assumptions += (f"data and denoiser stay in the ball of radius {radius:.6g} about 0",)
+    return Certificate(f"KL(q_{grid[-1]:g} || {kernel_name})", terms, confidence, assumptions, warnings)
 
 
-def _status(known, *, exact):
-    """How the curve is known, and in words where that needs any."""
-    if isinstance(known, MeasuredCurve):
-        return "measured", f", {known.n} rows"
-    if known.replicates:
-        return "measured", ", Monte Carlo mmse"
-    return ("exact", "") if exact else ("assumed", ", the curve as given")
+class Sampler(NamedTuple):
+    """A kernel, a grid and a denoiser's loss curve, as the arguments of `certify`."""
+
+    kernel: str
+    grid: np.ndarray
+    curve: Any
+    matched: Any = None
+    basis: Any = None
 
 
-def _initialisation(second_moment, dim, horizon, status):
+def certify_difference(first: Sampler, second: Sampler, *, confidence=CONFIDENCE) -> Certificate:
+    """The path KL of one sampler less that of another, of one model or of two, measured on the same rows.
+
+    The constant that makes a learned model's path KL unknown is the data's, so it drops out: the difference is unbiased,
+    and its interval is that of paired rows.
+
+    Args:
+      first, second: grids with the same ends; curves of the same rows, measured with the same key.
+      confidence: of the interval.
+
+    Raises:
+      ValueError: the ends or the numbers of rows differ, or a curve is not measured.
+    """
+    _check_confidence(confidence)
+    grids = [check_grid(one.grid) for one in (first, second)]
+    if not np.allclose(grids[0][[0, -1]], grids[1][[0, -1]], rtol=1e-9, atol=0):
+        raise ValueError(f"grids must share their ends: {grids[0][[0, -1]]} and {grids[1][[0, -1]]}.")
+    for one in (first, second):
+        if not isinstance(one.curve, MeasuredCurve):
+            raise ValueError("a paired difference is of measured loss curves: see information.loss_curve.")
+    if first.curve.n != second.curve.n:
+        raise ValueError(f"the curves must be of the same rows: {first.curve.n} and {second.curve.n}.")
+    each = [_absolute(one, grid) for one, grid in zip((first, second), grids, strict=True)]
+    size = min(len(samples) for samples in each)
+    gaps = np.subtract(*[_in_groups(samples, size) for samples in each])
+    value = np.subtract(*[_absolute_value(one, grid) for one, grid in zip((first, second), grids, strict=True)])
+    names = f"{first.kernel}, {len(grids[0]) - 1} steps, less {second.kernel}, {len(grids[1]) - 1} steps"
+    source = f"path KL of {names}; {first.curve.n} rows, paired"
+    term = Term(DIFFERENCE, float(value), standard_error(gaps), "measured", source, degrees=size - 1)
+    assumptions, warnings = _caveats(first.curve, grids[0], confidence, exact=False, asymptotic=True)
+    return Certificate(
+        f"path KL of {first.kernel} less that of {second.kernel}", (term,), confidence, assumptions, warnings
+    )
+
+
+# Up to the constant C of the data a path KL is its excess plus (1/2) int L.
+def _absolute(one, grid):
+    samples = path_kl_samples(one.kernel, grid, one.curve, matched=one.matched, basis=one.basis)
+    return samples + _in_groups(level_samples(one.curve, grid), len(samples))
+
+
+def _absolute_value(one, grid):
+    excess = path_kl(one.kernel, grid, one.curve, matched=one.matched, basis=one.basis)
+    return excess + information_gain(one.curve, grid[0], grid[-1])
+
+
+def _in_groups(samples, size):
+    """Means of every size-th sample, as the groups of a measured curve are made."""
+    return samples if len(samples) == size else np.array([samples[g::size].mean() for g in range(size)])
+
+
+def initialisation(second_moment, curve, horizon, *, exact):
+    """KL(q_horizon || N(0, I)): exact from an exact mmse curve, else its Gaussian bound."""
     if second_moment is None:
-        return Term(INITIALISATION, float("nan"), 0.0, "unknown", "needs second_moment = E|X_0|^2")
-    value = initial_kl(second_moment, dim, horizon)
+        return Term(INITIALISATION, math.nan, 0.0, "unknown", "needs second_moment = E|X_0|^2")
+    value = float(initial_kl(second_moment, curve.dim, horizon))
+    if exact and not curve.replicates:
+        value = max(value - mutual_information(curve, horizon), 0.0)
+        return Term(INITIALISATION, value, 0.0, "exact", "KL(q_T || N(0, I)), from E|X_0|^2 and the mmse")
+    status = "bound" if exact else "assumed"
     return Term(INITIALISATION, value, 0.0, status, "Gaussian bound on KL(q_T || N(0, I)), from E|X_0|^2")
 
 
-def _score_error(exact):
+def early_stopping(second_moment, dim, early_stop, target=None):
+    """What stopping early costs: W2(data, q_early_stop) and their total variation, beside the terms in nats."""
+    if second_moment is None:
+        w2 = Term(EARLY_STOPPING_W2, math.nan, 0.0, "unknown", "needs second_moment = E|X_0|^2", unit="W2")
+    else:
+        status, how = ("assumed" if target is None else "bound"), "distance of X_0 and the X_t made from it"
+        w2 = Term(EARLY_STOPPING_W2, early_stopping_w2(second_moment, dim, early_stop), 0.0, status, how, unit="W2")
+    if target is None:
+        how = "the data's law need not have a density"
+        return w2, Term(EARLY_STOPPING_TV, math.nan, 0.0, "unknown", how, unit="TV")
+    kl = target.smoothing_kl(early_stop)
+    how = "from a bound on KL(q_0 || q_t)" if math.isfinite(kl) else "the law has no density, q_t has one"
+    value = min(math.sqrt(kl / 2), math.sqrt(-math.expm1(-kl)))
+    return w2, Term(EARLY_STOPPING_TV, value, 0.0, "bound", how, unit="TV")
+
+
+def _discretisation(kernel_name, grid, known, matched, basis, radius, confidence, *, given):
+    value = path_kl(kernel_name, grid, known, matched=matched, basis=basis)
+    samples = path_kl_samples(kernel_name, grid, known, matched=matched, basis=basis)
+    apart = "" if basis is None else ", a variance for each direction"
+    source = f"path KL of {kernel_name}{apart}, {len(grid) - 1} steps"
+    if not len(samples):
+        broken = violations(known, _levels(grid)) if given else ()
+        if broken:
+            raise ValueError(f"the curve cannot be an mmse curve: {broken[0]}. Pass a loss_curve if it was measured.")
+        plain = given and known.integral is None and type(known) is Curve and known.log_det is None
+        status, how = ("assumed", ", the curve as given") if plain else ("exact", "")
+        return Term(DISCRETISATION, value, 0.0, status, source + how)
+    error, degrees = standard_error(samples), len(samples) - 1
+    if not isinstance(known, MeasuredCurve):
+        return Term(DISCRETISATION, value, error, "measured", f"{source}, Monte Carlo mmse", degrees=degrees)
+    source += f", {known.n} rows"
+    if radius is None:
+        return Term(DISCRETISATION, value, error, "measured", source, degrees=degrees)
+    width = range_of_rows(kernel_name, grid, known, matched, radius, basis=basis)
+    margin = empirical_bernstein(samples, width, confidence)
+    return Term(DISCRETISATION, value, error, "measured", f"{source}, empirical Bernstein", margin=margin)
+
+
+def empirical_bernstein(samples, width, confidence):
+    """Half width of an interval for the mean of independent samples in an interval of this width; any sample size.
+
+    sqrt(2 V log(2/p)/n) + 7 width log(2/p)/(3 (n - 1)) each way with p = (1 - confidence)/2 and V the sample variance.
+    Source: Maurer and Pontil 2009, arXiv:0907.3740, Theorem 4.
+    """
+    n, log_term = len(samples), math.log(4 / (1 - confidence))
+    return math.sqrt(2 * np.var(samples, ddof=1) * log_term / n) + 7 * width * log_term / (3 * (n - 1))
+
+
+def _score_error(known, grid, *, exact):
     if exact:
         return Term(SCORE_ERROR, 0.0, 0.0, "assumed", "the score is the target's own")
-    return Term(SCORE_ERROR, float("nan"), 0.0, "unknown", "(1/2) int (L - mmse) dsnr, and the mmse is unknown")
+    if not isinstance(known, MeasuredCurve):
+        return Term(SCORE_ERROR, math.nan, 0.0, "unknown", "(1/2) int (L - mmse) dsnr, and the mmse is unknown")
+    level = information_gain(known, grid[0], grid[-1])
+    how = f"(1/2) int (L - mmse) dsnr = {level:.6g} - C; C = (1/2) int mmse dsnr, the data's, is unknown"
+    return Term(SCORE_ERROR, math.nan, 0.0, "unknown", how)
+
+
+def _caveats(known, grid, confidence, *, exact, asymptotic):
+    """Assumptions and warnings that come with a curve."""
+    if not isinstance(known, MeasuredCurve):
+        return (), ()
+    assumptions = ("rows of the data are independent" + ("; intervals are asymptotic" if asymptotic else ""),)
+    warnings = tuple(f"the loss is worse than noise would allow: {text}" for text in violations(known, _levels(grid)))
+    needed = math.ceil(2 * ROWS_BEYOND / (1 - confidence))
+    if asymptotic and known.n < needed:
+        warnings += (f"{known.n} rows are few for a {confidence:.4g} interval: it may cover less; take {needed}",)
+    return assumptions, warnings
+
+
+def _levels(grid):
+    return np.exp(np.linspace(*np.log(ou.snr(grid[[0, -1]])), 61))
+
+
+def _check_confidence(confidence):
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is a probability between 0 and 1: confidence = {confidence:g}. Take 0.95, say.")

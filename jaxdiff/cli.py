@@ -134,7 +134,8 @@ def _train(options):
 
 def _plan(options):
     from jaxdiff import comparison, files, information, plots, runs
-    from jaxdiff.plan import check_goal, plan
+    from jaxdiff.goals import check_goal
+    from jaxdiff.plan import plan
 
     evals = 20 if options.evals is None and options.target_kl is None else options.evals
     check_goal(options.target_kl, evals)

@@ -9,10 +9,10 @@ import numpy as np
 
 from jaxdiff import kernels
 from jaxdiff.certify import DISCRETISATION, certify
+from jaxdiff.goals import steps_to_reach
 from jaxdiff.grids import exponential_then_uniform, optimal
 from jaxdiff.information import KERNELS, path_kl, step_cost
 from jaxdiff.metrics import CLASSIFIER, Estimate, classifier_accuracy, sliced_w2
-from jaxdiff.plan import steps_to_reach
 from jaxdiff.processes import forward, score_from_denoiser
 from jaxdiff.progress import bar
 from jaxdiff.runs import Run

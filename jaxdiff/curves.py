@@ -1,4 +1,4 @@
-"""Loss curves measured from held-out data, with the covariance that makes their path KLs' standard errors."""
+"""Loss curves measured from held-out data, row by row, so that whatever is linear in them has a standard error."""
 
 import dataclasses
 
@@ -10,9 +10,10 @@ from jaxdiff import noise
 from jaxdiff.interpolation import Spline
 from jaxdiff.processes import check_ends, forward, ou
 from jaxdiff.progress import bar
-from jaxdiff.types import Curve, DenoiserFn, as_score
+from jaxdiff.types import Basis, Curve, DenoiserFn, as_score
 
 ROWS_AT_ONCE = 4096
+GROUPS = 32  # of rows: losses in every direction are kept for groups, not for rows
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -21,50 +22,90 @@ class MeasuredCurve(Curve):
 
     Attributes:
       spline: over the nodes' log snr.
-      losses: (nodes,) snr L at the nodes.
-      crosses: (nodes,) sqrt(snr) K at the nodes.
-      covariance: (2 nodes, 2 nodes) of (losses, crosses) as means over the data.
-      n: independent data points.
+      rows: (n, 2 nodes) snr L and sqrt(snr) K of every data point at the nodes.
+      by_group: (groups, nodes, d) snr L in every direction of the basis, means over rows i, i + groups, ...; or None.
+      replicates: the curves of the groups alone.
     """
 
     spline: Spline = dataclasses.field(repr=False)
-    losses: np.ndarray = dataclasses.field(repr=False)
-    crosses: np.ndarray = dataclasses.field(repr=False)
-    covariance: np.ndarray = dataclasses.field(repr=False)
-    n: int
+    rows: np.ndarray = dataclasses.field(repr=False)
+    by_group: np.ndarray | None = dataclasses.field(default=None, repr=False)
+
+    @property
+    def n(self):
+        """Independent data points."""
+        return len(self.rows)
+
+    @property
+    def losses(self):
+        """(nodes,) snr L at the nodes."""
+        return self.rows[:, : len(self.spline.u)].mean(0)
+
+    @property
+    def crosses(self):
+        """(nodes,) sqrt(snr) K at the nodes."""
+        return self.rows[:, len(self.spline.u) :].mean(0)
+
+    @property
+    def ends(self):
+        """The OU times between which the curve is known: horizon and early stop."""
+        return tuple(float(t) for t in ou.time(np.exp(self.spline.u[[0, -1]])))
 
 
-def measured_curve(u, losses, crosses, covariance, n, dim):
-    """The MeasuredCurve of node values (see its attributes)."""
+def measured_curve(u, rows, dim, *, by_group=None, basis: Basis = None):
+    """The MeasuredCurve of the losses of rows at nodes u in log snr (see its attributes)."""
     spline = Spline(u)
-    variance = covariance[: len(u), : len(u)]
+    groups = min(len(rows), GROUPS)
+    group_means = np.stack([rows[g::groups].mean(0) for g in range(groups)])
+    each = [None] * groups if by_group is None else by_group
+    size = np.array([len(rows[g::groups]) for g in range(groups)]) / len(rows)
+    whole = None if by_group is None else np.tensordot(size, by_group, 1)
 
     def error(snr):
-        rows = spline.basis(np.log(np.ravel(snr)))
-        return np.sqrt(np.einsum("ij,jk,ik->i", rows, variance, rows)).reshape(np.shape(snr)) / snr
+        at_snr = rows[:, : len(u)] @ spline.basis(np.log(np.ravel(snr))).T
+        return np.std(at_snr, axis=0, ddof=1).reshape(np.shape(snr)) / np.sqrt(len(rows)) / snr
 
     return MeasuredCurve(
-        value=lambda snr: _interpolate(spline, losses, snr) / snr,
         dim=dim,
         standard_error=error,
-        cross=lambda snr: _interpolate(spline, crosses, snr) / np.sqrt(snr),
-        integral=lambda snr: spline.integral(losses, np.log(np.ravel(snr))).reshape(np.shape(snr)),
+        replicates=tuple(
+            Curve(dim=dim, **_interpolants(spline, means, directions, basis))
+            for means, directions in zip(group_means, each, strict=True)
+        ),
         spline=spline,
-        losses=losses,
-        crosses=crosses,
-        covariance=covariance,
-        n=n,
+        rows=rows,
+        by_group=by_group,
+        **_interpolants(spline, rows.mean(0), whole, basis),
     )
 
 
-def _interpolate(spline, values, snr):
-    return spline.at(values, np.log(np.ravel(snr))).reshape(np.shape(snr))
+def _interpolants(spline, means, directions, basis):
+    """The fields of a Curve from its values at the nodes."""
+    losses, crosses = np.split(means, 2)
+    at = lambda values, snr: spline.at(values, np.log(np.ravel(snr))).reshape(np.shape(snr) + values.shape[1:])
+    fields = {
+        "value": lambda snr: at(losses, snr) / snr,
+        "cross": lambda snr: at(crosses, snr) / np.sqrt(snr),
+        "integral": lambda snr: spline.integral(losses, np.log(np.ravel(snr))).reshape(np.shape(snr)),
+    }
+    if directions is not None:
+        fields |= {"basis": basis, "directions": lambda snr: at(directions, snr) / np.asarray(snr)[..., None]}
+    return fields
 
 
 def loss_curve(
-    denoiser: DenoiserFn, data, key, *, horizon, early_stop, n_nodes=201, n_noises=4, progress=False
+    denoiser: DenoiserFn,
+    data,
+    key,
+    *,
+    horizon,
+    early_stop,
+    basis: Basis = None,
+    n_nodes=201,
+    n_noises=4,
+    progress=False,
 ) -> MeasuredCurve:
-    """The loss of a denoiser on data, L(snr) = E|X_0 - D(X_t, t)|^2, with its covariance over levels.
+    """The loss of a denoiser on data, L(snr) = E|X_0 - D(X_t, t)|^2, row by row.
 
     Args:
       denoiser: D(x, t), shapes (..., d), () -> (..., d).
@@ -72,6 +113,8 @@ def loss_curve(
       key: for the noise. A row sees the same noises, and their negatives, at every level: differences between levels,
         which path KL is made of, are then far better known than the levels.
       horizon, early_stop: OU times; the curve is known for snr between theirs.
+      basis: directions to tell the loss apart in, for moment matching with `basis=`: (d, d) with orthonormal columns,
+        "coordinates", or "pca", the principal axes of these rows.
       n_nodes: levels, uniform in log snr; between them cubic, so the interpolation error falls with the fourth power.
       n_noises: antithetic pairs a row.
       progress: show a bar.
@@ -80,63 +123,80 @@ def loss_curve(
       A MeasuredCurve. Standard errors are over rows, which are assumed independent.
 
     Raises:
-      ValueError: fewer than two rows or five nodes, early_stop not below the horizon, or the denoiser's output is not
-        finite or not of the shape of its input.
+      ValueError: fewer than two rows or five nodes, early_stop not below the horizon, a basis that is none, or the
+        denoiser's output is not finite or not of the shape of its input.
     """
     check_ends(horizon, early_stop)
-    data = np.asarray(data)
-    if data.ndim != 2 or len(data) < 2:
-        raise ValueError(f"a loss curve needs rows of data, (n, d) with n >= 2: data has shape {data.shape}.")
-    if data.dtype.kind != "f":
-        data = data.astype(np.float32)
+    data = _checked(data)
+    basis = checked_basis(basis, data)
     if n_nodes < 5 or n_noises < 1:
         raise ValueError(
             f"a loss curve needs n_nodes >= 5 and n_noises >= 1: n_nodes = {n_nodes}, n_noises = {n_noises}."
         )
+    n, dim = data.shape
     u = np.linspace(np.log(ou.snr(float(horizon))), np.log(ou.snr(float(early_stop))), n_nodes)
-    times = ou.time(np.exp(u))
-    sums, squares = np.zeros(2 * n_nodes), np.zeros((2 * n_nodes, 2 * n_nodes))
-    chunks = range(0, len(data), ROWS_AT_ONCE)
-    with_bar = bar(
-        ((first, node) for first in chunks for node in range(n_nodes)),
-        "loss curve",
-        enabled=progress,
-        total=len(chunks) * n_nodes,
-    )
-    denoiser = as_score(denoiser)
-    for first, node in with_bar:
-        if node == 0:
-            rows = jnp.asarray(data[first : first + ROWS_AT_ONCE])
-            index = first + np.arange(len(rows), dtype=np.uint32)
-            scores = np.empty((len(rows), 2 * n_nodes))
-        loss, cross = _errors(denoiser, rows, index, key, jnp.asarray(times[node], rows.dtype), n_noises)
-        scores[:, node] = np.exp(u[node]) * np.asarray(loss, np.float64)
-        scores[:, n_nodes + node] = np.exp(u[node] / 2) * np.asarray(cross, np.float64)
-        if node == n_nodes - 1:
-            sums += scores.sum(0)
-            squares += scores.T @ scores
-    mean = sums / len(data)
-    if not np.isfinite(mean).all():
-        worst = times[int(np.argmin(np.isfinite(mean[:n_nodes])))]
+    rows, groups = np.empty((n, 2, n_nodes)), min(n, GROUPS)
+    by_group = None if basis is None else np.zeros((groups, n_nodes, dim))
+    starts = range(0, n, ROWS_AT_ONCE)
+    work = ((first, node) for first in starts for node in range(n_nodes))
+    denoiser, axes = as_score(denoiser), basis if isinstance(basis, np.ndarray) else None
+    for first, node in bar(work, "loss curve", enabled=progress, total=len(starts) * n_nodes):
+        here, snr = slice(first, first + ROWS_AT_ONCE), np.exp(u[node])
+        x0, index = jnp.asarray(data[here]), np.arange(n, dtype=np.uint32)[here]
+        t = jnp.asarray(ou.time(snr), x0.dtype)
+        loss, cross, squares = _errors(denoiser, x0, index, key, t, axes, n_noises, basis is not None)
+        rows[here, 0, node] = snr * np.asarray(loss, np.float64)
+        rows[here, 1, node] = np.sqrt(snr) * np.asarray(cross, np.float64)
+        if by_group is not None:
+            np.add.at(by_group, (index % groups, node), snr * np.asarray(squares, np.float64))
+    if not np.isfinite(rows).all():
+        worst = float(ou.time(np.exp(u[int(np.argmin(np.isfinite(rows).all((0, 1))))])))
         raise ValueError(
             f"the denoiser's output is not finite, first at t = {worst:.4g}: check it on the held-out rows."
         )
-    covariance = (squares - len(data) * np.outer(mean, mean)) / (len(data) * (len(data) - 1))
-    return measured_curve(u, mean[:n_nodes], mean[n_nodes:], covariance, len(data), data.shape[1])
+    if by_group is not None:
+        by_group /= np.bincount(np.arange(n) % groups)[:, None, None]
+    return measured_curve(u, rows.reshape(n, -1), dim, by_group=by_group, basis=basis)
+
+
+def _checked(data):
+    data = np.asarray(data)
+    if data.ndim != 2 or len(data) < 2:
+        raise ValueError(f"a loss curve needs rows of data, (n, d) with n >= 2: data has shape {data.shape}.")
+    return data if data.dtype.kind == "f" else data.astype(np.float32)
+
+
+def checked_basis(basis: Basis, data) -> Basis:
+    """The basis asked for: None and "coordinates" as they are, "pca" and arrays as orthonormal columns, float64."""
+    if basis is None or (isinstance(basis, str) and basis == "coordinates"):
+        return basis
+    dim = data.shape[1]
+    if isinstance(basis, str):
+        if basis != "pca":
+            raise ValueError(f"basis is 'pca', 'coordinates' or an array (d, d): basis = {basis!r}.")
+        return np.linalg.eigh(np.atleast_2d(np.cov(data.astype(np.float64), rowvar=False)))[1]
+    basis = np.asarray(basis, np.float64)
+    if basis.shape != (dim, dim) or np.abs(basis.T @ basis - np.eye(dim)).max() > 1e-6:
+        raise ValueError(f"basis must have orthonormal columns, shape ({dim}, {dim}): it has shape {basis.shape}.")
+    return basis
 
 
 # The pair Z, -Z: K = E<D - beta X_0, Z> for any beta, and over the pair beta drops out.
-@jax.jit(static_argnames="n_noises")
-def _errors(denoiser, x0, index, key, t, n_noises):
-    """(n,), (n,): each row's |X_0 - D|^2 and <D, Z>, averaged over its antithetic pairs."""
+@jax.jit(static_argnames=("n_noises", "each"))
+def _errors(denoiser, x0, index, key, t, axes, n_noises, each):
+    """Each row's |X_0 - D|^2 (n,), <D, Z> (n,) and, if asked for, <X_0 - D, axis>^2 (n, d): means over its pairs."""
 
     def pair(repeat):
         z = noise.normal(key, index, repeat, x0.shape[1], x0.dtype)
         plus, minus = denoiser(forward(x0, t, z), t), denoiser(forward(x0, t, -z), t)
         if plus.shape != x0.shape:
             raise ValueError(f"the denoiser returns shape {plus.shape} for x of shape {x0.shape}: they must agree.")
-        loss = jnp.sum((x0 - plus) ** 2, -1) + jnp.sum((x0 - minus) ** 2, -1)
-        return loss / 2, jnp.sum((plus - minus) * z, -1) / 2
+        squares = (_turned(x0 - plus, axes) ** 2 + _turned(x0 - minus, axes) ** 2) / 2
+        loss, cross = jnp.sum(squares, -1), jnp.sum((plus - minus) * z, -1) / 2
+        return loss, cross, squares if each else None
 
-    losses, crosses = jax.lax.map(pair, jnp.arange(n_noises, dtype=jnp.uint32))
-    return losses.mean(0), crosses.mean(0)
+    return jax.tree.map(lambda leaf: leaf.mean(0), jax.lax.map(pair, jnp.arange(n_noises, dtype=jnp.uint32)))
+
+
+def _turned(x, axes):
+    return x if axes is None else jnp.matmul(x, jnp.asarray(axes, x.dtype), precision="highest")

@@ -1,166 +1,104 @@
-"""Error curves of a denoiser, and the path KL of a sampler as an exact function of one of them.
+"""What one error curve says: Fisher and mutual information, entropy, initial KL, and the path KL of every sampler.
 
-Everything is float64 on the host. With the exact score the numbers are path KLs (THEORY: Girsanov and the martingale
-e^-t s_t); with a learned denoiser they are the discretisation excess, the part beyond the network's own error.
+Everything is float64 on the host, in nats. `step_cost`, `path_kl` and `path_kl_error` are those of `path_costs`,
+`loss_curve` that of `curves`.
 """
-
-import dataclasses
 
 import numpy as np
 
-from jaxdiff.curves import MeasuredCurve, loss_curve
-from jaxdiff.grids import check_grid
-from jaxdiff.interpolation import antiderivative
+from jaxdiff.curves import loss_curve
+from jaxdiff.interpolation import Panels, antiderivative, constrained
+from jaxdiff.path_costs import KERNELS, path_kl, path_kl_error, path_kl_samples, step_cost
 from jaxdiff.processes import ou
-from jaxdiff.types import as_curve
+from jaxdiff.types import Curve
 
 __all__ = [
+    "KERNELS",
+    "early_stopping_w2",
+    "entropy",
     "fisher_information",
+    "information_bounds",
+    "information_error",
     "information_gain",
     "initial_kl",
     "loss_curve",
     "mmse_curve",
+    "mmse_from_nodes",
+    "mutual_information",
     "path_kl",
     "path_kl_error",
+    "path_kl_samples",
     "step_cost",
+    "violations",
 ]
 
+LEVELS = np.exp(np.linspace(-12, 8, 81))  # where a curve is held against the constraints
+NEAR_ZERO, NODES = 0.1, 12  # snr below 0.1/V(0) is integrated by one Gauss rule: there V is analytic in snr
 
-def mmse_curve(target):
-    """The mmse curve V(snr) of a target, exact score."""
+
+def mmse_curve(target) -> Curve:
+    """The mmse curve V(snr) of a target, exact score.
+
+    Closed form for a Gaussian, quadrature on the line, sums for products, else Monte Carlo with a standard error; a
+    data set as point masses by its exact posterior weights. See the constructors in `targets`.
+    """
     return target.mmse
 
 
-# A step from t to t_next, h = snr_next - snr, costs the path KL
-#   linear(L, K) + endpoint - (1/2) int_snr^snr_next L,      linear(L, K) = constant + a L(snr) + b K(snr):
-# linear in the losses, so held-out averages plug in without bias and standard errors follow from one covariance.
+def mmse_from_nodes(snr, values, dim, *, total_variance=None) -> Curve:
+    """A smooth mmse curve through values known at some snr, that obeys what every mmse curve obeys.
 
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Linear:
-    """A step's cost before the integral: constant + loss L + cross K, arrays over steps."""
-
-    constant: np.ndarray
-    loss: np.ndarray
-    cross: np.ndarray
-
-
-# Girsanov with the score frozen: E|s_theta|^2, E<s_theta, s_v> by Stein, and int E|s_v|^2 dv, a = 1 - e^-g:
-#   (d/sigma^2)(g - 2a) + g (alpha^2/sigma^4) L - 2 (g - a)(alpha/sigma^3) K + (d/2) log(y/y_next),  y = 1/snr.
-def _exponential_euler(t, t_next, tau, curve):
-    g, snr = t - t_next, ou.snr(t)
-    a = -np.expm1(-g)
-    constant = curve.dim * ((1 + snr) * (g - 2 * a) + 0.5 * np.log(ou.snr(t_next) / snr))
-    return Linear(constant, g * snr * (1 + snr), -2 * (g - a) * np.sqrt(snr) * (1 + snr))
-
-
-# KL of two Gaussians of one variance, means alpha_next (sigma_h^2/sigma^2) |X_0 - D| apart: h L / 2.
-def _ancestral(t, t_next, tau, curve):
-    h = ou.snr(t_next) - ou.snr(t)
-    return Linear(np.zeros_like(h), h / 2, np.zeros_like(h))
-
-
-# The same means, variance widened by w = 1 + h tau/d:  (d/2)(log w + 1/w - 1) + h L/(2w).
-def _moment_matched(t, t_next, tau, curve):
-    h = ou.snr(t_next) - ou.snr(t)
-    r = h * tau / curve.dim
-    return Linear(curve.dim / 2 * (np.log1p(r) - r / (1 + r)), h / (2 * (1 + r)), np.zeros_like(h))
-
-
-# The innovation's own mean and covariance: (1/2) E log det(I + h Cov(X_0 | X_t)), for the exact score.
-def _covariance_matched(t, t_next, tau, curve):
-    if curve.log_det is None:
-        raise ValueError(
-            "covariance matching needs a curve with log_det: a Gaussian's, or a target's in one dimension."
-        )
-    snr, zero = ou.snr(t), np.zeros(np.broadcast(t, t_next).shape)
-    return Linear(curve.log_det(snr, ou.snr(t_next) - snr) / 2, zero, zero)
-
-
-KERNELS = {
-    "exponential_euler": _exponential_euler,
-    "ancestral": _ancestral,
-    "moment_matched": _moment_matched,
-    "covariance_matched": _covariance_matched,
-}
-
-
-def _check_name(kernel_name):
-    if kernel_name not in KERNELS:
-        raise ValueError(
-            f"path KL is not defined for {kernel_name!r}: it is for {', '.join(KERNELS)} (an ODE has none)."
-        )
-
-
-def step_cost(kernel_name, curve, *, matched=None, dim=None):
-    """The path KL of single steps, a function of (t, t_next) that broadcasts.
+    V is nonincreasing, d/V - snr nondecreasing, V <= min(M, d/snr). All of that says that e = V/(d - snr V), the
+    variance of the isotropic Gaussian with this error, is nonincreasing and at most M/d: it is interpolated by a
+    monotone cubic in log snr and is constant beyond the nodes.
 
     Args:
-      kernel_name: a constructor: "exponential_euler", "ancestral", "moment_matched", or, for a curve that has log_det,
-        "covariance_matched".
-      curve: a Curve, or a callable snr -> total squared error with dim= beside it.
-      matched: the curve that set the moment-matched kernel's variance; default the curve itself, which is optimal.
-      dim: d, where curve is a plain callable.
-
-    Returns:
-      (t, t_next) -> float64 nats, t > t_next. Summed along a grid it is path_kl. A single exponential-Euler step with a
-      learned score can be negative: its cost is measured against a network used continuously.
+      snr: (nodes,) increasing, at least two.
+      values: (nodes,) V, total over the d coordinates.
+      dim: d.
+      total_variance: M = Tr Cov(X_0), the value at snr 0, if known.
 
     Raises:
-      ValueError: a kernel without a path KL, such as an ODE.
+      ValueError: the values break a constraint by more than rounding; the message says where.
     """
-    curve = as_curve(curve, dim)
-    _check_name(kernel_name)
-
-    def cost(t, t_next):
-        t, t_next = np.asarray(t, np.float64), np.asarray(t_next, np.float64)
-        times, place = np.unique(np.concatenate([t.ravel(), t_next.ravel()]), return_inverse=True)
-        start, end = place[: t.size].reshape(t.shape), place[t.size :].reshape(t_next.shape)
-        snr = ou.snr(times)
-        loss, integral = curve(snr), antiderivative(curve, snr)
-        cross = np.sqrt(snr) * loss if curve.cross is None else curve.cross(snr)
-        tau = loss if matched is None else matched(snr)
-        line = KERNELS[kernel_name](t, t_next, tau[start], curve)
-        losses = line.loss * loss[start] + line.cross * cross[start]
-        return line.constant + losses - 0.5 * (integral[end] - integral[start])
-
-    return cost
+    snr, values = np.asarray(snr, np.float64), np.asarray(values, np.float64)
+    if snr.ndim != 1 or snr.shape != values.shape or len(snr) < 2 or not (np.diff(snr) > 0).all() or snr[0] <= 0:
+        raise ValueError(
+            f"nodes are two increasing positive snr at least, one value each: shapes {snr.shape}, {values.shape}."
+        )
+    broken = violations(Curve(lambda at: np.interp(at, snr, values), dim), snr)
+    if total_variance is not None and values[0] > total_variance * (1 + 1e-9):
+        broken += (f"at snr {snr[0]:.4g} it is {values[0]:.6g}, above the total variance {total_variance:.6g}",)
+    if broken:
+        raise ValueError(f"no mmse curve has these values: {broken[0]}.")
+    return constrained(snr, np.clip(values, 0, (1 - 1e-12) * dim / snr), dim)
 
 
-def path_kl(kernel_name, grid, curve, *, matched=None, dim=None):
-    """Path-space KL of a sampler run down a grid, in nats, without the initial KL; see step_cost for the arguments.
+def violations(curve, snr=LEVELS):
+    """Sentences on where a curve is no mmse curve, beyond five standard errors of it; () if it may be one.
 
-    With the mmse curve of the data and the exact score it is KL(forward path || sampler's path), an upper bound on the
-    KL of the end points, and the equality holds for any data with a second moment. With the loss curve of a learned
-    denoiser it is the excess over using that denoiser continuously.
-    Rounding: about 1e-13 relative to d log(snr_end/snr_start).
+    The loss of a learned denoiser can be any of this, and is the worse for it: more noise would help it.
     """
-    grid = check_grid(grid)
-    return float(np.sum(step_cost(kernel_name, curve, matched=matched, dim=dim)(grid[:-1], grid[1:])))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value, error = np.asarray(curve(snr), np.float64), 5 * np.asarray(curve.standard_error(snr))
+    slack = 1e-9 * np.abs(value) + 1e-13 * np.nan_to_num(np.abs(value)).max(initial=0) + error
+    found = []
 
+    def note(broken, sentence):
+        if broken.any():
+            k = int(np.argmax(broken))
+            found.append(f"at snr {snr[k]:.4g} (t = {ou.time(snr[k]):.3g}) it is {sentence(k)}")
 
-def path_kl_error(kernel_name, grid, curve, *, matched=None):
-    """Standard error of path_kl: from a MeasuredCurve's covariance, a Monte Carlo curve's replicates, else 0.
-
-    `matched` must come from other data, or be the curve itself (then the first-order error, exact to O(1/n)).
-    """
-    if curve.replicates:
-        tau = curve if matched is None else matched
-        values = [path_kl(kernel_name, grid, replicate, matched=tau) for replicate in curve.replicates]
-        return float(np.std(values, ddof=1) / np.sqrt(len(values)))
-    if not isinstance(curve, MeasuredCurve):
-        return 0.0
-    grid = check_grid(grid)
-    snr = ou.snr(grid)
-    u, rows = np.log(snr), curve.spline.basis(np.log(snr[:-1]))
-    _check_name(kernel_name)
-    tau = (curve if matched is None else matched)(snr[:-1])
-    line = KERNELS[kernel_name](grid[:-1], grid[1:], tau, curve)
-    loss = (line.loss / snr[:-1]) @ rows
-    loss -= 0.5 * (curve.spline.integral_basis(u[-1:]) - curve.spline.integral_basis(u[:1]))[0]
-    cross = (line.cross / np.sqrt(snr[:-1])) @ rows
-    weights = np.concatenate([loss, cross])
-    return float(np.sqrt(weights @ curve.covariance @ weights))
+    note(~np.isfinite(value) | ~np.isfinite(error), lambda k: f"{value[k]}")
+    note(value < -slack, lambda k: f"negative, {value[k]:.6g}")
+    note(value - slack > curve.dim / snr, lambda k: f"{value[k]:.6g}, above d/snr = {curve.dim / snr[k]:.6g}")
+    rises = np.diff(value, prepend=value[:1]) > slack + np.roll(error, 1)
+    note(rises, lambda k: f"{value[k]:.6g}, more than the {value[k - 1]:.6g} at the smaller snr {snr[k - 1]:.4g}")
+    if not found:  # d/V - snr nondecreasing, as V against the most that the node before allows
+        most = value[:-1] / (1 + np.diff(snr) * value[:-1] / curve.dim)
+        above = np.concatenate([[False], value[1:] > most + slack[1:] + error[:-1]])
+        note(above, lambda k: f"{value[k]:.6g}, above the {most[k - 1]:.6g} that the value before allows")
+    return tuple(found)
 
 
 def fisher_information(curve, t):
@@ -175,7 +113,54 @@ def information_gain(curve, t, t_next):
     return float(high - low) / 2
 
 
+def information_error(curve, t, t_next):
+    """How wrong information_gain can be by quadrature, in nats; 0 for a closed form.
+
+    Bounded by the size of the last Legendre coefficients kept, for series that fall as those of analytic curves do.
+    Monte Carlo error is not in it: see the curve's standard_error and replicates.
+    """
+    rule = getattr(curve, "value", None)
+    if curve.integral is not None and not isinstance(rule, Panels):
+        return 0.0
+    panels = rule if isinstance(rule, Panels) else Panels(curve)
+    return panels.error(ou.snr(np.array([t, t_next], np.float64))) / 2
+
+
+def information_bounds(curve, grid):
+    """Lower and upper bound on information_gain over a grid from the mmse at its nodes alone, in nats.
+
+    d/V - snr is nondecreasing, so between nodes h apart d log(1 + h V/d) of the first bounds int V from above and
+    -d log(1 - h V_next/d) of the second from below.
+    """
+    snr = ou.snr(np.asarray(grid, np.float64))
+    value, h = np.minimum(curve(snr), curve.dim / snr), np.diff(snr) / curve.dim
+    return -curve.dim / 2 * np.sum(np.log1p(-h * value[1:])), curve.dim / 2 * np.sum(np.log1p(h * value[:-1]))
+
+
+def mutual_information(curve, t):
+    """I(X_0; X_t) = (1/2) int_0^snr(t) V in nats, from the mmse curve; t a number."""
+    snr = float(ou.snr(float(t)))
+    low = min(snr, NEAR_ZERO / max(float(curve(np.array([1e-9]))[0]), 1e-12))
+    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    from_zero = low / 2 * weights @ curve(low * (1 + nodes) / 2)
+    return float(from_zero) / 2 + (information_gain(curve, ou.time(low), t) if low < snr else 0.0)
+
+
+def entropy(curve, t):
+    """Differential entropy of q_t in nats, I(X_0; X_t) + (d/2) log(2 pi e sigma^2); t a number."""
+    return mutual_information(curve, t) + curve.dim / 2 * float(np.log(2 * np.pi * np.e * ou.sigma(float(t)) ** 2))
+
+
 def initial_kl(second_moment, dim, horizon):
-    """Upper bound on KL(q_horizon || N(0, I)) in nats: (1/2)[e^-2T (m2 - d) - d log(1 - e^-2T)]."""
-    decay = np.exp(-2 * horizon)
-    return float(0.5 * (decay * (second_moment - dim) - dim * np.log1p(-decay)))
+    """Upper bound on KL(q_horizon || N(0, I)) in nats: (1/2)[e^-2T (m2 - d) - d log(1 - e^-2T)]; shape of horizon.
+
+    The exact value is less by I(X_0; X_horizon).
+    """
+    decay = np.exp(-2 * np.asarray(horizon, np.float64))
+    return (0.5 * (decay * (second_moment - dim) - dim * np.log1p(-decay)))[()]
+
+
+def early_stopping_w2(second_moment, dim, early_stop):
+    """Upper bound on W2(data, q_early_stop), in the data's units: the distance of X_0 and X_t built from it."""
+    alpha, sigma = ou.alpha(early_stop), ou.sigma(early_stop)
+    return float(np.sqrt((1 - alpha) ** 2 * second_moment + sigma**2 * dim))

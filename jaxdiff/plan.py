@@ -1,151 +1,173 @@
 """Accuracy or budget in, plan out: horizon, grid, kernel, and what it will cost."""
 
 import functools
+import math
 
 import numpy as np
 
 from jaxdiff.certify import certify
 from jaxdiff.curves import MeasuredCurve
-from jaxdiff.grids import exponential_then_uniform, frontier, optimal
-from jaxdiff.information import initial_kl, path_kl, step_cost
-from jaxdiff.processes import ou
+from jaxdiff.data_free import KERNEL as DATA_FREE_KERNEL
+from jaxdiff.data_free import data_free_plan
+from jaxdiff.goals import MOST_EVALS, check_goal, check_reachable, steps_to_reach
+from jaxdiff.grids import exponential_then_uniform, fewest, optimal
+from jaxdiff.information import initial_kl, mutual_information
+from jaxdiff.interpolation import antiderivative
+from jaxdiff.path_costs import path_kl, step_cost
+from jaxdiff.processes import LATEST, check_ends, ou
 from jaxdiff.types import Plan, as_curve
 
-KERNEL = "moment_matched"  # never worse than the other two, for any law and grid
-HORIZON, EARLY_STOP = 5.0, 1e-3
-MOST_STEPS = 100_000
-MOST_PLANNED = (50, 500, 2000)
+KERNEL = "moment_matched"  # never worse than exponential Euler and ancestral sampling
+BENTON, OPTIMAL = "exponential_then_uniform", "optimal"
+EARLY_STOP = 1e-3
+NEGLIGIBLE = 1e-6  # nats of initialisation at the longest horizon looked at, or 1e-3 of what is asked for
+CANDIDATES, PAIRS = 1000, 2**25  # times that a grid is looked for among; pairs of them times directions
+ROUNDING = 1e-12  # nats that are none
+FEW_CANDIDATES = 200  # where a pair costs a log det
 
 
 def plan(
-    target_kl=None, early_stop=None, *, target=None, curve=None, dim=None, second_moment=None, evals=None, horizon=None
+    target_kl=None,
+    early_stop=None,
+    *,
+    dim=None,
+    second_moment=None,
+    target=None,
+    curve=None,
+    evals=None,
+    horizon=None,
+    kernel=None,
 ) -> Plan:
     """The sampler of least predicted path KL for a budget, or the cheapest for an accuracy.
+
+    Three strengths, by what is known of the data: `dim` and `second_moment` alone (a bound for all such data, ancestral
+    sampling); a known `target` (exact); the loss `curve` of a trained model (measured, up to the model's own error).
 
     Args:
       target_kl: nats that initialisation and discretisation may cost together; or
       evals: score evaluations a sample may cost.
       early_stop: OU time to stop at, default 1e-3; a measured curve brings its own, and its horizon.
-      target: a known law, sampled with its exact score; or
+      dim: d, alone or with a plain callable as curve.
+      second_moment: E|X_0|^2; default d, standardised data.
+      target: a known law, sampled with its exact score.
       curve: the loss curve of a learned denoiser on held-out data (or a callable snr -> loss with dim=).
-      second_moment: E|X_0|^2 for the initialisation, with a curve; default d, standardised data.
-      horizon: OU time to start from; default 5, or where the initialisation takes a tenth of target_kl.
+      horizon: OU time to start from; by default the best one is found together with the grid.
+      kernel: a kernel with a path KL; default "moment_matched", in the basis of the curve where it has one, or
+        "ancestral" where only dim is known.
 
     Returns:
-      A Plan: the moment-matched kernel on its optimal grid. Its alternatives say what the other kernels and Benton's
-      grid give for the same evaluations, and how many exponential Euler on Benton's grid needs to be as good.
+      A Plan: the kernel on its optimal grid; for moment matching build it with `basis=plan.basis`. The alternatives say
+      what other kernels and Benton's grid give for the same evaluations, and how many exponential Euler on Benton's
+      grid needs to be as good.
 
     Raises:
-      ValueError: neither or both of a pair of arguments, or a target_kl that no number of steps reaches.
+      ValueError: neither or both of a pair of arguments, or a target_kl that no number of steps reaches; the message
+        says what would do.
     """
-    if (target is None) == (curve is None):
-        raise ValueError("give exactly one of target= (exact score) and curve= (learned denoiser).")
     check_goal(target_kl, evals)
-    curve = as_curve(curve if target is None else target.mmse, dim)
-    second_moment = _second_moment(target, curve, second_moment)
-    if isinstance(curve, MeasuredCurve):
-        horizon, early_stop = _ends(curve, horizon, early_stop)
-    early_stop = EARLY_STOP if early_stop is None else early_stop
-    if horizon is None:
-        horizon = HORIZON if target_kl is None else _horizon(target_kl / 10, second_moment, curve.dim)
-    n_steps = int(evals or _fewest(target_kl, curve, second_moment, horizon, early_stop))
-    grid = _optimal(step_cost(KERNEL, curve), n_steps, horizon, early_stop)
-    known = {"curve": curve, "second_moment": second_moment} if target is None else {"target": target}
-    certificate = certify(KERNEL, grid, **known)
-    return Plan(horizon, grid, KERNEL, n_steps, certificate, _alternatives(curve, grid))
+    early_stop = EARLY_STOP if early_stop is None and not isinstance(curve, MeasuredCurve) else early_stop
+    if target is None and curve is None:
+        _check_data_free(dim, kernel)
+        return data_free_plan(target_kl, evals, early_stop, dim, second_moment, horizon)
+    if target is not None and curve is not None:
+        raise ValueError("give at most one of target= (exact score) and curve= (learned denoiser).")
+    known = as_curve(curve if target is None else target.mmse, dim)
+    second_moment = target.second_moment if target is not None else second_moment or float(known.dim)
+    if isinstance(known, MeasuredCurve):
+        horizon, early_stop = _ends(known, horizon, early_stop)
+    kernel = KERNEL if kernel is None else kernel
+    basis = known.basis if kernel == KERNEL and known.dim > 1 else None
+    start = functools.partial(_start, known, second_moment, target is not None and not known.replicates)
+    grid = _grid(kernel, known, basis, start, target_kl, evals, horizon, early_stop)
+    given = {"curve": known, "second_moment": second_moment} if target is None else {"target": target}
+    certificate = certify(kernel, grid, basis=basis, **given)
+    alternatives = _alternatives(kernel, grid, known, basis)
+    return Plan(float(grid[0]), grid, kernel, len(grid) - 1, certificate, alternatives, basis)
+
+
+def _check_data_free(dim, kernel):
+    if dim is None:
+        raise ValueError("say what is known of the data: dim= (with second_moment=), target= or curve=.")
+    if kernel not in (None, DATA_FREE_KERNEL):
+        raise ValueError(f"of dim alone the plan is for {DATA_FREE_KERNEL}: {kernel} needs target= or curve=.")
 
 
 def _ends(curve, *asked):
     """Horizon and early stop of a measured curve, which those asked for must not contradict."""
-    own = tuple(float(t) for t in ou.time(np.exp(curve.spline.u[[0, -1]])))
-    for name, asks, has in zip(("horizon", "early_stop"), asked, own, strict=True):
+    for name, asks, has in zip(("horizon", "early_stop"), asked, curve.ends, strict=True):
         if asks is not None and not np.isclose(asks, has, rtol=1e-6):
             raise ValueError(
                 f"the curve was measured with {name} = {has:g}, not {asks:g}: leave it out or measure anew."
             )
-    return own
+    return curve.ends
 
 
-def check_goal(target_kl, evals):
-    """Refuse all but one positive goal: target_kl in nats, or evals a sample."""
-    if (target_kl is None) == (evals is None):
-        raise ValueError("give exactly one of target_kl (nats) and evals (score evaluations).")
-    if target_kl is not None and not 0 < target_kl < np.inf:
-        raise ValueError(f"target_kl must be positive and finite, in nats: target_kl = {target_kl:g}.")
-    if evals is not None and (not 1 <= evals <= MOST_PLANNED[-1] or evals != int(evals)):
-        raise ValueError(f"evals must be a whole number from 1 to {MOST_PLANNED[-1]}: evals = {evals}.")
+def _start(curve, second_moment, exact, t):
+    """KL(q_t || N(0, I)), or its Gaussian bound; t an array."""
+    bound = initial_kl(second_moment, curve.dim, t)
+    if not exact:
+        return bound
+    t = np.asarray(t, np.float64)
+    latest = t.max()
+    along = antiderivative(curve, ou.snr(np.append(t.ravel(), latest)))
+    told = mutual_information(curve, latest) + (along[:-1] - along[-1]).reshape(t.shape) / 2
+    return np.maximum(bound - told, 0.0)
 
 
-def steps_to_reach(goal, cost, *, most=MOST_STEPS):
-    """The fewest steps n with cost(n) <= goal, for a cost that falls with n; None beyond `most`."""
-    high = 1
-    while cost(high) > goal:
-        if high >= most:
-            return None
-        high = min(2 * high, most)
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if cost(middle) <= goal else (middle, high)
-    return high
+def _grid(kernel, curve, basis, start, target_kl, evals, horizon, early_stop):
+    """The best grid for the goal, from the horizon or from the best one."""
+    cost = step_cost(kernel, curve, basis=basis)
+    free = horizon is None
+    check_ends(LATEST if free else horizon, early_stop)
+    horizon = _longest(start, early_stop, target_kl) if free else horizon
+    check_reachable(target_kl, start, np.array([horizon]), early_stop)
+    options = _search_options(kernel, curve, basis) | ({"start_cost": start} if free else {})
+    if evals is not None:
+        return optimal(cost, int(evals), horizon, early_stop, **options)
+    left = target_kl if free else target_kl - float(start(np.array([horizon]))[0])
+    grid = fewest(cost, left, horizon, early_stop, most=MOST_EVALS, **options)
+    if grid is None:
+        raise ValueError(f"target_kl = {target_kl:g} takes more than {MOST_EVALS} steps: ask for more nats.")
+    return grid
 
 
-def _candidates(n_steps):
-    return 1000 if n_steps <= 500 else 2 * n_steps
+def _longest(start, early_stop, target_kl):
+    """A horizon beyond which initialisation costs next to nothing."""
+    goal = NEGLIGIBLE if target_kl is None else min(NEGLIGIBLE, 1e-3 * target_kl)
+    times = np.geomspace(early_stop, LATEST, 400)[1:]
+    enough = times[start(times) <= goal]
+    return float(enough[0]) if len(enough) else LATEST
 
 
-def _optimal(cost, n_steps, horizon, early_stop):
-    return optimal(cost, n_steps, horizon, early_stop, n_candidates=_candidates(n_steps))
+def _search_options(kernel, curve, basis):
+    if kernel == "covariance_matched":
+        return {"n_candidates": FEW_CANDIDATES, "polish": not curve.replicates}
+    each = 1 if basis is None else curve.dim
+    return {"n_candidates": int(min(CANDIDATES, math.isqrt(2 * PAIRS // each)))}
 
 
-def _fewest(target_kl, curve, second_moment, horizon, early_stop):
-    left = target_kl - initial_kl(second_moment, curve.dim, horizon)
-    if left <= 0:
-        raise ValueError(
-            f"target_kl = {target_kl:g} is less than the initialisation costs at horizon {horizon:g}, "
-            f"{target_kl - left:.3g} nats: ask for more than that, or take a longer horizon (train --horizon)."
-        )
-    cost = step_cost(KERNEL, curve)
-    for most in MOST_PLANNED:
-        reached = frontier(cost, most, horizon, early_stop, n_candidates=_candidates(most)) <= left
-        if reached.any():
-            return int(np.argmax(reached)) + 1
-    raise ValueError(f"target_kl = {target_kl:g} takes more than {most} steps: ask for more nats.")
-
-
-def _horizon(allowance, second_moment, dim):
-    """The least horizon, on a ladder of tenths, whose initialisation costs at most `allowance` nats."""
-    for horizon in np.arange(1, 400) / 10:
-        if initial_kl(second_moment, dim, horizon) <= allowance:
-            return float(horizon)
-    raise ValueError(f"no horizon below 40 brings the initialisation to {allowance:g} nats: is second_moment right?")
-
-
-def _second_moment(target, curve, second_moment):
-    if target is not None:
-        return target.second_moment
-    return float(curve.dim) if second_moment is None else float(second_moment)
-
-
-def _alternatives(curve, grid):
-    n_steps, horizon, early_stop = len(grid) - 1, grid[0], grid[-1]
-    benton = functools.partial(exponential_then_uniform, horizon, early_stop)
-    reached = path_kl(KERNEL, grid, curve)
-    ancestral_grid = _optimal(step_cost("ancestral", curve), n_steps, horizon, early_stop)
-    same_evals = [
-        ("exponential_euler", "exponential_then_uniform", benton(n_steps)),
-        ("ancestral", "exponential_then_uniform", benton(n_steps)),
-        ("ancestral", "optimal", ancestral_grid),
-        ("moment_matched", "exponential_then_uniform", benton(n_steps)),
-    ]
-    rows = [
-        {"kernel": kernel, "grid": name, "evals": n_steps, "path_kl": path_kl(kernel, alternative, curve)}
-        for kernel, name, alternative in same_evals
-    ]
-    as_good = steps_to_reach(reached, lambda n: path_kl("exponential_euler", benton(n), curve)) if reached > 0 else None
-    if as_good is not None:
-        kl = path_kl("exponential_euler", benton(as_good), curve)
-        rows.append(
-            {"kernel": "exponential_euler", "grid": "exponential_then_uniform", "evals": as_good, "path_kl": kl}
-        )
+def _alternatives(kernel, grid, curve, basis):
+    """What other samplers reach between the same ends with as many evaluations, and what exponential Euler needs."""
+    n_steps, benton = len(grid) - 1, functools.partial(exponential_then_uniform, grid[0], grid[-1])
+    found = [("exponential_euler", BENTON, None), ("ancestral", BENTON, None), ("ancestral", OPTIMAL, None)]
+    found += [(KERNEL, BENTON, basis), (KERNEL, OPTIMAL, None)]
+    if curve.log_det is not None and not curve.replicates:
+        found.append(("covariance_matched", OPTIMAL, None))
+    rows = []
+    for name, shape, apart in found:
+        if name == kernel and shape == OPTIMAL and apart is basis:
+            continue
+        cost = step_cost(name, curve, basis=apart)
+        options = _search_options(name, curve, apart)
+        other = benton(n_steps) if shape == BENTON else optimal(cost, n_steps, grid[0], grid[-1], **options)
+        rows.append(_row(name, shape, n_steps, path_kl(name, other, curve, basis=apart), apart))
+    reached = path_kl(kernel, grid, curve, basis=basis)
+    euler = lambda n: path_kl("exponential_euler", benton(n), curve)
+    needed = steps_to_reach(reached, euler) if reached > ROUNDING else None
+    if needed is not None:
+        rows.append(_row("exponential_euler", BENTON, needed, euler(needed), None))
     return tuple(rows)
+
+
+def _row(kernel, grid, evals, kl, basis):
+    return {"kernel": kernel, "grid": grid, "evals": evals, "path_kl": kl, "per_direction": basis is not None}

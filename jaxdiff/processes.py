@@ -88,6 +88,16 @@ def _score_of_noise(noise, x: Particles, t) -> Particles:
     return -noise(x, t) / ou.sigma(t)
 
 
+def _clipped(denoiser, radius, x: Particles, t) -> Particles:
+    m = denoiser(x, t)
+    return m * (radius / jnp.maximum(jnp.linalg.norm(m, axis=-1, keepdims=True), radius))
+
+
+def clipped(denoiser: DenoiserFn, radius) -> DenoiserFn:
+    """The denoiser projected onto the ball of a radius about 0; never worse for data that lie in it."""
+    return Partial(_clipped, as_score(denoiser), float(radius))
+
+
 def score_from_denoiser(denoiser: DenoiserFn) -> ScoreFn:
     """The score of a denoiser m(x, t) = E[X_0 | X_t = x] (Tweedie's formula)."""
     return Partial(_score_of_denoiser, as_score(denoiser))

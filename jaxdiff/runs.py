@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxdiff.curves import MeasuredCurve, loss_curve, measured_curve
+from jaxdiff.curves import MeasuredCurve, checked_basis, loss_curve, measured_curve
 from jaxdiff.data import Dataset, covariance
 from jaxdiff.files import UNREADABLE, brief, to_json, written
 from jaxdiff.grids import check_grid
@@ -145,23 +145,21 @@ def _reading(path, maker):
 
 
 def measure(run, split, *, progress=False) -> MeasuredCurve:
-    """The network's loss curve on the rows of a split, not yet kept."""
+    """The network's loss curve on the rows of a split, in the training rows' principal axes; not yet kept."""
     ends = {"horizon": run.horizon, "early_stop": run.early_stop}
-    rows = getattr(run.dataset, split)
-    return loss_curve(denoiser_of(run.network), rows, run.key(split), **ends, progress=progress)
+    rows, basis = getattr(run.dataset, split), checked_basis("pca", run.dataset.train)
+    return loss_curve(denoiser_of(run.network), rows, run.key(split), **ends, basis=basis, progress=progress)
 
 
 def keep(run, split, curve):
     """Write a split's loss curve into the folder, as SPLIT_curve.npz."""
     with written(run.folder / f"{split}_curve.npz") as draft, draft.open("wb") as stream:
-        np.savez(
-            stream, u=curve.spline.u, losses=curve.losses, crosses=curve.crosses, covariance=curve.covariance, n=curve.n
-        )
+        np.savez(stream, u=curve.spline.u, rows=curve.rows, by_group=curve.by_group, basis=curve.basis)
 
 
 def measured(run, split) -> MeasuredCurve:
     """The loss curve that `keep` wrote."""
     path = run.folder / f"{split}_curve.npz"
     with _reading(path, f"jaxdiff plan {run.folder}"), path.open("rb") as stream, np.load(stream) as arrays:
-        parts = {name: arrays[name] for name in ("u", "losses", "crosses", "covariance")}
-        return measured_curve(n=int(arrays["n"]), dim=run.dataset.dim, **parts)
+        parts = {name: arrays[name] for name in ("u", "rows", "by_group", "basis")}
+        return measured_curve(dim=run.dataset.dim, **parts)

@@ -1,7 +1,7 @@
 """Shapes and records shared by every module: what a score, a grid, a kernel, a curve and a certificate are."""
 
 import dataclasses
-import statistics
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +10,13 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Float64
 
+from jaxdiff.certificates import Certificate
+from jaxdiff.certificates import Term as Term
+
 Particles = Float[Array | np.ndarray, "*particles d"]
 Grid = Float64[np.ndarray, " nodes"]
+
+Basis = Any  # (d, d) with orthonormal columns, "coordinates" for the unit vectors, or None: not told apart
 
 ScoreFn = Callable[..., Any]  # s(x, t): x (..., d), t () OU time -> (..., d), the gradient of log q_t at x
 DenoiserFn = Callable[..., Any]  # m(x, t): same shapes, E[X_0 | X_t = x]
@@ -75,6 +80,7 @@ class Target:
       sample: (key, n) -> (n, d).
       log_density: (x, t=0.0) -> (...,), log q_t.
       mmse: the Curve V(snr) = E|X_0 - E[X_0 | X_t]|^2.
+      smoothing_kl: t -> an upper bound on KL(q_0 || q_t) in nats; inf for a law without a density.
     """
 
     name: str
@@ -84,6 +90,7 @@ class Target:
     sample: Callable[..., Any] = dataclasses.field(repr=False)
     log_density: Callable[..., Any] = dataclasses.field(repr=False)
     mmse: "Curve" = dataclasses.field(repr=False)
+    smoothing_kl: Callable[[float], float] = dataclasses.field(default=lambda t: math.inf, repr=False)
 
 
 def _zero(snr):
@@ -102,6 +109,9 @@ class Curve:
         K = sqrt(snr) V.
       integral: snr -> an antiderivative of value. None: integrated through interpolation.Panels.
       log_det: (snr, h) -> E log det(I + h Cov(X_0 | X_t)), which covariance matching needs. None: unknown.
+      directions: snr -> (*shape of snr, d), the squared error along each column of `basis`; they add up to value. None:
+        unknown.
+      basis: (d, d) with orthonormal columns, or "coordinates" for the unit vectors; None where directions is None.
       replicates: independent unbiased estimates of the curve, of which it is the mean; () for a curve known exactly.
     """
 
@@ -111,6 +121,8 @@ class Curve:
     cross: Callable[..., Any] | None = dataclasses.field(default=None, repr=False)
     integral: Callable[..., Any] | None = dataclasses.field(default=None, repr=False)
     log_det: Callable[..., Any] | None = dataclasses.field(default=None, repr=False)
+    directions: Callable[..., Any] | None = dataclasses.field(default=None, repr=False)
+    basis: Basis = dataclasses.field(default=None, repr=False)
     replicates: tuple["Curve", ...] = dataclasses.field(default=(), repr=False)
 
     def __call__(self, snr):
@@ -118,71 +130,12 @@ class Curve:
         return self.value(snr)
 
 
-@dataclasses.dataclass(frozen=True)
-class Term:
-    """One term of a bound: its value in nats, how it is known, and where it comes from.
-
-    status is "exact", "measured", "bound", "assumed" or "unknown"; an unknown term has the value nan.
-    """
-
-    name: str
-    value: float
-    standard_error: float
-    status: str
-    source: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Certificate:
-    """A bound's terms, each with its value, standard error, status and source, and what was assumed."""
-
-    subject: str
-    terms: tuple[Term, ...]
-    confidence: float
-    assumptions: tuple[str, ...] = ()
-
-    def __getitem__(self, name):
-        """The term of this name; KeyError lists the names there are."""
-        for term in self.terms:
-            if term.name == name:
-                return term
-        raise KeyError(f"no term {name!r}; there are {[term.name for term in self.terms]}")
-
-    @property
-    def known(self):
-        """The sum of the terms that are known, in nats."""
-        return sum(term.value for term in self.terms if term.status != "unknown")
-
-    def to_dict(self):
-        """Plain JSON data; unknown values are null."""
-        record = dataclasses.asdict(self)
-        for term in record["terms"]:
-            term["value"] = None if term["status"] == "unknown" else term["value"]
-        return record
-
-    def interval(self, name):
-        """The two-sided normal interval of a term at the certificate's confidence."""
-        term = self[name]
-        reach = statistics.NormalDist().inv_cdf((1 + self.confidence) / 2) * term.standard_error
-        return term.value - reach, term.value + reach
-
-    def __str__(self):
-        """A table, one term a line."""
-        lines = [f"{self.subject}, nats"]
-        for term in self.terms:
-            value = (
-                "unknown" if term.status == "unknown" else f"{term.value + 0.0 if abs(term.value) > 1e-13 else 0:.6g}"
-            )
-            low, high = self.interval(term.name)
-            known = f"{self.confidence:.0%} [{low:.6g}, {high:.6g}]" if term.standard_error > 0 else ""
-            lines.append(f"  {term.name:<15}{value:>12}  {term.status:<9} {known:<28}{term.source}".rstrip())
-        lines.append(f"  {'together':<15}{self.known:>12.6g}  of what is known")
-        return "\n".join([*lines, *(f"  assumed: {text}" for text in self.assumptions)])
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
-    """What to run for an accuracy: `kernel` names a constructor of jaxdiff.kernels."""
+    """What to run for an accuracy: `kernel` names a constructor of jaxdiff.kernels.
+
+    basis: of the moment-matched kernel, the curve's own, where it matches every direction; else None.
+    """
 
     horizon: float
     grid: np.ndarray = dataclasses.field(repr=False)
@@ -190,6 +143,7 @@ class Plan:
     evals: int
     certificate: Certificate = dataclasses.field(repr=False)
     alternatives: tuple[dict, ...] = dataclasses.field(default=(), repr=False)
+    basis: Basis = dataclasses.field(default=None, repr=False)
 
     @property
     def predicted_kl(self):
@@ -203,6 +157,7 @@ class Plan:
             "grid": [float(t) for t in self.grid],
             "kernel": self.kernel,
             "evals": self.evals,
+            "per_direction": self.basis is not None,
             "predicted_kl": self.predicted_kl,
             "certificate": self.certificate.to_dict(),
             "alternatives": list(self.alternatives),
@@ -228,3 +183,12 @@ def as_curve(curve, dim=None):
     """A Curve, from one or from a plain callable snr -> total squared error with dim= beside it."""
     dim = dim_of(curve, dim)
     return curve if isinstance(curve, Curve) else Curve(curve, dim)
+
+
+def check_basis(basis, curve):
+    """Raise ValueError unless the curve tells its error apart in this very basis."""
+    own = getattr(curve, "basis", None)
+    if own is None:
+        raise ValueError("the curve does not tell directions apart: measure it with loss_curve(..., basis='pca').")
+    if not (basis is own or (np.shape(basis) == np.shape(own) and np.all(basis == own))):
+        raise ValueError("basis must be the one the curve was measured in: pass basis=curve.basis.")

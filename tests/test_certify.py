@@ -1,13 +1,18 @@
 """certify: terms add up for known laws, unknowns stay unknown for learned ones, records print and serialise."""
 
+import functools
 import json
 
+import jax
 import numpy as np
 import oracles
 import pytest
+from scipy import stats
 
-from jaxdiff import certify, grids, kernels, targets
-from jaxdiff.curves import loss_curve
+from jaxdiff import certify, grids, kernels, processes, targets
+from jaxdiff.certify import Sampler, certify_difference, empirical_bernstein
+from jaxdiff.curves import loss_curve, measured_curve
+from jaxdiff.path_costs import level_samples, path_kl_samples, standard_error
 from jaxdiff.processes import denoiser_from_score
 
 GRID = grids.exponential_then_uniform(1.5, 0.05, 10)
@@ -21,7 +26,7 @@ def test_certificate_bounds_the_exact_kl_on_gaussians(name, variance):
     oracle = "moment_matched" if name == "covariance_matched" else name  # in one dimension the same on a Gaussian
     mean, var = oracles.chain_law(oracle, GRID, 0.8, variance, 0.0, 1.0)
     exact = oracles.gaussian_kl(np.exp(-0.05) * 0.8, np.exp(-0.1) * variance - np.expm1(-0.1), mean, var)
-    assert exact <= sum(term.value for term in certificate.terms)
+    assert exact <= certificate.known == certificate.upper
     assert {term.status for term in certificate.terms} <= {"exact", "bound", "assumed"}
     assert {term.standard_error for term in certificate.terms} == {0.0}
 
@@ -36,13 +41,167 @@ def test_learned_certificate_says_what_is_unknown(key):
     assert certificate["initialisation"].status == "unknown"
     assert certificate["discretisation"].status == "measured"
     low, high = certificate.interval("discretisation")
-    assert high - low == pytest.approx(2 * 1.959964 * certificate["discretisation"].standard_error, rel=1e-6)
+    reach = stats.t.ppf(0.975, 299) * certificate["discretisation"].standard_error
+    assert (low, high) == pytest.approx((value_of(certificate) - reach, value_of(certificate) + reach), rel=1e-6)
     assert {certificate[name].standard_error for name in ("score error", "initialisation")} == {0.0}
+    assert certificate.upper == np.inf
+    assert "= C" not in certificate["score error"].source
+    assert "C = (1/2) int mmse dsnr, the data's, is unknown" in certificate["score error"].source
     record = json.loads(json.dumps(certificate.to_dict(), allow_nan=False))
     assert record["terms"][2]["value"] is None
     assert "unknown" in str(certificate)
     assert "95%" in str(certificate)
     assert certify("ancestral", GRID, curve=curve, second_moment=0.5)["initialisation"].status == "assumed"
+
+
+def value_of(certificate):
+    return certificate["discretisation"].value
+
+
+# The exact KL to N(0, I) at the horizon, and what early stopping costs, on N(m, v): closed forms.
+@pytest.mark.parametrize("variance", [0.3, 2.0])
+def test_initialisation_and_early_stopping_of_a_gaussian_are_the_closed_forms(variance):
+    certificate = certify("ancestral", GRID, target=targets.gaussian([0.8], [variance]))
+    at = lambda t: (np.exp(-t) * 0.8, np.exp(-2 * t) * variance - np.expm1(-2 * t))
+    assert certificate["initialisation"].value == pytest.approx(oracles.gaussian_kl(*at(1.5), 0.0, 1.0), rel=1e-9)
+    assert certificate["initialisation"].status == "exact"
+    (mean, var), (mean_0, var_0) = at(0.05), at(0.0)
+    w2 = np.hypot(mean - mean_0, np.sqrt(var) - np.sqrt(var_0))
+    assert w2 <= certificate["early stopping W2"].value < 2 * np.sqrt(0.05 * 2)
+    lattice = np.linspace(-12, 12, 100_001)
+    normal = lambda mean, var: stats.norm.pdf(lattice, mean, np.sqrt(var))
+    tv = 0.5 * np.trapezoid(np.abs(normal(mean, var) - normal(mean_0, var_0)), lattice)
+    assert tv <= certificate["early stopping TV"].value < 0.2
+    discrete = certify("ancestral", GRID, target=targets.point_masses([[-1.0], [1.0]]))
+    assert discrete["early stopping TV"].value == 1
+
+
+COIN = targets.point_masses([[-1.0], [1.0]])
+ENDS = {"horizon": 1.5, "early_stop": 0.05}
+
+
+@functools.cache
+def many_rows(law, n, denoiser=None, clip=None, seed=0):
+    """The loss curve of a denoiser on n rows of a law, its own by default; one pair of noises a row."""
+    denoiser = denoiser_from_score(law.score) if denoiser is None else denoiser
+    denoiser = denoiser if clip is None else processes.clipped(denoiser, clip)
+    data = law.sample(jax.random.key(seed), n)
+    return loss_curve(denoiser, data, jax.random.key(seed + 1), **ENDS, n_nodes=41, n_noises=1)
+
+
+def blocks(curve, size):
+    """The curves of disjoint blocks of rows."""
+    for first in range(0, curve.n, size):
+        yield measured_curve(curve.spline.u, curve.rows[first : first + size], curve.dim)
+
+
+@pytest.mark.parametrize("name", ["exponential_euler", "ancestral", "moment_matched"])
+def test_a_95_percent_interval_covers_the_truth_in_92_to_98_percent_of_1000_repetitions(name):
+    law = targets.gaussian([0.0], [0.8])
+    exact, covered = value_of(certify(name, GRID, target=law)), 0
+    for curve in blocks(many_rows(law, 200_000), 200):
+        low, high = certify(name, GRID, curve=curve, matched=law.mmse).interval("discretisation")
+        covered += low <= exact <= high
+    assert 920 <= covered <= 980
+
+
+def test_an_empirical_bernstein_interval_covers_the_truth_at_any_size():
+    exact = value_of(certify("moment_matched", GRID, target=COIN))
+    options = {"matched": COIN.mmse, "radius": 1.0}
+    for size in (5, 40):
+        covered = 0
+        for curve in blocks(many_rows(COIN, 400 * size, clip=1.0), size):
+            certificate = certify("moment_matched", GRID, curve=curve, **options)
+            low, high = certificate.interval("discretisation")
+            covered += low <= exact <= high
+            wider = certify("moment_matched", GRID, curve=curve, matched=COIN.mmse).interval("discretisation")
+            assert high - low > wider[1] - wider[0]
+        assert covered >= 0.95 * 400
+    assert "empirical Bernstein" in certificate["discretisation"].source
+    assert not any("asymptotic" in text for text in certificate.assumptions)
+
+
+def test_the_bernstein_margin_is_maurer_and_pontils():
+    samples = np.array([0.1, 0.4, 0.2, 0.9])
+    want = np.sqrt(2 * samples.var(ddof=1) * np.log(2 / 0.025) / 4) + 7 * 3.0 * np.log(2 / 0.025) / 9
+    assert empirical_bernstein(samples, 3.0, 0.95) == pytest.approx(want, rel=1e-12)
+
+
+def test_what_bernstein_cannot_be_used_for_is_refused():
+    curve = many_rows(COIN, 100, clip=1.0)
+    with pytest.raises(ValueError, match="from other rows"):
+        certify("moment_matched", GRID, curve=curve, radius=1.0)
+    with pytest.raises(ValueError, match="not bounded"):
+        certify("exponential_euler", GRID, curve=curve, radius=1.0)
+    with pytest.raises(ValueError, match=r"more than 2 radius = 0\.2"):
+        certify("ancestral", GRID, curve=curve, radius=0.1)
+
+
+# Two samplers of one model, and two models, on the same rows: the truth is a difference of closed forms.
+def test_a_paired_difference_of_samplers_is_the_exact_one():
+    law = targets.gaussian([0.0], [0.8])
+    curve, euler_grid = many_rows(law, 4000), grids.log_snr(1.5, 0.05, 10)
+    exact = value_of(certify("moment_matched", GRID, target=law))
+    exact -= value_of(certify("exponential_euler", euler_grid, target=law))
+    first = Sampler("moment_matched", GRID, curve, matched=law.mmse)
+    second = Sampler("exponential_euler", euler_grid, curve)
+    term = certify_difference(first, second)["difference"]
+    assert abs(term.value - exact) < 5 * term.standard_error
+
+
+def shrunken(x, t):
+    return 0.7 * processes.ou.alpha(t) * x
+
+
+def test_a_paired_difference_of_models_is_the_exact_one_and_better_known_than_of_other_rows():
+    law = targets.gaussian([0.0], [0.8])
+    exact_model, wrong_model = many_rows(law, 4000), many_rows(law, 4000, denoiser=shrunken)
+    term = certify_difference(Sampler("ancestral", GRID, wrong_model), Sampler("ancestral", GRID, exact_model))
+    alpha2 = np.exp(-2 * GRID[:-1])
+    loss = (1 - 0.7 * alpha2) ** 2 * 0.8 + 0.49 * alpha2 * (1 - alpha2)  # E|X_0 - 0.7 alpha X_t|^2
+    snr = 1 / np.expm1(2 * GRID)
+    want = 0.5 * np.sum(np.diff(snr) * (loss - law.mmse(snr[:-1])))
+    assert abs(term["difference"].value - want) < 5 * term["difference"].standard_error
+    level = lambda curve: standard_error(path_kl_samples("ancestral", GRID, curve) + level_samples(curve, GRID))
+    assert term["difference"].standard_error < 0.5 * np.hypot(
+        level(wrong_model), level(exact_model)
+    )  # of unpaired rows
+    apart = many_rows(law, 2000)
+    with pytest.raises(ValueError, match="the same rows: 4000 and 2000"):
+        certify_difference(Sampler("ancestral", GRID, wrong_model), Sampler("ancestral", GRID, apart))
+    with pytest.raises(ValueError, match="share their ends"):
+        certify_difference(Sampler("ancestral", GRID, apart), Sampler("ancestral", GRID[1:], apart))
+    with pytest.raises(ValueError, match="measured"):
+        certify_difference(Sampler("ancestral", GRID, law.mmse), Sampler("ancestral", GRID, apart))
+
+
+def test_too_few_rows_and_losses_worse_than_noise_are_warned_of(key):
+    law = targets.gaussian([0.0], [0.5])
+    few = certify("ancestral", GRID, curve=many_rows(law, 60))
+    assert any("60 rows are few" in text for text in few.warnings)
+    assert not certify("ancestral", GRID, curve=many_rows(law, 400)).warnings
+    assert any(
+        "400 rows are few" in text
+        for text in certify("ancestral", GRID, curve=many_rows(law, 400), confidence=0.999).warnings
+    )
+    stuck = loss_curve(lambda x, t: 0 * x, law.sample(key, 400), key, **ENDS, n_nodes=21)
+    (text,) = certify("ancestral", GRID, curve=stuck).warnings
+    assert "above d/snr" in text
+
+
+@pytest.mark.parametrize(
+    ("curve", "message"),
+    [
+        (lambda snr: 0.01 + 0.005 * snr, "more than the"),
+        (lambda snr: np.minimum(2.0 / snr, 1.0), "above d/snr"),
+        (lambda snr: np.minimum(0.3, 0.9 / snr), "value before allows"),
+        (lambda snr: np.where(snr > 1, np.nan, 0.5), "it is nan"),
+        (lambda snr: 0.2 - 0.1 * snr, "negative"),
+    ],
+)
+def test_a_curve_that_is_no_mmse_is_refused(curve, message):
+    with pytest.raises(ValueError, match=message):
+        certify("ancestral", GRID, curve=curve, dim=1, second_moment=1.0)
 
 
 def test_a_plain_callable_is_taken_at_its_word_and_says_so():

@@ -89,6 +89,11 @@ def test_the_optimal_grid_reaches_the_closed_form_optimum_at_any_number_of_steps
     assert COST(grid[:-1], grid[1:]).sum() == pytest.approx(BEST(5.0, 1e-3, n_steps), rel=1e-6)
 
 
+def test_more_steps_than_candidates_are_refined_from_fewer():
+    grid = grids.optimal(COST, 40, 5.0, 1e-3, n_candidates=24)
+    assert COST(grid[:-1], grid[1:]).sum() == pytest.approx(BEST(5.0, 1e-3, 40), rel=1e-6)
+
+
 @pytest.mark.parametrize("budget", [4.0, 0.5, 0.03, 0.004])
 def test_the_fewest_steps_are_those_of_the_closed_form(budget):
     grid = grids.fewest(COST, budget, 5.0, 1e-3)
@@ -178,7 +183,7 @@ def test_the_optimal_grid_refuses_a_cost_that_no_path_can_pay():
 
 def test_the_optimal_grid_needs_more_candidates_than_steps():
     with pytest.raises(ValueError, match=r"12 steps .*n_candidates = 12"):
-        grids.optimal(lambda t, s: t - s, 12, 3.0, 0.01, n_candidates=12)
+        grids.optimal(lambda t, s: t - s, 12, 3.0, 0.01, n_candidates=12, polish=False)
     every = grids.optimal(lambda t, s: t - s, 11, 3.0, 0.01, n_candidates=12, polish=False)
     np.testing.assert_array_equal(every, grids.log_snr(3.0, 0.01, 11))
 

@@ -89,8 +89,11 @@ def test_initial_kl_less_the_information_is_the_published_exact_value():
     ],
 )
 def test_optimal_grids_reach_the_published_path_kl(name, n_steps, expected):
-    grid = grids.optimal(step_cost(name, COIN), n_steps, 3, 0.01, n_candidates=241)
+    cost = step_cost(name, COIN)
+    grid = grids.optimal(cost, n_steps, 3, 0.01, n_candidates=241, polish=False)
     assert path_kl(name, grid, COIN) == pytest.approx(expected, abs=5.1e-5)
+    polished = grids.optimal(cost, n_steps, 3, 0.01, n_candidates=241)
+    assert 0.99 * expected < path_kl(name, polished, COIN) <= path_kl(name, grid, COIN)
 
 
 def test_frontier_of_covariance_matching_is_the_published_one():
@@ -191,7 +194,7 @@ def test_measured_path_kl_of_a_wrong_denoiser_agrees_with_paired_forward_samples
 
 def _level_error(curve):
     """Standard error of (1/2) int L, generously: perfectly correlated levels."""
-    return 0.5 * np.trapezoid(np.sqrt(np.diag(curve.covariance))[: len(curve.losses)], curve.spline.u)
+    return 0.5 * np.trapezoid(curve.standard_error(np.exp(curve.spline.u)) * np.exp(curve.spline.u), curve.spline.u)
 
 
 def _paired(name, law, grid, tau, n):

@@ -16,8 +16,13 @@ def curve():
     """The mmse of N(0, I) in three dimensions, V = 3/(1 + snr), as if measured: a 95 % band of +-20 %."""
     u = np.linspace(-10.0, 6.0, 81)
     losses = 3 * np.exp(u) / (1 + np.exp(u))
-    covariance = np.diag(np.concatenate([(0.1 * losses) ** 2, np.zeros_like(u)]))
-    return measured_curve(u, losses, losses, covariance, n=50, dim=3)
+    return measured_curve(u, fifty_rows(losses, 0.1), dim=3)
+
+
+def fifty_rows(losses, error):
+    """Rows whose mean is (losses, losses), with a relative standard error of the mean."""
+    spread = np.where(np.arange(50) % 2, 1, -1) * error * np.sqrt(49)
+    return np.concatenate([losses * (1 + spread[:, None]), np.tile(losses, (50, 1))], axis=1)
 
 
 def read(path, inches):
@@ -78,7 +83,7 @@ def test_a_table_with_a_constant_column_is_shown_without_a_warning(tmp_path, dim
 
 def test_the_loss_curve_is_drawn_with_its_band(tmp_path, curve):
     plots.loss_curve(tmp_path / "loss.png", curve, train_variance=3.0)
-    exact = measured_curve(curve.spline.u, curve.losses, curve.crosses, 0 * curve.covariance, n=50, dim=3)
+    exact = measured_curve(curve.spline.u, fifty_rows(curve.losses, 0.0), dim=3)
     plots.loss_curve(tmp_path / "exact.png", exact, train_variance=3.0)
     band, line = (close_to(BLUE, read(tmp_path / name, (7.2, 4.4))) for name in ("loss.png", "exact.png"))
     assert line > 500

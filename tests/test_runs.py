@@ -129,7 +129,7 @@ def test_a_measured_curve_is_kept_under_its_split_and_comes_back_whole(folder):
     runs.keep(run, "held_out", made)
     kept = runs.measured(run, "held_out")
     assert not (folder / "test_curve.npz").exists()
-    for name in ("losses", "crosses", "covariance"):
+    for name in ("rows", "by_group", "basis"):
         assert np.array_equal(getattr(kept, name), getattr(made, name))
     snr = np.array([0.01, 1.0, 20.0])
     assert np.array_equal(kept(snr), made(snr))

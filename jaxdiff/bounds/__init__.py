@@ -1,0 +1,9 @@
+"""Bounds on the KL of a run, each a Certificate, float64 on the host.
+
+`from_nodes`: from the mmse at the grid's nodes, exact score. `any_grid`: from total variance and dimension alone, for
+every law and grid. `benton2024`: Theorem 1 of Benton et al., with constants of ours and as printed.
+"""
+
+from jaxdiff.bounds import any_grid, benton2024, from_nodes
+
+__all__ = ["any_grid", "benton2024", "from_nodes"]

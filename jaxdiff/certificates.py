@@ -1,0 +1,137 @@
+"""Certificates: what is known of a run, term by term, with how it is known."""
+
+import dataclasses
+import math
+import statistics
+
+NATS = "nats"
+UNKNOWN = "unknown"
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """One term of a bound: its value, how it is known, and where it comes from.
+
+    Attributes:
+      name: what it stands for.
+      value: in `unit`; nan where it is unknown.
+      standard_error: of the value, 0 if it is none of measurement.
+      status: "exact", "measured", "bound", "assumed" or "unknown".
+      source: how it was found.
+      unit: terms in nats add up; others ("W2", "TV") stand beside them.
+      degrees: of freedom of the standard error; intervals are Student's.
+      margin: half width of an interval at the certificate's confidence that needs no asymptotics, or None.
+    """
+
+    name: str
+    value: float
+    standard_error: float
+    status: str
+    source: str
+    unit: str = NATS
+    degrees: float | int = math.inf
+    margin: float | None = None
+
+    def reach(self, probability):
+        """How far the term can be above its value with this probability."""
+        if self.margin is not None:
+            return self.margin
+        return student_quantile(probability, self.degrees) * self.standard_error if self.standard_error > 0 else 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Certificate:
+    """A bound's terms, each with its value, error, status and source; what was assumed, and what looks wrong."""
+
+    subject: str
+    terms: tuple[Term, ...]
+    confidence: float
+    assumptions: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def __getitem__(self, name):
+        """The term of this name; KeyError lists the names there are."""
+        for term in self.terms:
+            if term.name == name:
+                return term
+        raise KeyError(f"no term {name!r}; there are {[term.name for term in self.terms]}")
+
+    @property
+    def known(self):
+        """The sum of the terms in nats that are known."""
+        return sum(term.value for term in self._nats() if term.status != UNKNOWN)
+
+    @property
+    def upper(self):
+        """What the terms in nats add up to at most, at the certificate's confidence; inf if one is unknown."""
+        if any(term.status == UNKNOWN for term in self._nats()):
+            return math.inf
+        return self.known + sum(term.reach(self.confidence) for term in self._nats())
+
+    @property
+    def total_variation(self):
+        """What total variation is at most if KL is at most `upper`: Pinsker's bound or Bretagnolle and Huber's."""
+        kl = max(self.upper, 0.0)
+        return min(math.sqrt(kl / 2), math.sqrt(-math.expm1(-kl)))
+
+    def interval(self, name):
+        """The two-sided interval of a term at the certificate's confidence."""
+        term = self[name]
+        reach = term.reach((1 + self.confidence) / 2)
+        return term.value - reach, term.value + reach
+
+    def to_dict(self):
+        """Plain JSON data; unknown values and infinite degrees are null."""
+        record = dataclasses.asdict(self)
+        for term in record["terms"]:
+            term |= {name: None if not _finite(term[name]) else term[name] for name in ("value", "degrees")}
+        return record
+
+    @classmethod
+    def from_dict(cls, record):
+        """The certificate that to_dict wrote, also after a passage through JSON."""
+        absent = {"value": math.nan, "degrees": math.inf}
+        terms = (
+            {name: absent.get(name) if value is None else value for name, value in term.items()}
+            for term in record["terms"]
+        )
+        texts = {name: tuple(record.get(name, ())) for name in ("assumptions", "warnings")}
+        return cls(record["subject"], tuple(Term(**term) for term in terms), record["confidence"], **texts)
+
+    def __str__(self):
+        """A table, one term a line."""
+        width = max(15, *(len(term.name) for term in self.terms))
+        lines = [f"{self.subject}, nats", *(f"  {self._line(term, width)}".rstrip() for term in self.terms)]
+        lines.append(f"  {'together':<{width}}{self.known:>12.6g}  of what is known")
+        if self.known < self.upper < math.inf:
+            lines.append(f"  {'at most':<{width}}{self.upper:>12.6g}  with {self.confidence:.0%} confidence")
+        lines += [f"  assumed: {text}" for text in self.assumptions]
+        return "\n".join([*lines, *(f"  warning: {text}" for text in self.warnings)])
+
+    def _line(self, term, width):
+        rounding = term.unit == NATS and abs(term.value) <= 1e-13
+        value = UNKNOWN if term.status == UNKNOWN else f"{0 if rounding else term.value + 0.0:.6g}"
+        low, high = self.interval(term.name)
+        known = f"{self.confidence:.0%} [{low:.6g}, {high:.6g}]" if high > low else ""
+        source = term.source if term.unit == NATS else f"{term.unit}: {term.source}"
+        return f"{term.name:<{width}}{value:>12}  {term.status:<9} {known:<28}{source}"
+
+    def _nats(self):
+        return [term for term in self.terms if term.unit == NATS]
+
+
+def _finite(value):
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+# Cornish and Fisher's expansion about the normal quantile: relative error below 1e-6 from 15 degrees on, 1e-3 at 5.
+def student_quantile(probability, degrees):
+    """The quantile of Student's t law; `degrees` inf is the normal."""
+    z = statistics.NormalDist().inv_cdf(probability)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + sum(term / degrees**power for power, term in enumerate(terms, start=1))

@@ -1,0 +1,77 @@
+"""The plan that holds for all data of a dimension and second moment: ancestral sampling by a closed-form bound."""
+
+import functools
+
+import numpy as np
+
+from jaxdiff.bounds import any_grid, benton2024
+from jaxdiff.certificates import Certificate, Term
+from jaxdiff.certify import CONFIDENCE, DISCRETISATION, INITIALISATION, SCORE_ERROR, early_stopping
+from jaxdiff.goals import check_reachable, steps_to_reach
+from jaxdiff.grids import exponential_then_uniform
+from jaxdiff.information import initial_kl
+from jaxdiff.processes import LATEST, check_ends
+from jaxdiff.types import Plan
+
+KERNEL = "ancestral"  # no curve sets its variance
+HORIZONS = 2001  # on the ladder they are chosen from
+MOST_STEPS = 10_000_000  # of the closed form
+SLACK = 1.001  # of the least bound, for a shorter horizon
+FINE_STEPS = 10_000  # the bound of a grid of more keeps no order between its nodes
+
+
+# Down a grid geometric in snr + d/M ancestral sampling is bounded in closed form, whatever the data; so the best
+# horizon is read off a ladder.
+def data_free_plan(target_kl, evals, early_stop, dim, second_moment, horizon) -> Plan:
+    """The plan for a target_kl or evals; see `plan`."""
+    if isinstance(dim, bool) or dim != int(dim) or dim < 1:
+        raise ValueError(f"dim must be a positive whole number: dim = {dim}.")
+    moment = float(dim) if second_moment is None else float(second_moment)
+    if not 0 < moment < np.inf:
+        raise ValueError(f"second_moment must be positive and finite: second_moment = {moment:g}.")
+    dim, free = int(dim), horizon is None
+    horizons = np.geomspace(early_stop, LATEST, HORIZONS)[1:] if free else np.array([float(horizon)])
+    check_ends(horizons[-1], early_stop)
+    start = functools.partial(initial_kl, moment, dim)
+    check_reachable(target_kl, start, horizons, early_stop)
+    totals = lambda n: start(horizons) + any_grid.geometric_kl(KERNEL, horizons, early_stop, n, dim, moment)
+    n = evals if evals is not None else steps_to_reach(target_kl, lambda n: totals(n).min(), most=MOST_STEPS)
+    if n is None:
+        raise ValueError(f"target_kl = {target_kl:g} takes more than {MOST_STEPS} steps: ask for more nats.")
+    best = float(horizons[np.argmax(totals(n) <= (target_kl or totals(n).min() * SLACK))])  # the shortest that will do
+    grid = any_grid.geometric_grid(best, early_stop, int(n), moment / dim)
+    certificate = _certificate(grid, dim, moment)
+    return Plan(best, grid, KERNEL, int(n), certificate, _alternatives(certificate, grid, dim, moment))
+
+
+def _bound(kernel_name, grid, dim, moment):
+    cells = {} if len(grid) <= FINE_STEPS else {"cells": 1}
+    return any_grid.upper(kernel_name, grid, dim, moment, **cells)[DISCRETISATION]
+
+
+def _certificate(grid, dim, moment):
+    start = float(initial_kl(moment, dim, grid[0]))
+    terms = (
+        Term(INITIALISATION, start, 0.0, "bound", "Gaussian bound on KL(q_T || N(0, I)), from E|X_0|^2"),
+        _bound(KERNEL, grid, dim, moment),
+        Term(SCORE_ERROR, 0.0, 0.0, "assumed", "the score is exact"),
+        *early_stopping(moment, dim, grid[-1]),
+    )
+    assumptions = (f"the data have E|X_0|^2 = {moment:.6g} at most; nothing else is known of them",)
+    return Certificate(f"KL(q_{grid[-1]:g} || {KERNEL}), for all such data", terms, CONFIDENCE, assumptions)
+
+
+def _alternatives(certificate, grid, dim, moment):
+    """What bounds promise of exponential Euler on Benton's grid: for as many steps, and how many are as good."""
+    goal, benton = certificate[DISCRETISATION].value, functools.partial(exponential_then_uniform, grid[0], grid[-1])
+    euler = lambda n: any_grid.upper("exponential_euler", benton(n), dim, moment, cells=1)[DISCRETISATION].value
+    found = [("any_grid", len(grid) - 1, euler), ("any_grid", steps_to_reach(goal, euler), euler)]
+    if grid[0] >= 1 >= grid[-1] and moment <= dim:
+        theorem = lambda n: sum(
+            benton2024.theorem1(benton(n), dim)[name].value for name in (DISCRETISATION, "second order")
+        )
+        found.append(("benton2024.theorem1", steps_to_reach(goal, theorem), theorem))
+    row = {"kernel": "exponential_euler", "grid": "exponential_then_uniform", "per_direction": False}
+    return tuple(
+        row | {"evals": n, "path_kl": float(cost(n)), "bound": bound} for bound, n, cost in found if n is not None
+    )

@@ -1,0 +1,216 @@
+"""The path KL of a sampler, step by step, as an exact function of one error curve.
+
+Everything is float64 on the host. With the exact score the numbers are path KLs (Girsanov, and the martingale
+e^-t s_t); with a learned denoiser they are the discretisation excess, the part beyond the network's own error.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxdiff.curves import MeasuredCurve
+from jaxdiff.grids import check_grid
+from jaxdiff.interpolation import antiderivative
+from jaxdiff.processes import ou
+from jaxdiff.types import as_curve, check_basis
+
+ELEMENTS_AT_ONCE = 2**21  # steps times directions
+
+
+# A step from t to t_next, h = snr_next - snr, costs the path KL
+#   linear(L, K) + endpoint - (1/2) int_snr^snr_next L,      linear(L, K) = constant + a L(snr) + b K(snr):
+# linear in the losses, so held-out averages plug in without bias, and every data point has a path KL of its own.
+
+
+class Linear(NamedTuple):
+    """A step's cost before the integral, constant + loss L + cross K; loss has d columns where directions are apart."""
+
+    constant: np.ndarray
+    loss: np.ndarray
+    cross: np.ndarray
+
+
+# Girsanov with the score frozen: E|s_theta|^2, E<s_theta, s_v> by Stein, and int E|s_v|^2 dv, a = 1 - e^-g:
+#   (d/sigma^2)(g - 2a) + g (alpha^2/sigma^4) L - 2 (g - a)(alpha/sigma^3) K + (d/2) log(y/y_next),  y = 1/snr.
+def _exponential_euler(t, t_next, tau, curve):
+    g, snr = t - t_next, ou.snr(t)
+    a = -np.expm1(-g)
+    constant = curve.dim * ((1 + snr) * (g - 2 * a) + 0.5 * np.log(ou.snr(t_next) / snr))
+    return Linear(constant, g * snr * (1 + snr), -2 * (g - a) * np.sqrt(snr) * (1 + snr))
+
+
+# KL of two Gaussians of one variance, means alpha_next (sigma_h^2/sigma^2) |X_0 - D| apart: h L / 2.
+def _ancestral(t, t_next, tau, curve):
+    h = ou.snr(t_next) - ou.snr(t)
+    return Linear(np.zeros_like(h), h / 2, np.zeros_like(h))
+
+
+# The same means, variance widened by w = 1 + h tau/d:  (d/2)(log w + 1/w - 1) + h L/(2w); with tau and L told apart by
+# directions, (1/2)(log w_i + 1/w_i - 1) + h L_i/(2 w_i) in each.
+def _moment_matched(t, t_next, tau, curve):
+    h = ou.snr(t_next) - ou.snr(t)
+    together = tau.shape == h.shape
+    h = h if together else h[..., None]
+    r = h * tau / (curve.dim if together else 1)
+    constant = 0.5 * (np.log1p(r) - r / (1 + r))
+    constant = curve.dim * constant if together else constant.sum(-1)
+    return Linear(constant, h / (2 * (1 + r)), np.zeros_like(t - t_next))
+
+
+# The innovation's own mean and covariance: (1/2) E log det(I + h Cov(X_0 | X_t)), for the exact score.
+def _covariance_matched(t, t_next, tau, curve):
+    if curve.log_det is None:
+        raise ValueError(
+            "covariance matching needs a curve with log_det: a known target's, or loss_curve(..., covariance=True)."
+        )
+    snr, zero = ou.snr(t), np.zeros(np.broadcast(t, t_next).shape)
+    return Linear(curve.log_det(snr, ou.snr(t_next) - snr) / 2, zero, zero)
+
+
+KERNELS = {
+    "exponential_euler": _exponential_euler,
+    "ancestral": _ancestral,
+    "moment_matched": _moment_matched,
+    "covariance_matched": _covariance_matched,
+}
+
+
+def step_cost(kernel_name, curve, *, matched=None, basis=None, dim=None):
+    """The path KL of single steps, a function of (t, t_next) that broadcasts.
+
+    Args:
+      kernel_name: a constructor: "exponential_euler", "ancestral", "moment_matched", or, for a curve that has log_det,
+        "covariance_matched".
+      curve: a Curve, or a callable snr -> total squared error with dim= beside it.
+      matched: the curve that set the moment-matched kernel's variance; default the curve itself, which is optimal.
+      basis: of the moment-matched kernel, where it matches the variance of every direction: the curve's own basis.
+      dim: d, where curve is a plain callable.
+
+    Returns:
+      (t, t_next) -> float64 nats, t > t_next. Summed along a grid it is path_kl. A single exponential-Euler step with a
+      learned score can be negative: its cost is measured against a network used continuously.
+
+    Raises:
+      ValueError: a kernel without a path KL, such as an ODE, or a basis that is not the curve's.
+    """
+    curve = as_curve(curve, dim)
+    matched = curve if matched is None else matched
+    _check_kernel(kernel_name, basis, curve, matched)
+    row = KERNELS[kernel_name]
+
+    def cost(t, t_next):
+        t, t_next = np.broadcast_arrays(np.asarray(t, np.float64), np.asarray(t_next, np.float64))
+        times, place = np.unique(np.stack([t.ravel(), t_next.ravel()]), return_inverse=True)
+        start, end = place.reshape(2, -1)
+        snr = ou.snr(times)
+        loss, integral = _losses(curve, snr, basis), antiderivative(curve, snr)
+        cross = _cross(curve, snr) if kernel_name == "exponential_euler" else np.zeros_like(snr)
+        tau = loss if matched is curve else np.maximum(_losses(matched, snr, basis), 0)
+
+        def steps(part):
+            line = row(times[start[part]], times[end[part]], tau[start[part]], curve)
+            losses = line.loss * loss[start[part]]
+            return line.constant + (losses if basis is None else losses.sum(-1)) + line.cross * cross[start[part]]
+
+        size = max(1, ELEMENTS_AT_ONCE // (1 if basis is None else curve.dim))
+        parts = [steps(slice(first, first + size)) for first in range(0, len(start), size)]
+        return (np.concatenate(parts) - 0.5 * (integral[end] - integral[start])).reshape(t.shape)
+
+    return cost
+
+
+def path_kl(kernel_name, grid, curve, *, matched=None, basis=None, dim=None):
+    """Path-space KL of a sampler run down a grid, in nats, without the initial KL; see step_cost for the arguments.
+
+    With the mmse curve of the data and the exact score it is KL(forward path || sampler's path), an upper bound on the
+    KL of the end points, and the equality holds for any data with a second moment. With the loss curve of a learned
+    denoiser it is the excess over using that denoiser continuously.
+    Rounding: about 1e-13 relative to d log(snr_end/snr_start).
+    """
+    grid = check_grid(grid)
+    return float(np.sum(step_cost(kernel_name, curve, matched=matched, basis=basis, dim=dim)(grid[:-1], grid[1:])))
+
+
+def path_kl_samples(kernel_name, grid, curve, *, matched=None, basis=None):
+    """Independent estimates of path_kl, which is their mean: of rows, groups of rows, Monte Carlo replicates; (n,).
+
+    Empty for a curve that is known exactly. `matched` must come from other data, or be the curve itself (then the
+    spread is right to first order, with an error of O(1/n)).
+    """
+    matched = curve if matched is None else matched
+    _check_kernel(kernel_name, basis, curve, matched)
+    if isinstance(curve, MeasuredCurve) and basis is None and kernel_name != "covariance_matched":
+        constant, weights = _of_rows(kernel_name, check_grid(grid), curve, matched)
+        return constant + curve.rows @ weights
+    return np.array([path_kl(kernel_name, grid, one, matched=matched, basis=basis) for one in curve.replicates])
+
+
+def path_kl_error(kernel_name, grid, curve, *, matched=None, basis=None):
+    """Standard error of path_kl from the spread of path_kl_samples; 0 for a curve known exactly."""
+    return standard_error(path_kl_samples(kernel_name, grid, curve, matched=matched, basis=basis))
+
+
+def standard_error(samples):
+    """Of the mean of independent samples (n,); 0 where there are none."""
+    return float(np.std(samples, ddof=1) / np.sqrt(len(samples))) if len(samples) > 1 else 0.0
+
+
+def level_samples(curve, grid):
+    """(n,) independent estimates of (1/2) int L dsnr between a grid's ends, one for each row of a MeasuredCurve."""
+    return curve.rows[:, : len(curve.spline.u)] @ _half_integral(curve.spline, np.log(ou.snr(grid)))
+
+
+def range_of_rows(kernel_name, grid, curve, matched, radius, *, basis=None):
+    """Largest less smallest path KL that a row can have, if |X_0 - D| <= 2 radius always.
+
+    Raises:
+      ValueError: the kernel's path KL holds a noise term or `matched` is not from other data, or a row's loss shows
+        that data or denoiser leave the ball.
+    """
+    if kernel_name not in ("ancestral", "moment_matched") or basis is not None:
+        raise ValueError("radius= is for ancestral and moment_matched without basis: other path KLs are not bounded.")
+    if kernel_name == "moment_matched" and matched is None:
+        raise ValueError("radius= needs matched=, the curve that set the variance, from other rows than these.")
+    losses, most = curve.rows[:, : len(curve.spline.u)], 4 * radius**2 * np.exp(curve.spline.u)
+    if (losses > most * (1 + 1e-6)).any():
+        worst = float(np.sqrt((losses / np.exp(curve.spline.u)).max()))
+        raise ValueError(f"a row is {worst:.4g} from its denoised self, more than 2 radius = {2 * radius:.4g}: clip D.")
+    _, weights = _of_rows(kernel_name, check_grid(grid), curve, curve if matched is None else matched)
+    return float(np.sum(np.abs(weights[: len(most)]) * most))
+
+
+def _half_integral(spline, u):
+    """(nodes,): values of snr L at the nodes -> (1/2) int L dsnr from u[0] to u[-1]."""
+    return 0.5 * (spline.integral_basis(u[-1:]) - spline.integral_basis(u[:1]))[0]
+
+
+def _of_rows(kernel_name, grid, curve, matched):
+    """Constant and weights (2 nodes,): the path KL of a row of a MeasuredCurve is constant + weights @ row."""
+    snr = ou.snr(grid)
+    u, spline = np.log(snr), curve.spline
+    line = KERNELS[kernel_name](grid[:-1], grid[1:], np.maximum(matched(snr[:-1]), 0), curve)
+    at_nodes = spline.basis(u[:-1])
+    loss = (line.loss / snr[:-1]) @ at_nodes
+    loss -= _half_integral(spline, u)
+    return float(np.sum(line.constant)), np.concatenate([loss, (line.cross / np.sqrt(snr[:-1])) @ at_nodes])
+
+
+def _losses(curve, snr, basis):
+    return np.asarray(curve(snr), np.float64) if basis is None else curve.directions(snr)
+
+
+def _cross(curve, snr):
+    return np.sqrt(snr) * curve(snr) if curve.cross is None else curve.cross(snr)
+
+
+def _check_kernel(kernel_name, basis, *curves):
+    if kernel_name not in KERNELS:
+        raise ValueError(
+            f"path KL is not defined for {kernel_name!r}: it is for {', '.join(KERNELS)} (an ODE has none)."
+        )
+    if basis is None:
+        return
+    if kernel_name != "moment_matched":
+        raise ValueError(f"basis= is an option of moment_matched alone: {kernel_name} has none.")
+    for curve in curves:
+        check_basis(basis, curve)

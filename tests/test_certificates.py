@@ -1,0 +1,85 @@
+"""Certificates: sums, intervals, JSON and back, and Student's quantile against SciPy's."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from jaxdiff.certificates import Certificate, Term, student_quantile
+
+TERMS = (
+    Term("initialisation", 0.01, 0.0, "bound", "from E|X_0|^2"),
+    Term("discretisation", 0.2, 0.04, "measured", "16 replicates", degrees=15),
+    Term("early stopping W2", 0.3, 0.0, "bound", "coupling", unit="W2"),
+)
+KNOWN = Certificate("a run", TERMS, 0.95, ("rows are independent",), ("few rows",))
+LEARNED = Certificate("a run", (*TERMS, Term("score error", math.nan, 0.0, "unknown", "the data's")), 0.95)
+
+
+@pytest.mark.parametrize("degrees", [5, 15, 31, 299, math.inf])
+@pytest.mark.parametrize("probability", [0.9, 0.975, 0.995])
+def test_quantiles_are_students(degrees, probability):
+    assert student_quantile(probability, degrees) == pytest.approx(stats.t.ppf(probability, degrees), rel=1e-3)
+    if degrees >= 15:
+        assert student_quantile(probability, degrees) == pytest.approx(stats.t.ppf(probability, degrees), rel=1e-5)
+
+
+def test_nats_add_up_and_other_units_stand_beside_them():
+    assert KNOWN.known == pytest.approx(0.21)
+    assert KNOWN.upper == pytest.approx(0.21 + 0.04 * stats.t.ppf(0.95, 15), rel=1e-6)
+    low, high = KNOWN.interval("discretisation")
+    assert (low, high) == pytest.approx((0.2 - 0.04 * stats.t.ppf(0.975, 15), 0.2 + 0.04 * stats.t.ppf(0.975, 15)))
+    assert KNOWN.interval("initialisation") == (0.01, 0.01)
+
+
+def test_an_unknown_term_leaves_no_upper_bound():
+    assert LEARNED.known == pytest.approx(0.21)
+    assert LEARNED.upper == math.inf
+    assert LEARNED.total_variation == 1
+    assert "unknown" in str(LEARNED)
+    assert "at most" not in str(LEARNED)
+
+
+@pytest.mark.parametrize("kl", [0.0, 1e-6, 0.5, 1.5, 3.0, 50.0])
+def test_total_variation_is_the_smaller_of_two_bounds(kl):
+    certificate = Certificate("a run", (Term("all", kl, 0.0, "exact", ""),), 0.95)
+    assert certificate.total_variation == pytest.approx(min(np.sqrt(kl / 2), np.sqrt(1 - np.exp(-kl))), rel=1e-9)
+
+
+# KL(N(m, 1) || N(0, 1)) = m^2/2 and TV = 2 Phi(m/2) - 1: a case where both sides are known.
+@pytest.mark.parametrize("mean", [0.1, 1.0, 2.5, 6.0])
+def test_total_variation_of_shifted_normals_is_below_its_bound(mean):
+    bound = Certificate("a run", (Term("all", mean**2 / 2, 0.0, "exact", ""),), 0.95).total_variation
+    assert 2 * stats.norm.cdf(mean / 2) - 1 <= bound <= 1
+
+
+def test_a_margin_overrules_the_standard_error():
+    term = Term("discretisation", 0.2, 0.04, "measured", "Bernstein", margin=0.5)
+    certificate = Certificate("a run", (term,), 0.95)
+    assert certificate.interval("discretisation") == pytest.approx((-0.3, 0.7))
+    assert certificate.upper == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("certificate", [KNOWN, LEARNED], ids=["known", "learned"])
+def test_json_and_back_is_the_same_certificate(certificate):
+    text = json.dumps(certificate.to_dict(), allow_nan=False)
+    back = Certificate.from_dict(json.loads(text))
+    assert str(back) == str(certificate)
+    assert back.to_dict() == certificate.to_dict()
+    assert (back.upper, back.known) == (certificate.upper, certificate.known)
+
+
+def test_the_table_names_every_term_unit_assumption_and_warning():
+    text = str(KNOWN)
+    for part in (
+        *(term.name for term in TERMS),
+        "W2: coupling",
+        "95% [0.1147",
+        "together",
+        "assumed: rows",
+        "warning: few",
+    ):
+        assert part in text
+    assert "at most" in text
