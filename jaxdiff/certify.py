@@ -93,8 +93,8 @@ class Sampler(NamedTuple):
 def certify_difference(first: Sampler, second: Sampler, *, confidence=CONFIDENCE) -> Certificate:
     """The path KL of one sampler less that of another, of one model or of two, measured on the same rows.
 
-    The constant that makes a learned model's path KL unknown is the data's, so it drops out: the difference is unbiased,
-    and its interval is that of paired rows.
+    The constant that makes a learned model's path KL unknown is the data's, so it drops out: the difference is
+    unbiased, and its interval is that of paired rows.
 
     Args:
       first, second: grids with the same ends; curves of the same rows, measured with the same key.

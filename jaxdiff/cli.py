@@ -1,6 +1,7 @@
 """The command line: jaxdiff train | plan | sample | certify. Errors of the user end in one sentence and exit code 2."""
 
 import argparse
+import functools
 import json
 import pathlib
 import sys
@@ -67,12 +68,17 @@ def _parser():
     train.add_argument("--seed", type=int, default=0, help="of split, weights, training and sampling")
     train.set_defaults(command=_train)
 
-    plan = commands.add_parser("plan", help="choose grid and kernel for a trained run", formatter_class=_Defaults)
-    plan.add_argument("run", type=pathlib.Path, help="run folder")
+    about = "choose grid and kernel: for a trained run, or for all data of a dimension and second moment"
+    plan = commands.add_parser("plan", help=about, description=about, formatter_class=_Defaults)
+    plan.add_argument("run", type=pathlib.Path, nargs="?", help="run folder; without one, --dim")
     plan.add_argument(
-        "--evals", type=int, help="score evaluations a sample may cost (20 where no --target-kl is given)"
+        "--evals", type=int, help="score evaluations a sample may cost (20 for a run where no --target-kl is given)"
     )
     plan.add_argument("--target-kl", type=float, help="nats that initialisation and discretisation may cost, instead")
+    plan.add_argument("--dim", type=int, help="dimension of the data, in place of a run")
+    plan.add_argument("--second-moment", type=float, help="E|X|^2 of the data, with --dim (its value by default)")
+    plan.add_argument("--early-stop", type=float, help="OU time to stop at (0.001 with --dim; a run has its own)")
+    plan.add_argument("--out", type=pathlib.Path, help="with --dim: folder for plan.json and grids.png")
     plan.add_argument("--json", action="store_true", help="print the plan as JSON")
     plan.set_defaults(command=_plan)
 
@@ -84,6 +90,7 @@ def _parser():
 
     certify = commands.add_parser("certify", help="measure the run on its test rows", formatter_class=_Defaults)
     certify.add_argument("run", type=pathlib.Path, help="run folder")
+    certify.add_argument("--confidence", type=float, default=0.95, help="of the certificate's intervals")
     certify.add_argument("--json", action="store_true", help="print the report as JSON")
     certify.set_defaults(command=_certify)
     return parser
@@ -133,15 +140,49 @@ def _train(options):
 
 
 def _plan(options):
-    from jaxdiff import comparison, files, information, plots, runs
     from jaxdiff.goals import check_goal
-    from jaxdiff.plan import plan
 
+    if (options.run is None) == (options.dim is None):
+        raise ValueError("plan what? Give one of a run folder and --dim.")
+    if options.run is None:
+        _plan_for_all_data(options)
+        return
+    if options.second_moment is not None or options.out is not None:
+        raise ValueError("--second-moment and --out go with --dim: a run brings its own data and folder.")
     evals = 20 if options.evals is None and options.target_kl is None else options.evals
     check_goal(options.target_kl, evals)
+    _plan_for_a_run(options, evals)
+
+
+def _plan_for_all_data(options):
+    from jaxdiff import files, plots
+    from jaxdiff.grids import exponential_then_uniform
+    from jaxdiff.plan import plan
+    from jaxdiff.types import Curve
+
+    known = {"dim": options.dim, "second_moment": options.second_moment}
+    made = plan(options.target_kl, options.early_stop, evals=options.evals, **known)
+    record = made.to_dict() | {"target_kl": options.target_kl}
+    if options.out is not None:
+        files.check_folder(options.out)
+        options.out.mkdir(parents=True, exist_ok=True)
+        files.write_json(options.out / "plan.json", record)
+        each = (options.second_moment or options.dim) / options.dim
+        widest = Curve(lambda snr: options.dim * each / (1 + snr * each), options.dim)
+        benton = exponential_then_uniform(made.horizon, made.grid[-1], made.evals)
+        drawn = {("exponential_euler", "Benton"): benton, (made.kernel, "planned"): made.grid}
+        plots.grids(options.out / "grids.png", widest, drawn, of=f"N(0, {each:.3g} I)")
+    _print_plan(made, record, options.json)
+
+
+def _plan_for_a_run(options, evals):
+    from jaxdiff import comparison, files, path_costs, plots, runs
+    from jaxdiff.plan import plan
+
     run = runs.load(options.run)
     curve = runs.measure(run, "held_out", progress=True)
-    made = plan(options.target_kl, evals=evals, curve=curve, second_moment=run.dataset.second_moment("held_out"))
+    moment = run.dataset.second_moment("held_out")
+    made = plan(options.target_kl, options.early_stop, evals=evals, curve=curve, second_moment=moment)
     removed = runs.discard(run.folder, runs.OF_THE_PLAN)
     if removed:
         print(f"removed, of the former plan: {', '.join(removed)}", file=sys.stderr)
@@ -151,19 +192,26 @@ def _plan(options):
     subject = comparison.subject_of(run, curve, curve)
     drawn = {
         sampler: subject.grid(*sampler, made.evals)
-        for sampler in comparison.SAMPLERS
-        if sampler[0] in information.KERNELS
+        for sampler in subject.samplers
+        if path_costs.sampler_of(sampler[0], curve)[0] in path_costs.KERNELS
     }
     plots.grids(run.folder / "grids.png", curve, drawn)
     record = made.to_dict() | {"target_kl": options.target_kl}
     files.write_json(run.folder / "plan.json", record)
-    if options.json:
+    _print_plan(made, record, options.json)
+
+
+def _print_plan(made, record, as_json):
+    if as_json:
         print(json.dumps(record, indent=2))
         return
-    print(f"{made.kernel} on its optimal grid, {made.evals} evaluations a sample, horizon {made.horizon:g}")
+    apart = ", a variance for each direction" if made.basis is not None else ""
+    print(f"{made.kernel}{apart}, on its own grid: {made.evals} evaluations a sample from horizon {made.horizon:.4g}")
     print(made.certificate)
     for row in made.alternatives:
-        print(f"  instead {row['kernel']} on {row['grid']}: {row['path_kl']:.4g} nats with {row['evals']} evaluations")
+        name = row["kernel"] + (" per direction" if row["per_direction"] else "")
+        how = f", by bounds.{row['bound']}" if "bound" in row else ""
+        print(f"  instead {name} on {row['grid']}: {row['path_kl']:.4g} nats with {row['evals']} evaluations{how}")
 
 
 def _sample(options):
@@ -179,8 +227,11 @@ def _sample(options):
         raise ValueError(f"n must be at least 1: n = {options.n}.")
     run = runs.load(options.run)
     plan = runs.load_plan(run)
-    extra = (runs.measured(run, "held_out"),) if plan["kernel"] == "moment_matched" else ()
-    kernel = getattr(kernels, plan["kernel"])(from_network(run.network), *extra)
+    kernel, score = getattr(kernels, plan["kernel"]), from_network(run.network)
+    if plan["kernel"] == "moment_matched":
+        curve = runs.measured(run, "held_out")
+        kernel = functools.partial(kernel, mmse=curve, basis=curve.basis if plan["per_direction"] else None)
+    kernel = kernel(score)
     key_start, key_run = jax.random.split(jax.random.key(options.seed))
     x = jax.random.normal(key_start, (options.n, run.dataset.dim), run.dataset.train.dtype)
     rows = run.dataset.restore(sample(kernel, x, plan["grid"], key_run, progress=True))
@@ -197,7 +248,7 @@ def _certify(options):
     run = runs.load(options.run)
     plan = runs.load_plan(run)
     held_out, test = runs.measured(run, "held_out"), runs.measure(run, "test", progress=True)
-    record = certified(run, plan, held_out, test, progress=True)
+    record = certified(run, plan, held_out, test, confidence=options.confidence, progress=True)
     runs.keep(run, "test", test)
     files.write_json(run.folder / "report.json", record)
     report.write_page(run.folder / "report.html", record)

@@ -1,4 +1,4 @@
-"""Five samplers of one trained model, measured on data that neither the model nor the grids have seen."""
+"""Samplers of one trained model, measured on data that neither the model nor the grids have seen."""
 
 import dataclasses
 import time
@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import kernels
-from jaxdiff.certify import DISCRETISATION, certify
+from jaxdiff.certify import DIFFERENCE, DISCRETISATION, Sampler, certify, certify_difference
 from jaxdiff.goals import steps_to_reach
 from jaxdiff.grids import exponential_then_uniform, optimal
-from jaxdiff.information import KERNELS, path_kl, step_cost
 from jaxdiff.metrics import CLASSIFIER, Estimate, classifier_accuracy, sliced_w2
+from jaxdiff.path_costs import PER_DIRECTION, label_of, path_kl, sampler_of, step_cost
 from jaxdiff.processes import forward, score_from_denoiser
 from jaxdiff.progress import bar
 from jaxdiff.runs import Run
@@ -26,6 +26,7 @@ SAMPLERS = (
     ("ancestral", BENTON),
     ("ancestral", PLANNED),
     ("moment_matched", PLANNED),
+    (PER_DIRECTION, PLANNED),
     ("ddim", PLANNED),
 )
 HEADLINE_STEPS = 20
@@ -44,23 +45,37 @@ class Subject:
     horizon: float
     early_stop: float
 
-    def grid(self, kernel_name, grid_name, n_steps):
-        """Benton's grid, or the optimal one for the kernel by the held-out curve; DDIM runs on moment matching's."""
+    def grid(self, name, grid_name, n_steps):
+        """Benton's grid, or the optimal one for the sampler by the held-out curve; DDIM runs on moment matching's."""
         if grid_name == BENTON:
             return exponential_then_uniform(self.horizon, self.early_stop, n_steps)
-        cost = step_cost(kernel_name if kernel_name in KERNELS else "moment_matched", self.held_out)
-        return optimal(cost, n_steps, self.horizon, self.early_stop)
+        kernel_name, basis = sampler_of(name if name != "ddim" else "moment_matched", self.held_out)
+        return optimal(step_cost(kernel_name, self.held_out, basis=basis), n_steps, self.horizon, self.early_stop)
+
+    @property
+    def samplers(self):
+        """Those of SAMPLERS that the curves allow."""
+        return [one for one in SAMPLERS if one[0] != PER_DIRECTION or self.held_out.basis is not None]
+
+    @property
+    def planned(self):
+        """The name of the sampler that is planned for: moment matching, in the held-out curve's basis if it has one."""
+        return "moment_matched" if self.held_out.basis is None else PER_DIRECTION
 
     def kernel(self, name):
         """The kernel; moment matching's variance is set from the held-out curve."""
-        extra = (self.held_out,) if name == "moment_matched" else ()
-        return getattr(kernels, name)(score_from_denoiser(self.denoiser), *extra)
+        kernel_name, basis = sampler_of(name, self.held_out)
+        score = score_from_denoiser(self.denoiser)
+        if kernel_name == "moment_matched":
+            return kernels.moment_matched(score, self.held_out, basis=basis)
+        return getattr(kernels, kernel_name)(score)
 
-    def excess(self, kernel_name, grid):
+    def excess(self, name, grid):
         """Discretisation excess of path KL by the test rows, nats; None for an ODE, which has no path law."""
-        if kernel_name not in KERNELS:
+        if name == "ddim":
             return None
-        term = certify(kernel_name, grid, curve=self.test, matched=self.held_out)[DISCRETISATION]
+        kernel_name, basis = sampler_of(name, self.test)
+        term = certify(kernel_name, grid, curve=self.test, matched=self.held_out, basis=basis)[DISCRETISATION]
         return Estimate(term.value, term.standard_error)
 
 
@@ -70,34 +85,51 @@ def subject_of(run: Run, held_out: Curve, test: Curve) -> Subject:
     return Subject(denoiser_of(run.network), held_out, test, rows.train, rows.test, run.horizon, run.early_stop)
 
 
-def certified(run: Run, plan, held_out: Curve, test: Curve, *, progress=False):
+def certified(run: Run, plan, held_out: Curve, test: Curve, *, confidence=0.95, progress=False):
     """The report of a run, JSON data: every sampler's row, the noise floor, the step ratio, the plan's certificate."""
     subject, key = subject_of(run, held_out, test), run.key("compare")
     moment = run.dataset.second_moment("test")
-    planned = certify(plan["kernel"], plan["grid"], curve=test, matched=held_out, second_moment=moment)
+    basis = test.basis if plan["per_direction"] else None
+    known = {"curve": test, "matched": held_out, "basis": basis, "second_moment": moment}
+    planned = certify(plan["kernel"], plan["grid"], confidence=confidence, **known)
     rows = compare(subject, key, planned=plan["evals"], progress=progress)
     return {
         "data": run.dataset.name,
         "rows": rows,
         "noise_floor": noise_floor(subject, key, progress=progress),
         "step_ratio": step_ratio(subject, HEADLINE_STEPS),
-        "plan": {name: plan[name] for name in ("kernel", "evals", "horizon", "predicted_kl")},
+        "plan": {name: plan[name] for name in ("kernel", "per_direction", "evals", "horizon", "predicted_kl")},
         "certificate": planned.to_dict(),
         "certificate_text": str(planned),
-        "summary": [_gains(rows), *_verdict(plan, planned)],
+        "summary": [_gains(rows, subject.planned), _difference(subject), *_verdict(plan, planned)],
         "notes": _notes(subject),
     }
 
 
-def _gains(rows):
+def _gains(rows, planned):
     excess = {(row["kernel"], row["grid"]): row["excess"] for row in rows if row["n_steps"] == HEADLINE_STEPS}
     if min(row["value"] for row in excess.values() if row) <= 0:
         return f"At {HEADLINE_STEPS} steps these test rows cannot tell every sampler's excess from 0: no ratios."
     grid_gain = excess["ancestral", PLANNED]["value"] / excess["ancestral", BENTON]["value"]
-    gain = excess["exponential_euler", BENTON]["value"] / excess["moment_matched", PLANNED]["value"]
+    worst = excess["exponential_euler", BENTON]["value"]
+    gains = [f"1/{worst / excess[name, PLANNED]['value']:.1f}" for name in dict.fromkeys(("moment_matched", planned))]
+    apart = f", per direction {gains[1]}" if len(gains) > 1 else ""
     return (
         f"At {HEADLINE_STEPS} steps, ancestral sampling on its planned grid has {grid_gain:.2f} of its excess on "
-        f"Benton's grid; moment matching on its planned grid has 1/{gain:.1f} of exponential Euler's on Benton's."
+        f"Benton's grid; moment matching on its planned grid has {gains[0]} of exponential Euler's on Benton's{apart}."
+    )
+
+
+def _difference(subject):
+    """How far the planned sampler is below exponential Euler on Benton's grid, measured row by row."""
+    names = ((subject.planned, PLANNED), ("exponential_euler", BENTON))
+    grids = [subject.grid(*name, HEADLINE_STEPS) for name in names]
+    (matched, basis), (euler, _) = (sampler_of(name, subject.test) for name, _ in names)
+    first = Sampler(matched, grids[0], subject.test, subject.held_out, basis)
+    term = certify_difference(first, Sampler(euler, grids[1], subject.test))[DIFFERENCE]
+    return (
+        f"On the test rows, paired, the path KL of {label_of(subject.planned)} on its planned grid is "
+        f"{-term.value:.4g} ± {term.standard_error:.2g} nats below exponential Euler's on Benton's."
     )
 
 
@@ -143,9 +175,9 @@ def compare(subject: Subject, key, *, n_steps=(10, 20, 50, 200), planned=None, p
       BATCHES batches of as many samples as test rows; seconds are for one such batch, compiled, median of the batches.
     """
     judge = _Judge(subject, key)
-    work = [(n, *sampler) for n in n_steps for sampler in SAMPLERS]
+    work = [(n, *sampler) for n in n_steps for sampler in subject.samplers]
     if planned is not None and planned not in n_steps:
-        work.insert(0, (planned, "moment_matched", PLANNED))
+        work.insert(0, (planned, subject.planned, PLANNED))
     return [_row(subject, judge, key, *item) for item in bar(work, "compare samplers", enabled=progress)]
 
 
@@ -159,12 +191,14 @@ def noise_floor(subject: Subject, key, *, progress=False):
 
 
 def step_ratio(subject: Subject, n_steps):
-    """How many times more steps exponential Euler on Benton's grid takes to the excess of moment matching, planned."""
-    planned = subject.grid("moment_matched", PLANNED, n_steps)
-    goal = path_kl("moment_matched", planned, subject.test, matched=subject.held_out)
+    """How many times more steps exponential Euler on Benton's grid takes to the excess of the planned sampler."""
+    kernel_name, basis = sampler_of(subject.planned, subject.test)
+    planned = subject.grid(subject.planned, PLANNED, n_steps)
+    goal = path_kl(kernel_name, planned, subject.test, matched=subject.held_out, basis=basis)
     cost = lambda n: path_kl("exponential_euler", subject.grid("exponential_euler", BENTON, n), subject.test)
     needed = steps_to_reach(goal, cost) if goal > 0 else None  # of few rows the best estimate can be negative
-    return {"n_steps": n_steps, "excess": goal, "exponential_euler_steps": needed, "ratio": needed and needed / n_steps}
+    found = {"exponential_euler_steps": needed, "ratio": needed and needed / n_steps}
+    return {"n_steps": n_steps, "sampler": subject.planned, "excess": goal, **found}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -189,14 +223,14 @@ def _mean(values):
     return Estimate(float(np.mean(values)), float(error))
 
 
-def _row(subject, judge, key, n_steps, kernel_name, grid_name):
-    grid, kernel = subject.grid(kernel_name, grid_name, n_steps), subject.kernel(kernel_name)
+def _row(subject, judge, key, n_steps, name, grid_name):
+    grid, kernel = subject.grid(name, grid_name, n_steps), subject.kernel(name)
     batches, seconds = zip(
         *(_batch(subject, kernel, grid, jax.random.fold_in(key, 100 + i)) for i in range(BATCHES)), strict=True
     )
-    excess = subject.excess(kernel_name, grid)
+    excess = subject.excess(name, grid)
     return {
-        "kernel": kernel_name,
+        "kernel": name,
         "grid": grid_name,
         "n_steps": n_steps,
         "excess": excess and excess._asdict(),

@@ -75,6 +75,19 @@ KERNELS = {
 }
 
 
+PER_DIRECTION = "moment_matched_per_direction"
+
+
+def sampler_of(name, curve):
+    """(kernel name, basis) of a sampler's name: a kernel's own, or PER_DIRECTION, in the curve's basis."""
+    return ("moment_matched", curve.basis) if name == PER_DIRECTION else (name, None)
+
+
+def label_of(name):
+    """A sampler's name in words."""
+    return {"exponential_euler": "exponential Euler", "ddim": "DDIM"}.get(name, name.replace("_", " "))
+
+
 def step_cost(kernel_name, curve, *, matched=None, basis=None, dim=None):
     """The path KL of single steps, a function of (t, t_next) that broadcasts.
 

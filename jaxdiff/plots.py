@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from jaxdiff.files import written
-from jaxdiff.information import step_cost
+from jaxdiff.path_costs import PER_DIRECTION, label_of, sampler_of, step_cost
 from jaxdiff.processes import ou
 
 COLOURS = {
@@ -15,15 +15,15 @@ COLOURS = {
     ("ancestral", "Benton"): "#d99a2b",
     ("ancestral", "planned"): "#4f9d69",
     ("moment_matched", "planned"): "#1f4e79",
+    (PER_DIRECTION, "planned"): "#8c6bb1",
 }
 INK = "#333333"
 DECADES = 1e4
-PROPER = {"exponential_euler": "exponential Euler", "ddim": "DDIM"}
 
 
 def label(kernel_name, grid_name):
     """The name of a sampler in legends and tables."""
-    return f"{PROPER.get(kernel_name, kernel_name.replace('_', ' '))}, {grid_name}"
+    return f"{label_of(kernel_name)}, {grid_name}"
 
 
 def samples(path, generated, real, image_shape=None):
@@ -61,8 +61,8 @@ def loss_curve(path, curve, train_variance):
     _save(figure, path)
 
 
-def grids(path, curve, samplers):
-    """The grids of {(kernel, grid name): grid} and the path KL of each of their steps."""
+def grids(path, curve, samplers, *, of="held-out rows"):
+    """The grids of {(kernel, grid name): grid} and the path KL of each of their steps, by the curve of `of`."""
     figure = _figure(10.4, 4.4)
     left, right = figure.subplots(1, 2)
     drawn, highest = {}, 0.0
@@ -72,14 +72,15 @@ def grids(path, curve, samplers):
             drawn[name] = left.plot(
                 np.arange(len(grid)), grid, "o-", ms=3, lw=1.2, color=COLOURS[kernel_name, grid_name], label=name
             )
-        cost = step_cost(kernel_name, curve)(grid[:-1], grid[1:])
+        kernel, basis = sampler_of(kernel_name, curve)
+        cost = step_cost(kernel, curve, basis=basis)(grid[:-1], grid[1:])
         # matplotlib places a step over [left edge, right edge]; on log snr its width is what the step crosses
         right.stairs(cost, np.log(ou.snr(grid)), color=COLOURS[kernel_name, grid_name], lw=1.5, baseline=None,
                      label=f"{label(kernel_name, grid_name)}: {cost.sum():.3g} nats")  # fmt: skip
         highest = max(highest, cost.max())
     left.set(yscale="log", xlabel="step", ylabel="OU time t")
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
-    right.set(yscale="log", xlabel="log snr (data on the right)", ylabel="path KL of the step, nats (held-out rows)")
+    right.set(yscale="log", xlabel="log snr (data on the right)", ylabel=f"path KL of the step, nats ({of})")
     right.set_ylim(bottom=max(highest, 1e-12) / DECADES)  # what is cheaper does not show
     for ax in (left, right):
         ax.legend(frameon=False, fontsize=8)

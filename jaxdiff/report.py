@@ -6,6 +6,7 @@ import math
 import pathlib
 
 from jaxdiff.files import written
+from jaxdiff.path_costs import label_of
 from jaxdiff.plots import label
 
 STYLE = """
@@ -55,15 +56,17 @@ def text_table(report):
 def headline(report):
     """The step ratio at equal excess, in one sentence."""
     ratio = report["step_ratio"]
+    name = label_of(ratio["sampler"])
+    name = name[0].upper() + name[1:]
     if ratio["excess"] <= 0:
         return (
-            f"Moment matching on its planned grid leaves no excess of path KL that these test rows can tell from 0 in "
+            f"{name} on its planned grid leaves no excess of path KL that these test rows can tell from 0 in "
             f"{ratio['n_steps']} steps: their estimate is {ratio['excess']:.3g} nats."
         )
     if ratio["ratio"] is None:
         return f"Exponential Euler on Benton's grid reaches {ratio['excess']:.3g} nats in no number of steps tried."
     return (
-        f"{ratio['ratio']:.0f} times fewer steps for the same excess of path KL: moment matching on its planned grid "
+        f"{ratio['ratio']:.0f} times fewer steps for the same excess of path KL: {name.lower()} on its planned grid "
         f"leaves {ratio['excess']:.3g} nats on the test rows in {ratio['n_steps']} steps, exponential Euler on "
         f"Benton's grid in {ratio['exponential_euler_steps']}."
     )

@@ -128,7 +128,8 @@ def load_plan(run):
         if record["kernel"] not in KERNELS:
             raise ValueError(f"no kernel with a path KL: {record['kernel']!r}")
         record["grid"] = check_grid(record["grid"])
-        return {name: record[name] for name in ("horizon", "grid", "kernel", "evals", "predicted_kl", "target_kl")}
+        kept = ("horizon", "grid", "kernel", "per_direction", "evals", "predicted_kl", "target_kl")
+        return {name: record[name] for name in kept}
 
 
 # KeyError and TypeError are what a record of another shape raises, FileNotFoundError a checkpoint that lacks a part. A

@@ -144,7 +144,7 @@ def test_each_split_is_measured_on_its_own_rows_with_its_own_noise(folder):
         rows, made = getattr(run.dataset, split), runs.measure(run, split)
         ends = {"horizon": 4.0, "early_stop": 0.01}
         expected = loss_curve(denoiser_of(run.network), rows, run.key(split), **ends)
-        np.testing.assert_array_equal(made.losses, expected.losses)
+        np.testing.assert_allclose(made.losses, expected.losses, rtol=1e-5)  # in other axes, float32
         assert made.n == len(rows)
     assert not np.isclose(runs.measure(run, "test").losses, runs.measure(run, "held_out").losses).any()
 
