@@ -158,13 +158,14 @@ def test_a_target_kl_is_met_by_the_fewest_steps(made, copy):
     assert strict(said("plan", run, "--evals", met["evals"] - 1, "--json"))["predicted_kl"] > target
 
 
-def test_the_report_has_five_samplers_at_four_step_counts(made, certified):
+def test_the_report_has_six_samplers_at_four_step_counts(made, certified):
     report = strict((certified.folder / "report.json").read_text(encoding="utf-8"))
     samplers = [("exponential_euler", "Benton"), ("ancestral", "Benton")]
-    samplers += [(name, "planned") for name in ("ancestral", "moment_matched", "ddim")]
+    apart = "moment_matched_per_direction"
+    samplers += [(name, "planned") for name in ("ancestral", "moment_matched", apart, "ddim")]
     rows = report["rows"]
     named = [(row["n_steps"], row["kernel"], row["grid"]) for row in rows]
-    planned = [(5, "moment_matched", "planned")]  # the plan's own number of steps
+    planned = [(5, apart, "planned")]  # the plan's own number of steps
     assert named == planned + [(n, *sampler) for n in (10, 20, 50, 200) for sampler in samplers]
     for row in rows:
         assert {"excess", "sliced_w2", "accuracy", "evals", "seconds"} <= row.keys()
@@ -175,10 +176,11 @@ def test_the_report_has_five_samplers_at_four_step_counts(made, certified):
         assert row["sliced_w2"]["value"] > 0
         assert 0 <= row["accuracy"]["value"] <= 1
     assert report["plan"]["predicted_kl"] == strict(made.plan_said)["predicted_kl"]
-    ratio = report["step_ratio"]
-    assert ratio["ratio"] == ratio["exponential_euler_steps"] / 20 > 1
+    ratio = report["step_ratio"]  # the columns are Gaussian: told apart by direction there is little excess, or none
+    assert ratio["ratio"] is None or ratio["ratio"] == ratio["exponential_euler_steps"] / 20 > 1
+    assert (ratio["ratio"] is None) == (ratio["excess"] <= 0)
     assert certified.certify_said.count("ancestral, Benton") == 4
-    assert "times fewer steps" in certified.certify_said
+    assert ("can tell from 0" if ratio["ratio"] is None else "times fewer steps") in certified.certify_said
 
 
 # The path KL of the ancestral kernel is what a left Riemann sum of (1/2) int L dsnr has too much.
@@ -198,7 +200,8 @@ def test_the_certificate_is_that_of_the_plan_on_the_test_rows(certified):
     run = runs.load(certified.folder)
     plan = strict((certified.folder / "plan.json").read_text(encoding="utf-8"))
     test, held_out = (runs.measured(run, split) for split in ("test", "held_out"))
-    expected = path_kl(plan["kernel"], plan["grid"], test, matched=held_out)
+    assert plan["per_direction"] is True
+    expected = path_kl(plan["kernel"], plan["grid"], test, matched=held_out, basis=test.basis)
     terms = strict((certified.folder / "report.json").read_text(encoding="utf-8"))["certificate"]["terms"]
     values = {term["name"]: term["value"] for term in terms}
     assert values["discretisation"] == pytest.approx(expected)
@@ -212,7 +215,8 @@ def test_the_summary_states_the_gains_at_twenty_steps(certified):
     excess = {(row["kernel"], row["grid"]): row["excess"] for row in report["rows"] if row["n_steps"] == 20}
     grid_gain = excess["ancestral", "planned"]["value"] / excess["ancestral", "Benton"]["value"]
     gain = excess["exponential_euler", "Benton"]["value"] / excess["moment_matched", "planned"]["value"]
-    (gains,) = report["summary"]  # no accuracy was asked for
+    gains, paired = report["summary"]  # no accuracy was asked for
+    assert "On the test rows, paired, the path KL of moment matched per direction" in paired
     assert f"has {grid_gain:.2f} of its excess" in gains
     assert f"has 1/{gain:.1f} of exponential Euler's" in gains
     assert gains in certified.certify_said
@@ -259,7 +263,7 @@ def test_the_page_opens_without_a_network(certified):
         (certified.folder / name).read_bytes() for name in ("samples.png", "loss_curve.png", "grids.png")
     ]
     assert not re.search(r"https?://|url\(|@import|<script", page)
-    assert page.count("<tr") == 1 + 1 + 20 + 1
+    assert page.count("<tr") == 1 + 1 + 24 + 1
 
 
 # What users get wrong: exit code 2, one sentence that names the value, and the folder as it was.
@@ -403,6 +407,8 @@ def test_a_command_before_its_plan_is_refused_with_the_command_to_run(command, c
         ("plan --target-kl 0", "target.kl = 0"),
         ("plan --target-kl nan", "target.kl = nan"),
         ("plan --evals 20000", "evals = 20000"),
+        ("plan --dim 3", "one of a run folder and --dim"),
+        ("plan --second-moment 3", "--second-moment"),
         ("sample -n 0", "n = 0"),
         ("sample --seed -5", "seed = -5"),
     ],
@@ -416,6 +422,30 @@ def test_an_accuracy_out_of_reach_is_refused_with_the_cost_of_the_start(copy, ca
     run = copy("trained")
     sentence = refused(capsys, run, "plan", run, "--target-kl", "1e-9", after_work=True)
     assert re.search(r"target.kl = 1e-09", sentence)
+
+
+def test_an_early_stop_that_is_not_the_runs_is_refused(copy, capsys):
+    run = copy("trained")
+    sentence = refused(capsys, run, "plan", run, "--early-stop", "0.3", after_work=True)
+    assert re.search(rf"measured with early_stop = {EARLY_STOP:g}, not 0\.3", sentence)
+
+
+def test_a_plan_from_dimension_alone_says_so_and_leaves_its_picture(tmp_path):
+    asked = ("--dim", 16, "--second-moment", 4.0, "--target-kl", 0.5, "--early-stop", 0.01)
+    record = strict(said("plan", *asked, "--json", "--out", tmp_path / "all"))
+    assert {"horizon", "grid", "kernel", "evals", "predicted_kl"} <= record.keys()
+    assert record["kernel"] == "ancestral"
+    assert record["predicted_kl"] <= 0.5
+    assert record == strict((tmp_path / "all" / "plan.json").read_text(encoding="utf-8"))
+    assert (tmp_path / "all" / "grids.png").read_bytes().startswith(b"\x89PNG")
+    text = said("plan", *asked)
+    assert f"{record['evals']} evaluations a sample" in text
+    assert "nothing else is known of them" in text
+    assert "by bounds.benton2024.theorem1" in text
+
+
+def test_a_plan_is_for_a_run_or_for_a_dimension_not_for_both_or_neither(copy, capsys):
+    assert "one of a run folder and --dim" in refused(capsys, copy("trained"), "plan")
 
 
 DAMAGED = {"torn": '{"grid": [5.0,', "empty": "", "a list": "[]", "without keys": "{}"}

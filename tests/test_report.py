@@ -26,6 +26,7 @@ def by_hand(name="digits", ratio=12.0):
         "noise_floor": {"sliced_w2": estimate(0.1, 12.0), "accuracy": estimate(0.5, 0.02)},
         "step_ratio": {
             "n_steps": 20,
+            "sampler": "moment_matched_per_direction",
             "excess": 5.848,
             "exponential_euler_steps": 240 if ratio else None,
             "ratio": ratio,
@@ -55,6 +56,7 @@ def test_the_headline_names_both_step_counts_or_says_that_none_was_enough():
     assert "5.85 nats" in said
     assert "in 20 steps" in said
     assert "in 240." in said
+    assert ": moment matched per direction on its planned grid leaves" in said
     nothing = by_hand(ratio=None)
     nothing["step_ratio"]["excess"] = -0.02
     assert "leaves no excess of path KL that these test rows can tell from 0 in 20 steps" in report.headline(nothing)
