@@ -185,6 +185,9 @@ def _discretisation(kernel_name, grid, known, matched, basis, radius, confidence
     if not isinstance(known, MeasuredCurve):
         return Term(DISCRETISATION, value, error, "measured", f"{source}, Monte Carlo mmse", degrees=degrees)
     source += f", {known.n} rows"
+    if kernel_name == "covariance_matched" and known.coarse is not None:
+        left = abs(value - path_kl(kernel_name, grid, known.coarse))
+        source += f", Lanczos truncated within {left:.1e}"
     if radius is None:
         return Term(DISCRETISATION, value, error, "measured", source, degrees=degrees)
     width = range_of_rows(kernel_name, grid, known, matched, radius, basis=basis)

@@ -120,7 +120,8 @@ def _gains(rows, planned):
         apart = f", per direction {ratio}"
     return (
         f"At {HEADLINE_STEPS} steps, ancestral sampling on its planned grid has {grid_gain:.2f} of its excess on "
-        f"Benton's grid; moment matching on its planned grid has 1/{gain:.1f} of exponential Euler's on Benton's{apart}."
+        f"Benton's grid; moment matching on its planned grid has 1/{gain:.1f} of exponential Euler's on Benton's"
+        f"{apart}."
     )
 
 

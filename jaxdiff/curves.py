@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff import noise
+from jaxdiff import innovations, noise
 from jaxdiff.interpolation import Spline
 from jaxdiff.processes import check_ends, forward, ou
 from jaxdiff.progress import bar
@@ -25,11 +25,13 @@ class MeasuredCurve(Curve):
       rows: (n, 2 nodes) snr L and sqrt(snr) K of every data point at the nodes.
       by_group: (groups, nodes, d) snr L in every direction of the basis, means over rows i, i + groups, ...; or None.
       replicates: the curves of the groups alone.
+      coarse: the curve with log_det from two Lanczos products fewer; None where log_det is None or exact.
     """
 
     spline: Spline = dataclasses.field(repr=False)
     rows: np.ndarray = dataclasses.field(repr=False)
     by_group: np.ndarray | None = dataclasses.field(default=None, repr=False)
+    coarse: Curve | None = dataclasses.field(default=None, repr=False)
 
     @property
     def n(self):
@@ -52,14 +54,20 @@ class MeasuredCurve(Curve):
         return tuple(float(t) for t in ou.time(np.exp(self.spline.u[[0, -1]])))
 
 
-def measured_curve(u, rows, dim, *, by_group=None, basis: Basis = None):
-    """The MeasuredCurve of the losses of rows at nodes u in log snr (see its attributes)."""
+def measured_curve(u, rows, dim, *, by_group=None, basis: Basis = None, levels=None, coarse_levels=None):
+    """The MeasuredCurve of the losses of rows at nodes u in log snr (see its attributes).
+
+    levels, coarse_levels: of every node, as `innovations.compressed` makes them, or None.
+    """
     spline = Spline(u)
     groups = min(len(rows), GROUPS)
     group_means = np.stack([rows[g::groups].mean(0) for g in range(groups)])
     each = [None] * groups if by_group is None else by_group
     size = np.array([len(rows[g::groups]) for g in range(groups)]) / len(rows)
     whole = None if by_group is None else np.tensordot(size, by_group, 1)
+
+    def log_det(levels, pick):
+        return {} if levels is None else {"log_det": innovations.log_det_of(spline, levels, pick)}
 
     def error(snr):
         at_snr = rows[:, : len(u)] @ spline.basis(np.log(np.ravel(snr))).T
@@ -69,13 +77,23 @@ def measured_curve(u, rows, dim, *, by_group=None, basis: Basis = None):
         dim=dim,
         standard_error=error,
         replicates=tuple(
-            Curve(dim=dim, **_interpolants(spline, means, directions, basis))
-            for means, directions in zip(group_means, each, strict=True)
+            Curve(
+                dim=dim,
+                **_interpolants(spline, group_means[g], each[g], basis),
+                **log_det(levels, lambda x, g=g: x[:, g]),
+            )
+            for g in range(groups)
         ),
         spline=spline,
         rows=rows,
         by_group=by_group,
+        coarse=None
+        if coarse_levels is None
+        else Curve(
+            dim=dim, **_interpolants(spline, rows.mean(0), None, None), **log_det(coarse_levels, lambda x: x @ size)
+        ),
         **_interpolants(spline, rows.mean(0), whole, basis),
+        **log_det(levels, lambda x: x @ size),
     )
 
 
@@ -101,6 +119,7 @@ def loss_curve(
     horizon,
     early_stop,
     basis: Basis = None,
+    products=None,
     n_nodes=201,
     n_noises=4,
     progress=False,
@@ -115,6 +134,8 @@ def loss_curve(
       horizon, early_stop: OU times; the curve is known for snr between theirs.
       basis: directions to tell the loss apart in, for moment matching with `basis=`: (d, d) with orthonormal columns,
         "coordinates", or "pca", the principal axes of these rows.
+      products: Lanczos products with the denoiser's Jacobian a start, for the path KL of covariance matching, which
+        costs eight times as many evaluations as there are products; d of them are exact. Of the first 4,096 rows.
       n_nodes: levels, uniform in log snr; between them cubic, so the interpolation error falls with the fourth power.
       n_noises: antithetic pairs a row.
       progress: show a bar.
@@ -129,9 +150,10 @@ def loss_curve(
     check_ends(horizon, early_stop)
     data = _checked(data)
     basis = checked_basis(basis, data)
-    if n_nodes < 5 or n_noises < 1:
+    if n_nodes < 5 or n_noises < 1 or (products is not None and products < 1):
         raise ValueError(
-            f"a loss curve needs n_nodes >= 5 and n_noises >= 1: n_nodes = {n_nodes}, n_noises = {n_noises}."
+            f"a loss curve needs n_nodes >= 5, n_noises >= 1 and products >= 1 or None: n_nodes = {n_nodes}, "
+            f"n_noises = {n_noises}, products = {products}."
         )
     n, dim = data.shape
     u = np.linspace(np.log(ou.snr(float(horizon))), np.log(ou.snr(float(early_stop))), n_nodes)
@@ -156,7 +178,12 @@ def loss_curve(
         )
     if by_group is not None:
         by_group /= np.bincount(np.arange(n) % groups)[:, None, None]
-    return measured_curve(u, rows.reshape(n, -1), dim, by_group=by_group, basis=basis)
+    spectra = {}
+    if products is not None:
+        times, few = ou.time(np.exp(u)), data[:ROWS_AT_ONCE]
+        levels, coarse = innovations.measured(denoiser, few, key, times, min(products, dim), groups, progress=progress)
+        spectra = {"levels": levels, "coarse_levels": coarse}
+    return measured_curve(u, rows.reshape(n, -1), dim, by_group=by_group, basis=basis, **spectra)
 
 
 def _checked(data):

@@ -1,32 +1,23 @@
 """How well a Gaussian mixture is known from a noised observation: its mmse, the mean variance of its posterior."""
 
+import dataclasses
 import functools
-from typing import NamedTuple
 
 import numpy as np
 
+from jaxdiff.components import principal_axes
 from jaxdiff.interpolation import antiderivative, tabulated
+from jaxdiff.moments import Distinct, form_of
+from jaxdiff.spectra import compress, log_det_of
 from jaxdiff.types import Curve
 
 QUADRATURE = np.linspace(-9, 9, 1441)  # trapezoid nodes of a standard normal, spacing 1/80
-LEVELS_AT_ONCE = 256  # of a two-component quadrature: 8 MiB an array
 MOST_COMPONENTS = 16  # on the line; beyond, quadrature around every component costs more than Monte Carlo
+MOST_COORDINATES = 2048  # whose principal axes are found: an eigenvalue problem of seconds
 REPLICATES = 16
 LEAST_DRAWS, MOST_DRAWS, PAIRS = 2048, 8192, 2**20  # of a Monte Carlo curve, in all; pairs of draw and component
-ELEMENTS_AT_ONCE = 2**20
-
-
-class Components(NamedTuple):
-    """A Gaussian mixture in its components' eigenbases; one component is a Gaussian, zero variances are points.
-
-    log_weights (K,), means (K, d), variances (K, d); axes (K, d, d), eigenvectors in columns, or None for the
-    coordinate axes.
-    """
-
-    log_weights: np.ndarray
-    means: np.ndarray
-    variances: np.ndarray
-    axes: np.ndarray | None
+FEWEST_DRAWS, PRODUCTS = 128, 2**33  # where a level would take more multiplications than this
+MOST_WORK = 2**38  # multiplications of a level's log_det: ten seconds
 
 
 def mmse_of(components) -> Curve:
@@ -38,130 +29,131 @@ def mmse_of(components) -> Curve:
 
 
 def _gaussian_mmse(components):
-    s = components.variances[0]
-    value = lambda snr: np.sum(s / (1 + np.asarray(snr, np.float64)[..., None] * s), axis=-1)
+    s, axes = components.variances[0], components.axes
+    directions = lambda snr: s / (1 + np.asarray(snr, np.float64)[..., None] * s)
     integral = lambda snr: np.sum(np.log1p(np.asarray(snr, np.float64)[..., None] * s), axis=-1)
-    return Curve(value, len(s), integral=integral, log_det=lambda snr, h: integral(snr + h) - integral(snr))
+    return Curve(
+        lambda snr: np.sum(directions(snr), axis=-1),
+        len(s),
+        integral=integral,
+        log_det=lambda snr, h: integral(snr + h) - integral(snr),
+        directions=directions,
+        basis="coordinates" if axes is None else axes[0],
+    )
 
 
-# Mixtures observe y = X_0 + Z/sqrt(snr), the same information as X_t. Given y the posterior is a mixture again:
-#   Tr Cov = sum_k share_k (Tr v_k + |m_k - m|^2),   v_k = s_k/(1 + snr s_k), m_k = mean_k + v_k snr (y - mean_k),
-# and V is its average over y.
 def _quadrature_mmse(components):
-    weights = np.exp(components.log_weights)
+    means, weights = components.means, np.exp(components.log_weights)
+    form = Distinct(components._replace(variances=np.broadcast_to(components.variances, means.shape), axes=None), None)
     density = np.exp(-(QUADRATURE**2) / 2)
-    density /= density.sum()
+    density = np.outer(weights, density / density.sum()).ravel()
 
-    def at(snr):  # (levels,); y is (levels, K, nodes, 1)
-        snr = snr[:, None, None]
-        y = components.means + np.sqrt(components.variances + 1 / snr) * QUADRATURE
-        return _posterior_variance(components, y[..., None], snr) @ density @ weights
+    @functools.cache
+    def variances(snr):
+        y = means + np.sqrt(components.variances + 1 / snr) * QUADRATURE
+        return form.trace(y.reshape(-1, 1), snr)
 
-    def log_det(snr, h):  # the posterior variances of a level serve all its h
-        snr, h = np.broadcast_arrays(snr, h)
-        levels, place = np.unique(snr, return_inverse=True)
-        place, out = place.reshape(snr.shape), np.empty(snr.shape)
-        for i, level in enumerate(levels):
-            y = components.means + np.sqrt(components.variances + 1 / level) * QUADRATURE
-            spread = _posterior_variance(components, y[..., None], level)
-            out[place == i] = [weights @ (np.log1p(one * spread) @ density) for one in h[place == i]]
-        return out
-
-    return tabulated(_in_blocks(at, LEVELS_AT_ONCE // len(weights) ** 2), 1, log_det=log_det)
+    curve = tabulated(lambda snr: np.array([density @ variances(level) for level in snr.tolist()]), 1)
+    log_det = log_det_of(functools.cache(lambda snr: compress(variances(snr)[None], density)))
+    return dataclasses.replace(
+        curve,
+        log_det=lambda snr, h: log_det(snr, h)[..., 0],
+        directions=lambda snr: curve(snr)[..., None],
+        basis="coordinates",
+    )
 
 
-# Labels are drawn by systematic sampling and the noise in antithetic pairs, the same at every level, so that a
-# replicate is a smooth curve; replicates are independent, which is where standard errors come from.
 def _monte_carlo_mmse(components):
-    components = components._replace(means=components.means - np.exp(components.log_weights) @ components.means)
     d = components.means.shape[1]
+    known = _Draws(components, principal_axes(components) if d <= MOST_COORDINATES else None)
+    each_log_det = log_det_of(known.spectrum)
+    each_direction = lambda snr: _by_level(known.along, snr)
 
-    @functools.cache
-    def drawn():
-        n, rng = _draws(len(components.means)), np.random.default_rng(0)
-        place = (np.arange(n) + rng.uniform(size=(REPLICATES, 1))) / n
-        label = np.searchsorted(np.cumsum(np.exp(components.log_weights))[:-1], place).ravel()
-        spread = np.sqrt(components.variances[label]) * rng.standard_normal((len(label), d))
-        if components.axes is not None:
-            for k, axes in enumerate(components.axes):
-                spread[label == k] = spread[label == k] @ axes.T
-        return components.means[label], spread, rng.standard_normal((len(label), d))
-
-    @functools.cache
-    def at(snr):
-        centre, spread, noise = drawn()
-        offset = spread + noise / np.sqrt(snr)
-        plus, minus = (_in_rows(components, centre + sign * offset, snr) for sign in (1, -1))
-        return (plus + minus).reshape(REPLICATES, -1).mean(1) / 2
+    def curve(value, integral, pick, **fields):
+        """A curve of which `pick` chooses from the replicates' arrays (..., replicates) and (..., replicates, d)."""
+        return Curve(
+            value,
+            d,
+            integral=integral,
+            log_det=lambda snr, h: pick(each_log_det(snr, h), -1),
+            directions=None if known.basis is None else lambda snr: pick(each_direction(snr), -2),
+            basis=known.basis,
+            **fields,
+        )
 
     def replicate(r):
-        return tabulated(lambda snr: np.array([at(float(level))[r] for level in snr]), d)
+        panels = tabulated(lambda snr: np.array([known.trace(level)[r] for level in snr.tolist()]), d)
+        return curve(panels.value, panels.integral, lambda all_of_them, axis: all_of_them.take(r, axis))
 
     replicates = tuple(replicate(r) for r in range(REPLICATES))
-    each = lambda snr: np.array([curve(snr) for curve in replicates])
-    return Curve(
+    each = lambda snr: np.array([one(snr) for one in replicates])
+    return curve(
         lambda snr: each(snr).mean(0),
-        d,
+        lambda snr: np.mean([antiderivative(one, snr) for one in replicates], axis=0),
+        lambda all_of_them, axis: all_of_them.mean(axis),
         standard_error=lambda snr: each(snr).std(0, ddof=1) / np.sqrt(REPLICATES),
-        integral=lambda snr: np.mean([antiderivative(curve, snr) for curve in replicates], axis=0),
         replicates=replicates,
     )
 
 
-def _draws(n_components):
+def _by_level(function, snr):
+    snr = np.asarray(snr, np.float64)
+    levels = np.array([function(level) for level in snr.ravel().tolist()])
+    return levels.reshape(*snr.shape, *levels.shape[1:])
+
+
+# Labels are drawn by systematic sampling and the noise in antithetic pairs, the same at every level, so that a
+# replicate is a smooth curve; replicates are independent, which is where standard errors come from.
+class _Draws:
+    """Posterior covariances of a mixture over fixed draws, averaged within each replicate, level by level.
+
+    trace (replicates,), along (replicates, d) and spectrum are computed once a level, from the same draws.
+    """
+
+    def __init__(self, components, basis):
+        self.components = components
+        self.basis = "coordinates" if components.means.shape[1] == 1 else basis
+        self.axes = basis
+        self.trace, self.along, self.spectrum = map(functools.cache, (self._trace, self._along, self._spectrum))
+
+    @functools.cached_property
+    def form(self):
+        return form_of(self.components, self.axes)
+
+    @functools.cached_property
+    def drawn(self):
+        """Components (n,) and normal draws (n, r), replicate after replicate."""
+        n, rng = _draws(*self.components.means.shape), np.random.default_rng(0)
+        place = (np.arange(n) + rng.uniform(size=(REPLICATES, 1))) / n
+        label = np.searchsorted(np.cumsum(np.exp(self.components.log_weights))[:-1], place).ravel()
+        return label, rng.standard_normal((len(label), self.form.width))
+
+    def _trace(self, snr):
+        return self._of_pairs(self.form.trace, snr).mean((1, 2))
+
+    def _along(self, snr):
+        return self._of_pairs(self.form.along, snr).mean((1, 2))
+
+    def _spectrum(self, snr):
+        form, cost = self.form, self.form.cost * 2 * len(self.drawn[0])
+        if cost > MOST_WORK:
+            raise ValueError(
+                f"log det of the posterior covariances of {len(self.components.means)} components in {form.width} "
+                f"dimensions would take {cost:.0e} multiplications a level: use moment_matched, or a target that is "
+                f"smaller."
+            )
+        values = self._of_pairs(form.eigenvalues, snr).reshape(REPLICATES, -1, len(form.multiplicity))
+        weights = np.broadcast_to(form.multiplicity / values.shape[1], values.shape)
+        return compress(values.reshape(REPLICATES, -1), weights.reshape(REPLICATES, -1))
+
+    def _of_pairs(self, function, snr):
+        """function(y, snr) of all observations, (replicates, 2, draws, ...)."""
+        label, z = self.drawn
+        both = [function(self.form.noised(label, sign * z, snr), snr) for sign in (1, -1)]
+        return np.stack([one.reshape(REPLICATES, -1, *one.shape[1:]) for one in both], axis=1)
+
+
+def _draws(k, d):
     """Draws a replicate: fewer for many components, each draw being compared with all."""
-    return int(np.clip(PAIRS // n_components, LEAST_DRAWS, MOST_DRAWS)) // REPLICATES
-
-
-def _in_rows(components, y, snr):
-    """_posterior_variance of rows y (n, d) at one snr, a few at a time; without axes as matrix products."""
-    k, d = components.means.shape
-    variance = _diagonal_posterior_variance if components.axes is None else _posterior_variance
-    size = max(1, ELEMENTS_AT_ONCE // (k if components.axes is None else k * d))
-    return np.concatenate([variance(components, y[i : i + size], snr) for i in range(0, len(y), size)])
-
-
-# Component k's posterior mean is c_k + u_k y, u = snr v and c = (1 - u) mean: everything is a product with (K, d).
-def _diagonal_posterior_variance(components, y, snr):
-    s, mean = components.variances, components.means
-    v, total = s / (1 + snr * s), s + 1 / snr
-    u, c = snr * v, mean / (1 + snr * s)
-    quadratic = y**2 @ (1 / total).T - 2 * y @ (mean / total).T + np.sum(mean**2 / total + np.log(total), axis=-1)
-    share = _softmax(components.log_weights - quadratic / 2)
-    centre = share @ c + (share @ u) * y
-    square = share @ np.sum(c**2, axis=-1) + np.sum(y * (2 * (share @ (c * u)) + (share @ u**2) * y), axis=-1)
-    return share @ v.sum(-1) + np.maximum(square - np.sum(centre**2, axis=-1), 0)
-
-
-def _softmax(log_share):
-    share = np.exp(log_share - log_share.max(-1, keepdims=True))
-    return share / share.sum(-1, keepdims=True)
-
-
-def _posterior_variance(components, y, snr):
-    """Tr Cov(X_0 | y) for y (..., d) = X_0 + Z/sqrt(snr), snr broadcasting over y's leading axes; NumPy float64."""
-    snr = np.asarray(snr)[..., None, None]
-    shrink = components.variances / (1 + snr * components.variances)
-    residual = y[..., None, :] - components.means
-    if components.axes is not None:
-        residual = np.einsum("...kd,kde->...ke", residual, components.axes)
-    total = components.variances + 1 / snr
-    log_share = components.log_weights - 0.5 * np.sum(residual**2 / total + np.log(total), axis=-1)
-    share = _softmax(log_share)
-    move = snr * shrink * residual
-    if components.axes is not None:
-        move = np.einsum("...ke,kde->...kd", move, components.axes)
-    posterior_mean = components.means + move
-    centre = np.sum(share[..., None] * posterior_mean, axis=-2, keepdims=True)
-    return np.sum(share * (shrink.sum(-1) + np.sum((posterior_mean - centre) ** 2, axis=-1)), axis=-1)
-
-
-def _in_blocks(at, size):
-    """A function of (levels,) applied to an array of any shape, at most `size` levels at once."""
-
-    def value(snr):
-        snr = np.asarray(snr, np.float64)
-        blocks = np.array_split(snr.ravel(), -(-snr.size // max(size, 1)))
-        return np.concatenate([np.atleast_1d(at(block)) for block in blocks]).reshape(snr.shape)
-
-    return value
+    n = np.clip(PAIRS // k, LEAST_DRAWS, MOST_DRAWS)
+    return int(np.clip(PRODUCTS // (k * d), FEWEST_DRAWS, n)) // REPLICATES

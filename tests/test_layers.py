@@ -7,18 +7,31 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "jaxdiff"
 ROWS = (
-    "types progress files",
-    "processes noise interpolation schedule",
-    "targets grids kernels networks data metrics curves driver posterior",
-    "scores information losses sample",
-    "train",
-    "plan certify runs",
+    "types certificates progress files",
+    "processes noise interpolation schedule goals spectra lanczos",
+    "targets grids kernels networks data metrics curves driver posterior components moments products innovations",
+    "scores information path_costs losses sample",
+    "train bounds",
+    "plan certify data_free runs",
     "comparison plots",
     "report",
     "cli",
 )
 ROW = {name: row for row, names in enumerate(ROWS) for name in names.split()}
-WITHIN_A_ROW = {("plan", "certify"), ("targets", "posterior")}
+WITHIN_A_ROW = {
+    ("plan", "certify"),
+    ("plan", "data_free"),
+    ("data_free", "certify"),
+    ("targets", "posterior"),
+    ("targets", "components"),
+    ("targets", "products"),
+    ("posterior", "components"),
+    ("posterior", "moments"),
+    ("moments", "components"),
+    ("curves", "innovations"),
+    ("information", "path_costs"),
+    ("types", "certificates"),
+}
 
 
 def module_of(path):

@@ -8,7 +8,7 @@ import pytest
 from scipy import special, stats
 from scipy.integrate import quad
 
-from jaxdiff import posterior, targets
+from jaxdiff import targets
 from jaxdiff.certify import certify
 from jaxdiff.grids import exponential_then_uniform
 from jaxdiff.information import path_kl, path_kl_error
@@ -231,13 +231,6 @@ def test_a_monte_carlo_curve_is_within_its_error_of_quadrature_and_says_so(full)
     assert 0 < error < 0.01 * exact
     term = certify("ancestral", grid, target=law)["discretisation"]
     assert (term.status, term.standard_error) == ("measured", error)
-
-
-def test_blocks_do_not_change_a_monte_carlo_curve(monkeypatch):
-    points = np.random.default_rng(3).normal(size=(30, 2))
-    whole = targets.point_masses(points).mmse(np.array([0.1, 2.0]))
-    monkeypatch.setattr(posterior, "ELEMENTS_AT_ONCE", 1000)
-    np.testing.assert_allclose(targets.point_masses(points).mmse(np.array([0.1, 2.0])), whole, rtol=1e-12)
 
 
 def test_many_points_on_the_line_agree_with_a_sum_over_them():

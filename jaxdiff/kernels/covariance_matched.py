@@ -48,7 +48,7 @@ def coefficients(grid):
 
 # Cov(X_0 | X_t = x) = (sigma^2/alpha) dm/dx = (I + sigma^2 ds/dx)/snr, so by total variance the step's covariance is
 #   v0 (I + (snr_next - snr) Cov(X_0 | X_t = x)) = v0 (I + growth (I + sigma^2 ds/dx)),   v0 the ancestral variance.
-# A learned Jacobian need be neither symmetric nor this large: take its symmetric part, and no negative variance.
+# A learned Jacobian need be neither symmetric nor a covariance: take its symmetric part, and no negative variances.
 def step(score, x, row, z):
     """One step with noise."""
     s, along = jax.linearize(lambda x: score(x, row.t), x)
@@ -57,5 +57,5 @@ def step(score, x, row, z):
     jacobian = (columns + jnp.swapaxes(columns, -1, -2)) / 2
     covariance = eye + row.growth * (eye + row.variance * jacobian)
     variances, axes = jnp.linalg.eigh(covariance)
-    turned = jnp.sqrt(jnp.maximum(variances, 0)) * jnp.einsum("...ij,...i->...j", axes, z)
+    turned = jnp.sqrt(jnp.maximum(variances, 1)) * jnp.einsum("...ij,...i->...j", axes, z)
     return row.keep * x + row.gain * s + row.spread * jnp.einsum("...ij,...j->...i", axes, turned)

@@ -1,0 +1,79 @@
+"""A Gaussian mixture by its components: covariance, principal axes, and what a little noise does to it.
+
+NumPy float64 throughout; many components are gone through a few at a time.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxdiff.processes import ou
+
+ELEMENTS_AT_ONCE = 2**18  # of an array: 2 MiB
+LEAST_ROWS = 32  # of a matrix product
+
+
+class Components(NamedTuple):
+    """A Gaussian mixture in its components' eigenbases; one component is a Gaussian, zero variances are points.
+
+    log_weights (K,), means (K, d), variances (K, d); axes (K, d, d), eigenvectors in columns, or None for the
+    coordinate axes. Variances and axes that all components share have a first axis of 1.
+    """
+
+    log_weights: np.ndarray
+    means: np.ndarray
+    variances: np.ndarray
+    axes: np.ndarray | None
+
+
+def covariances(variances, axes):
+    """Matrices (K, d, d) from variances (K, d) in eigenbases axes (K, d, d), None for the coordinate axes."""
+    if axes is None:
+        return variances[..., None] * np.eye(variances.shape[-1])
+    return (axes * variances[..., None, :]) @ np.swapaxes(axes, -1, -2)
+
+
+def principal_axes(components):
+    """(d, d): eigenvectors of the mixture's covariance in columns, the widest first."""
+    c, weights = components, np.exp(components.log_weights)
+    of_one = np.ones(1) if len(c.variances) == 1 else weights
+    if c.axes is None:
+        covariance = np.diag(of_one @ c.variances)
+    else:
+        covariance = np.tensordot(of_one, covariances(c.variances, c.axes), 1)
+    mean = weights @ c.means
+    for rows in blocks(*c.means.shape):
+        away = c.means[rows] - mean
+        covariance += away.T @ (weights[rows, None] * away)
+    return np.linalg.eigh(covariance)[1][:, ::-1]
+
+
+# Component k against its own noised self: KL is convex in both laws, so their mean is a bound; exact for K = 1.
+def smoothing_kl(components, t):
+    """Upper bound on KL(q_0 || q_t) in nats, inf where a variance is 0."""
+    c, s = components, components.variances
+    if s.min() == 0:
+        return float("inf")
+    noise = ou.sigma(t) ** 2
+    noised = s + noise * (1 - s)  # alpha^2 s + sigma^2
+    mean = c.means if c.axes is None else (c.means[:, None] @ c.axes)[:, 0]
+    excess = noise * (s - 1) / noised
+    each = np.sum(excess - np.log1p(excess) + (np.expm1(-t) * mean) ** 2 / noised, axis=-1)
+    return float(np.exp(c.log_weights) @ each / 2)
+
+
+def centred(components, axes=None):
+    """Means about the mixture's in the coordinates of axes (d, r), or in their own: (K, r)."""
+    means, mean = components.means, np.exp(components.log_weights) @ components.means
+    if axes is None:
+        return means - mean
+    points = np.empty((len(means), axes.shape[1]))
+    for rows in blocks(*means.shape):
+        points[rows] = (means[rows] - mean) @ axes
+    return points
+
+
+def blocks(n, width):
+    """Slices of n rows of this width, few of them at a time."""
+    size = max(LEAST_ROWS, ELEMENTS_AT_ONCE // width)
+    return [slice(i, i + size) for i in range(0, n, size)]

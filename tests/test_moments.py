@@ -1,0 +1,126 @@
+"""Posterior covariances against Bayes component by component, with inverses and SciPy's densities."""
+
+import numpy as np
+import pytest
+from scipy import special, stats
+
+from jaxdiff import components, moments
+from jaxdiff.components import Components, principal_axes
+from jaxdiff.moments import Distinct, Shared, form_of
+
+RNG = np.random.default_rng(0)
+
+
+def _laws():
+    """name -> Components: every form, with fewer and with more components than coordinates."""
+    for k, d in ((3, 5), (7, 2), (40, 6)):
+        weights, means, wide = RNG.dirichlet(np.ones(k)), 2 + RNG.normal(size=(k, d)), RNG.uniform(0.05, 1, (k, d))
+        axes = np.linalg.qr(RNG.normal(size=(k, d, d)))[0]
+        for name, variances, turns in (
+            ("points", np.zeros((1, d)), None),
+            ("balls", np.full((1, d), 0.2), None),
+            ("balls, turned", np.full((1, d), 0.2), axes[:1]),
+            ("shared", wide[:1], None),
+            ("shared, turned", wide[:1], axes[:1]),
+            ("distinct", wide, None),
+            ("distinct, turned", wide, axes),
+        ):
+            yield f"{name} {k} in {d}", Components(np.log(weights), means, variances, turns)
+
+
+LAWS = dict(_laws())
+
+
+def _full(c):
+    d = c.means.shape[1]
+    axes = np.eye(d)[None] if c.axes is None else c.axes
+    covs = np.einsum("kde,ke,kfe->kdf", np.broadcast_to(axes, (len(c.variances), d, d)), c.variances, axes)
+    return np.broadcast_to(covs, (len(c.means), d, d))
+
+
+def _bayes(c, y, snr):
+    """Cov(X_0 | y) of one row, (d, d)."""
+    d = len(y)
+    seen = [cov + np.eye(d) / snr for cov in _full(c)]
+    log_share = c.log_weights + [
+        stats.multivariate_normal(m, cov).logpdf(y) for m, cov in zip(c.means, seen, strict=True)
+    ]
+    share = np.exp(log_share - special.logsumexp(log_share))
+    gains = [cov @ np.linalg.inv(total) for cov, total in zip(_full(c), seen, strict=True)]
+    means = np.array([m + g @ (y - m) for m, g in zip(c.means, gains, strict=True)])
+    own = np.array([cov - g @ cov for cov, g in zip(_full(c), gains, strict=True)])
+    away = means - share @ means
+    return np.einsum("k,kde->de", share, own) + np.einsum("k,kd,ke->de", share, away, away)
+
+
+def _coordinates(form, basis):
+    """(d, r): the coordinates in which a form observes, in columns."""
+    if isinstance(form, Distinct):
+        return np.eye(len(basis))
+    return basis[:, : form.width] if form.turn is None else basis @ form.turn.T
+
+
+@pytest.mark.parametrize("c", LAWS.values(), ids=LAWS)
+@pytest.mark.parametrize("snr", [0.03, 1.0, 60.0])
+def test_a_posterior_covariance_is_that_of_bayes(c, snr):
+    basis = principal_axes(c)
+    form, n = form_of(c, basis), 6
+    y = form.noised(RNG.integers(len(c.means), size=n), RNG.normal(size=(n, form.width)), snr)
+    rows = np.exp(c.log_weights) @ c.means + y @ _coordinates(form, basis).T
+    want = np.array([_bayes(c, row, snr) for row in rows])
+    np.testing.assert_allclose(form.trace(y, snr), np.trace(want, axis1=1, axis2=2), rtol=1e-9, atol=1e-13)
+    along = np.einsum("di,nde,ei->ni", basis, want, basis)
+    np.testing.assert_allclose(form.along(y, snr), along, rtol=1e-8, atol=1e-13)
+    theta = form.eigenvalues(y, snr)
+    assert theta.shape == (n, len(form.multiplicity))
+    assert form.multiplicity.sum() == c.means.shape[1]
+    for h in (0.1, 30.0):
+        log_det = np.linalg.slogdet(np.eye(len(basis)) + h * want)[1]
+        np.testing.assert_allclose(np.log1p(h * theta) @ form.multiplicity, log_det, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", [name for name in LAWS if name.endswith("40 in 6")])
+def test_rows_and_components_may_be_gone_through_a_few_at_a_time(name, monkeypatch):
+    form = form_of(LAWS[name], principal_axes(LAWS[name]))
+    y = form.noised(np.arange(40), RNG.normal(size=(40, 6)), 0.7)
+    whole = form.trace(y, 0.7), form.along(y, 0.7), form.eigenvalues(y, 0.7)
+    monkeypatch.setattr(components, "ELEMENTS_AT_ONCE", 50)
+    monkeypatch.setattr(components, "LEAST_ROWS", 7)
+    for got, want in zip((form.trace(y, 0.7), form.along(y, 0.7), form.eigenvalues(y, 0.7)), whole, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_an_observation_is_the_component_and_noise_of_its_covariance(name):
+    c = LAWS[name]
+    basis = principal_axes(c)
+    form, snr, label = form_of(c, basis), 2.0, len(c.means) - 1
+    to = _coordinates(form, basis)
+    each = form.noised(np.full(form.width, label), np.eye(form.width), snr)
+    mean = form.noised(np.array([label]), np.zeros((1, form.width)), snr)
+    np.testing.assert_allclose(mean[0], (c.means[label] - np.exp(c.log_weights) @ c.means) @ to, atol=1e-12)
+    root = each - mean
+    np.testing.assert_allclose(root.T @ root, to.T @ (_full(c)[label] + np.eye(len(basis)) / snr) @ to, atol=1e-12)
+
+
+def test_one_covariance_for_all_takes_matrix_products_and_few_points_their_own_span():
+    for name, c in LAWS.items():
+        form = form_of(c, principal_axes(c))
+        assert isinstance(form, Distinct if name.startswith("distinct") else Shared)
+    assert form_of(LAWS["points 3 in 5"], principal_axes(LAWS["points 3 in 5"])).width == 2
+    c = LAWS["balls 3 in 5"]
+    without, within = form_of(c, None), form_of(c, principal_axes(c))  # the span from the points alone
+    assert without.width == 2
+    y = np.zeros((1, 2))
+    np.testing.assert_allclose(without.trace(y, 0.7), within.trace(y, 0.7), rtol=1e-12)
+    np.testing.assert_allclose(without.eigenvalues(y, 0.7), within.eigenvalues(y, 0.7), rtol=1e-9)
+    assert form_of(LAWS["points 7 in 2"], None).width == 2
+
+
+def test_many_components_without_axes_agree_with_few():
+    c = LAWS["distinct 40 in 6"]
+    form = form_of(c, principal_axes(c))
+    y = form.noised(np.arange(40), RNG.normal(size=(40, 6)), 0.7)
+    few = form.along(y, 0.7).sum(-1)
+    assert c.means.size > moments.FEW
+    np.testing.assert_allclose(form.trace(y, 0.7), few, rtol=1e-12)
