@@ -91,10 +91,7 @@ class Certificate:
     def from_dict(cls, record):
         """The certificate that to_dict wrote, also after a passage through JSON."""
         absent = {"value": math.nan, "degrees": math.inf}
-        terms = (
-            {name: absent.get(name) if value is None else value for name, value in term.items()}
-            for term in record["terms"]
-        )
+        terms = [term | {name: inf for name, inf in absent.items() if term[name] is None} for term in record["terms"]]
         texts = {name: tuple(record.get(name, ())) for name in ("assumptions", "warnings")}
         return cls(record["subject"], tuple(Term(**term) for term in terms), record["confidence"], **texts)
 

@@ -114,8 +114,8 @@ def certify_difference(first: Sampler, second: Sampler, *, confidence=CONFIDENCE
         raise ValueError(f"the curves must be of the same rows: {first.curve.n} and {second.curve.n}.")
     each = [_absolute(one, grid) for one, grid in zip((first, second), grids, strict=True)]
     size = min(len(samples) for samples in each)
-    gaps = np.subtract(*[_in_groups(samples, size) for samples in each])
-    value = np.subtract(*[_absolute_value(one, grid) for one, grid in zip((first, second), grids, strict=True)])
+    gaps = _in_groups(each[0], size) - _in_groups(each[1], size)
+    value = _absolute_value(first, grids[0]) - _absolute_value(second, grids[1])
     names = f"{first.kernel}, {len(grids[0]) - 1} steps, less {second.kernel}, {len(grids[1]) - 1} steps"
     source = f"path KL of {names}; {first.curve.n} rows, paired"
     term = Term(DIFFERENCE, float(value), standard_error(gaps), "measured", source, degrees=size - 1)
@@ -228,7 +228,8 @@ def _caveats(known, grid, confidence, *, exact, asymptotic):
 
 
 def _levels(grid):
-    return np.exp(np.linspace(*np.log(ou.snr(grid[[0, -1]])), 61))
+    first, last = np.log(ou.snr(grid[[0, -1]]))
+    return np.exp(np.linspace(first, last, 61))
 
 
 def _check_confidence(confidence):

@@ -1,6 +1,7 @@
 """Loss curves measured from held-out data, row by row, so that whatever is linear in them has a standard error."""
 
 import dataclasses
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -66,49 +67,45 @@ def measured_curve(u, rows, dim, *, by_group=None, basis: Basis = None, levels=N
     size = np.array([len(rows[g::groups]) for g in range(groups)]) / len(rows)
     whole = None if by_group is None else np.tensordot(size, by_group, 1)
 
-    def log_det(levels, pick):
-        return {} if levels is None else {"log_det": innovations.log_det_of(spline, levels, pick)}
-
     def error(snr):
         at_snr = rows[:, : len(u)] @ spline.basis(np.log(np.ravel(snr))).T
         return np.std(at_snr, axis=0, ddof=1).reshape(np.shape(snr)) / np.sqrt(len(rows)) / snr
 
+    def curve(means, directions, levels, pick):
+        return _interpolated(spline, dim, means, directions, basis, levels, pick)
+
+    mean = lambda costs: costs @ size
+    known = curve(rows.mean(0), whole, levels, mean)
     return MeasuredCurve(
-        dim=dim,
+        known.value,
+        dim,
         standard_error=error,
-        replicates=tuple(
-            Curve(
-                dim=dim,
-                **_interpolants(spline, group_means[g], each[g], basis),
-                **log_det(levels, lambda x, g=g: x[:, g]),
-            )
-            for g in range(groups)
-        ),
+        cross=known.cross,
+        integral=known.integral,
+        log_det=known.log_det,
+        directions=known.directions,
+        basis=basis,
+        replicates=tuple(curve(group_means[g], each[g], levels, operator.itemgetter((..., g))) for g in range(groups)),
         spline=spline,
         rows=rows,
         by_group=by_group,
-        coarse=None
-        if coarse_levels is None
-        else Curve(
-            dim=dim, **_interpolants(spline, rows.mean(0), None, None), **log_det(coarse_levels, lambda x: x @ size)
-        ),
-        **_interpolants(spline, rows.mean(0), whole, basis),
-        **log_det(levels, lambda x: x @ size),
+        coarse=None if coarse_levels is None else curve(rows.mean(0), whole, coarse_levels, mean),
     )
 
 
-def _interpolants(spline, means, directions, basis):
-    """The fields of a Curve from its values at the nodes."""
+def _interpolated(spline, dim, means, directions, basis, levels, pick):
+    """The Curve of values at the nodes; levels and directions may be None."""
     losses, crosses = np.split(means, 2)
     at = lambda values, snr: spline.at(values, np.log(np.ravel(snr))).reshape(np.shape(snr) + values.shape[1:])
-    fields = {
-        "value": lambda snr: at(losses, snr) / snr,
-        "cross": lambda snr: at(crosses, snr) / np.sqrt(snr),
-        "integral": lambda snr: spline.integral(losses, np.log(np.ravel(snr))).reshape(np.shape(snr)),
-    }
-    if directions is not None:
-        fields |= {"basis": basis, "directions": lambda snr: at(directions, snr) / np.asarray(snr)[..., None]}
-    return fields
+    return Curve(
+        lambda snr: at(losses, snr) / snr,
+        dim,
+        cross=lambda snr: at(crosses, snr) / np.sqrt(snr),
+        integral=lambda snr: spline.integral(losses, np.log(np.ravel(snr))).reshape(np.shape(snr)),
+        log_det=None if levels is None else innovations.log_det_of(spline, levels, pick),
+        directions=None if directions is None else lambda snr: at(directions, snr) / np.asarray(snr)[..., None],
+        basis=basis,
+    )
 
 
 def loss_curve(
@@ -178,12 +175,12 @@ def loss_curve(
         )
     if by_group is not None:
         by_group /= np.bincount(np.arange(n) % groups)[:, None, None]
-    spectra = {}
+    levels = coarse = None
     if products is not None:
         times, few = ou.time(np.exp(u)), data[:ROWS_AT_ONCE]
         levels, coarse = innovations.measured(denoiser, few, key, times, min(products, dim), groups, progress=progress)
-        spectra = {"levels": levels, "coarse_levels": coarse}
-    return measured_curve(u, rows.reshape(n, -1), dim, by_group=by_group, basis=basis, **spectra)
+    rows = rows.reshape(n, -1)
+    return measured_curve(u, rows, dim, by_group=by_group, basis=basis, levels=levels, coarse_levels=coarse)
 
 
 def _checked(data):

@@ -26,10 +26,10 @@ def measured(denoiser, data, key, times, n_products, groups, *, progress=False):
     x0, index, levels, coarse = jnp.asarray(data), np.arange(len(data), dtype=np.uint32), [], []
     exact = n_products == x0.shape[1]
     for t in bar(times, "Jacobians", enabled=progress):
-        found = tridiagonals(denoiser, x0, index, key, jnp.asarray(t, x0.dtype), n_products)
-        levels.append(compressed(*found, n_products, groups))
+        matrices, squares = tridiagonals(denoiser, x0, index, key, jnp.asarray(t, x0.dtype), n_products)
+        levels.append(compressed(matrices, squares, n_products, groups))
         if not exact:
-            coarse.append(compressed(*found, max(n_products - 2, 1), groups))
+            coarse.append(compressed(matrices, squares, max(n_products - 2, 1), groups))
     return levels, None if exact else coarse
 
 

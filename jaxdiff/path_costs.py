@@ -83,7 +83,7 @@ def sampler_of(name, curve):
     return ("moment_matched", curve.basis) if name == PER_DIRECTION else (name, None)
 
 
-def label_of(name):
+def label_of(name: str) -> str:
     """A sampler's name in words."""
     return {"exponential_euler": "exponential Euler", "ddim": "DDIM"}.get(name, name.replace("_", " "))
 

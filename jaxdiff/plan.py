@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any
 
 import numpy as np
 
@@ -139,7 +140,7 @@ def _longest(start, early_stop, target_kl):
     return float(enough[0]) if len(enough) else LATEST
 
 
-def _search_options(kernel, curve, basis):
+def _search_options(kernel, curve, basis) -> dict[str, Any]:
     if kernel == "covariance_matched":
         return {"n_candidates": FEW_CANDIDATES, "polish": not curve.replicates}
     each = 1 if basis is None else curve.dim

@@ -19,6 +19,7 @@ COLOURS = {
 }
 INK = "#333333"
 DECADES = 1e4
+MARKED = 100  # nodes; more would make a band
 
 
 def label(kernel_name, grid_name):
@@ -70,7 +71,13 @@ def grids(path, curve, samplers, *, of="held-out rows"):
         name = "Benton's grid" if grid_name == "Benton" else label(kernel_name, grid_name)
         if name not in drawn:
             drawn[name] = left.plot(
-                np.arange(len(grid)), grid, "o-", ms=3, lw=1.2, color=COLOURS[kernel_name, grid_name], label=name
+                np.arange(len(grid)),
+                grid,
+                "o-" if len(grid) <= MARKED else "-",
+                ms=3,
+                lw=1.2,
+                color=COLOURS[kernel_name, grid_name],
+                label=name,
             )
         kernel, basis = sampler_of(kernel_name, curve)
         cost = step_cost(kernel, curve, basis=basis)(grid[:-1], grid[1:])
@@ -83,7 +90,7 @@ def grids(path, curve, samplers, *, of="held-out rows"):
     right.set(yscale="log", xlabel="log snr (data on the right)", ylabel=f"path KL of the step, nats ({of})")
     right.set_ylim(bottom=max(highest, 1e-12) / DECADES)  # what is cheaper does not show
     for ax in (left, right):
-        ax.legend(frameon=False, fontsize=8)
+        ax.legend(fontsize=8, framealpha=0.85, edgecolor="none")
     _save(figure, path)
 
 
