@@ -12,7 +12,7 @@ PANEL = 0.5  # in log snr
 
 
 class Panels:
-    """A curve that is slow to evaluate, by Legendre series of degree 11 on panels of 0.5 in log snr.
+    """A curve, or an array of them, that is slow to evaluate: Legendre series of degree 11 on panels of 0.5 in log snr.
 
     snr times the curve is fitted, which is what gets integrated; panels are computed when first asked for and kept.
     Relative error below 1e-13 of snr V for a curve analytic within 1.5 of the real log-snr axis (a Gaussian's mmse is,
@@ -20,14 +20,16 @@ class Panels:
     """
 
     def __init__(self, value):
-        """`value` maps snr, an array, to the curve."""
+        """`value` maps snr (n,) to the curve (n,), or to all curves (n, ...)."""
         self.value, self.series = value, {}
 
     def __call__(self, snr):
-        """The curve at an array of snr values, float64."""
-        panel, place, series = self._at(np.log(np.ravel(snr)))
-        index = panel - panel.min()
-        return legendre.legval(place, series[:, index], tensor=False).reshape(np.shape(snr)) / snr
+        """The curve at an array of snr values, float64; an array of curves adds its axes at the end."""
+        snr = np.asarray(snr, np.float64)
+        panel, place, series = self._at(np.log(snr.ravel()))
+        column = lambda array: array.reshape(len(array), *(1,) * (series.ndim - 2))
+        value = legendre.legval(column(place), series[:, panel - panel.min()], tensor=False) / column(snr.ravel())
+        return value.reshape(snr.shape + series.shape[2:])
 
     def integral(self, snr):
         """An antiderivative over snr, zero at an edge below the values of this call."""
@@ -53,9 +55,10 @@ class Panels:
         if missing:
             nodes, weights = legendre.leggauss(DEGREE + 1)
             snr = np.exp(PANEL * (np.array(missing)[:, None] + (nodes + 1) / 2))
-            values = snr * np.asarray(self.value(snr.ravel())).reshape(snr.shape)
+            values = np.asarray(self.value(snr.ravel()))
+            values = snr.reshape(*snr.shape, *(1,) * (values.ndim - 1)) * values.reshape(snr.shape + values.shape[1:])
             fit = weights[:, None] * legendre.legvander(nodes, DEGREE) * (np.arange(DEGREE + 1) + 0.5)
-            self.series.update(zip(missing, values @ fit, strict=True))
+            self.series.update(zip(missing, np.einsum("pn...,nk->pk...", values, fit), strict=True))
         return panel, 2 * (u / PANEL - panel) - 1, np.stack([self.series[p] for p in wanted], axis=1)
 
 

@@ -6,7 +6,7 @@ import functools
 import numpy as np
 
 from jaxdiff.components import principal_axes
-from jaxdiff.interpolation import antiderivative, tabulated
+from jaxdiff.interpolation import Panels, antiderivative, tabulated
 from jaxdiff.moments import Distinct, form_of
 from jaxdiff.spectra import compress, log_det_of
 from jaxdiff.types import Curve
@@ -67,7 +67,7 @@ def _monte_carlo_mmse(components):
     d = components.means.shape[1]
     known = _Draws(components, principal_axes(components) if d <= MOST_COORDINATES else None)
     each_log_det = log_det_of(known.spectrum)
-    each_direction = lambda snr: _by_level(known.along, snr)
+    each_direction = Panels(lambda snr: np.array([known.along(level) for level in snr.tolist()]))
 
     def curve(value, integral, pick, **fields):
         """A curve of which `pick` chooses from the replicates' arrays (..., replicates) and (..., replicates, d)."""
@@ -94,12 +94,6 @@ def _monte_carlo_mmse(components):
         standard_error=lambda snr: each(snr).std(0, ddof=1) / np.sqrt(REPLICATES),
         replicates=replicates,
     )
-
-
-def _by_level(function, snr):
-    snr = np.asarray(snr, np.float64)
-    levels = np.array([function(level) for level in snr.ravel().tolist()])
-    return levels.reshape(*snr.shape, *levels.shape[1:])
 
 
 # Labels are drawn by systematic sampling and the noise in antithetic pairs, the same at every level, so that a
