@@ -211,7 +211,7 @@ def _score_error(known, grid, *, exact):
     if not isinstance(known, MeasuredCurve):
         return Term(SCORE_ERROR, math.nan, 0.0, "unknown", "(1/2) int (L - mmse) dsnr, and the mmse is unknown")
     level = information_gain(known, grid[0], grid[-1])
-    how = f"(1/2) int (L - mmse) dsnr = {level:.6g} - C; C = (1/2) int mmse dsnr, the data's, is unknown"
+    how = f"{level:.6g} - C; C = (1/2) int mmse dsnr is the data's, and unknown"
     return Term(SCORE_ERROR, math.nan, 0.0, "unknown", how)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxdiff import kernels
 from jaxdiff.certify import DIFFERENCE, DISCRETISATION, Sampler, certify, certify_difference
+from jaxdiff.curves import GROUPS
 from jaxdiff.goals import steps_to_reach
 from jaxdiff.grids import exponential_then_uniform, optimal
 from jaxdiff.metrics import CLASSIFIER, Estimate, classifier_accuracy, sliced_w2
@@ -155,8 +156,9 @@ def _notes(subject):
     n = len(subject.test_rows)
     return [
         f"Excess: what discretisation adds to the path KL, and the path KL bounds the samples' KL; from the losses on "
-        f"{n} test rows, ± one standard error over rows. The network's own error comes on top: it is the same for "
-        f"every row of the table and cannot be known from data. DDIM is an ODE: it has no path law to compare.",
+        f"{n} test rows, ± one standard error over rows, or over {GROUPS} groups of them per direction. The network's "
+        f"own error comes on top: it is the same for every row of the table and cannot be known from data. DDIM is an "
+        f"ODE: it has no path law to compare.",
         f"Sliced W2 (standardised columns) and accuracy: means over {BATCHES} batches of {n} samples against the test "
         f"rows noised to t = {subject.early_stop:g}; ± is one standard error over batches, without the test rows' "
         f"own, which every row of the table shares. Classifier: {CLASSIFIER}.",
