@@ -24,7 +24,7 @@ EARLY_STOP = 1e-3
 NEGLIGIBLE = 1e-6  # nats of initialisation at the longest horizon looked at, or 1e-3 of what is asked for
 CANDIDATES, PAIRS = 1000, 2**25  # times that a grid is looked for among; pairs of them times directions
 ROUNDING = 1e-12  # nats that are none
-FEW_CANDIDATES = 200  # where a pair costs a log det
+FEW_CANDIDATES, FEW_STEPS = 400, 100  # of covariance matching, whose steps cost a log det: not polished; not offered
 
 
 def plan(
@@ -123,12 +123,15 @@ def _grid(kernel, curve, basis, start, target_kl, evals, horizon, early_stop):
     horizon = _longest(start, early_stop, target_kl) if free else horizon
     check_reachable(target_kl, start, np.array([horizon]), early_stop)
     options = _search_options(kernel, curve, basis) | ({"start_cost": start} if free else {})
+    if evals is not None and kernel == "covariance_matched":
+        options["n_candidates"] = max(FEW_CANDIDATES, 2 * int(evals))
     if evals is not None:
         return optimal(cost, int(evals), horizon, early_stop, **options)
     left = target_kl if free else target_kl - float(start(np.array([horizon]))[0])
-    grid = fewest(cost, left, horizon, early_stop, most=MOST_EVALS, **options)
+    most = MOST_EVALS if options.get("polish", True) else FEW_CANDIDATES // 2
+    grid = fewest(cost, left, horizon, early_stop, most=most, **options)
     if grid is None:
-        raise ValueError(f"target_kl = {target_kl:g} takes more than {MOST_EVALS} steps: ask for more nats.")
+        raise ValueError(f"target_kl = {target_kl:g} takes more than {most} steps of {kernel}: ask for more nats.")
     return grid
 
 
@@ -142,7 +145,7 @@ def _longest(start, early_stop, target_kl):
 
 def _search_options(kernel, curve, basis) -> dict[str, Any]:
     if kernel == "covariance_matched":
-        return {"n_candidates": FEW_CANDIDATES, "polish": not curve.replicates}
+        return {"n_candidates": FEW_CANDIDATES, "polish": False}
     each = 1 if basis is None else curve.dim
     return {"n_candidates": int(min(CANDIDATES, math.isqrt(2 * PAIRS // each)))}
 
@@ -152,7 +155,7 @@ def _alternatives(kernel, grid, curve, basis):
     n_steps, benton = len(grid) - 1, functools.partial(exponential_then_uniform, grid[0], grid[-1])
     found = [("exponential_euler", BENTON, None), ("ancestral", BENTON, None), ("ancestral", OPTIMAL, None)]
     found += [(KERNEL, BENTON, basis), (KERNEL, OPTIMAL, None)]
-    if curve.log_det is not None and not curve.replicates:
+    if curve.log_det is not None and not curve.replicates and n_steps <= FEW_STEPS:
         found.append(("covariance_matched", OPTIMAL, None))
     rows = []
     for name, shape, apart in found:

@@ -209,6 +209,10 @@ def test_a_data_free_plan_for_a_budget_inverts_the_one_for_an_accuracy():
         ({"dim": 4, "target_kl": 0.1, "kernel": "moment_matched"}, "moment_matched needs target= or curve="),
         ({"dim": 10**6, "target_kl": 1e-3}, "takes more than 10000000 steps"),
         ({"target": COIN, "evals": 5, "kernel": "ddim"}, "an ODE has none"),
+        (
+            {"target": COIN, "target_kl": 1e-6, "kernel": "covariance_matched"},
+            "more than 200 steps of covariance_matched",
+        ),
     ],
 )
 def test_bad_requests_say_what_would_do(request_, message):
