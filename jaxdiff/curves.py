@@ -27,12 +27,14 @@ class MeasuredCurve(Curve):
       by_group: (groups, nodes, d) snr L in every direction of the basis, means over rows i, i + groups, ...; or None.
       replicates: the curves of the groups alone.
       coarse: the curve with log_det from two Lanczos products fewer; None where log_det is None or exact.
+      own_axes: the basis is made from these very rows, which look better in it than others will.
     """
 
     spline: Spline = dataclasses.field(repr=False)
     rows: np.ndarray = dataclasses.field(repr=False)
     by_group: np.ndarray | None = dataclasses.field(default=None, repr=False)
     coarse: Curve | None = dataclasses.field(default=None, repr=False)
+    own_axes: bool = dataclasses.field(default=False, repr=False)
 
     @property
     def n(self):
@@ -50,18 +52,29 @@ class MeasuredCurve(Curve):
         return self.rows[:, len(self.spline.u) :].mean(0)
 
     @property
+    def halves(self):
+        """The curves of every second row, and of the others; without log_det."""
+        groups = [None, None] if self.by_group is None else [self.by_group[half::2] for half in range(2)]
+        return tuple(
+            measured_curve(self.spline.u, self.rows[half::2], self.dim, by_group=groups[half], basis=self.basis)
+            for half in range(2)
+        )
+
+    @property
     def ends(self):
         """The OU times between which the curve is known: horizon and early stop."""
         return tuple(float(t) for t in ou.time(np.exp(self.spline.u[[0, -1]])))
 
 
-def measured_curve(u, rows, dim, *, by_group=None, basis: Basis = None, levels=None, coarse_levels=None):
+def measured_curve(
+    u, rows, dim, *, by_group=None, basis: Basis = None, own_axes=False, levels=None, coarse_levels=None
+):
     """The MeasuredCurve of the losses of rows at nodes u in log snr (see its attributes).
 
     levels, coarse_levels: of every node, as `innovations.compressed` makes them, or None.
     """
     spline = Spline(u)
-    groups = min(len(rows), GROUPS)
+    groups = min(len(rows), GROUPS) if by_group is None else len(by_group)
     group_means = np.stack([rows[g::groups].mean(0) for g in range(groups)])
     each = [None] * groups if by_group is None else by_group
     size = np.array([len(rows[g::groups]) for g in range(groups)]) / len(rows)
@@ -89,6 +102,7 @@ def measured_curve(u, rows, dim, *, by_group=None, basis: Basis = None, levels=N
         spline=spline,
         rows=rows,
         by_group=by_group,
+        own_axes=own_axes,
         coarse=None if coarse_levels is None else curve(rows.mean(0), whole, coarse_levels, mean),
     )
 
@@ -130,7 +144,8 @@ def loss_curve(
         which path KL is made of, are then far better known than the levels.
       horizon, early_stop: OU times; the curve is known for snr between theirs.
       basis: directions to tell the loss apart in, for moment matching with `basis=`: (d, d) with orthonormal columns,
-        "coordinates", or "pca", the principal axes of these rows.
+        best the principal_axes of training rows; "coordinates"; or "pca", the principal axes of these very rows, in
+        which they look better than others will: certificates then carry a warning.
       products: Lanczos products with the denoiser's Jacobian a start, for the path KL of covariance matching, which
         costs eight times as many evaluations as there are products; d of them are exact. Of the first 4,096 rows.
       n_nodes: levels, uniform in log snr; between them cubic, so the interpolation error falls with the fourth power.
@@ -146,7 +161,7 @@ def loss_curve(
     """
     check_ends(horizon, early_stop)
     data = _checked(data)
-    basis = checked_basis(basis, data)
+    own_axes, basis = isinstance(basis, str) and basis == "pca", checked_basis(basis, data)
     if n_nodes < 5 or n_noises < 1 or (products is not None and products < 1):
         raise ValueError(
             f"a loss curve needs n_nodes >= 5, n_noises >= 1 and products >= 1 or None: n_nodes = {n_nodes}, "
@@ -180,7 +195,8 @@ def loss_curve(
         times, few = ou.time(np.exp(u)), data[:ROWS_AT_ONCE]
         levels, coarse = innovations.measured(denoiser, few, key, times, min(products, dim), groups, progress=progress)
     rows = rows.reshape(n, -1)
-    return measured_curve(u, rows, dim, by_group=by_group, basis=basis, levels=levels, coarse_levels=coarse)
+    options = {"by_group": by_group, "basis": basis, "own_axes": own_axes}
+    return measured_curve(u, rows, dim, levels=levels, coarse_levels=coarse, **options)
 
 
 def _checked(data):
@@ -188,6 +204,11 @@ def _checked(data):
     if data.ndim != 2 or len(data) < 2:
         raise ValueError(f"a loss curve needs rows of data, (n, d) with n >= 2: data has shape {data.shape}.")
     return data if data.dtype.kind == "f" else data.astype(np.float32)
+
+
+def principal_axes(rows):
+    """(d, d) the eigenvectors of the covariance of rows (n, d), in columns: a basis for `loss_curve` on other rows."""
+    return np.linalg.eigh(np.atleast_2d(np.cov(np.asarray(rows, np.float64), rowvar=False)))[1]
 
 
 def checked_basis(basis: Basis, data) -> Basis:
@@ -198,9 +219,9 @@ def checked_basis(basis: Basis, data) -> Basis:
     if isinstance(basis, str):
         if basis != "pca":
             raise ValueError(f"basis is 'pca', 'coordinates' or an array (d, d): basis = {basis!r}.")
-        return np.linalg.eigh(np.atleast_2d(np.cov(data.astype(np.float64), rowvar=False)))[1]
+        return principal_axes(data)
     basis = np.asarray(basis, np.float64)
-    if basis.shape != (dim, dim) or np.abs(basis.T @ basis - np.eye(dim)).max() > 1e-6:
+    if basis.shape != (dim, dim) or not np.abs(basis.T @ basis - np.eye(dim)).max() <= 1e-6:
         raise ValueError(f"basis must have orthonormal columns, shape ({dim}, {dim}): it has shape {basis.shape}.")
     return basis
 

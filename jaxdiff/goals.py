@@ -15,6 +15,14 @@ def check_goal(target_kl, evals):
         raise ValueError(f"evals must be a whole number from 1 to {MOST_EVALS}: evals = {evals}.")
 
 
+def checked_moment(second_moment, dim):
+    """E|X_0|^2 as given, or that of standardised data; refuses what is none."""
+    moment = float(dim if second_moment is None else second_moment)
+    if not 0 <= moment < np.inf:
+        raise ValueError(f"second_moment is E|X_0|^2, finite and not negative: second_moment = {moment:g}.")
+    return moment
+
+
 def check_reachable(target_kl, start, horizons, early_stop):
     """Refuse what no start from N(0, I) reaches, and what N(0, I) itself reaches.
 

@@ -6,11 +6,11 @@ Everything is float64 on the host, in nats. `step_cost`, `path_kl` and `path_kl_
 
 import numpy as np
 
-from jaxdiff.curves import loss_curve
+from jaxdiff.curves import MeasuredCurve, loss_curve, principal_axes
 from jaxdiff.interpolation import Panels, antiderivative, constrained
 from jaxdiff.path_costs import KERNELS, path_kl, path_kl_error, path_kl_samples, step_cost
 from jaxdiff.processes import ou
-from jaxdiff.types import Curve
+from jaxdiff.types import Curve, as_curve
 
 __all__ = [
     "KERNELS",
@@ -28,6 +28,7 @@ __all__ = [
     "path_kl",
     "path_kl_error",
     "path_kl_samples",
+    "principal_axes",
     "step_cost",
     "violations",
 ]
@@ -67,18 +68,25 @@ def mmse_from_nodes(snr, values, dim, *, total_variance=None) -> Curve:
             f"nodes are two increasing positive snr at least, one value each: shapes {snr.shape}, {values.shape}."
         )
     broken = violations(Curve(lambda at: np.interp(at, snr, values), dim), snr)
-    if total_variance is not None and values[0] > total_variance * (1 + 1e-9):
-        broken += (f"at snr {snr[0]:.4g} it is {values[0]:.6g}, above the total variance {total_variance:.6g}",)
+    if total_variance is not None and values[0] * (1 + snr[0] * total_variance / dim) > total_variance * (1 + 1e-9):
+        broken += (
+            f"at snr {snr[0]:.4g} it is {values[0]:.6g}, more than total variance {total_variance:.6g} leaves there",
+        )
     if broken:
         raise ValueError(f"no mmse curve has these values: {broken[0]}.")
     return constrained(snr, np.clip(values, 0, (1 - 1e-12) * dim / snr), dim)
 
 
-def violations(curve, snr=LEVELS):
+def violations(curve, snr=None, *, dim=None):
     """Sentences on where a curve is no mmse curve, beyond five standard errors of it; () if it may be one.
 
-    The loss of a learned denoiser can be any of this, and is the worse for it: more noise would help it.
+    The loss of a learned denoiser can be any of this, and is the worse for it: more noise would help it. `snr`
+    (levels,) defaults to 81 levels between e^-12 and e^8, or to the nodes of a measured curve.
     """
+    curve = as_curve(curve, dim)
+    if snr is None:
+        snr = np.exp(curve.spline.u) if isinstance(curve, MeasuredCurve) else LEVELS
+    snr = np.asarray(snr, np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         value, error = np.asarray(curve(snr), np.float64), 5 * np.asarray(curve.standard_error(snr))
     slack = 1e-9 * np.abs(value) + 1e-13 * np.nan_to_num(np.abs(value)).max(initial=0) + error

@@ -61,7 +61,7 @@ def _moment_matched(t, t_next, tau, curve):
 def _covariance_matched(t, t_next, tau, curve):
     if curve.log_det is None:
         raise ValueError(
-            "covariance matching needs a curve with log_det: a known target's, or loss_curve(..., covariance=True)."
+            "covariance matching needs a curve with log_det: a known target's, or loss_curve(..., products=...)."
         )
     snr, zero = ou.snr(t), np.zeros(np.broadcast(t, t_next).shape)
     return Linear(curve.log_det(snr, ou.snr(t_next) - snr) / 2, zero, zero)
@@ -118,7 +118,7 @@ def step_cost(kernel_name, curve, *, matched=None, basis=None, dim=None):
         snr = ou.snr(times)
         loss, integral = _losses(curve, snr, basis), antiderivative(curve, snr)
         cross = _cross(curve, snr) if kernel_name == "exponential_euler" else np.zeros_like(snr)
-        tau = loss if matched is curve else np.maximum(_losses(matched, snr, basis), 0)
+        tau = np.maximum(loss if matched is curve else _losses(matched, snr, basis), 0)
 
         def steps(part):
             line = row(times[start[part]], times[end[part]], tau[start[part]], curve)
@@ -182,7 +182,7 @@ def range_of_rows(kernel_name, grid, curve, matched, radius, *, basis=None):
     """
     if kernel_name not in ("ancestral", "moment_matched") or basis is not None:
         raise ValueError("radius= is for ancestral and moment_matched without basis: other path KLs are not bounded.")
-    if kernel_name == "moment_matched" and matched is None:
+    if kernel_name == "moment_matched" and (matched is None or matched is curve):
         raise ValueError("radius= needs matched=, the curve that set the variance, from other rows than these.")
     losses, most = curve.rows[:, : len(curve.spline.u)], 4 * radius**2 * np.exp(curve.spline.u)
     if (losses > most * (1 + 1e-6)).any():

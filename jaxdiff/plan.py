@@ -1,16 +1,17 @@
 """Accuracy or budget in, plan out: horizon, grid, kernel, and what it will cost."""
 
+import dataclasses
 import functools
 import math
 from typing import Any
 
 import numpy as np
 
-from jaxdiff.certify import certify
+from jaxdiff.certify import DISCRETISATION, FEWEST_TO_HALVE, certify, cross_fitted
 from jaxdiff.curves import MeasuredCurve
 from jaxdiff.data_free import KERNEL as DATA_FREE_KERNEL
 from jaxdiff.data_free import data_free_plan
-from jaxdiff.goals import MOST_EVALS, check_goal, check_reachable, steps_to_reach
+from jaxdiff.goals import MOST_EVALS, check_goal, check_reachable, checked_moment, steps_to_reach
 from jaxdiff.grids import exponential_then_uniform, fewest, optimal
 from jaxdiff.information import initial_kl, mutual_information
 from jaxdiff.interpolation import antiderivative
@@ -73,7 +74,9 @@ def plan(
     if target is not None and curve is not None:
         raise ValueError("give at most one of target= (exact score) and curve= (learned denoiser).")
     known = as_curve(curve if target is None else target.mmse, dim)
-    second_moment = target.second_moment if target is not None else second_moment or float(known.dim)
+    if target is not None and second_moment is not None:
+        raise ValueError("a target brings its own second_moment: leave it out.")
+    second_moment = target.second_moment if target is not None else checked_moment(second_moment, known.dim)
     if isinstance(known, MeasuredCurve):
         horizon, early_stop = _ends(known, horizon, early_stop)
     kernel = KERNEL if kernel is None else kernel
@@ -82,8 +85,28 @@ def plan(
     grid = _grid(kernel, known, basis, start, target_kl, evals, horizon, early_stop)
     given = {"curve": known, "second_moment": second_moment} if target is None else {"target": target}
     certificate = certify(kernel, grid, basis=basis, **given)
+    if isinstance(known, MeasuredCurve) and known.n >= FEWEST_TO_HALVE and kernel != "covariance_matched":
+        grid, certificate = _cross_fitted(kernel, grid, known, basis, certificate, target_kl)
     alternatives = _alternatives(kernel, grid, known, basis)
     return Plan(float(grid[0]), grid, kernel, len(grid) - 1, certificate, alternatives, basis)
+
+
+def _cross_fitted(kernel, grid, curve, basis, certificate, target_kl):
+    """Grid and certificate with the discretisation cross-fitted, with as many steps as that takes to a target_kl."""
+    others = certificate.known - certificate[DISCRETISATION].value
+    options, n = _search_options(kernel, curve, basis), len(grid) - 1
+    best = lambda one: optimal(step_cost(kernel, one, basis=basis), n, grid[0], grid[-1], **options)
+    while True:
+        term = cross_fitted(kernel, curve, basis, best)
+        reached = others + term.value
+        if target_kl is None or reached <= target_kl:
+            break
+        n += max(1, math.ceil(n * (reached / target_kl - 1) / 2))
+        if n > MOST_EVALS:
+            raise ValueError(f"target_kl = {target_kl:g} takes more than {MOST_EVALS} steps: ask for more nats.")
+    grid = best(curve) if n != len(grid) - 1 else grid
+    terms = tuple(term if one.name == DISCRETISATION else one for one in certificate.terms)
+    return grid, dataclasses.replace(certificate, terms=terms)
 
 
 def _check_data_free(dim, kernel):

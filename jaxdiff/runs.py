@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxdiff.curves import MeasuredCurve, checked_basis, loss_curve, measured_curve
+from jaxdiff.curves import MeasuredCurve, loss_curve, measured_curve, principal_axes
 from jaxdiff.data import Dataset, covariance
 from jaxdiff.files import UNREADABLE, brief, to_json, written
 from jaxdiff.grids import check_grid
@@ -148,7 +148,7 @@ def _reading(path, maker):
 def measure(run, split, *, progress=False) -> MeasuredCurve:
     """The network's loss curve on the rows of a split, in the training rows' principal axes; not yet kept."""
     ends = {"horizon": run.horizon, "early_stop": run.early_stop}
-    rows, basis = getattr(run.dataset, split), checked_basis("pca", run.dataset.train)
+    rows, basis = getattr(run.dataset, split), principal_axes(run.dataset.train)
     return loss_curve(denoiser_of(run.network), rows, run.key(split), **ends, basis=basis, progress=progress)
 
 

@@ -1,5 +1,6 @@
 """certify: terms add up for known laws, unknowns stay unknown for learned ones, records print and serialise."""
 
+import dataclasses
 import functools
 import json
 
@@ -9,10 +10,11 @@ import oracles
 import pytest
 from scipy import stats
 
+import jaxdiff
 from jaxdiff import certify, grids, kernels, processes, targets
 from jaxdiff.certify import Sampler, certify_difference, empirical_bernstein
 from jaxdiff.curves import loss_curve, measured_curve
-from jaxdiff.path_costs import level_samples, path_kl_samples, standard_error
+from jaxdiff.path_costs import level_samples, path_kl, path_kl_samples, standard_error
 from jaxdiff.processes import denoiser_from_score
 
 GRID = grids.exponential_then_uniform(1.5, 0.05, 10)
@@ -166,12 +168,44 @@ def test_a_paired_difference_of_models_is_the_exact_one_and_better_known_than_of
         level(wrong_model), level(exact_model)
     )  # of unpaired rows
     apart = many_rows(law, 2000)
-    with pytest.raises(ValueError, match="the same rows: 4000 and 2000"):
+    with pytest.raises(ValueError, match=r"of the same rows: they are of \(n, d\) = \(4000, 1\) and \(2000, 1\)"):
         certify_difference(Sampler("ancestral", GRID, wrong_model), Sampler("ancestral", GRID, apart))
     with pytest.raises(ValueError, match="share their ends"):
         certify_difference(Sampler("ancestral", GRID, apart), Sampler("ancestral", GRID[1:], apart))
     with pytest.raises(ValueError, match="measured"):
         certify_difference(Sampler("ancestral", GRID, law.mmse), Sampler("ancestral", GRID, apart))
+
+
+# A plan from few rows against the closed form: the law is N(0, I), for which the run's own kernel has a known path KL.
+@pytest.mark.parametrize("apart", [False, True])
+def test_the_interval_of_a_plan_covers_what_the_planned_run_costs(apart):
+    law = targets.gaussian(np.zeros(8), np.ones(8))
+    denoiser = denoiser_from_score(law.score)
+    axes = np.linalg.qr(np.random.default_rng(3).standard_normal((8, 8)))[0] if apart else None
+    options = {"horizon": 3.0, "early_stop": 0.05, "n_nodes": 41, "n_noises": 1, "basis": axes}
+    known, covered = dataclasses.replace(law.mmse, basis=axes), 0
+    for seed in range(30):
+        curve = loss_curve(denoiser, law.sample(jax.random.key(seed), 100), jax.random.key(1000 + seed), **options)
+        made = jaxdiff.plan(evals=8, curve=curve)
+        truth = path_kl("moment_matched", made.grid, known, matched=curve, basis=made.basis)
+        low, high = made.certificate.interval("discretisation")
+        covered += low <= truth <= high
+    assert covered >= 24  # in sample a few of them are
+
+
+def test_axes_of_the_same_rows_are_warned_of(key):
+    law = targets.gaussian(np.zeros(3), np.ones(3))
+    curve = loss_curve(denoiser_from_score(law.score), law.sample(key, 400), key, **ENDS, n_nodes=21, basis="pca")
+    assert any(
+        "these very rows" in text for text in certify("moment_matched", GRID, curve=curve, basis=curve.basis).warnings
+    )
+    assert not certify("moment_matched", GRID, curve=curve).warnings
+
+
+@pytest.mark.parametrize("option", [{"radius": 1.0}, {"second_moment": 1.0}, {"matched": COIN.mmse}])
+def test_what_a_target_brings_itself_is_not_asked_for(option):
+    with pytest.raises(ValueError, match="leave second_moment, radius and matched out"):
+        certify("moment_matched", GRID, target=COIN, **option)
 
 
 def test_too_few_rows_and_losses_worse_than_noise_are_warned_of(key):

@@ -26,7 +26,7 @@ def optimal(step_cost, n_steps, horizon, early_stop, *, n_candidates=1000, start
     """The grid of least total cost.
 
     A shortest path over candidates uniform in log snr, a global optimum there, then polished off them; beyond 256 steps
-    refined from half as many. No worse than Benton's, Karras' and the log-snr grid.
+    refined from half as many. Polished, it is no worse than Benton's, Karras' and the log-snr grid.
 
     Args:
       step_cost: (t, t_next) -> cost, broadcasting, as information.step_cost makes it.
@@ -185,8 +185,9 @@ def _descended(problem, grid, stencil):
         if np.isfinite(step).all():
             gap = np.diff(u)
             step = np.clip(step, -CLOSER * np.append(np.inf, gap), CLOSER * np.append(gap, np.inf))
-            trial = with_ends(ou.time(np.exp(u + step)), *ends)
-            cost = problem.total(trial) if trial[0] <= problem.horizon else math.inf
+            moved = np.maximum(u + step, np.log(ou.snr(problem.horizon)))  # a free start goes no further
+            trial = with_ends(ou.time(np.exp(moved)), *ends)
+            cost = problem.total(trial)
         if cost < total:
             done = total - cost < PRECISION * abs(total)
             grid, total, damping = trial, cost, damping / 8
@@ -203,7 +204,7 @@ def _derivatives(problem, u, free, stencil):
     gap = np.minimum(np.diff(u, prepend=-np.inf), np.diff(u, append=np.inf))
     reach = np.where(free, stencil * gap, 0.0)
     times = ou.time(np.exp(u[:, None] + reach[:, None] * np.array([-1, 0, 1])))
-    cost = np.asarray(problem.step_cost(times[:-1, :, None], times[1:, None, :]))
+    cost = np.broadcast_to(problem.step_cost(times[:-1, :, None], times[1:, None, :]), (len(u) - 1, 3, 3))
     slope, curvature = np.zeros_like(u), np.zeros_like(u)
     ways = [(slice(None, -1), cost[:, :, 1]), (slice(1, None), cost[:, 1, :])]
     if free[0]:

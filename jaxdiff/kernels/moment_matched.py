@@ -60,8 +60,9 @@ class Coefficients:
         row, snr = ancestral_coefficients(grid), ou.snr(grid)
         growth = snr[1:] - snr[:-1]
         if self.dim is not None:
-            widen = 1 + growth * self.mmse(snr[:-1]) / self.dim
-            return row._replace(spread=row.spread * namespace(grid).sqrt(widen))
+            xp = namespace(grid)
+            widen = 1 + growth * xp.maximum(self.mmse(snr[:-1]), 0) / self.dim
+            return row._replace(spread=row.spread * xp.sqrt(widen))
         widen = 1 + growth[:, None] * np.maximum(self.mmse.directions(snr[:-1]), 0)
         return row._replace(spread=row.spread[:, None] * np.sqrt(widen))
 
