@@ -56,7 +56,7 @@ def tridiagonals(denoiser, x0, index, key, t, n_products):
 
 
 def compressed(matrices, squares, n_products, groups):
-    """A level's measures from its first products: for probe and residual, nodes (J,) and weights (J, groups).
+    """A level's measures from its first products: nodes (J,), weights (J, groups) and mass (groups,), of both starts.
 
     Means over rows g, g + groups, ... and over the pair; negative eigenvalues, which no covariance has, are 0.
     """
@@ -70,16 +70,18 @@ def compressed(matrices, squares, n_products, groups):
     def measure(start):
         each = lambda leaf: np.moveaxis(leaf[:, start], 0, 1)[rows]  # (groups, rows, pair, m)
         mass = each(weights) * share[..., None, None]
-        return compress(np.maximum(each(nodes), 0).reshape(groups, -1), mass.reshape(groups, -1))
+        mass = mass.reshape(groups, -1)
+        return *compress(np.maximum(each(nodes), 0).reshape(groups, -1), mass), mass.sum(1)
 
     return [measure(0), measure(1)]
 
 
+# Measures are compressed for functions that vanish at 0: h/(1 + h theta) is h less h (h theta/(1 + h theta)).
 def costs(level, h):
     """(queries, groups): E[log det A + tr A^-1 - d + h r^T A^-1 r] at one level, from its compressed measures."""
-    (nodes, weights), (residual_nodes, residual_weights) = level
-    r = h[:, None] * nodes
-    return (np.log1p(r) - r / (1 + r)) @ weights + (h[:, None] / (1 + h[:, None] * residual_nodes)) @ residual_weights
+    (nodes, weights, _), (residual_nodes, residual_weights, square) = level
+    r, s = h[:, None] * nodes, h[:, None] * residual_nodes
+    return (np.log1p(r) - r / (1 + r)) @ weights + h[:, None] * (square - (s / (1 + s)) @ residual_weights)
 
 
 def log_det_of(spline, levels, pick):

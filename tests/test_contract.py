@@ -7,15 +7,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiff import grids, kernels, targets
-from jaxdiff.sample import sample
+from jaxdiff import driver, grids, kernels, targets
+from jaxdiff.sample import _compiled, sample
 
 LAW = targets.mixture([0.3, 0.7], [[0.0, 1.0], [1.0, -1.0]], [[0.1, 0.2], [0.3, 0.1]])
+COORDINATES = targets.gaussian([0.0, 0.0], [0.3, 1.2]).mmse
+TURNED = targets.gaussian([0.5, -1.0], [[1.0, 0.6], [0.6, 0.5]])
 EXTRA = {"moment_matched": (LAW.mmse,), "langevin": (0.7,)}
+PER_DIRECTION = {"moment_matched in coordinates": COORDINATES, "moment_matched in a rotation": TURNED.mmse}
 
 
-def make(name):
-    return getattr(kernels, name)(LAW.score, *EXTRA.get(name, ()))
+def make(name, score=LAW.score):
+    if name in PER_DIRECTION:
+        curve = PER_DIRECTION[name]
+        return kernels.moment_matched(score, curve, basis=curve.basis)
+    return getattr(kernels, name)(score, *EXTRA.get(name, ()))
 
 
 def grid_of(kernel):
@@ -29,9 +35,11 @@ def one(kernel, dtype=np.float64):
     return x, row, z if kernel.noises_per_step else None
 
 
-pytestmark = pytest.mark.parametrize("name", kernels.__all__)
+every_kernel = pytest.mark.parametrize("name", [*kernels.__all__, *PER_DIRECTION])
+per_direction = pytest.mark.parametrize("name", PER_DIRECTION)
 
 
+@every_kernel
 def test_jit_is_eager(name):
     kernel = make(name)
     x, row, z = one(kernel)
@@ -40,6 +48,7 @@ def test_jit_is_eager(name):
     )
 
 
+@every_kernel
 def test_every_leaf_of_a_state_has_the_particles_in_front(name):
     kernel = make(name)
     x, row, z = one(kernel)
@@ -49,6 +58,7 @@ def test_every_leaf_of_a_state_has_the_particles_in_front(name):
         assert kernel.position(current).shape == x.shape
 
 
+@every_kernel
 def test_batch_is_loop_and_permuting_particles_permutes_results(name):
     kernel = make(name)
     x, row, z = one(kernel)
@@ -60,6 +70,7 @@ def test_batch_is_loop_and_permuting_particles_permutes_results(name):
     np.testing.assert_allclose(moved, whole[order], rtol=1e-12)
 
 
+@every_kernel
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_dtype_is_kept_and_float32_agrees_with_float64(name, dtype):
     kernel = make(name)
@@ -70,6 +81,7 @@ def test_dtype_is_kept_and_float32_agrees_with_float64(name, dtype):
     np.testing.assert_allclose(out, kernel.step(kernel.score, *wide), atol=2e-6 if dtype == jnp.float32 else 0)
 
 
+@every_kernel
 def test_coefficients_are_float64_on_the_host_and_the_same_in_a_trace(name):
     kernel = make(name)
     grid = grid_of(kernel)
@@ -77,12 +89,15 @@ def test_coefficients_are_float64_on_the_host_and_the_same_in_a_trace(name):
     for column in table:
         assert isinstance(column, np.ndarray)
         assert column.dtype == np.float64
-        assert column.shape == (len(grid) - 1,)
-    if name != "moment_matched":  # its error curve is a host function
+        assert column.shape[0] == len(grid) - 1
+    assert [column.shape[1:] for column in table[:3]] == 3 * [()]
+    assert table.spread.shape[1:] == ((2,) if name in PER_DIRECTION else ())
+    if not name.startswith("moment_matched"):  # its error curve is a host function
         traced = jax.jit(kernel.coefficients)(grid)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), tuple(traced), tuple(table))
 
 
+@every_kernel
 def test_a_row_knows_its_own_step_alone(name):
     kernel = make(name)
     grid = grid_of(kernel)
@@ -91,6 +106,7 @@ def test_a_row_knows_its_own_step_alone(name):
         np.testing.assert_allclose(column, np.concatenate(cells), rtol=1e-14)
 
 
+@every_kernel
 def test_a_step_of_length_zero_is_the_identity(name):
     kernel = make(name)
     x, _, z = one(kernel)
@@ -98,6 +114,7 @@ def test_a_step_of_length_zero_is_the_identity(name):
     np.testing.assert_allclose(kernel.step(kernel.score, x, row, z), x, rtol=1e-14)
 
 
+@every_kernel
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("early_stop", [1e-2, 1e-8])
 def test_no_grid_that_the_checker_accepts_gives_nan(name, early_stop, dtype):
@@ -111,12 +128,14 @@ def test_no_grid_that_the_checker_accepts_gives_nan(name, early_stop, dtype):
         assert bool(jnp.isfinite(out).all())
 
 
+@pytest.mark.parametrize("name", kernels.__all__)
 def test_docstring_says_shapes_times_accuracy_and_source(name):
     text = inspect.getdoc(getattr(kernels, name))
     for part in ("Args:", "Returns:", "(..., d)", "time", "Accuracy:", "Source:", "arXiv:"):
         assert part in text
 
 
+@every_kernel
 def test_declared_evaluations_are_the_calls_of_the_score(name):
     calls = []
 
@@ -124,7 +143,74 @@ def test_declared_evaluations_are_the_calls_of_the_score(name):
         calls.append(t)
         return -x
 
-    kernel = getattr(kernels, name)(score, *EXTRA.get(name, ()))
+    kernel = make(name, score)
     x, row, z = one(kernel)
     kernel.step(kernel.score, x, row, z)
     assert len(calls) == kernel.evals_per_step
+
+
+MEAN = np.array([0.5, -1.0, 0.2])
+COVS = {  # in three dimensions, where eigenvectors in columns differ from those in rows
+    "diagonal": np.diag([0.4, 3.0, 0.0]),
+    "turned": np.array([[1.0, 0.4, 0.1], [0.4, 0.8, -0.2], [0.1, -0.2, 0.3]]),
+}
+
+
+def noised_covariance(cov, t):
+    return np.exp(-2 * t) * cov - np.expm1(-2 * t) * np.eye(3)
+
+
+# X_{t_next} and X_t of Gaussian data are jointly Gaussian: condition.
+@pytest.mark.parametrize("cov", COVS)
+@pytest.mark.parametrize(("t", "t_next"), [(3.0, 0.01), (0.5, 0.2)])
+def test_a_variance_for_each_direction_is_the_exact_step_on_a_gaussian_in_its_eigenbasis(cov, t, t_next):
+    law = targets.gaussian(MEAN, np.diag(COVS[cov]) if cov == "diagonal" else COVS[cov])
+    late, early = (noised_covariance(COVS[cov], at) for at in (t, t_next))
+    beside = np.exp(t_next - t) * early
+    gain = beside @ np.linalg.inv(late)
+    kernel = kernels.moment_matched(law.score, law.mmse, basis=law.mmse.basis)
+    row = jax.tree.map(lambda column: jnp.asarray(column[0]), kernel.coefficients(np.array([t, t_next])))
+    step = lambda x, z: np.asarray(kernel.step(kernel.score, jnp.asarray(x), row, jnp.asarray(z)))
+    x = np.array([[0.0, 0.0, 0.0], [1.5, -2.0, 0.3], [0.4, 3.0, -1.0]])
+    want = np.exp(-t_next) * MEAN + (x - np.exp(-t) * MEAN) @ gain.T
+    np.testing.assert_allclose(step(x, np.zeros((3, 3))), want, rtol=1e-12, atol=1e-12)
+    root = step(np.zeros((3, 3)), np.eye(3)) - step(np.zeros((3, 3)), np.zeros((3, 3)))  # row i is e_i's image
+    np.testing.assert_allclose(root.T @ root, early - gain @ beside.T, rtol=1e-11, atol=1e-14)
+
+
+@per_direction
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_a_run_per_direction_is_its_loop_of_steps_in_any_chunk_and_dtype(name, dtype):
+    kernel, key = make(name), jax.random.key(3)
+    grid, x = grid_of(kernel), jax.random.normal(jax.random.key(1), (50, 2), dtype)
+    whole = sample(kernel, x, grid, key)
+    assert whole.dtype == dtype
+    np.testing.assert_allclose(
+        sample(kernel, x, grid, key, chunk=7), whole, atol=1e-5 if dtype == jnp.float32 else 1e-13
+    )
+    np.testing.assert_allclose(
+        sample(kernel, x[:9], grid, key), whole[:9], atol=1e-5 if dtype == jnp.float32 else 1e-13
+    )
+    wide = sample(kernel, x.astype(jnp.float64), grid, key)
+    assert np.abs(np.asarray(whole) - np.asarray(wide)).max() < (1e-5 if dtype == jnp.float32 else 1e-15)
+
+
+def test_a_run_per_direction_on_a_turned_gaussian_has_its_law():
+    n, law = 40_000, targets.gaussian(MEAN, COVS["turned"])
+    kernel = kernels.moment_matched(law.score, law.mmse, basis=law.mmse.basis)
+    start = jax.random.normal(jax.random.key(1), (n, 3))
+    grid = grids.exponential_then_uniform(12, 0.05, 6)  # the mean of q_12 is 6e-6 of the data's
+    out = np.asarray(sample(kernel, start, grid, jax.random.key(5)))
+    cov, away = noised_covariance(COVS["turned"], 0.05), out - np.exp(-0.05) * MEAN
+    products = away[:, :, None] * away[:, None]
+    assert (np.abs(away.mean(0)) < 5 * np.sqrt(np.diag(cov) / n)).all()
+    assert (np.abs(products.mean(0) - cov) < 5 * products.std(0) / np.sqrt(n)).all()
+
+
+@per_direction
+def test_a_kernel_rebuilt_from_the_same_curve_does_not_recompile(name):
+    x, grid = jnp.ones((3, 2)), grids.log_snr(2, 0.1, 7)
+    sample(make(name), x, grid, jax.random.key(0))
+    compiled = _compiled(driver.run, "cpu", False)._cache_size()
+    sample(make(name), x, grids.log_snr(3, 0.2, 7), jax.random.key(1))
+    assert _compiled(driver.run, "cpu", False)._cache_size() == compiled

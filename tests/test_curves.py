@@ -7,6 +7,7 @@ import pytest
 
 from jaxdiff import curves, targets
 from jaxdiff.curves import loss_curve
+from jaxdiff.information import path_kl, path_kl_error
 from jaxdiff.processes import denoiser_from_score, ou
 
 ENDS = {"horizon": 3.0, "early_stop": 0.02}
@@ -71,3 +72,98 @@ def test_loss_curve_does_not_depend_on_how_rows_are_chunked(key, monkeypatch):
 def test_bad_denoisers_and_data_are_refused(denoiser, data, message, key):
     with pytest.raises(ValueError, match=message):
         loss_curve(denoiser, data, key, **ENDS, n_nodes=9)
+
+
+COV = np.array([[1.0, 0.4, 0.0], [0.4, 0.8, -0.2], [0.0, -0.2, 0.3]])
+MATRIX = np.array([[0.6, 0.5, -0.1], [-0.2, 0.3, 0.4], [0.3, -0.5, 0.4]])
+AXES = np.linalg.qr(np.random.default_rng(0).standard_normal((3, 3)))[0]
+
+
+def linear(x, t):
+    return jnp.matmul(x, jnp.asarray(MATRIX, x.dtype).T, precision="highest")
+
+
+def rows_of(n, seed=0):
+    return np.random.default_rng(seed).standard_normal((n, 3)) @ np.linalg.cholesky(COV).T
+
+
+@pytest.mark.parametrize("basis", ["pca", "coordinates", AXES], ids=["pca", "coordinates", "array"])
+def test_losses_along_directions_have_the_closed_form_and_add_up_to_the_loss(basis, key):
+    data = rows_of(6000)
+    curve = loss_curve(linear, data, key, **ENDS, basis=basis, n_nodes=41, n_noises=1)
+    snr = np.array([0.01, 0.3, 2.0, 15.0])
+    along = curve.directions(snr)
+    assert along.shape == (4, 3)
+    np.testing.assert_allclose(along.sum(-1), curve(snr), rtol=1e-10)
+    axes = np.eye(3) if isinstance(basis, str) and basis == "coordinates" else np.asarray(curve.basis, np.float64)
+    if isinstance(basis, np.ndarray):
+        np.testing.assert_array_equal(curve.basis, basis)
+    elif basis == "pca":
+        turned = np.cov(data @ axes, rowvar=False)
+        np.testing.assert_allclose(turned, np.diag(np.diag(turned)), atol=1e-12)
+    np.testing.assert_allclose(axes.T @ axes, np.eye(3), atol=1e-12)
+    for k, level in enumerate(snr):
+        alpha, sigma2 = np.sqrt(level / (1 + level)), 1 / (1 + level)
+        left = np.eye(3) - alpha * MATRIX
+        residual = left @ COV @ left.T + sigma2 * MATRIX @ MATRIX.T
+        groups = np.array([one.directions(level[None])[0] for one in curve.replicates])
+        error = groups.std(0, ddof=1) / np.sqrt(len(groups))
+        assert (np.abs(along[k] - np.diag(axes.T @ residual @ axes)) < 5 * error).all()
+        assert (error < 0.06 * along[k]).all()
+
+
+@pytest.mark.parametrize("n", [64, 50, 5])
+def test_groups_of_rows_average_to_the_losses_along_directions(n, key):
+    curve = loss_curve(linear, rows_of(n), key, **ENDS, basis="pca", n_nodes=9, n_noises=1)
+    groups, snr = min(n, 32), np.array([0.1, 3.0])
+    values = np.array([one.directions(snr) for one in curve.replicates])
+    assert len(values) == groups
+    np.testing.assert_allclose(
+        np.tensordot(np.bincount(np.arange(n) % groups) / n, values, 1), curve.directions(snr), rtol=1e-10
+    )
+    np.testing.assert_allclose(values.sum(-1), [one(snr) for one in curve.replicates], rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("basis", "message"),
+    [
+        (1.1 * np.eye(3), "orthonormal columns"),
+        (np.full((3, 3), np.nan), "orthonormal columns"),
+        (np.eye(2), r"shape \(3, 3\): it has shape \(2, 2\)"),
+        (np.eye(3)[:, :2], r"it has shape \(3, 2\)"),
+        ("axes", "basis = 'axes'"),
+    ],
+)
+def test_what_is_no_basis_is_refused(basis, message, key):
+    with pytest.raises(ValueError, match=message):
+        loss_curve(linear, rows_of(9), key, **ENDS, basis=basis, n_nodes=9)
+
+
+def test_a_basis_that_is_not_the_curves_is_refused(key):
+    grid = np.array([2.0, 0.5, 0.1])
+    turned, plain = (loss_curve(linear, rows_of(9), key, **ENDS, basis=b, n_nodes=9) for b in (AXES, None))
+    assert np.isfinite(path_kl("moment_matched", grid, turned, basis=AXES))
+    for basis in (AXES[:, ::-1], np.eye(3), "coordinates", np.eye(2)):
+        with pytest.raises(ValueError, match=r"basis=curve\.basis"):
+            path_kl("moment_matched", grid, turned, basis=basis)
+    with pytest.raises(ValueError, match=r"basis=curve\.basis"):  # the curve that sets the variances has its own
+        path_kl("moment_matched", grid, turned, basis=AXES, matched=targets.gaussian(np.zeros(3), COV).mmse)
+    with pytest.raises(ValueError, match="does not tell directions apart"):
+        path_kl("moment_matched", grid, plain, basis="coordinates")
+    with pytest.raises(ValueError, match="moment_matched alone"):
+        path_kl("ancestral", grid, turned, basis=AXES)
+
+
+# With variances set from other data a path KL is linear in the losses, and the spread of groups is unbiased.
+def test_the_error_of_a_path_kl_by_directions_is_its_spread_over_repeated_data():
+    law, grid = targets.gaussian([0.0, 0.0], [0.3, 1.5]), np.array([2.0, 0.9, 0.3])
+    denoiser, options = denoiser_from_score(law.score), {"matched": law.mmse, "basis": "coordinates"}
+    ends = {"horizon": 2.0, "early_stop": 0.3, "n_nodes": 15, "n_noises": 1, "basis": "coordinates"}
+    values, errors = [], []
+    for i in range(60):
+        curve = loss_curve(denoiser, law.sample(jax.random.key(i), 320), jax.random.key(500 + i), **ends)
+        values.append(path_kl("moment_matched", grid, curve, **options))
+        errors.append(path_kl_error("moment_matched", grid, curve, **options))
+    ratio = np.std(values, ddof=1) / np.sqrt(np.mean(np.square(errors)))
+    assert abs(ratio - 1) < 5 * np.sqrt(1 / (2 * 59))
+    assert abs(np.mean(values)) < 5 * np.std(values, ddof=1) / np.sqrt(60)  # nothing, on a Gaussian in its eigenbasis

@@ -10,7 +10,7 @@ import oracles
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import special
+from scipy import integrate, special
 
 from jaxdiff import grids, information, kernels, targets
 from jaxdiff.curves import loss_curve
@@ -346,3 +346,181 @@ def test_plain_callables_need_their_dimension_and_odes_have_no_path_kl():
         step_cost("ddim", COIN)
     with pytest.raises(ValueError, match="grid must decrease"):
         path_kl("ancestral", G[::-1], COIN)
+
+
+def binary_information(snr):
+    """I(X_0; X_t) of +-1, snr - E log cosh(snr + sqrt(snr) Z) in nats (Guo, Shamai and Verdu 2005)."""
+    log_cosh = lambda x: np.abs(x) + np.log1p(np.exp(-2 * np.abs(x))) - np.log(2)
+    inside = lambda z: np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) * log_cosh(snr + np.sqrt(snr) * z)
+    kink = [-np.sqrt(snr)] if snr < 200 else None
+    return snr - integrate.quad(inside, -14, 14, points=kink, epsabs=1e-13, epsrel=1e-13, limit=400)[0]
+
+
+@pytest.mark.parametrize("t", [3.0, 1.0, 0.3, 0.05, 0.005])
+def test_mutual_information_of_two_points_is_that_of_binary_signalling(t):
+    want = binary_information(1 / np.expm1(2 * t))
+    assert information.mutual_information(COIN, t) == pytest.approx(want, abs=1e-10)
+    assert want <= np.log(2)
+    if t == 0.005:
+        assert information.mutual_information(COIN, t) == pytest.approx(np.log(2), abs=1e-10)  # all there is to tell
+    assert information.information_gain(COIN, 3.0, 0.3) == pytest.approx(
+        binary_information(1 / np.expm1(0.6)) - binary_information(1 / np.expm1(6.0)), abs=1e-10
+    )
+
+
+@pytest.mark.parametrize("variances", [[1.0], [0.0], [9.0, 1e-4, 0.0], [0.3, 0.3], [400.0]])
+@pytest.mark.parametrize("t", [6.0, 0.4, 1e-3])
+def test_mutual_information_and_entropy_of_gaussians_are_the_closed_forms(variances, t):
+    snr, s = 1 / np.expm1(2 * t), np.array(variances)
+    law = targets.gaussian(np.ones(len(s)), s).mmse
+    want = 0.5 * np.sum(np.log1p(snr * s))
+    assert information.mutual_information(law, t) == pytest.approx(want, rel=1e-10, abs=1e-14)
+    assert information.mutual_information(Curve(law.value, law.dim), t) == pytest.approx(want, rel=1e-9, abs=1e-14)
+    noised = np.exp(-2 * t) * s - np.expm1(-2 * t)
+    assert information.entropy(law, t) == pytest.approx(0.5 * np.sum(np.log(2 * np.pi * np.e * noised)), abs=1e-10)
+
+
+@pytest.mark.parametrize("law", ["two points", "unequal points", "two modes", "atom in a cloud"])
+@pytest.mark.parametrize("t", [1.5, 0.2, 0.02])
+def test_entropy_of_a_noised_mixture_is_the_integral_of_its_log_density(law, t):
+    weights, means, variances = (np.array(part) for part in LAWS[law])
+    curve = targets.mixture(weights, means[:, None], variances[:, None]).mmse
+    x = np.linspace(-12, 12, 240_001)
+    q = oracles.mixture_density((weights, means, variances), x, t)
+    want = integrate.trapezoid(-q * np.log(np.maximum(q, 1e-300)), x)
+    assert information.entropy(curve, t) == pytest.approx(want, abs=1e-9)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    st.lists(st.floats(0, 9.0), min_size=1, max_size=4),
+    st.lists(st.floats(0.003, 0.8), min_size=1, max_size=8),
+    st.floats(0.01, 0.5),
+)
+def test_information_bounds_enclose_what_a_grid_of_gaussians_gains(variances, gaps, early_stop):
+    grid, s = early_stop + np.cumsum([0.0, *gaps])[::-1], np.array(variances)
+    low, high = information.information_bounds(targets.gaussian(np.zeros(len(s)), s).mmse, grid)
+    first, last = 1 / np.expm1(2 * grid[[0, -1]])
+    gain = 0.5 * np.sum(np.log1p(last * s) - np.log1p(first * s))
+    assert low <= gain + 1e-11
+    assert gain <= high + 1e-11
+    one = information.information_bounds(targets.gaussian([0.0] * 3, [s[0]] * 3).mmse, grid)
+    want = 1.5 * (np.log1p(last * s[0]) - np.log1p(first * s[0]))
+    np.testing.assert_allclose(one, want, rtol=1e-10, atol=1e-12)  # both are attained
+
+
+def test_information_bounds_enclose_what_two_points_tell():
+    low, high = information.information_bounds(COIN, G)
+    gain = binary_information(1 / np.expm1(0.02)) - binary_information(1 / np.expm1(6.0))
+    assert low < gain < high
+    assert high - low < 0.2 * gain
+
+
+@pytest.mark.parametrize("variance", [1e-3, 0.1, 1.0, 9.0, 1e4])
+@pytest.mark.parametrize(("t", "t_next"), [(5.0, 1e-3), (3.0, 0.01), (1.0, 0.5)])
+def test_information_error_is_no_less_than_the_error_of_a_quadrature(variance, t, t_next):
+    curve = Curve(lambda snr: 2 * variance / (1 + snr * variance), 2)
+    exact = np.log1p(variance / np.expm1(2 * t_next)) - np.log1p(variance / np.expm1(2 * t))
+    miss = abs(information.information_gain(curve, t, t_next) - exact)
+    told = information.information_error(curve, t, t_next)
+    assert miss <= told + 4e-16 * max(1, exact)  # rounding
+    assert told < 1e-12
+    law = targets.gaussian([0.0], [variance]).mmse
+    assert information.information_error(law, t, t_next) == 0
+    assert 0 < information.information_error(COIN, t, t_next) < 1e-10
+
+
+def test_information_error_tells_of_a_curve_that_is_not_smooth():
+    curve = Curve(lambda snr: np.minimum(0.4, 1 / (1 + snr)), 1)  # a kink at snr 1.5
+    exact = 0.5 * (0.4 * (1.5 - 0.1) + np.log((1 + 7.0) / 2.5))
+    t, t_next = ou.time(0.1), ou.time(7.0)
+    miss = abs(information.information_gain(curve, t, t_next) - exact)
+    assert miss > 1e-6
+    assert miss <= information.information_error(curve, t, t_next)
+
+
+# Node values that an mmse can have: V = d e/(1 + snr e) with e not increasing.
+@st.composite
+def node_values(draw):
+    dim = draw(st.integers(1, 4))
+    gaps = draw(st.lists(st.floats(0.05, 3.0), min_size=1, max_size=8))
+    snr = np.exp(draw(st.floats(-6.0, 2.0)) + np.cumsum([0.0, *gaps]))
+    fall = draw(
+        st.lists(st.one_of(st.sampled_from([0.0, 1.0]), st.floats(1e-6, 1.0)), min_size=len(gaps), max_size=len(gaps))
+    )
+    e = draw(st.floats(1e-3, 5.0)) * np.cumprod([1.0, *fall])
+    return snr, dim * e / (1 + snr * e), dim, e
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(node_values())
+def test_a_curve_through_nodes_obeys_what_every_mmse_curve_obeys(case):
+    snr, values, dim, e = case
+    curve = information.mmse_from_nodes(snr, values, dim, total_variance=dim * e[0])
+    np.testing.assert_allclose(curve(snr), values, rtol=1e-9, atol=1e-13)
+    fine = np.sort(np.concatenate([np.geomspace(snr[0] / 30, 30 * snr[-1], 400), snr]))
+    value = curve(fine)
+    assert (value >= 0).all()
+    assert (value <= dim / fine * (1 + 1e-12)).all()
+    assert (value <= dim * e[0] * (1 + 1e-9)).all()
+    assert (np.diff(value) <= 1e-12 * value[:-1] + 1e-15).all()
+    most = value[:-1] / (1 + np.diff(fine) * value[:-1] / dim)  # d/V - snr does not decrease
+    assert (value[1:] <= most * (1 + 1e-11) + 1e-15).all()
+    assert information.violations(curve) == ()
+
+
+def test_a_curve_through_nodes_of_an_isotropic_gaussian_is_its_own():
+    snr, variance, dim = np.array([0.02, 0.5, 3.0, 40.0]), 0.7, 5
+    curve = information.mmse_from_nodes(snr, dim * variance / (1 + snr * variance), dim)
+    fine = np.geomspace(1e-4, 1e4, 60)  # beyond the nodes as well
+    np.testing.assert_allclose(curve(fine), dim * variance / (1 + fine * variance), rtol=1e-12)
+    np.testing.assert_allclose(np.diff(curve.integral(fine)), dim * np.diff(np.log1p(fine * variance)), rtol=1e-11)
+    assert information.information_gain(curve, 3.0, 0.01) == pytest.approx(
+        dim / 2 * np.log((1 + variance / np.expm1(0.02)) / (1 + variance / np.expm1(6.0))), rel=1e-12
+    )
+
+
+@pytest.mark.parametrize(
+    ("snr", "values", "message"),
+    [
+        ([0.5, 1.0, 2.0], [0.5, 0.3, 0.4], r"at snr 2 .* more than the 0\.3 at the smaller snr 1"),
+        ([0.5, 1.0, 2.0], [0.5, 0.3, -0.1], "at snr 2 .* negative"),
+        ([0.5, 1.0, 2.0], [0.5, 0.4, 0.6], r"at snr 2 .* above d/snr = 0\.5"),
+        ([0.5, 1.0, 2.0], [0.5, 0.5, 0.2], r"at snr 1 .* the value before allows"),
+        ([0.5, 1.0, 2.0], [np.nan, 0.5, 0.2], r"at snr 0\.5 .* nan"),
+        ([1.0, 0.5], [0.1, 0.2], "increasing"),
+        ([0.0, 0.5], [0.1, 0.1], "positive"),
+        ([0.5], [0.1], "two"),
+        ([0.5, 1.0], [0.1], r"\(2,\), \(1,\)"),
+    ],
+)
+def test_node_values_of_no_mmse_are_refused_and_the_message_says_where(snr, values, message):
+    with pytest.raises(ValueError, match=message):
+        information.mmse_from_nodes(snr, values, 1)
+
+
+@pytest.mark.parametrize(("snr", "first"), [(0.1, 0.5), (1.0, 0.6)])
+def test_node_values_above_what_the_total_variance_leaves_are_refused(snr, first):
+    total = 0.4 if first == 0.5 else 1.0  # V <= M/(1 + snr M): .3846 and .5
+    with pytest.raises(ValueError, match=rf"at snr {snr:g} it is {first:g}, .* total variance {total:g}"):
+        information.mmse_from_nodes([snr, 3.0], [first, 0.1], 1, total_variance=total)
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_mmse_curves_of_laws_break_no_constraint(name):
+    weights, means, variances = (np.array(part) for part in LAWS[name])
+    assert information.violations(targets.mixture(weights, means[:, None], variances[:, None]).mmse) == ()
+    for law in (targets.gaussian([0.0] * 3, [0.0, 1e-6, 9.0]), targets.product([targets.gaussian([0.0], [0.0])] * 2)):
+        assert information.violations(law.mmse) == ()
+
+
+@pytest.mark.parametrize("t", [1e-3, 0.1, 2.0])
+@pytest.mark.parametrize(("mean", "variance"), [(0.0, 1.0), (3.0, 0.25), (-1.0, 0.0), (0.0, 9.0)])
+def test_early_stopping_w2_is_no_less_than_that_of_gaussians(mean, variance, t):
+    moved = (1 - np.exp(-t)) * mean
+    widths = np.sqrt(variance), np.sqrt(np.exp(-2 * t) * variance - np.expm1(-2 * t))
+    exact = np.hypot(moved, widths[1] - widths[0])
+    bound = information.early_stopping_w2(mean**2 + variance, 1, t)
+    assert exact <= bound * (1 + 1e-12)
+    if variance == 0:
+        assert bound == pytest.approx(exact, rel=1e-12)  # attained by a point mass

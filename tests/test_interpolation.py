@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from scipy.integrate import quad
-from scipy.interpolate import CubicHermiteSpline
+from scipy.interpolate import CubicHermiteSpline, PchipInterpolator
 
 from jaxdiff import targets
-from jaxdiff.interpolation import Panels, Spline, antiderivative
+from jaxdiff.interpolation import Panels, Spline, antiderivative, constrained, monotone_slopes, tabulated
 from jaxdiff.types import Curve
 
 
@@ -83,3 +83,75 @@ def test_panels_reproduce_a_gaussian_curve_and_evaluate_it_only_once():
     np.testing.assert_allclose(np.diff(panels.integral(snr)), np.diff(np.log1p(snr)), rtol=1e-10)
     panels(snr[1])
     assert sum(calls) <= 12 * 15
+
+
+def test_panels_of_several_curves_are_those_of_each():
+    rates = np.array([0.5, 1.0, 4.0])
+    panels = Panels(lambda snr: 1 / (1 + snr[:, None] * rates))
+    snr = np.geomspace(0.02, 30, 40).reshape(4, 10)
+    np.testing.assert_allclose(panels(snr), 1 / (1 + snr[..., None] * rates), rtol=1e-12)
+
+
+# snr times the curve is 1/(1 + (u/w)^2), u = log snr, whose poles are w from the axis: the primitive is w atan(u/w).
+@pytest.mark.parametrize("w", [2.0, 1.0, 0.5, 0.25])
+def test_the_error_of_panels_bounds_that_of_an_integral_with_poles_near_the_axis(w):
+    nearest = complex(-1, 4 * w)  # pole, seen from the panel [0, 1/2] as [-1, 1]
+    rho = abs(nearest - np.sqrt(nearest**2 - 1))
+    rho = max(rho, 1 / rho)  # the series falls like rho^-k
+    panels = Panels(lambda snr: 1 / (1 + (np.log(snr) / w) ** 2) / snr)
+    for ends in ([-3.0, 4.0], [-0.2, 0.3], [0.1, 2.2]):
+        low, high = panels.integral(np.exp(ends))
+        exact = w * (np.arctan(ends[1] / w) - np.arctan(ends[0] / w))
+        told = panels.error(np.exp(ends))
+        assert abs(high - low - exact) <= told + 1e-14
+        assert told < 100 * rho**-10 + 1e-12  # and is not idle
+
+
+def test_tabulated_is_the_curve_its_integral_and_its_fields():
+    calls = []
+
+    def value(snr):
+        calls.append(len(snr))
+        return 2 / (1 + snr)
+
+    curve = tabulated(value, 2, basis="coordinates")
+    snr = np.geomspace(0.1, 9, 20)
+    np.testing.assert_allclose(curve(snr), 2 / (1 + snr), rtol=1e-13)
+    asked = sum(calls)
+    np.testing.assert_allclose(np.diff(curve.integral(snr)), 2 * np.diff(np.log1p(snr)), rtol=1e-11)
+    assert sum(calls) == asked
+    assert (curve.dim, curve.basis) == (2, "coordinates")
+
+
+def test_monotone_slopes_inside_are_those_of_pchip_and_flat_at_the_ends():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        x = np.cumsum(rng.uniform(0.1, 2, 9))
+        y = np.cumsum(rng.choice([-1.0, 0.0, -0.01, 0.5], 9))
+        slopes = monotone_slopes(x, y)
+        np.testing.assert_allclose(slopes[1:-1], PchipInterpolator(x, y).derivative()(x)[1:-1], rtol=1e-12, atol=1e-13)
+        assert slopes[0] == slopes[-1] == 0
+
+
+def test_a_constrained_curve_is_the_hermite_cubic_of_the_isotropic_variance():
+    snr, e, dim = np.array([0.1, 0.4, 1.5, 9.0]), np.array([0.8, 0.7, 0.3, 0.25]), 3
+    curve = constrained(snr, dim * e / (1 + snr * e), dim)
+    cubic = CubicHermiteSpline(np.log(snr), e, monotone_slopes(np.log(snr), e))
+    fine = np.geomspace(0.1, 9, 50)
+    want = dim * cubic(np.log(fine)) / (1 + fine * cubic(np.log(fine)))
+    np.testing.assert_allclose(curve(fine), want, rtol=1e-11)
+    np.testing.assert_allclose(curve(np.array([0.01, 100.0])), [3 * 0.8 / 1.008, 3 * 0.25 / 26], rtol=1e-12)
+
+
+def test_the_integral_of_a_constrained_curve_is_that_of_adaptive_quadrature_within_and_beyond_the_nodes():
+    snr, e, dim = np.array([0.1, 0.4, 1.5, 9.0]), np.array([0.8, 0.7, 0.3, 0.25]), 3
+    curve = constrained(snr, dim * e / (1 + snr * e), dim)
+    ends = np.array([[0.03, 0.05], [0.2, 0.3], [0.7, 6.0], [20.0, 50.0]])
+    primitive = curve.integral(ends)
+    assert primitive.shape == ends.shape
+    points = [0.1, 0.4, 1.5, 9.0]
+    for low, high in [(0, 1), (0, 3), (2, 5), (1, 7), (6, 7)]:
+        a, b = ends.ravel()[[low, high]]
+        inside = [p for p in points if a < p < b] or None
+        want = quad(lambda at: float(curve(np.array(at))), a, b, points=inside, epsabs=1e-13, epsrel=1e-13)[0]
+        assert primitive.ravel()[high] - primitive.ravel()[low] == pytest.approx(want, rel=1e-10)

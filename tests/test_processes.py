@@ -108,3 +108,25 @@ def test_gradients_reach_the_parameters_inside_a_view_passed_to_jit():
     score = processes.score_from_denoiser(Partial(linear, jnp.asarray(2.0)))
     (slope,) = jax.tree.leaves(jax.grad(total)(score, jnp.arange(3.0)))
     np.testing.assert_allclose(slope, 3 * np.exp(-0.5) / (1 - np.exp(-1.0)), rtol=1e-14)
+
+
+@DTYPES
+@pytest.mark.parametrize("dim", [1, 3])
+def test_a_clipped_denoiser_is_itself_inside_the_ball_and_nearer_to_every_point_of_it(dim, dtype):
+    rng, radius = np.random.default_rng(0), 1.5
+    m = rng.standard_normal((400, dim)) * rng.choice([0.1, 1.0, 30.0], (400, 1))
+    m[0] = 0
+    got = processes.clipped(lambda x, t: x, radius)(jnp.asarray(m, dtype), 0.3)
+    assert got.dtype == dtype
+    got, close = np.asarray(got, np.float64), 8 * np.finfo(dtype).eps
+    inside = np.linalg.norm(m, axis=1) <= radius
+    assert 50 < inside.sum() < 350
+    np.testing.assert_allclose(got[inside], m[inside], rtol=close)
+    norms = np.linalg.norm(got, axis=1)
+    np.testing.assert_allclose(norms[~inside], radius, rtol=close)
+    along = np.sum(got * m, axis=1)[~inside]
+    np.testing.assert_allclose(along, radius * np.linalg.norm(m[~inside], axis=1), rtol=close)  # in its direction
+    points = rng.standard_normal((50, dim))
+    points *= radius * rng.uniform(0, 1, (50, 1)) / np.linalg.norm(points, axis=1)[:, None]
+    distance = lambda at: np.linalg.norm(at[:, None] - points, axis=-1)
+    assert (distance(got) <= distance(m) + 30 * close * (1 + np.linalg.norm(m, axis=1)[:, None])).all()

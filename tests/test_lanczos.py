@@ -1,0 +1,119 @@
+"""Lanczos quadratures against matrix functions: exact in full and to degree 2m - 1; low rank, zero starts, float32."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.linalg import logm
+
+from jaxdiff.lanczos import quadrature, tridiagonal
+
+RNG = np.random.default_rng(0)
+
+
+def operators(n, d, rank=None):
+    """n random symmetric positive semi-definite matrices with eigenvalues from 1e-3 to 10, and starts."""
+    axes = np.linalg.qr(RNG.standard_normal((n, d, d)))[0]
+    values = 10 ** RNG.uniform(-3, 1, (n, d))
+    if rank is not None:
+        values[:, rank:] = 0
+    return np.einsum("nij,nj,nkj->nik", axes, values, axes), RNG.standard_normal((n, d))
+
+
+@functools.partial(jax.jit, static_argnames="m")
+def run(matrices, b, m):
+    return tridiagonal(lambda v: jnp.einsum("nij,nj->ni", matrices, v), b, m)
+
+
+def rule(matrices, starts, m, dtype=jnp.float64):
+    """Nodes and weights, and the tridiagonal matrices."""
+    matrices, b = jnp.asarray(matrices, dtype), jnp.asarray(starts, dtype)
+    tridiagonals = run(matrices, b, m)
+    assert tridiagonals.dtype == dtype
+    nodes, weights = quadrature(tridiagonals, jnp.sum(b**2, -1))
+    assert nodes.dtype == weights.dtype == np.float64
+    return nodes, weights, tridiagonals
+
+
+def quadratic_form(matrices, starts, function):
+    return [b @ function(a) @ b for a, b in zip(matrices, starts, strict=True)]
+
+
+def log1p_of(matrix):
+    return logm(np.eye(len(matrix)) + matrix).real
+
+
+@pytest.mark.parametrize("d", [1, 8])
+def test_d_products_are_exact_for_every_function(d):
+    matrices, starts = operators(6, d)
+    nodes, weights, _ = rule(matrices, starts, d)
+    got = np.sum(weights * np.log1p(nodes), -1)
+    np.testing.assert_allclose(got, quadratic_form(matrices, starts, log1p_of), rtol=1e-10)
+    np.testing.assert_allclose(np.sort(nodes), np.linalg.eigvalsh(matrices), rtol=1e-8, atol=1e-11)
+
+
+def test_an_indefinite_operator_keeps_its_negative_eigenvalues():
+    matrices = RNG.standard_normal((6, 8, 8))
+    matrices += np.swapaxes(matrices, 1, 2)
+    nodes, weights, _ = rule(matrices, RNG.standard_normal((6, 8)), 8)
+    np.testing.assert_allclose(np.sort(nodes), np.linalg.eigvalsh(matrices), atol=1e-11)
+    assert (weights >= 0).all()
+
+
+@pytest.mark.parametrize("m", [1, 2, 4])
+def test_fewer_products_are_exact_to_degree_2m_less_1_and_no_further(m):
+    matrices, starts = operators(6, 8)
+    matrices = matrices + np.diag(np.arange(8.0))  # eigenvalues well apart
+    nodes, weights, _ = rule(matrices, starts, m)
+    assert nodes.shape == weights.shape == (6, m)
+    moment = lambda power: np.array(quadratic_form(matrices, starts, lambda a: np.linalg.matrix_power(a, power)))
+    for power in range(2 * m):
+        np.testing.assert_allclose(np.sum(weights * nodes**power, -1), moment(power), rtol=1e-10)
+    assert (np.sum(weights * nodes ** (2 * m), -1) < moment(2 * m) * (1 - 1e-8)).all()
+
+
+def test_a_leading_corner_is_the_rule_of_fewer_products():
+    matrices, starts = operators(6, 8)
+    _, _, eight = rule(matrices, starts, 8)
+    nodes, weights, four = rule(matrices, starts, 4)
+    np.testing.assert_allclose(eight[:, :4, :4], four, atol=1e-12)
+    corner_nodes, corner_weights = quadrature(np.asarray(eight)[:, :4, :4], np.sum(starts**2, -1))
+    np.testing.assert_allclose(corner_nodes, nodes, atol=1e-12)
+    np.testing.assert_allclose(corner_weights, weights, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("rank", [0, 1, 3])
+def test_a_krylov_space_that_ends_early_does_no_harm(rank, dtype):
+    matrices, starts = operators(6, 8, rank)
+    nodes, weights, _ = rule(matrices, starts, 8, dtype)
+    assert np.isfinite(nodes).all()
+    want = quadratic_form(matrices, starts, log1p_of)
+    close = 1e-10 if dtype == jnp.float64 else 3e-5
+    np.testing.assert_allclose(np.sum(weights * np.log1p(nodes), -1), want, rtol=close, atol=close)
+    np.testing.assert_allclose(weights.sum(-1), np.sum(starts**2, -1), rtol=close)
+    multiple = np.broadcast_to(3.0 * np.eye(8), (6, 8, 8))  # of which one product says all
+    nodes, weights, _ = rule(multiple, np.ones((6, 8)), 8, dtype)
+    np.testing.assert_allclose(np.sum(weights * np.log1p(nodes), -1), 8 * np.log(4.0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_a_zero_start_has_no_weight_and_leaves_the_other_rows_alone(dtype):
+    matrices, starts = operators(6, 8)
+    whole_nodes, whole_weights, _ = rule(matrices, starts, 8, dtype)
+    starts[1] = 0
+    nodes, weights, _ = rule(matrices, starts, 8, dtype)
+    assert np.isfinite(nodes).all()
+    assert (weights[1] == 0).all()
+    others = [0, 2, 3, 4, 5]
+    np.testing.assert_allclose(nodes[others], whole_nodes[others], rtol=1e-6)
+    np.testing.assert_allclose(weights[others], whole_weights[others], rtol=1e-6)
+
+
+def test_float32_is_right_to_its_precision():
+    matrices, starts = operators(6, 8)
+    nodes, weights, _ = rule(matrices, starts, 8, jnp.float32)
+    got = np.sum(weights * np.log1p(nodes), -1)
+    np.testing.assert_allclose(got, quadratic_form(matrices, starts, log1p_of), rtol=2e-5)
