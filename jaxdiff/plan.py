@@ -178,7 +178,8 @@ def _alternatives(kernel, grid, curve, basis):
     n_steps, benton = len(grid) - 1, functools.partial(exponential_then_uniform, grid[0], grid[-1])
     found = [("exponential_euler", BENTON, None), ("ancestral", BENTON, None), ("ancestral", OPTIMAL, None)]
     found += [(KERNEL, BENTON, basis), (KERNEL, OPTIMAL, None)]
-    if curve.log_det is not None and not curve.replicates and n_steps <= FEW_STEPS:
+    small = n_steps <= FEW_STEPS and curve.dim * FEW_CANDIDATES**2 <= PAIRS
+    if curve.log_det is not None and not curve.replicates and small:
         found.append(("covariance_matched", OPTIMAL, None))
     rows = []
     for name, shape, apart in found:
