@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import pathlib
 
 import jax
@@ -10,13 +11,13 @@ import numpy as np
 import optax
 from flax import nnx
 
-from jaxdiff.files import brief
 from jaxdiff.losses import denoising, path_kl_weight
 from jaxdiff.processes import check_ends
 from jaxdiff.progress import bar
 
 BLOCKS = 25  # the held-out loss is measured, and the bar moves, this often
 HELD_OUT_LEVELS = 64
+CHECKSUM = "sha256"  # the file beside a checkpoint's own
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -126,24 +127,41 @@ def _held_out_loss(denoiser, x0, weight, horizon, early_stop):
 
 
 def save_network(network, path):
-    """Write a network's variables as an Orbax checkpoint into the new folder `path`."""
+    """Write a network's variables as an Orbax checkpoint into the new folder `path`, with a checksum of its files."""
     import orbax.checkpoint as ocp
 
+    path = pathlib.Path(path).absolute()
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(pathlib.Path(path).absolute(), nnx.to_pure_dict(nnx.state(network)))
+        checkpointer.save(path, nnx.to_pure_dict(nnx.state(network)))
+    (path / CHECKSUM).write_text(_checksum(path), encoding="utf-8")
 
 
+# Of a damaged chunk Orbax says no more than Exception, for which no other fault may pass: so the files are held against
+# their checksum before it reads them.
 def load_network(network, path):
-    """A network like the one given, with the variables of a checkpoint; ValueError if one of them is damaged."""
+    """A network like the one given, with the variables of a checkpoint.
+
+    Raises:
+      FileNotFoundError: there is no checksum.
+      ValueError: the files are not those that were written, or of another network.
+    """
     import orbax.checkpoint as ocp
 
+    path = pathlib.Path(path).absolute()
+    if (path / CHECKSUM).read_text(encoding="utf-8") != _checksum(path):
+        raise ValueError("its files are not those that were written")
     graph, state = nnx.split(network)
     with ocp.StandardCheckpointer() as checkpointer:
-        try:
-            saved = checkpointer.restore(pathlib.Path(path).absolute(), nnx.to_pure_dict(state))
-        except Exception as error:
-            if type(error) is Exception:  # as Orbax says that a chunk is damaged
-                raise ValueError(brief(error)) from error
-            raise
+        saved = checkpointer.restore(path, nnx.to_pure_dict(state))
     nnx.replace_by_pure_dict(state, saved)
     return nnx.merge(graph, state)
+
+
+def _checksum(folder):
+    """SHA-256 of the names and bytes of a folder's files, but for the one that it is kept in."""
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != CHECKSUM:
+            found.update(path.relative_to(folder).as_posix().encode() + b"\0")
+            found.update(hashlib.sha256(path.read_bytes()).digest())
+    return found.hexdigest()

@@ -117,6 +117,37 @@ def test_a_saved_network_reloads_bit_for_bit(key, tmp_path):
     np.testing.assert_array_equal(first(x, 0.4), second(x, 0.4))
 
 
+@pytest.mark.parametrize("damage", ["flipped", "missing", "added"])
+def test_a_checkpoint_whose_files_are_not_those_written_is_refused_before_it_is_read(tmp_path, damage):
+    path = tmp_path / "checkpoint"
+    train.save_network(network(0), path)
+    largest = max((one for one in path.rglob("*") if one.is_file()), key=lambda one: one.stat().st_size)
+    if damage == "flipped":
+        data = bytearray(largest.read_bytes())
+        data[len(data) // 2] ^= 1
+        largest.write_bytes(data)
+    elif damage == "missing":
+        largest.unlink()
+    else:
+        (largest.parent / "more").write_bytes(b"")
+    with pytest.raises(ValueError, match="not those that were written"):
+        train.load_network(network(7), path)
+
+
+def test_a_fault_while_a_checkpoint_is_read_is_no_damage(tmp_path, monkeypatch):
+    import orbax.checkpoint as ocp
+
+    train.save_network(network(0), tmp_path / "checkpoint")
+
+    def faulty(*args, **options):
+        raise Exception("out of file handles")
+
+    monkeypatch.setattr(ocp.StandardCheckpointer, "restore", faulty)
+    with pytest.raises(Exception, match="out of file handles") as caught:
+        train.load_network(network(7), tmp_path / "checkpoint")
+    assert type(caught.value) is Exception
+
+
 def test_bad_settings_are_refused(key):
     with pytest.raises(ValueError, match="steps = 0"):
         train.fit(network(), np.ones((10, 2), DTYPE), key, steps=0)
