@@ -71,9 +71,8 @@ class Certificate:
 
     @property
     def total_variation(self):
-        """What total variation is at most if KL is at most `upper`: Pinsker's bound or Bretagnolle and Huber's."""
-        kl = max(self.upper, 0.0)
-        return min(math.sqrt(kl / 2), math.sqrt(-math.expm1(-kl)))
+        """What total variation is at most if KL is at most `upper`."""
+        return total_variation(max(self.upper, 0.0))
 
     def interval(self, name):
         """The two-sided interval of a term at the certificate's confidence."""
@@ -121,6 +120,11 @@ class Certificate:
 
 def _finite(value):
     return isinstance(value, int | float) and math.isfinite(value)
+
+
+def total_variation(kl):
+    """What total variation is at most where KL is `kl` nats: Pinsker's bound or Bretagnolle and Huber's."""
+    return min(math.sqrt(kl / 2), math.sqrt(-math.expm1(-kl)))
 
 
 # From 15 degrees on Cornish and Fisher's expansion about the normal quantile, with a relative error below 1e-5; below,

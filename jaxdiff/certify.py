@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdiff.certificates import Certificate, Term
+from jaxdiff.certificates import Certificate, Term, total_variation
 from jaxdiff.curves import MeasuredCurve
 from jaxdiff.goals import checked_moment
 from jaxdiff.grids import check_grid
@@ -84,9 +84,7 @@ def certify(
         _score_error(known, grid, exact=exact),
         *early_stopping(second_moment, known.dim, grid[-1], target),
     )
-    assumptions, warnings = _caveats(known, grid, confidence, asymptotic=radius is None)
-    if basis is not None and getattr(known, "own_axes", False):
-        warnings += ("the basis is made of these very rows, which understate the excess: take axes of other rows",)
+    assumptions, warnings = _caveats(known, grid, basis, confidence, asymptotic=radius is None)
     if target is None and second_moment is not None:
         assumptions += (f"the data have E|X_0|^2 = {second_moment:.6g}",)
     if radius is not None:
@@ -138,7 +136,7 @@ def certify_difference(first: Sampler, second: Sampler, *, confidence=CONFIDENCE
     source = f"path KL of {names}; {first.curve.n} rows, paired"
     error = standard_error(gaps)
     term = Term(DIFFERENCE, float(value), error, "measured", source, unit="nats, a difference", degrees=size - 1)
-    each = [_caveats(one.curve, grids[0], confidence, asymptotic=True) for one in (first, second)]
+    each = [_caveats(one.curve, grids[0], one.basis, confidence, asymptotic=True) for one in (first, second)]
     assumptions, warnings = (tuple(dict.fromkeys(a + b)) for a, b in zip(*each, strict=True))
     subject = f"path KL of {first.kernel} less that of {second.kernel}"
     return Certificate(subject, (term,), confidence, assumptions, warnings)
@@ -184,8 +182,7 @@ def early_stopping(second_moment, dim, early_stop, target=None):
         return w2, Term(EARLY_STOPPING_TV, math.nan, 0.0, "unknown", how, unit="TV")
     kl = target.smoothing_kl(early_stop)
     how = "from a bound on KL(q_0 || q_t)" if math.isfinite(kl) else "the law has no density, q_t has one"
-    value = min(math.sqrt(kl / 2), math.sqrt(-math.expm1(-kl)))
-    return w2, Term(EARLY_STOPPING_TV, value, 0.0, "bound", how, unit="TV")
+    return w2, Term(EARLY_STOPPING_TV, total_variation(kl), 0.0, "bound", how, unit="TV")
 
 
 def _discretisation(kernel_name, grid, known, matched, basis, radius, confidence, *, given):
@@ -194,8 +191,7 @@ def _discretisation(kernel_name, grid, known, matched, basis, radius, confidence
         return cross_fitted(kernel_name, known, basis, lambda half: grid)
     value = path_kl(kernel_name, grid, known, matched=matched, basis=basis)
     samples = path_kl_samples(kernel_name, grid, known, matched=matched, basis=basis)
-    apart = "" if basis is None else ", a variance for each direction"
-    source = f"path KL of {kernel_name}{apart}, {len(grid) - 1} steps"
+    source = _source(kernel_name, basis, grid)
     if not len(samples):
         broken = violations(known, _levels(grid)) if given else ()
         if broken:
@@ -229,9 +225,13 @@ def cross_fitted(kernel_name, curve, basis, grid_of) -> Term:
         values.append(own.n * path_kl(kernel_name, grid, own, **options) / curve.n)
         samples.append(path_kl_samples(kernel_name, grid, own, **options))
     samples = np.concatenate(samples)
-    apart = "" if basis is None else ", a variance for each direction"
-    source = f"path KL of {kernel_name}{apart}, {len(grid) - 1} steps, {curve.n} rows, cross-fitted"
+    source = f"{_source(kernel_name, basis, grid)}, {curve.n} rows, cross-fitted"
     return Term(DISCRETISATION, sum(values), standard_error(samples), "measured", source, degrees=len(samples) - 1)
+
+
+def _source(kernel_name, basis, grid):
+    apart = "" if basis is None else ", a variance for each direction"
+    return f"path KL of {kernel_name}{apart}, {len(grid) - 1} steps"
 
 
 def empirical_bernstein(samples, width, confidence):
@@ -254,7 +254,7 @@ def _score_error(known, grid, *, exact):
     return Term(SCORE_ERROR, math.nan, 0.0, "unknown", how)
 
 
-def _caveats(known, grid, confidence, *, asymptotic):
+def _caveats(known, grid, basis, confidence, *, asymptotic):
     """Assumptions and warnings that come with a curve."""
     if not isinstance(known, MeasuredCurve):
         return (), ()
@@ -263,6 +263,8 @@ def _caveats(known, grid, confidence, *, asymptotic):
     needed = math.ceil(2 * ROWS_BEYOND / (1 - confidence))
     if asymptotic and known.n < needed:
         warnings += (f"{known.n} rows are few for a {confidence:.4g} interval: it may cover less; take {needed}",)
+    if basis is not None and known.own_axes:
+        warnings += ("the basis is made of these very rows, which understate the excess: take axes of other rows",)
     return assumptions, warnings
 
 

@@ -62,7 +62,13 @@ def _certificate(grid, dim, moment):
         *early_stopping(moment, dim, grid[-1]),
     )
     assumptions = (f"the data have E|X_0|^2 = {moment:.6g} at most; nothing else is known of them",)
-    return Certificate(f"KL(q_{grid[-1]:g} || {KERNEL}), for all such data", terms, CONFIDENCE, assumptions)
+    warnings = ()
+    if start > terms[1].value:
+        warnings = (
+            f"the initialisation costs most: {len(grid) - 1} steps are bounded best from a horizon as short as "
+            f"{grid[0]:.3g}, and what comes out stays near N(0, I); take more evals, or a horizon of your own",
+        )
+    return Certificate(f"KL(q_{grid[-1]:g} || {KERNEL}), for all such data", terms, CONFIDENCE, assumptions, warnings)
 
 
 def _alternatives(certificate, grid, dim, moment):

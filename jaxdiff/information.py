@@ -7,7 +7,7 @@ Everything is float64 on the host, in nats. `step_cost`, `path_kl` and `path_kl_
 import numpy as np
 
 from jaxdiff.curves import MeasuredCurve, loss_curve, principal_axes
-from jaxdiff.interpolation import Panels, antiderivative, constrained
+from jaxdiff.interpolation import antiderivative, constrained, integrated
 from jaxdiff.path_costs import KERNELS, path_kl, path_kl_error, path_kl_samples, step_cost
 from jaxdiff.processes import ou
 from jaxdiff.types import Curve, as_curve
@@ -35,6 +35,7 @@ __all__ = [
 
 LEVELS = np.exp(np.linspace(-12, 8, 81))  # where a curve is held against the constraints
 NEAR_ZERO, NODES = 0.1, 12  # snr below 0.1/V(0) is integrated by one Gauss rule: there V is analytic in snr
+FAINT = 1e-9  # snr that tells nothing, for data of ordinary size
 
 
 def mmse_curve(target) -> Curve:
@@ -122,16 +123,14 @@ def information_gain(curve, t, t_next):
 
 
 def information_error(curve, t, t_next):
-    """How wrong information_gain can be by quadrature, in nats; 0 for a closed form.
+    """How wrong information_gain can be by quadrature, in nats; 0 for a closed form and for splines.
 
     Bounded by the size of the last Legendre coefficients kept, for series that fall as those of analytic curves do.
-    Monte Carlo error is not in it: see the curve's standard_error and replicates.
+    Monte Carlo error is not in it: see the curve's standard_error and replicates; nor is what a spline misses between
+    its nodes.
     """
-    rule = getattr(curve, "value", None)
-    if curve.integral is not None and not isinstance(rule, Panels):
-        return 0.0
-    panels = rule if isinstance(rule, Panels) else Panels(curve)
-    return panels.error(ou.snr(np.array([t, t_next], np.float64))) / 2
+    error = integrated(curve).integral_error
+    return 0.0 if error is None else error(ou.snr(np.array([t, t_next], np.float64))) / 2
 
 
 def information_bounds(curve, grid):
@@ -147,8 +146,10 @@ def information_bounds(curve, grid):
 
 def mutual_information(curve, t):
     """I(X_0; X_t) = (1/2) int_0^snr(t) V in nats, from the mmse curve; t a number."""
-    snr = float(ou.snr(float(t)))
-    low = min(snr, NEAR_ZERO / max(float(curve(np.array([1e-9]))[0]), 1e-12))
+    snr, probe = float(ou.snr(float(t))), FAINT
+    while probe * (value := float(curve(np.array([probe]))[0])) > NEAR_ZERO:
+        probe *= FAINT
+    low = min(snr, NEAR_ZERO / value) if value > 0 else snr
     nodes, weights = np.polynomial.legendre.leggauss(NODES)
     from_zero = low / 2 * weights @ curve(low * (1 + nodes) / 2)
     return float(from_zero) / 2 + (information_gain(curve, ou.time(low), t) if low < snr else 0.0)

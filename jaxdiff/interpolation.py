@@ -62,15 +62,22 @@ class Panels:
         return panel, 2 * (u / PANEL - panel) - 1, np.stack([self.series[p] for p in wanted], axis=1)
 
 
-def tabulated(value, dim, **fields):
+def tabulated(value, dim):
     """A Curve from a slow function of snr, evaluated through Panels."""
-    panels = Panels(value)
-    return Curve(panels, dim, integral=panels.integral, **fields)
+    return integrated(Curve(Panels(value), dim))
+
+
+def integrated(curve):
+    """The curve with its integral and how wrong that can be, by Panels where it has none of its own."""
+    if curve.integral is not None:
+        return curve
+    panels = curve.value if isinstance(curve.value, Panels) else Panels(curve)
+    return dataclasses.replace(curve, integral=panels.integral, integral_error=panels.error)
 
 
 def antiderivative(curve, snr):
-    """An antiderivative of a curve over snr, at an array of values: its own where it has one, else by Panels."""
-    return (curve.integral or Panels(curve).integral)(snr)
+    """An antiderivative of a curve over snr, at an array of values."""
+    return integrated(curve).integral(snr)
 
 
 def constrained(snr, values, dim):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from jaxdiff.interpolation import Panels
+from jaxdiff.interpolation import integrated
 from jaxdiff.types import Curve, Target
 
 MOST_COORDINATES = 2048  # of a basis that is not the coordinates
@@ -97,7 +97,9 @@ def _sum_of(runs) -> Curve:
     total = lambda functions, *at: sum(
         count * np.asarray(function(*at)) for function, count in zip(functions, counts, strict=True)
     )
-    integrals = [curve.integral or Panels(curve).integral for curve in curves]
+    added = tuple(map(integrated, curves))
+    integrals = [curve.integral for curve in added]
+    errors = [curve.integral_error or (lambda snr: 0.0) for curve in added]
     log_dets = [curve.log_det for curve in curves]
     replicates = tuple(_sum_of(one) for one in _replicates(runs))
     basis = _basis([(curve.basis, curve.dim, copies) for curve, copies in runs])
@@ -106,6 +108,7 @@ def _sum_of(runs) -> Curve:
         sum(copies * curve.dim for curve, copies in runs),
         standard_error=lambda snr: _standard_error(curves, counts, replicates, snr),
         integral=lambda snr: total(integrals, snr),
+        integral_error=lambda snr: float(total(errors, snr)),
         log_det=None if None in log_dets else lambda snr, h: total(log_dets, snr, h),
         directions=None if basis is None else lambda snr: _directions(runs, curves, snr),
         basis=basis,

@@ -108,6 +108,8 @@ class Curve:
       cross: snr -> K = E<D(X_t) - X_0, Z>, which exponential Euler also needs. None: the exact denoiser's,
         K = sqrt(snr) V.
       integral: snr -> an antiderivative of value. None: integrated through interpolation.Panels.
+      integral_error: snr (n,) -> how wrong an integral between the least and the largest of them can be. None: not at
+        all, where there is an integral.
       log_det: (snr, h) -> E log det(I + h Cov(X_0 | X_t)), which covariance matching needs. None: unknown.
       directions: snr -> (*shape of snr, d), the squared error along each column of `basis`; they add up to value. None:
         unknown.
@@ -120,6 +122,7 @@ class Curve:
     standard_error: Callable[..., Any] = dataclasses.field(default=_zero, repr=False)
     cross: Callable[..., Any] | None = dataclasses.field(default=None, repr=False)
     integral: Callable[..., Any] | None = dataclasses.field(default=None, repr=False)
+    integral_error: Callable[..., float] | None = dataclasses.field(default=None, repr=False)
     log_det: Callable[..., Any] | None = dataclasses.field(default=None, repr=False)
     directions: Callable[..., Any] | None = dataclasses.field(default=None, repr=False)
     basis: Basis = dataclasses.field(default=None, repr=False)

@@ -196,10 +196,12 @@ def test_the_interval_of_a_plan_covers_what_the_planned_run_costs(apart):
 def test_axes_of_the_same_rows_are_warned_of(key):
     law = targets.gaussian(np.zeros(3), np.ones(3))
     curve = loss_curve(denoiser_from_score(law.score), law.sample(key, 400), key, **ENDS, n_nodes=21, basis="pca")
-    assert any(
-        "these very rows" in text for text in certify("moment_matched", GRID, curve=curve, basis=curve.basis).warnings
-    )
+    says = lambda certificate: any("these very rows" in text for text in certificate.warnings)
+    assert says(certify("moment_matched", GRID, curve=curve, basis=curve.basis))
     assert not certify("moment_matched", GRID, curve=curve).warnings
+    apart, ancestral = Sampler("moment_matched", GRID, curve, curve, curve.basis), Sampler("ancestral", GRID, curve)
+    assert says(certify_difference(apart, ancestral))
+    assert not says(certify_difference(ancestral, ancestral))
 
 
 @pytest.mark.parametrize("option", [{"radius": 1.0}, {"second_moment": 1.0}, {"matched": COIN.mmse}])

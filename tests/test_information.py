@@ -368,7 +368,7 @@ def test_mutual_information_of_two_points_is_that_of_binary_signalling(t):
     )
 
 
-@pytest.mark.parametrize("variances", [[1.0], [0.0], [9.0, 1e-4, 0.0], [0.3, 0.3], [400.0]])
+@pytest.mark.parametrize("variances", [[1.0], [0.0], [9.0, 1e-4, 0.0], [0.3, 0.3], [400.0], [1e15] + [1.0] * 30])
 @pytest.mark.parametrize("t", [6.0, 0.4, 1e-3])
 def test_mutual_information_and_entropy_of_gaussians_are_the_closed_forms(variances, t):
     snr, s = 1 / np.expm1(2 * t), np.array(variances)
@@ -427,7 +427,11 @@ def test_information_error_is_no_less_than_the_error_of_a_quadrature(variance, t
     assert told < 1e-12
     law = targets.gaussian([0.0], [variance]).mmse
     assert information.information_error(law, t, t_next) == 0
-    assert 0 < information.information_error(COIN, t, t_next) < 1e-10
+    of_coin = information.information_error(COIN, t, t_next)
+    assert 0 < of_coin < 1e-10
+    coins = targets.product([targets.point_masses([[-1.0], [1.0]])] * 3)
+    of_product = information.information_error(coins.mmse, t, t_next)
+    assert of_product == pytest.approx(3 * of_coin, rel=1e-12)
 
 
 def test_information_error_tells_of_a_curve_that_is_not_smooth():

@@ -107,20 +107,21 @@ def test_the_error_of_panels_bounds_that_of_an_integral_with_poles_near_the_axis
         assert told < 100 * rho**-10 + 1e-12  # and is not idle
 
 
-def test_tabulated_is_the_curve_its_integral_and_its_fields():
+def test_tabulated_is_the_curve_its_integral_and_how_wrong_that_is():
     calls = []
 
     def value(snr):
         calls.append(len(snr))
         return 2 / (1 + snr)
 
-    curve = tabulated(value, 2, basis="coordinates")
+    curve = tabulated(value, 2)
     snr = np.geomspace(0.1, 9, 20)
     np.testing.assert_allclose(curve(snr), 2 / (1 + snr), rtol=1e-13)
     asked = sum(calls)
     np.testing.assert_allclose(np.diff(curve.integral(snr)), 2 * np.diff(np.log1p(snr)), rtol=1e-11)
     assert sum(calls) == asked
-    assert (curve.dim, curve.basis) == (2, "coordinates")
+    assert curve.dim == 2
+    assert 0 < curve.integral_error(snr) < 1e-11
 
 
 def test_monotone_slopes_inside_are_those_of_pchip_and_flat_at_the_ends():

@@ -220,6 +220,11 @@ def test_bad_requests_say_what_would_do(request_, message):
         plan(**request_)
 
 
+def test_few_evals_of_dim_alone_say_that_nothing_is_sampled():
+    assert any("stays near N(0, I)" in text for text in plan(evals=2, dim=8).certificate.warnings)
+    assert not plan(evals=50, dim=8).certificate.warnings
+
+
 def test_steps_to_reach_finds_the_first_number_that_is_enough():
     cost = lambda n: 10 / n
     for goal in (0.3, 1.0, 2.5, 10.0, 11.0):

@@ -87,6 +87,14 @@ def test_directions_add_up_and_replicates_average_to_the_curve(target):
     np.testing.assert_allclose(dets, 1e-9 * np.array(levels), rtol=1e-7)
 
 
+@pytest.mark.parametrize("narrow", [1e-4, 1e-8])
+def test_components_of_very_different_widths_lose_no_digits(narrow):
+    law = np.array([0.5, 0.5]), np.array([0.0, 0.3]), np.array([1.0, narrow])
+    mmse = targets.mixture(law[0], law[1][:, None], law[2][:, None]).mmse
+    snr = np.array([1.0, 1e4, 1e6])
+    np.testing.assert_allclose(mmse(snr), [oracles.mixture_mmse(law, level) for level in snr], rtol=1e-9)
+
+
 @pytest.mark.parametrize("h", [0.01, 1.0, 300.0])
 def test_log_det_of_a_product_law_is_the_sum_of_its_factors(h):
     coin = np.array([_log_det_on_the_line(([0.5, 0.5], [-1.0, 1.0], [0.0, 0.0]), s, h) for s in SNR])
