@@ -6,7 +6,9 @@ import statistics
 
 NATS = "nats"
 UNKNOWN = "unknown"
-MANY_DEGREES = 15
+DISCRETISATION = "discretisation"
+CONFIDENCE = 0.95  # of intervals, where none is asked for
+MANY_DEGREES = 300
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,10 +129,10 @@ def total_variation(kl):
     return min(math.sqrt(kl / 2), math.sqrt(-math.expm1(-kl)))
 
 
-# From 15 degrees on Cornish and Fisher's expansion about the normal quantile, with a relative error below 1e-5; below,
-# the distribution function is inverted by bisection.
+# From 300 degrees on Cornish and Fisher's expansion about the normal quantile, with a relative error below 1e-8 up to a
+# probability of 1 - 1e-6; below, the distribution function is inverted by bisection.
 def student_quantile(probability, degrees):
-    """The quantile of Student's t law; `degrees` inf is the normal, below 15 they are whole."""
+    """The quantile of Student's t law; `degrees` inf is the normal, below 300 they are whole."""
     z = statistics.NormalDist().inv_cdf(probability)
     if degrees < MANY_DEGREES:
         low, high = -1.0, 1.0

@@ -5,21 +5,27 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdiff.certificates import Certificate, Term, total_variation
+from jaxdiff.certificates import CONFIDENCE, DISCRETISATION, Certificate, Term, total_variation
 from jaxdiff.curves import MeasuredCurve
 from jaxdiff.goals import checked_moment
 from jaxdiff.grids import check_grid
-from jaxdiff.information import early_stopping_w2, information_gain, initial_kl, mutual_information, violations
+from jaxdiff.information import (
+    check_mmse,
+    check_second_moment,
+    early_stopping_w2,
+    information_gain,
+    initial_kl,
+    mutual_information,
+    violations,
+)
 from jaxdiff.path_costs import level_samples, path_kl, path_kl_samples, range_of_rows, standard_error
 from jaxdiff.processes import ou
 from jaxdiff.types import Basis, as_curve
 
 INITIALISATION = "initialisation"
-DISCRETISATION = "discretisation"
 SCORE_ERROR = "score error"
 EARLY_STOPPING_W2, EARLY_STOPPING_TV = "early stopping W2", "early stopping TV"
 DIFFERENCE = "difference"
-CONFIDENCE = 0.95  # of intervals, where none is asked for
 FEWEST_TO_HALVE = 8  # rows
 ROWS_BEYOND = 5  # rows expected beyond either end of an asymptotic interval, at least
 
@@ -47,7 +53,8 @@ def certify(
       matched: the curve that set the moment-matched variance, from other data. By default the curve itself, and the
         term is cross-fitted: every half of the rows is measured with the variance of the other.
       basis: of the moment-matched kernel, the curve's own.
-      second_moment: E|X_0|^2, for initialisation and early stopping when only a curve is given; then "assumed".
+      second_moment: E|X_0|^2, for initialisation and early stopping when only a curve is given; then "assumed". By
+        default a measured curve's own, the mean over its rows.
       radius: the data lie in a ball of this radius about 0 and the denoiser is clipped to it (processes.clipped). The
         interval is then an empirical Bernstein one, which holds at any number of rows; it needs `matched` from other
         rows and a kernel whose path KL has no noise term (ancestral, moment-matched without basis).
@@ -61,7 +68,8 @@ def certify(
 
     Raises:
       ValueError: neither or both of target and curve, a bad grid or confidence, a kernel without a path KL, a curve
-        given as exact that cannot be an mmse curve, or losses that leave the ball of `radius`.
+        given as exact that cannot be an mmse curve or has a larger second moment than is said, a `matched` that is no
+        curve of other rows, or losses that leave the ball of `radius`.
     """
     if (target is None) == (curve is None):
         raise ValueError("give exactly one of target= (exact score) and curve= (learned denoiser).")
@@ -76,8 +84,10 @@ def certify(
         raise ValueError(f"radius= is positive, finite, and for a measured curve: radius = {radius:g}.")
     if target is not None:
         second_moment = target.second_moment
-    elif second_moment is not None:
-        second_moment = checked_moment(second_moment, known.dim)
+    else:
+        second_moment = moment_of(known, second_moment)
+    if matched is not None:
+        _check_matched(matched, known, grid)
     terms = (
         initialisation(second_moment, known, grid[0], exact=exact),
         _discretisation(kernel_name, grid, known, matched, basis, radius, confidence, given=not exact),
@@ -85,11 +95,31 @@ def certify(
         *early_stopping(second_moment, known.dim, grid[-1], target),
     )
     assumptions, warnings = _caveats(known, grid, basis, confidence, asymptotic=radius is None)
+    warnings += _other_moment(known, second_moment)
     if target is None and second_moment is not None:
         assumptions += (f"the data have E|X_0|^2 = {second_moment:.6g}",)
     if radius is not None:
         assumptions += (f"data and denoiser stay in the ball of radius {radius:.6g} about 0",)
     return Certificate(f"KL(q_{grid[-1]:g} || {kernel_name})", terms, confidence, assumptions, warnings)
+
+
+def moment_of(curve, second_moment):
+    """E|X_0|^2 as given, which the curve must not disprove; by default that of a measured curve's rows, or None."""
+    if second_moment is None:
+        return None if getattr(curve, "squares", None) is None else float(np.mean(curve.squares))
+    second_moment = checked_moment(second_moment, curve.dim)
+    check_second_moment(curve, second_moment)
+    return second_moment
+
+
+def _check_matched(matched, curve, grid):
+    """Raise ValueError unless `matched` can have set a variance: the curve of other rows, finite, of one dimension."""
+    if matched is curve and isinstance(curve, MeasuredCurve):
+        raise ValueError("matched= is a curve of other rows than the curve's: leave it out for a cross-fitted one.")
+    if getattr(matched, "dim", curve.dim) != curve.dim:
+        raise ValueError(f"matched has dimension {matched.dim}, the curve {curve.dim}.")
+    if not np.isfinite(np.asarray(matched(ou.snr(grid[:-1])), np.float64)).all():
+        raise ValueError("matched is not finite at some of the grid's times: check it, and where it was measured.")
 
 
 class Sampler(NamedTuple):
@@ -125,9 +155,14 @@ def certify_difference(first: Sampler, second: Sampler, *, confidence=CONFIDENCE
     sizes = [(one.curve.n, one.curve.dim) for one in (first, second)]
     if sizes[0] != sizes[1]:
         raise ValueError(f"the curves must be of the same rows: they are of (n, d) = {sizes[0]} and {sizes[1]}.")
+    squares = [one.curve.squares for one in (first, second)]
+    if not any(each is None for each in squares) and not np.allclose(*squares, rtol=1e-5):
+        raise ValueError("the curves must be of the same rows, in one order: their |X_0|^2 differ.")
     for one in (first, second):
         if one.kernel == "moment_matched" and one.matched is None:
             raise ValueError("a difference with moment_matched needs matched=, the curve of other rows that set it.")
+        if one.matched is not None:
+            _check_matched(one.matched, one.curve, check_grid(one.grid))
     each = [_absolute(one, grid) for one, grid in zip((first, second), grids, strict=True)]
     size = min(len(samples) for samples in each)
     gaps = _in_groups(each[0], size) - _in_groups(each[1], size)
@@ -138,6 +173,7 @@ def certify_difference(first: Sampler, second: Sampler, *, confidence=CONFIDENCE
     term = Term(DIFFERENCE, float(value), error, "measured", source, unit="nats, a difference", degrees=size - 1)
     each = [_caveats(one.curve, grids[0], one.basis, confidence, asymptotic=True) for one in (first, second)]
     assumptions, warnings = (tuple(dict.fromkeys(a + b)) for a, b in zip(*each, strict=True))
+    assumptions += ("both curves saw the same rows with the same noise",)
     subject = f"path KL of {first.kernel} less that of {second.kernel}"
     return Certificate(subject, (term,), confidence, assumptions, warnings)
 
@@ -186,16 +222,14 @@ def early_stopping(second_moment, dim, early_stop, target=None):
 
 
 def _discretisation(kernel_name, grid, known, matched, basis, radius, confidence, *, given):
-    own_variance = kernel_name == "moment_matched" and matched is None and isinstance(known, MeasuredCurve)
-    if own_variance and known.n >= FEWEST_TO_HALVE and radius is None:
+    if kernel_name == "moment_matched" and matched is None and radius is None and cross_fits(kernel_name, known):
         return cross_fitted(kernel_name, known, basis, lambda half: grid)
     value = path_kl(kernel_name, grid, known, matched=matched, basis=basis)
     samples = path_kl_samples(kernel_name, grid, known, matched=matched, basis=basis)
     source = _source(kernel_name, basis, grid)
     if not len(samples):
-        broken = violations(known, _levels(grid)) if given else ()
-        if broken:
-            raise ValueError(f"the curve cannot be an mmse curve: {broken[0]}. Pass a loss_curve if it was measured.")
+        if given:
+            check_mmse(known, _levels(grid))
         status, how = ("assumed", ", the curve as given") if given else ("exact", "")
         return Term(DISCRETISATION, value, 0.0, status, source + how)
     error, degrees = standard_error(samples), len(samples) - 1
@@ -210,6 +244,11 @@ def _discretisation(kernel_name, grid, known, matched, basis, radius, confidence
     width = range_of_rows(kernel_name, grid, known, matched, radius, basis=basis)
     margin = empirical_bernstein(samples, width, confidence)
     return Term(DISCRETISATION, value, error, "measured", f"{source}, empirical Bernstein", margin=margin)
+
+
+def cross_fits(kernel_name, curve):
+    """Whether `cross_fitted` applies: rows enough for two halves, and a path KL that halves have."""
+    return isinstance(curve, MeasuredCurve) and curve.n >= FEWEST_TO_HALVE and kernel_name != "covariance_matched"
 
 
 def cross_fitted(kernel_name, curve, basis, grid_of) -> Term:
@@ -266,6 +305,13 @@ def _caveats(known, grid, basis, confidence, *, asymptotic):
     if basis is not None and known.own_axes:
         warnings += ("the basis is made of these very rows, which understate the excess: take axes of other rows",)
     return assumptions, warnings
+
+
+def _other_moment(known, second_moment):
+    squares = getattr(known, "squares", None)
+    if squares is None or abs(np.mean(squares) - second_moment) <= 5 * standard_error(squares) + 1e-6 * second_moment:
+        return ()
+    return (f"the rows have E|X_0|^2 = {np.mean(squares):.6g}, not {second_moment:.6g}: initialisation may cost more",)
 
 
 def _levels(grid):

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import kernels
-from jaxdiff.certify import DIFFERENCE, DISCRETISATION, Sampler, certify, certify_difference
+from jaxdiff.certificates import DISCRETISATION
+from jaxdiff.certify import DIFFERENCE, Sampler, certify, certify_difference
 from jaxdiff.curves import GROUPS
 from jaxdiff.goals import steps_to_reach
 from jaxdiff.grids import exponential_then_uniform, optimal

@@ -28,6 +28,7 @@ class MeasuredCurve(Curve):
       replicates: the curves of the groups alone.
       coarse: the curve with log_det from two Lanczos products fewer; None where log_det is None or exact.
       own_axes: the basis is made from these very rows, which look better in it than others will.
+      squares: (n,) |X_0|^2 of every data point; None where it was not kept.
     """
 
     spline: Spline = dataclasses.field(repr=False)
@@ -35,6 +36,7 @@ class MeasuredCurve(Curve):
     by_group: np.ndarray | None = dataclasses.field(default=None, repr=False)
     coarse: Curve | None = dataclasses.field(default=None, repr=False)
     own_axes: bool = dataclasses.field(default=False, repr=False)
+    squares: np.ndarray | None = dataclasses.field(default=None, repr=False)
 
     @property
     def n(self):
@@ -55,10 +57,9 @@ class MeasuredCurve(Curve):
     def halves(self):
         """The curves of every second row, and of the others; without log_det."""
         groups = [None, None] if self.by_group is None else [self.by_group[half::2] for half in range(2)]
-        return tuple(
-            measured_curve(self.spline.u, self.rows[half::2], self.dim, by_group=groups[half], basis=self.basis)
-            for half in range(2)
-        )
+        each = [None, None] if self.squares is None else [self.squares[half::2] for half in range(2)]
+        options = [{"by_group": groups[half], "basis": self.basis, "squares": each[half]} for half in range(2)]
+        return tuple(measured_curve(self.spline.u, self.rows[half::2], self.dim, **options[half]) for half in range(2))
 
     @property
     def ends(self):
@@ -67,7 +68,7 @@ class MeasuredCurve(Curve):
 
 
 def measured_curve(
-    u, rows, dim, *, by_group=None, basis: Basis = None, own_axes=False, levels=None, coarse_levels=None
+    u, rows, dim, *, by_group=None, basis: Basis = None, own_axes=False, squares=None, levels=None, coarse_levels=None
 ):
     """The MeasuredCurve of the losses of rows at nodes u in log snr (see its attributes).
 
@@ -103,6 +104,7 @@ def measured_curve(
         rows=rows,
         by_group=by_group,
         own_axes=own_axes,
+        squares=squares,
         coarse=None if coarse_levels is None else curve(rows.mean(0), whole, coarse_levels, mean),
     )
 
@@ -156,8 +158,8 @@ def loss_curve(
       A MeasuredCurve. Standard errors are over rows, which are assumed independent.
 
     Raises:
-      ValueError: fewer than two rows or five nodes, early_stop not below the horizon, a basis that is none, or the
-        denoiser's output is not finite or not of the shape of its input.
+      ValueError: fewer than two rows or five nodes, data that are not finite, early_stop not below the horizon, a basis
+        that is none, or the denoiser's output is not finite or not of the shape of its input.
     """
     check_ends(horizon, early_stop)
     data = _checked(data)
@@ -195,7 +197,8 @@ def loss_curve(
         times, few = ou.time(np.exp(u)), data[:ROWS_AT_ONCE]
         levels, coarse = innovations.measured(denoiser, few, key, times, min(products, dim), groups, progress=progress)
     rows = rows.reshape(n, -1)
-    options = {"by_group": by_group, "basis": basis, "own_axes": own_axes}
+    squares = np.sum(np.asarray(data, np.float64) ** 2, axis=1)
+    options = {"by_group": by_group, "basis": basis, "own_axes": own_axes, "squares": squares}
     return measured_curve(u, rows, dim, levels=levels, coarse_levels=coarse, **options)
 
 
@@ -203,7 +206,11 @@ def _checked(data):
     data = np.asarray(data)
     if data.ndim != 2 or len(data) < 2:
         raise ValueError(f"a loss curve needs rows of data, (n, d) with n >= 2: data has shape {data.shape}.")
-    return data if data.dtype.kind == "f" else data.astype(np.float32)
+    data = data if data.dtype.kind == "f" else data.astype(np.float32)
+    if not np.isfinite(data).all():
+        row = int(np.argmin(np.isfinite(data).all(1)))
+        raise ValueError(f"the data are not finite, first in row {row}: drop such rows.")
+    return data
 
 
 def principal_axes(rows):

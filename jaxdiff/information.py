@@ -14,6 +14,8 @@ from jaxdiff.types import Curve, as_curve
 
 __all__ = [
     "KERNELS",
+    "check_mmse",
+    "check_second_moment",
     "early_stopping_w2",
     "entropy",
     "fisher_information",
@@ -34,8 +36,7 @@ __all__ = [
 ]
 
 LEVELS = np.exp(np.linspace(-12, 8, 81))  # where a curve is held against the constraints
-NEAR_ZERO, NODES = 0.1, 12  # snr below 0.1/V(0) is integrated by one Gauss rule: there V is analytic in snr
-FAINT = 1e-9  # snr that tells nothing, for data of ordinary size
+NO_SNR, NEGLIGIBLE = 1e-30, 1e-10  # where V is the total variance; nats of an integral that are none
 
 
 def mmse_curve(target) -> Curve:
@@ -89,8 +90,10 @@ def violations(curve, snr=None, *, dim=None):
         snr = np.exp(curve.spline.u) if isinstance(curve, MeasuredCurve) else LEVELS
     snr = np.asarray(snr, np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
-        value, error = np.asarray(curve(snr), np.float64), 5 * np.asarray(curve.standard_error(snr))
-    slack = 1e-9 * np.abs(value) + 1e-13 * np.nan_to_num(np.abs(value)).max(initial=0) + error
+        value, error = np.asarray(curve(snr)), 5 * np.asarray(curve.standard_error(snr))
+    rounding = 16 * float(np.finfo(value.dtype).eps) if value.dtype.kind == "f" else 0.0
+    value = value.astype(np.float64)
+    slack = max(1e-9, rounding) * np.abs(value) + 1e-13 * np.nan_to_num(np.abs(value)).max(initial=0) + error
     found = []
 
     def note(broken, sentence):
@@ -108,6 +111,30 @@ def violations(curve, snr=None, *, dim=None):
         above = np.concatenate([[False], value[1:] > most + slack[1:] + error[:-1]])
         note(above, lambda k: f"{value[k]:.6g}, above the {most[k - 1]:.6g} that the value before allows")
     return tuple(found)
+
+
+def check_mmse(curve, snr=None):
+    """Raise ValueError where a curve that was given, not measured, is no mmse curve; see `violations`."""
+    broken = violations(curve, snr)
+    if broken:
+        raise ValueError(f"the curve cannot be an mmse curve: {broken[0]}. Pass a loss_curve if it was measured.")
+
+
+def check_second_moment(curve, second_moment):
+    """Raise ValueError if E|X_0|^2 is less than the data's mmse leaves it; a learned denoiser's loss says nothing.
+
+    d/V - snr does not decrease, so M >= d/(d/V - snr) at any snr; of a Monte Carlo V five standard errors come off.
+    """
+    if curve.cross is not None or isinstance(curve, MeasuredCurve):
+        return
+    check_mmse(curve)
+    value = np.asarray(curve(LEVELS), np.float64) * (1 - 1e-6) - 5 * curve.standard_error(LEVELS)
+    least = float(np.max(curve.dim / (curve.dim / np.maximum(value, 1e-300) - LEVELS)))
+    if least > second_moment * (1 + 1e-9):
+        raise ValueError(
+            f"second_moment = {second_moment:.6g} is less than the {least:.6g} that the curve shows E|X_0|^2 to be at "
+            f"least."
+        )
 
 
 def fisher_information(curve, t):
@@ -146,13 +173,12 @@ def information_bounds(curve, grid):
 
 def mutual_information(curve, t):
     """I(X_0; X_t) = (1/2) int_0^snr(t) V in nats, from the mmse curve; t a number."""
-    snr, probe = float(ou.snr(float(t))), FAINT
-    while probe * (value := float(curve(np.array([probe]))[0])) > NEAR_ZERO:
-        probe *= FAINT
-    low = min(snr, NEAR_ZERO / value) if value > 0 else snr
-    nodes, weights = np.polynomial.legendre.leggauss(NODES)
-    from_zero = low / 2 * weights @ curve(low * (1 + nodes) / 2)
-    return float(from_zero) / 2 + (information_gain(curve, ou.time(low), t) if low < snr else 0.0)
+    at = lambda snr: float(curve(np.array([snr]))[0])
+    snr, whole = float(ou.snr(float(t))), at(NO_SNR)
+    low = snr
+    while low * (whole - at(low)) > NEGLIGIBLE:  # V does not increase: between the two it is known that well
+        low /= 10
+    return low * (whole + at(low)) / 4 + (information_gain(curve, ou.time(low), t) if low < snr else 0.0)
 
 
 def entropy(curve, t):

@@ -57,6 +57,10 @@ class Shared(NamedTuple):
         of_row = lambda share: share @ squares - np.sum((gain * (share @ self.points)) ** 2, axis=-1)
         return np.sum(self._common(snr) * self.multiplicity) + np.maximum(self._by_rows(of_row, y, snr), 0)
 
+    def expected(self, values, y, snr):
+        """E[values[component] | y], (n,), of values (K,)."""
+        return self._by_rows(lambda share: share @ values, y, snr)
+
     def along(self, y, snr):
         """diag(B^T Cov(X_0 | y) B) along the principal axes B, (n, d)."""
         gain, common = self._gain(snr), self._common(snr)
@@ -151,6 +155,10 @@ class Distinct(NamedTuple):
         own = np.sum(_shrunk(c, snr), axis=-1)
         of_parts = lambda share, away: own @ share + np.sum(share[..., None] * away**2, axis=(0, 2))
         return self._by_rows(of_parts, y, snr)
+
+    def expected(self, values, y, snr):
+        """E[values[component] | y], (n,), of values (K,)."""
+        return self._by_rows(lambda share, away: values @ share, y, snr)
 
     def along(self, y, snr):
         """diag(B^T Cov(X_0 | y) B) along the principal axes B, (n, d)."""

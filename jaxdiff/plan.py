@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxdiff.certify import DISCRETISATION, FEWEST_TO_HALVE, certify, cross_fitted
+from jaxdiff.certificates import DISCRETISATION
+from jaxdiff.certify import certify, cross_fits, cross_fitted, moment_of
 from jaxdiff.curves import MeasuredCurve
 from jaxdiff.data_free import KERNEL as DATA_FREE_KERNEL
 from jaxdiff.data_free import data_free_plan
-from jaxdiff.goals import MOST_EVALS, check_goal, check_reachable, checked_moment, steps_to_reach
+from jaxdiff.goals import MOST_EVALS, check_goal, check_reachable, steps_to_reach
 from jaxdiff.grids import exponential_then_uniform, fewest, optimal
 from jaxdiff.information import initial_kl, mutual_information
 from jaxdiff.interpolation import antiderivative
@@ -25,7 +26,10 @@ EARLY_STOP = 1e-3
 NEGLIGIBLE = 1e-6  # nats of initialisation at the longest horizon looked at, or 1e-3 of what is asked for
 CANDIDATES, PAIRS = 1000, 2**25  # times that a grid is looked for among; pairs of them times directions
 ROUNDING = 1e-12  # nats that are none
-FEW_CANDIDATES, FEW_STEPS = 400, 100  # of covariance matching, whose steps cost a log det: not polished; not offered
+# Of covariance matching, whose steps cost a log det: candidates, at first and at most, and for each step. In place of
+# polishing they are looked for again around the first grid.
+FEW_CANDIDATES, MOST_CANDIDATES, CANDIDATES_A_STEP, LEAST_A_STEP = 400, 2400, 8, 4
+FEW_STEPS = 100  # to which covariance matching is offered as an alternative
 
 
 def plan(
@@ -50,12 +54,12 @@ def plan(
       evals: score evaluations a sample may cost.
       early_stop: OU time to stop at, default 1e-3; a measured curve brings its own, and its horizon.
       dim: d, alone or with a plain callable as curve.
-      second_moment: E|X_0|^2; default d, standardised data.
+      second_moment: E|X_0|^2; default that of a measured curve's rows, else d, standardised data.
       target: a known law, sampled with its exact score.
       curve: the loss curve of a learned denoiser on held-out data (or a callable snr -> loss with dim=).
       horizon: OU time to start from; by default the best one is found together with the grid.
-      kernel: a kernel with a path KL; default "moment_matched", in the basis of the curve where it has one, or
-        "ancestral" where only dim is known.
+      kernel: a kernel with a path KL; default "moment_matched", in the basis of the curve where it has one and the rows
+        are enough to tell that it pays, or "ancestral" where only dim is known.
 
     Returns:
       A Plan: the kernel on its optimal grid; for moment matching build it with `basis=plan.basis`. The alternatives say
@@ -76,37 +80,73 @@ def plan(
     known = as_curve(curve if target is None else target.mmse, dim)
     if target is not None and second_moment is not None:
         raise ValueError("a target brings its own second_moment: leave it out.")
-    second_moment = target.second_moment if target is not None else checked_moment(second_moment, known.dim)
+    second_moment = target.second_moment if target is not None else _moment(known, second_moment)
     if isinstance(known, MeasuredCurve):
         horizon, early_stop = _ends(known, horizon, early_stop)
     kernel = KERNEL if kernel is None else kernel
     basis = known.basis if kernel == KERNEL and known.dim > 1 else None
     start = functools.partial(_start, known, second_moment, target is not None and not known.replicates)
     grid = _grid(kernel, known, basis, start, target_kl, evals, horizon, early_stop)
+    ends, n = (float(grid[0]), float(grid[-1])), len(grid) - 1
+    if basis is not None and cross_fits(kernel, known):
+        basis = min((basis, None), key=lambda one: _measured(kernel, OPTIMAL, ends, n, known, one))
+        grid = _planner(kernel, OPTIMAL, ends, n, basis)(known) if basis is None else grid
     given = {"curve": known, "second_moment": second_moment} if target is None else {"target": target}
     certificate = certify(kernel, grid, basis=basis, **given)
-    if isinstance(known, MeasuredCurve) and known.n >= FEWEST_TO_HALVE and kernel != "covariance_matched":
+    if cross_fits(kernel, known):
         grid, certificate = _cross_fitted(kernel, grid, known, basis, certificate, target_kl)
-    alternatives = _alternatives(kernel, grid, known, basis)
-    return Plan(float(grid[0]), grid, kernel, len(grid) - 1, certificate, alternatives, basis)
+    alternatives = _alternatives(kernel, grid, known, basis, certificate[DISCRETISATION].value)
+    return Plan(ends[0], grid, kernel, len(grid) - 1, certificate, alternatives, basis)
+
+
+def _moment(curve, second_moment):
+    moment = moment_of(curve, second_moment)
+    return moment_of(curve, float(curve.dim)) if moment is None else moment
+
+
+def _planner(kernel, shape, ends: tuple[float, float], n_steps, basis):
+    """curve -> its grid of a shape."""
+    if shape == BENTON:
+        return lambda curve: exponential_then_uniform(*ends, n_steps)
+    return lambda curve: _optimal(kernel, curve, basis, n_steps, *ends)
+
+
+def _optimal(kernel, curve, basis, n_steps, horizon, early_stop, start_cost=None):
+    cost, options = step_cost(kernel, curve, basis=basis), _search_options(kernel, curve, basis, n_steps)
+    find = functools.partial(optimal, cost, n_steps, horizon, early_stop, start_cost=start_cost, **options)
+    return find(around=find()) if kernel == "covariance_matched" else find()
+
+
+def _measured(kernel, shape, ends, n_steps, curve, basis):
+    """The path KL of a sampler on its grid of a shape, cross-fitted where the curve's rows set variance or grid."""
+    planner = _planner(kernel, shape, ends, n_steps, basis)
+    if cross_fits(kernel, curve) and (kernel == KERNEL or shape == OPTIMAL):
+        return cross_fitted(kernel, curve, basis, planner).value
+    return path_kl(kernel, planner(curve), curve, basis=basis)
 
 
 def _cross_fitted(kernel, grid, curve, basis, certificate, target_kl):
     """Grid and certificate with the discretisation cross-fitted, with as many steps as that takes to a target_kl."""
-    others = certificate.known - certificate[DISCRETISATION].value
-    options, n = _search_options(kernel, curve, basis), len(grid) - 1
-    best = lambda one: optimal(step_cost(kernel, one, basis=basis), n, grid[0], grid[-1], **options)
+    others, n = certificate.known - certificate[DISCRETISATION].value, len(grid) - 1
+    ends = float(grid[0]), float(grid[-1])
     while True:
-        term = cross_fitted(kernel, curve, basis, best)
+        term = cross_fitted(kernel, curve, basis, _planner(kernel, OPTIMAL, ends, n, basis))
         reached = others + term.value
         if target_kl is None or reached <= target_kl:
             break
         n += max(1, math.ceil(n * (reached / target_kl - 1) / 2))
         if n > MOST_EVALS:
-            raise ValueError(f"target_kl = {target_kl:g} takes more than {MOST_EVALS} steps: ask for more nats.")
-    grid = best(curve) if n != len(grid) - 1 else grid
+            raise _out_of_reach(target_kl, MOST_EVALS, kernel, reached)
+    grid = _planner(kernel, OPTIMAL, ends, n, basis)(curve) if n != len(grid) - 1 else grid
     terms = tuple(term if one.name == DISCRETISATION else one for one in certificate.terms)
     return grid, dataclasses.replace(certificate, terms=terms)
+
+
+def _out_of_reach(target_kl, most, kernel, least):
+    return ValueError(
+        f"target_kl = {target_kl:g} takes more than {most} steps of {kernel}, good for about {least:.3g} nats: ask for "
+        f"more than that."
+    )
 
 
 def _check_data_free(dim, kernel):
@@ -140,22 +180,31 @@ def _start(curve, second_moment, exact, t):
 
 def _grid(kernel, curve, basis, start, target_kl, evals, horizon, early_stop):
     """The best grid for the goal, from the horizon or from the best one."""
-    cost = step_cost(kernel, curve, basis=basis)
-    free = horizon is None
-    check_ends(LATEST if free else horizon, early_stop)
-    horizon = _longest(start, early_stop, target_kl) if free else horizon
+    cost, start_cost = step_cost(kernel, curve, basis=basis), start if horizon is None else None
+    check_ends(LATEST if horizon is None else horizon, early_stop)
+    horizon = _longest(start, early_stop, target_kl) if horizon is None else horizon
     check_reachable(target_kl, start, np.array([horizon]), early_stop)
-    options = _search_options(kernel, curve, basis) | ({"start_cost": start} if free else {})
-    if evals is not None and kernel == "covariance_matched":
-        options["n_candidates"] = max(FEW_CANDIDATES, 2 * int(evals))
+    search = {"horizon": horizon, "early_stop": early_stop, "start_cost": start_cost}
+    options = functools.partial(_search_options, kernel, curve, basis)
     if evals is not None:
-        return optimal(cost, int(evals), horizon, early_stop, **options)
-    left = target_kl if free else target_kl - float(start(np.array([horizon]))[0])
-    most = MOST_EVALS if options.get("polish", True) else FEW_CANDIDATES // 2
-    grid = fewest(cost, left, horizon, early_stop, most=most, **options)
+        return _optimal(kernel, curve, basis, int(evals), horizon, early_stop, start_cost)
+    spent = 0.0 if start_cost else float(start(np.array([horizon]))[0])
+    n, tried = 0, {}
+    while options(n) != tried:  # more candidates the more steps there are
+        tried, most = options(n), MOST_EVALS
+        if kernel == "covariance_matched":
+            most = tried["n_candidates"] // LEAST_A_STEP
+        grid = fewest(cost, target_kl - spent, most=most, **search, **tried)
+        n = 2 * most if grid is None else max(n, len(grid) - 1)
     if grid is None:
-        raise ValueError(f"target_kl = {target_kl:g} takes more than {most} steps of {kernel}: ask for more nats.")
-    return grid
+        best = _optimal(kernel, curve, basis, most, horizon, early_stop, start_cost)
+        spent += float(np.sum(cost(best[:-1], best[1:])) + (start(best[:1])[0] if start_cost else 0.0))
+        raise _out_of_reach(target_kl, most, kernel, spent)
+    if kernel != "covariance_matched":
+        return grid
+    n = len(grid) - 1
+    again = fewest(cost, target_kl - spent, most=n, around=grid, **search, **options(n))
+    return grid if again is None else again
 
 
 def _longest(start, early_stop, target_kl):
@@ -166,31 +215,30 @@ def _longest(start, early_stop, target_kl):
     return float(enough[0]) if len(enough) else LATEST
 
 
-def _search_options(kernel, curve, basis) -> dict[str, Any]:
+def _search_options(kernel, curve, basis, n_steps) -> dict[str, Any]:
     if kernel == "covariance_matched":
-        return {"n_candidates": FEW_CANDIDATES, "polish": False}
+        candidates = int(np.clip(CANDIDATES_A_STEP * n_steps, FEW_CANDIDATES, MOST_CANDIDATES))
+        return {"n_candidates": max(candidates, 2 * n_steps), "polish": False}
     each = 1 if basis is None else curve.dim
     return {"n_candidates": int(min(CANDIDATES, math.isqrt(2 * PAIRS // each)))}
 
 
-def _alternatives(kernel, grid, curve, basis):
+def _alternatives(kernel, grid, curve, basis, reached):
     """What other samplers reach between the same ends with as many evaluations, and what exponential Euler needs."""
-    n_steps, benton = len(grid) - 1, functools.partial(exponential_then_uniform, grid[0], grid[-1])
+    n_steps, ends = len(grid) - 1, (float(grid[0]), float(grid[-1]))
     found = [("exponential_euler", BENTON, None), ("ancestral", BENTON, None), ("ancestral", OPTIMAL, None)]
     found += [(KERNEL, BENTON, basis), (KERNEL, OPTIMAL, None)]
+    if cross_fits(KERNEL, curve) and curve.basis is not None and basis is None:
+        found.append((KERNEL, OPTIMAL, curve.basis))
     small = n_steps <= FEW_STEPS and curve.dim * FEW_CANDIDATES**2 <= PAIRS
     if curve.log_det is not None and not curve.replicates and small:
         found.append(("covariance_matched", OPTIMAL, None))
-    rows = []
-    for name, shape, apart in found:
-        if name == kernel and shape == OPTIMAL and apart is basis:
-            continue
-        cost = step_cost(name, curve, basis=apart)
-        options = _search_options(name, curve, apart)
-        other = benton(n_steps) if shape == BENTON else optimal(cost, n_steps, grid[0], grid[-1], **options)
-        rows.append(_row(name, shape, n_steps, path_kl(name, other, curve, basis=apart), apart))
-    reached = path_kl(kernel, grid, curve, basis=basis)
-    euler = lambda n: path_kl("exponential_euler", benton(n), curve)
+    rows = [
+        _row(name, shape, n_steps, _measured(name, shape, ends, n_steps, curve, apart), apart)
+        for name, shape, apart in found
+        if not (name == kernel and shape == OPTIMAL and apart is basis)
+    ]
+    euler = lambda n: path_kl("exponential_euler", exponential_then_uniform(*ends, n), curve)
     needed = steps_to_reach(reached, euler) if reached > ROUNDING else None
     if needed is not None:
         rows.append(_row("exponential_euler", BENTON, needed, euler(needed), None))

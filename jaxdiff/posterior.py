@@ -110,8 +110,9 @@ def _monte_carlo_mmse(components):
     )
 
 
-# Labels are drawn by systematic sampling and the noise in antithetic pairs, the same at every level, so that a
-# replicate is a smooth curve; replicates are independent, which is where standard errors come from.
+# Labels are drawn by systematic sampling, rare ones more often than they occur, and the noise in antithetic pairs, the
+# same at every level, so that a replicate is a smooth curve; replicates are independent, which is where standard errors
+# come from.
 class _Draws:
     """Posterior covariances of a mixture over fixed draws, averaged within each replicate, level by level.
 
@@ -133,14 +134,33 @@ class _Draws:
         """Components (n,) and normal draws (n, r), replicate after replicate."""
         n, rng = _draws(*self.components.means.shape), np.random.default_rng(0)
         place = (np.arange(n) + rng.uniform(size=(REPLICATES, 1))) / n
-        label = np.searchsorted(np.cumsum(np.exp(self.components.log_weights))[:-1], place).ravel()
+        often = np.exp(self.components.log_weights) * (1 if self._often is None else self._often)
+        label = np.searchsorted(np.cumsum(often)[:-1], place).ravel()
         return label, rng.standard_normal((len(label), self.form.width))
 
+    @functools.cached_property
+    def _often(self):
+        """How often components are drawn over how often they occur, (K,); None where that is the same.
+
+        None is drawn seldom: a rare component may cost the most.
+        """
+        weights = np.exp(self.components.log_weights)
+        often = np.maximum(weights, 0.5 / len(weights))
+        return None if (often == weights).all() else often / often.sum() / weights
+
+    def _share(self, snr):
+        """(replicates, 2, draws): what an observation stands for, its density over that with which it was drawn."""
+        if self._often is None:
+            share = np.ones((REPLICATES, 2, len(self.drawn[0]) // REPLICATES))
+        else:
+            share = 1 / self._of_pairs(lambda y, snr: self.form.expected(self._often, y, snr), snr)
+        return share / share.sum((1, 2), keepdims=True)
+
     def _trace(self, snr):
-        return self._of_pairs(self.form.trace, snr).mean((1, 2))
+        return np.einsum("rpn,rpn->r", self._share(snr), self._of_pairs(self.form.trace, snr))
 
     def _along(self, snr):
-        return self._of_pairs(self.form.along, snr).mean((1, 2))
+        return np.einsum("rpn,rpnd->rd", self._share(snr), self._of_pairs(self.form.along, snr))
 
     def _spectrum(self, snr):
         form, cost = self.form, self.form.cost * 2 * len(self.drawn[0])
@@ -151,7 +171,7 @@ class _Draws:
                 f"smaller."
             )
         values = self._of_pairs(form.eigenvalues, snr).reshape(REPLICATES, -1, len(form.multiplicity))
-        weights = np.broadcast_to(form.multiplicity / values.shape[1], values.shape)
+        weights = self._share(snr).reshape(REPLICATES, -1, 1) * form.multiplicity
         return compress(values.reshape(REPLICATES, -1), weights.reshape(REPLICATES, -1))
 
     def _of_pairs(self, function, snr):

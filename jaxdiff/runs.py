@@ -155,12 +155,13 @@ def measure(run, split, *, progress=False) -> MeasuredCurve:
 def keep(run, split, curve):
     """Write a split's loss curve into the folder, as SPLIT_curve.npz."""
     with written(run.folder / f"{split}_curve.npz") as draft, draft.open("wb") as stream:
-        np.savez(stream, u=curve.spline.u, rows=curve.rows, by_group=curve.by_group, basis=curve.basis)
+        kept = {name: getattr(curve, name) for name in ("rows", "by_group", "basis", "squares")}
+        np.savez(stream, u=curve.spline.u, **kept)
 
 
 def measured(run, split) -> MeasuredCurve:
     """The loss curve that `keep` wrote."""
     path = run.folder / f"{split}_curve.npz"
     with _reading(path, f"jaxdiff plan {run.folder}"), path.open("rb") as stream, np.load(stream) as arrays:
-        parts = {name: arrays[name] for name in ("u", "rows", "by_group", "basis")}
+        parts = {name: arrays[name] for name in ("u", "rows", "by_group", "basis", "squares")}
         return measured_curve(dim=run.dataset.dim, **parts)

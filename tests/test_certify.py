@@ -16,6 +16,7 @@ from jaxdiff.certify import Sampler, certify_difference, empirical_bernstein
 from jaxdiff.curves import loss_curve, measured_curve
 from jaxdiff.path_costs import level_samples, path_kl, path_kl_samples, standard_error
 from jaxdiff.processes import denoiser_from_score
+from jaxdiff.types import Curve
 
 GRID = grids.exponential_then_uniform(1.5, 0.05, 10)
 
@@ -40,7 +41,8 @@ def test_learned_certificate_says_what_is_unknown(key):
     )
     certificate = certify("ancestral", GRID, curve=curve)
     assert certificate["score error"].status == "unknown"
-    assert certificate["initialisation"].status == "unknown"
+    assert certificate["initialisation"].status == "assumed"
+    assert certificate.assumptions[-1] == f"the data have E|X_0|^2 = {np.mean(curve.squares):.6g}"
     assert certificate["discretisation"].status == "measured"
     low, high = certificate.interval("discretisation")
     reach = stats.t.ppf(0.975, 299) * certificate["discretisation"].standard_error
@@ -52,7 +54,8 @@ def test_learned_certificate_says_what_is_unknown(key):
     assert record["terms"][2]["value"] is None
     assert "unknown" in str(certificate)
     assert "95%" in str(certificate)
-    assert certify("ancestral", GRID, curve=curve, second_moment=0.5)["initialisation"].status == "assumed"
+    unknown = certify("ancestral", GRID, curve=dataclasses.replace(curve, squares=None))["initialisation"]
+    assert unknown.status == "unknown"
 
 
 def value_of(certificate):
@@ -199,7 +202,8 @@ def test_axes_of_the_same_rows_are_warned_of(key):
     says = lambda certificate: any("these very rows" in text for text in certificate.warnings)
     assert says(certify("moment_matched", GRID, curve=curve, basis=curve.basis))
     assert not certify("moment_matched", GRID, curve=curve).warnings
-    apart, ancestral = Sampler("moment_matched", GRID, curve, curve, curve.basis), Sampler("ancestral", GRID, curve)
+    other = loss_curve(denoiser_from_score(law.score), law.sample(key, 300), key, **ENDS, n_nodes=21, basis=curve.basis)
+    apart, ancestral = Sampler("moment_matched", GRID, curve, other, curve.basis), Sampler("ancestral", GRID, curve)
     assert says(certify_difference(apart, ancestral))
     assert not says(certify_difference(ancestral, ancestral))
 
@@ -227,7 +231,7 @@ def test_too_few_rows_and_losses_worse_than_noise_are_warned_of(key):
 @pytest.mark.parametrize(
     ("curve", "message"),
     [
-        (lambda snr: 0.01 + 0.005 * snr, "more than the"),
+        (lambda snr: 0.01 * (1 + 0.5 * snr / (1 + snr)) / (1 + 0.02 * snr), "more than the"),
         (lambda snr: np.minimum(2.0 / snr, 1.0), "above d/snr"),
         (lambda snr: np.minimum(0.3, 0.9 / snr), "value before allows"),
         (lambda snr: np.where(snr > 1, np.nan, 0.5), "it is nan"),
@@ -243,6 +247,58 @@ def test_a_plain_callable_is_taken_at_its_word_and_says_so():
     certificate = certify("ancestral", GRID, curve=lambda snr: 1 / (1 + snr), dim=1, second_moment=1.0)
     assert certificate["discretisation"].status == "assumed"
     assert certificate.assumptions == ("the data have E|X_0|^2 = 1",)
+
+
+def test_a_second_moment_that_the_curve_disproves_is_refused():
+    far = targets.point_masses([[-10.0], [10.0]])
+    for curve in (far.mmse, lambda snr: 100 / (1 + 100 * snr)):
+        with pytest.raises(ValueError, match=r"second_moment = 1 is less than the (99\.99|100)"):
+            certify("ancestral", GRID, curve=curve, dim=1, second_moment=1.0)
+        with pytest.raises(ValueError, match="second_moment = 1 is less"):
+            jaxdiff.plan(target_kl=0.05, curve=curve, dim=1)
+    assert certify("ancestral", GRID, curve=far.mmse, second_moment=100.0)["initialisation"].status == "assumed"
+    several = targets.mixture([0.5, 0.5], [[-1.0, 0.0], [1.0, 0.0]], [[0.1, 0.1], [0.2, 0.1]])  # a Monte Carlo mmse
+    assert certify("ancestral", GRID, curve=several.mmse, second_moment=several.second_moment).terms
+
+
+def test_rows_bring_their_second_moment_and_contradict_another(key):
+    curve = many_rows(targets.gaussian([3.0], [0.5]), 400)
+    moment = float(np.mean(curve.squares))
+    assert moment == pytest.approx(9.5, abs=5 * np.sqrt(2 * 0.5**2 + 4 * 9 * 0.5) / 20)
+    own, given = (certify("ancestral", GRID, curve=curve, second_moment=m) for m in (None, moment))
+    assert own["initialisation"] == given["initialisation"]
+    assert not own.warnings
+    wrong = certify("ancestral", GRID, curve=curve, second_moment=1.0)
+    assert any("not 1: initialisation may cost more" in text for text in wrong.warnings)
+
+
+def test_a_curve_that_cannot_have_set_a_variance_is_refused():
+    law = targets.gaussian([0.0], [0.5])
+    curve = many_rows(law, 100)
+    bad = {
+        "other rows": curve,
+        "dimension 7, the curve 1": Curve(law.mmse.value, 7),
+        "not finite": lambda snr: np.nan * snr,
+    }
+    for message, matched in bad.items():
+        with pytest.raises(ValueError, match=message):
+            certify("moment_matched", GRID, curve=curve, matched=matched)
+        with pytest.raises(ValueError, match=message):
+            certify_difference(Sampler("moment_matched", GRID, curve, matched), Sampler("ancestral", GRID, curve))
+
+
+def test_a_difference_of_other_rows_is_refused():
+    law = targets.gaussian([0.0], [0.5])
+    first, second = many_rows(law, 100), many_rows(law, 100, seed=1)
+    with pytest.raises(ValueError, match="same rows, in one order"):
+        certify_difference(Sampler("ancestral", GRID, first), Sampler("ancestral", GRID, second))
+
+
+def test_an_mmse_in_float32_is_taken():
+    curve = lambda snr: np.float32(0.25) / (1 + np.float32(0.25) * np.asarray(snr, np.float32))
+    certificate = certify("ancestral", GRID, curve=curve, dim=1, second_moment=0.25)
+    exact = certify("ancestral", GRID, target=targets.gaussian([0.0], [0.25]))
+    assert value_of(certificate) == pytest.approx(value_of(exact), rel=1e-4)
 
 
 def test_missing_terms_are_named():

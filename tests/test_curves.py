@@ -65,6 +65,7 @@ def test_loss_curve_does_not_depend_on_how_rows_are_chunked(key, monkeypatch):
     [
         (lambda x, t: x * jnp.nan, np.ones((5, 2)), "not finite, first at t = 3"),
         (lambda x, t: x[:, :1], np.ones((5, 2)), "shape"),
+        (lambda x, t: x, np.array([[1.0], [np.nan], [2.0]]), "data are not finite, first in row 1"),
         (lambda x, t: x, np.ones((1, 2)), "n >= 2"),
         (lambda x, t: x, np.ones(5), r"\(n, d\)"),
     ],

@@ -102,6 +102,16 @@ def test_the_fewest_steps_are_those_of_the_closed_form(budget):
     assert COST(grid[:-1], grid[1:]).sum() <= budget
 
 
+def test_candidates_around_a_grid_have_its_density_and_find_better_ones():
+    coarse = grids.optimal(COST, 12, 4.0, 1e-3, n_candidates=60, polish=False)
+    again = grids.optimal(COST, 12, 4.0, 1e-3, n_candidates=121, polish=False, around=coarse)
+    best = grids.optimal(COST, 12, 4.0, 1e-3)
+    of = lambda grid: np.sum(COST(grid[:-1], grid[1:]))
+    assert of(best) <= of(again) < of(coarse)
+    assert of(again) - of(best) < 0.3 * (of(coarse) - of(best))
+    np.testing.assert_allclose(again[[0, -1]], [4.0, 1e-3], rtol=1e-15)
+
+
 def test_one_step_is_the_fewest_and_too_few_are_none():
     np.testing.assert_array_equal(grids.fewest(COST, 1e9, 5.0, 1e-3), [5.0, 1e-3])
     n = next(n for n in range(1, 100) if BEST(5.0, 1e-3, n) <= 0.5)

@@ -368,6 +368,21 @@ def test_mutual_information_of_two_points_is_that_of_binary_signalling(t):
     )
 
 
+@pytest.mark.parametrize("size", [1e-4, 1e5, 1e8])
+def test_mutual_information_of_two_points_does_not_depend_on_their_unit(size):
+    points = targets.point_masses([[-size], [size]]).mmse
+    for snr in (1e-3, 0.5, 4.0):
+        want = binary_information(snr)
+        assert information.mutual_information(points, ou.time(snr / size**2)) == pytest.approx(want, abs=1e-9)
+
+
+def test_a_rare_part_far_away_is_in_the_mutual_information():
+    rare = 1e-4
+    law = targets.mixture([1 - rare, rare], [[0.0], [1000.0]], [[0.0], [0.0]]).mmse
+    want = -(1 - rare) * np.log1p(-rare) - rare * np.log(rare)  # told entirely long before t = 1
+    assert information.mutual_information(law, 1.0) == pytest.approx(want, abs=1e-9)
+
+
 @pytest.mark.parametrize("variances", [[1.0], [0.0], [9.0, 1e-4, 0.0], [0.3, 0.3], [400.0], [1e15] + [1.0] * 30])
 @pytest.mark.parametrize("t", [6.0, 0.4, 1e-3])
 def test_mutual_information_and_entropy_of_gaussians_are_the_closed_forms(variances, t):

@@ -1,5 +1,6 @@
 """plan: budget and accuracy invert each other, nothing cheaper is found by searching, bad requests are refused."""
 
+import functools
 import json
 
 import jax
@@ -137,6 +138,56 @@ def test_a_curve_with_a_basis_is_planned_for_in_that_basis(key):
     assert json.loads(json.dumps(apart.to_dict()))["per_direction"] is True
 
 
+def test_with_few_rows_one_variance_for_all_directions_is_planned_if_it_measures_better(key):
+    law = targets.gaussian(np.zeros(12), np.ones(12))  # where there is nothing to tell apart
+    key_rows, key_curve = jax.random.split(key)
+    options = {"horizon": 3.0, "early_stop": 0.01, "n_nodes": 61, "n_noises": 1, "basis": "coordinates"}
+    made = plan(evals=6, curve=loss_curve(lambda x, t: 0 * x, law.sample(key_rows, 24), key_curve, **options))
+    assert made.basis is None
+    rows = {(row["grid"], row["per_direction"]): row["path_kl"] for row in made.alternatives}
+    assert made.certificate["discretisation"].value <= rows["optimal", True]
+
+
+def test_alternatives_of_a_plan_from_rows_are_measured_as_the_plan_is(key):
+    law = targets.gaussian(np.zeros(8), np.linspace(0.2, 2.0, 8))
+    options = {"horizon": 3.0, "early_stop": 0.01, "n_nodes": 61, "n_noises": 8}
+    curve = loss_curve(denoiser_from_score(law.score), law.sample(key, 200), key, **options)
+    made = plan(evals=6, curve=curve)
+    reached = made.certificate["discretisation"].value
+    assert reached > information.path_kl("moment_matched", made.grid, curve)  # the same rows, in sample
+    last, benton = made.alternatives[-1], functools.partial(grids.exponential_then_uniform, 3.0, 0.01)
+    cost = lambda n: information.path_kl("exponential_euler", benton(n), curve)
+    assert last["path_kl"] == cost(last["evals"]) <= reached < cost(last["evals"] - 1)
+    rows = {(row["kernel"], row["grid"]): row["path_kl"] for row in made.alternatives if row["evals"] == 6}
+    halves, grid = curve.halves, benton(6)
+    each = [information.path_kl("moment_matched", grid, one, matched=other) for one, other in (halves, halves[::-1])]
+    assert rows["moment_matched", "exponential_then_uniform"] == pytest.approx(np.mean(each), rel=1e-12)
+    assert rows["ancestral", "exponential_then_uniform"] == information.path_kl("ancestral", grid, curve)
+
+
+# Free nodes, by descent from the plan's own: what the candidates leave.
+@pytest.mark.parametrize(("n", "early_stop"), [(20, 1e-2), (60, 1e-4)])
+def test_plans_with_covariance_matching_are_within_three_percent_of_free_nodes(n, early_stop):
+    made = plan(evals=n, early_stop=early_stop, target=COIN, kernel="covariance_matched", horizon=4.0)
+    cost = information.step_cost("covariance_matched", COIN.mmse)
+    ends = np.log(made.grid[[0, -1]])
+
+    def total(inner):
+        t = np.exp(np.concatenate([ends[:1], inner, ends[1:]]))
+        return np.inf if (np.diff(t) >= 0).any() else float(np.sum(cost(t[:-1], t[1:])))
+
+    inner, best = np.log(made.grid[1:-1]), np.inf
+    for reach in (0.3, 0.1, 0.03):  # of the gap to a neighbour: node by node, as far as it pays
+        for _ in range(3):
+            for k in range(len(inner)):
+                around = np.concatenate([ends[:1], inner, ends[1:]])[k : k + 3]
+                moves = [around[1] + reach * (side - around[1]) for side in (around[0], around[2])]
+                trials = [np.concatenate([inner[:k], [move], inner[k + 1 :]]) for move in moves]
+                inner = min([inner, *trials], key=total)
+        best = total(inner)
+    assert made.certificate["discretisation"].value <= 1.03 * best
+
+
 def test_records_print_in_a_line():
     made = plan(evals=3, target=COIN, horizon=5.0)
     assert repr(made) == f"Plan(horizon=5.0, kernel={made.kernel!r}, evals=3)"
@@ -211,7 +262,7 @@ def test_a_data_free_plan_for_a_budget_inverts_the_one_for_an_accuracy():
         ({"target": COIN, "evals": 5, "kernel": "ddim"}, "an ODE has none"),
         (
             {"target": COIN, "target_kl": 1e-6, "kernel": "covariance_matched"},
-            "more than 200 steps of covariance_matched",
+            "more than 600 steps of covariance_matched, good for",
         ),
     ],
 )

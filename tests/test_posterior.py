@@ -6,9 +6,9 @@ import numpy as np
 import oracles
 import pytest
 
-from jaxdiff import components, posterior, targets
+from jaxdiff import components, grids, posterior, targets
 from jaxdiff.grids import exponential_then_uniform
-from jaxdiff.information import path_kl, path_kl_error
+from jaxdiff.information import path_kl, path_kl_error, path_kl_samples
 
 RNG = np.random.default_rng(0)
 COIN = targets.point_masses([[-1.0], [1.0]])
@@ -85,6 +85,23 @@ def test_directions_add_up_and_replicates_average_to_the_curve(target):
     np.testing.assert_allclose(dets.mean(0), curve.log_det(snr, 0.3), rtol=1e-12)
     dets, _ = _of_replicates(curve, "log_det", snr, 1e-9)  # the same draws: to first order the trace itself
     np.testing.assert_allclose(dets, 1e-9 * np.array(levels), rtol=1e-7)
+
+
+# A coordinate that is N(0, 1) for all components adds nothing to what quadrature on the line knows.
+@pytest.mark.parametrize("rare", [1e-2, 1e-4, 3e-6])
+@pytest.mark.parametrize("away", [3.0, 8.0])
+def test_a_rare_component_is_drawn_often_enough(rare, away):
+    law = np.array([1 - rare, rare]), np.array([0.0, away]), np.array([1.0, 1.0])
+    curve = targets.mixture(law[0], [[0.0, 0.0], [away, 0.0]], np.ones((2, 2))).mmse
+    for snr in (0.1, 1.0, 3.0):
+        between = oracles.mixture_mmse(law, snr) - 1 / (1 + snr)  # what the rare component adds
+        got, error = curve(np.array([snr]))[0] - 2 / (1 + snr), curve.standard_error(np.array([snr]))[0]
+        assert abs(got - between) < 5 * error + 1e-12
+    grid = grids.log_snr(5.0, 0.05, 10)
+    line = targets.mixture(law[0], law[1][:, None], np.ones((2, 1)))
+    exact = path_kl("moment_matched", grid, targets.product([line, targets.gaussian([0.0], [1.0])]).mmse)
+    samples = path_kl_samples("moment_matched", grid, curve)
+    assert abs(samples.mean() - exact) < 5 * samples.std(ddof=1) / 4
 
 
 @pytest.mark.parametrize("narrow", [1e-4, 1e-8])

@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxdiff.bounds.brackets import CONFIDENCE, DISCRETISATION, OURS, check_dim
+from jaxdiff.bounds.brackets import OURS, check_dim
+from jaxdiff.certificates import CONFIDENCE, DISCRETISATION
 from jaxdiff.grids import check_grid
 from jaxdiff.information import initial_kl
 from jaxdiff.types import Certificate, Term

@@ -12,11 +12,9 @@ Both ends are attained by isotropic Gaussians. Sources: THEORY 1 and 3; the brac
 
 import numpy as np
 
+from jaxdiff.certificates import CONFIDENCE, DISCRETISATION, Certificate, Term
 from jaxdiff.processes import ou
-from jaxdiff.types import Certificate, Term
 
-DISCRETISATION = "discretisation"
-CONFIDENCE = 0.95  # of the intervals a Certificate prints; only estimated curves have any
 OURS = "constants ours"
 
 

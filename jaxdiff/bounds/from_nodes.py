@@ -4,6 +4,7 @@ import numpy as np
 
 from jaxdiff.bounds.brackets import OURS, certificate, check_kernel, lower_by_step, upper_by_node
 from jaxdiff.grids import check_grid
+from jaxdiff.path_costs import standard_error
 from jaxdiff.processes import ou
 from jaxdiff.types import Certificate, as_curve
 
@@ -54,7 +55,7 @@ def _certify(side, shares, kernel_name, grid, curve):
         f"path KL of {kernel_name}, {side}",
         bound(curve),
         f"from the mmse at {len(grid)} nodes, {OURS}" + (", Monte Carlo mmse" if values else ""),
-        standard_error=np.std(values, ddof=1) / np.sqrt(len(values)) if values else 0.0,
+        standard_error=standard_error(values),
         status="measured" if values else "bound",
         assumptions=("the curve is the data's mmse",),
     )

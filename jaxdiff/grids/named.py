@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxdiff.processes import check_ends, ou
+from jaxdiff.processes import EARLIEST, LATEST, check_ends, ou
 from jaxdiff.types import Grid, Plan
 
 
@@ -14,7 +14,7 @@ def check_grid(grid, *, own_clock=False) -> Grid:
       own_clock: a running-time grid (Langevin's), which ends at 0.
 
     Raises:
-      ValueError: it has no step, is not one-dimensional or finite, does not decrease, or ends at 0 or below.
+      ValueError: it has no step, is not one-dimensional or finite, does not decrease, or leaves [1e-12, 40].
     """
     if isinstance(grid, Plan):
         raise TypeError("a Plan is not a grid: pass plan.grid.")
@@ -31,10 +31,12 @@ def check_grid(grid, *, own_clock=False) -> Grid:
             f"grid must decrease: grid[{k}] = {grid[k]:.6g} <= grid[{k + 1}] = {grid[k + 1]:.6g}. "
             f"Reverse time? Pass grid[::-1]."
         )
-    if grid[-1] < 0 or (grid[-1] == 0 and not own_clock):
+    if not own_clock and grid[0] > LATEST:
+        raise ValueError(f"grid must begin at {LATEST:g} at most: grid[0] = {grid[0]:.6g}. Noise is all there is at 5.")
+    if grid[-1] < (0 if own_clock else EARLIEST):
         raise ValueError(
-            f"grid must end at a positive time: grid[{len(grid) - 1}] = {grid[-1]:.6g}. The score is singular at 0: "
-            f"stop early, at 1e-3 say."
+            f"grid must end at a positive time, at least {EARLIEST:g}: grid[{len(grid) - 1}] = {grid[-1]:.6g}. The "
+            f"score is singular at 0: stop early, at 1e-3 say."
         )
     return grid
 

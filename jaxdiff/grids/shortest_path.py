@@ -22,7 +22,9 @@ CLOSER = 0.4
 ROUNDS, PRECISION, MOST_DAMPING = 100, 1e-10, 1e6  # of Newton's method
 
 
-def optimal(step_cost, n_steps, horizon, early_stop, *, n_candidates=1000, start_cost=None, polish=True) -> Grid:
+def optimal(
+    step_cost, n_steps, horizon, early_stop, *, n_candidates=1000, start_cost=None, polish=True, around=None
+) -> Grid:
     """The grid of least total cost.
 
     A shortest path over candidates uniform in log snr, a global optimum there, then polished off them; beyond 256 steps
@@ -35,6 +37,7 @@ def optimal(step_cost, n_steps, horizon, early_stop, *, n_candidates=1000, start
       n_candidates: candidate times, both ends included; memory 8 n_candidates^2 bytes.
       start_cost: t -> cost of starting at t, broadcasting; the grid then starts at the best time up to the horizon.
       polish: False returns the best path over the candidates.
+      around: a grid whose density the candidates have, with the same early stop; default uniform in log snr.
 
     Returns:
       (n_steps + 1,). Best for this cost: the path-KL-optimal grid of a stochastic kernel is not good for an ODE kernel.
@@ -46,7 +49,7 @@ def optimal(step_cost, n_steps, horizon, early_stop, *, n_candidates=1000, start
     """
     check_request(horizon, early_stop, n_steps)
     problem = _Problem(step_cost, start_cost, float(horizon), float(early_stop))
-    search = _Search(problem, _halved(n_steps, n_candidates) if polish else n_steps, n_candidates)
+    search = _Search(problem, _halved(n_steps, n_candidates) if polish else n_steps, n_candidates, around)
     return search.best(n_steps) if polish else search.path(n_steps)
 
 
@@ -62,7 +65,7 @@ def frontier(step_cost, n_steps, horizon, early_stop, *, n_candidates=1000, star
 
 
 def fewest(
-    step_cost, budget, horizon, early_stop, *, most=10_000, n_candidates=1000, start_cost=None, polish=True
+    step_cost, budget, horizon, early_stop, *, most=10_000, n_candidates=1000, start_cost=None, polish=True, around=None
 ) -> Grid | None:
     """The optimal grid of the fewest steps whose total cost is within the budget; None where `most` steps are too few.
 
@@ -70,7 +73,7 @@ def fewest(
     """
     check_request(horizon, early_stop, most)
     problem = _Problem(step_cost, start_cost, float(horizon), float(early_stop))
-    search = _Search(problem, min(most, n_candidates - 1, SEARCHED if polish else most), n_candidates)
+    search = _Search(problem, min(most, n_candidates - 1, SEARCHED if polish else most), n_candidates, around)
     reached = np.array([least[-1] for least, _ in search.rounds])
     enough = np.flatnonzero(reached <= budget)
     if not polish:
@@ -110,11 +113,12 @@ class _Problem:
 class _Search:
     """Least costs over the candidates from one pass, and polished grids made from its paths."""
 
-    def __init__(self, problem, n_steps, n_candidates):
+    def __init__(self, problem, n_steps, n_candidates, around=None):
         if n_candidates <= n_steps:
             raise ValueError(f"{n_steps} steps need more than {n_steps} candidates: n_candidates = {n_candidates}.")
         self.problem = problem
-        self.times = log_snr(problem.horizon, problem.early_stop, n_candidates - 1)
+        uniform = log_snr(problem.horizon, problem.early_stop, n_candidates - 1)
+        self.times = uniform if around is None else _resampled(around, n_candidates - 1)
         end, start = np.tril_indices(n_candidates, -1)
         cost = np.full((n_candidates, n_candidates), np.inf)  # [end, start]
         cost[end, start] = problem.step_cost(self.times[start], self.times[end])
