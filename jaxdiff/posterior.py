@@ -67,9 +67,14 @@ def _quadrature_mmse(components):
     )
 
 
+@functools.cache
+def _gauss():
+    return legendre.leggauss(PANEL_NODES)
+
+
 def _on_panels(edges):
     """Gauss-Legendre nodes and weights on every interval between two edges."""
-    x, weight = legendre.leggauss(PANEL_NODES)
+    x, weight = _gauss()
     half = np.diff(edges)[:, None] / 2
     return (edges[:-1, None] + half * (1 + x)).ravel(), (half * weight).ravel()
 

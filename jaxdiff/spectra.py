@@ -4,6 +4,8 @@ log1p(h theta) is analytic in log theta within pi of the real axis whatever h is
 Legendre moments of the eigenvalues say all there is to say about it.
 """
 
+import functools
+
 import numpy as np
 from numpy.polynomial import legendre
 
@@ -40,6 +42,7 @@ def compress(values, weights):
     return theta.ravel(), fitted.transpose(2, 0, 1).reshape(-1, groups)
 
 
+@functools.cache
 def _legendre():
     """Nodes on [-1, 1], and the matrix that turns Legendre moments of a measure into weights at the nodes."""
     nodes, weights = legendre.leggauss(NODES)
