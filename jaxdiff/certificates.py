@@ -6,7 +6,8 @@ import statistics
 
 NATS = "nats"
 UNKNOWN = "unknown"
-DISCRETISATION = "discretisation"
+INITIALISATION, DISCRETISATION, SCORE_ERROR = "initialisation", "discretisation", "score error"
+EARLY_STOPPING_W2, EARLY_STOPPING_TV = "early stopping W2", "early stopping TV"
 CONFIDENCE = 0.95  # of intervals, where none is asked for
 MANY_DEGREES = 300
 

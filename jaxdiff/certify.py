@@ -5,7 +5,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdiff.certificates import CONFIDENCE, DISCRETISATION, Certificate, Term, total_variation
+from jaxdiff.certificates import (
+    CONFIDENCE,
+    DISCRETISATION,
+    EARLY_STOPPING_TV,
+    EARLY_STOPPING_W2,
+    INITIALISATION,
+    SCORE_ERROR,
+    Certificate,
+    Term,
+    total_variation,
+)
 from jaxdiff.curves import MeasuredCurve
 from jaxdiff.goals import checked_moment
 from jaxdiff.grids import check_grid
@@ -22,9 +32,6 @@ from jaxdiff.path_costs import level_samples, path_kl, path_kl_samples, range_of
 from jaxdiff.processes import ou
 from jaxdiff.types import Basis, as_curve
 
-INITIALISATION = "initialisation"
-SCORE_ERROR = "score error"
-EARLY_STOPPING_W2, EARLY_STOPPING_TV = "early stopping W2", "early stopping TV"
 DIFFERENCE = "difference"
 FEWEST_TO_HALVE = 8  # rows
 ROWS_BEYOND = 5  # rows expected beyond either end of an asymptotic interval, at least
@@ -103,10 +110,13 @@ def certify(
     return Certificate(f"KL(q_{grid[-1]:g} || {kernel_name})", terms, confidence, assumptions, warnings)
 
 
-def moment_of(curve, second_moment):
-    """E|X_0|^2 as given, which the curve must not disprove; by default that of a measured curve's rows, or None."""
+def moment_of(curve, second_moment, default=None):
+    """E|X_0|^2 as given, which the curve must not disprove; by default that of measured rows, else `default`."""
+    if second_moment is None and getattr(curve, "squares", None) is not None:
+        return float(np.mean(curve.squares))
+    second_moment = default if second_moment is None else second_moment
     if second_moment is None:
-        return None if getattr(curve, "squares", None) is None else float(np.mean(curve.squares))
+        return None
     second_moment = checked_moment(second_moment, curve.dim)
     check_second_moment(curve, second_moment)
     return second_moment

@@ -12,14 +12,15 @@ from jaxdiff.certificates import DISCRETISATION
 from jaxdiff.certify import DIFFERENCE, Sampler, certify, certify_difference
 from jaxdiff.curves import GROUPS
 from jaxdiff.goals import steps_to_reach
-from jaxdiff.grids import exponential_then_uniform, optimal
+from jaxdiff.grids import exponential_then_uniform
 from jaxdiff.metrics import CLASSIFIER, Estimate, classifier_accuracy, sliced_w2
-from jaxdiff.path_costs import PER_DIRECTION, label_of, path_kl, sampler_of, step_cost
+from jaxdiff.path_costs import PER_DIRECTION, label_of, path_kl, sampler_of
 from jaxdiff.processes import forward, score_from_denoiser
 from jaxdiff.progress import bar
 from jaxdiff.runs import Run
 from jaxdiff.sample import sample
 from jaxdiff.scores import denoiser_of
+from jaxdiff.search import Search
 from jaxdiff.types import Curve, DenoiserFn
 
 BENTON, PLANNED = "Benton", "planned"
@@ -52,7 +53,7 @@ class Subject:
         if grid_name == BENTON:
             return exponential_then_uniform(self.horizon, self.early_stop, n_steps)
         kernel_name, basis = sampler_of(name if name != "ddim" else "moment_matched", self.held_out)
-        return optimal(step_cost(kernel_name, self.held_out, basis=basis), n_steps, self.horizon, self.early_stop)
+        return Search(kernel_name, self.held_out, basis).best(n_steps, self.horizon, self.early_stop)
 
     @property
     def samplers(self):

@@ -5,8 +5,8 @@ import functools
 import numpy as np
 
 from jaxdiff.bounds import any_grid, benton2024
-from jaxdiff.certificates import CONFIDENCE, DISCRETISATION, Certificate, Term
-from jaxdiff.certify import INITIALISATION, SCORE_ERROR, early_stopping
+from jaxdiff.certificates import CONFIDENCE, DISCRETISATION, INITIALISATION, SCORE_ERROR, Certificate, Term
+from jaxdiff.certify import early_stopping
 from jaxdiff.goals import check_reachable, checked_moment, steps_to_reach
 from jaxdiff.grids import exponential_then_uniform
 from jaxdiff.information import initial_kl

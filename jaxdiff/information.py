@@ -14,8 +14,6 @@ from jaxdiff.types import Curve, as_curve
 
 __all__ = [
     "KERNELS",
-    "check_mmse",
-    "check_second_moment",
     "early_stopping_w2",
     "entropy",
     "fisher_information",

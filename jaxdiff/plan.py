@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-from typing import Any
 
 import numpy as np
 
@@ -13,22 +12,19 @@ from jaxdiff.curves import MeasuredCurve
 from jaxdiff.data_free import KERNEL as DATA_FREE_KERNEL
 from jaxdiff.data_free import data_free_plan
 from jaxdiff.goals import MOST_EVALS, check_goal, check_reachable, steps_to_reach
-from jaxdiff.grids import exponential_then_uniform, fewest, optimal
+from jaxdiff.grids import exponential_then_uniform
 from jaxdiff.information import initial_kl, mutual_information
 from jaxdiff.interpolation import antiderivative
-from jaxdiff.path_costs import path_kl, step_cost
+from jaxdiff.path_costs import path_kl
 from jaxdiff.processes import LATEST, check_ends, ou
+from jaxdiff.search import FEW_CANDIDATES, PAIRS, Search
 from jaxdiff.types import Plan, as_curve
 
 KERNEL = "moment_matched"  # never worse than exponential Euler and ancestral sampling
 BENTON, OPTIMAL = "exponential_then_uniform", "optimal"
 EARLY_STOP = 1e-3
 NEGLIGIBLE = 1e-6  # nats of initialisation at the longest horizon looked at, or 1e-3 of what is asked for
-CANDIDATES, PAIRS = 1000, 2**25  # times that a grid is looked for among; pairs of them times directions
 ROUNDING = 1e-12  # nats that are none
-# Of covariance matching, whose steps cost a log det: candidates, at first and at most, and for each step. In place of
-# polishing they are looked for again around the first grid.
-FEW_CANDIDATES, MOST_CANDIDATES, CANDIDATES_A_STEP, LEAST_A_STEP = 400, 2400, 8, 4
 FEW_STEPS = 100  # to which covariance matching is offered as an alternative
 
 
@@ -80,13 +76,13 @@ def plan(
     known = as_curve(curve if target is None else target.mmse, dim)
     if target is not None and second_moment is not None:
         raise ValueError("a target brings its own second_moment: leave it out.")
-    second_moment = target.second_moment if target is not None else _moment(known, second_moment)
+    second_moment = target.second_moment if target is not None else moment_of(known, second_moment, known.dim)
     if isinstance(known, MeasuredCurve):
         horizon, early_stop = _ends(known, horizon, early_stop)
     kernel = KERNEL if kernel is None else kernel
     basis = known.basis if kernel == KERNEL and known.dim > 1 else None
     start = functools.partial(_start, known, second_moment, target is not None and not known.replicates)
-    grid = _grid(kernel, known, basis, start, target_kl, evals, horizon, early_stop)
+    grid = _grid(Search(kernel, known, basis), start, target_kl, evals, horizon, early_stop)
     ends, n = (float(grid[0]), float(grid[-1])), len(grid) - 1
     if basis is not None and cross_fits(kernel, known):
         basis = min((basis, None), key=lambda one: _measured(kernel, OPTIMAL, ends, n, known, one))
@@ -99,22 +95,11 @@ def plan(
     return Plan(ends[0], grid, kernel, len(grid) - 1, certificate, alternatives, basis)
 
 
-def _moment(curve, second_moment):
-    moment = moment_of(curve, second_moment)
-    return moment_of(curve, float(curve.dim)) if moment is None else moment
-
-
 def _planner(kernel, shape, ends: tuple[float, float], n_steps, basis):
     """curve -> its grid of a shape."""
     if shape == BENTON:
         return lambda curve: exponential_then_uniform(*ends, n_steps)
-    return lambda curve: _optimal(kernel, curve, basis, n_steps, *ends)
-
-
-def _optimal(kernel, curve, basis, n_steps, horizon, early_stop, start_cost=None):
-    cost, options = step_cost(kernel, curve, basis=basis), _search_options(kernel, curve, basis, n_steps)
-    find = functools.partial(optimal, cost, n_steps, horizon, early_stop, start_cost=start_cost, **options)
-    return find(around=find()) if kernel == "covariance_matched" else find()
+    return lambda curve: Search(kernel, curve, basis).best(n_steps, *ends)
 
 
 def _measured(kernel, shape, ends, n_steps, curve, basis):
@@ -178,33 +163,21 @@ def _start(curve, second_moment, exact, t):
     return np.maximum(bound - told, 0.0)
 
 
-def _grid(kernel, curve, basis, start, target_kl, evals, horizon, early_stop):
+def _grid(search, start, target_kl, evals, horizon, early_stop):
     """The best grid for the goal, from the horizon or from the best one."""
-    cost, start_cost = step_cost(kernel, curve, basis=basis), start if horizon is None else None
+    start_cost = start if horizon is None else None
     check_ends(LATEST if horizon is None else horizon, early_stop)
     horizon = _longest(start, early_stop, target_kl) if horizon is None else horizon
     check_reachable(target_kl, start, np.array([horizon]), early_stop)
-    search = {"horizon": horizon, "early_stop": early_stop, "start_cost": start_cost}
-    options = functools.partial(_search_options, kernel, curve, basis)
     if evals is not None:
-        return _optimal(kernel, curve, basis, int(evals), horizon, early_stop, start_cost)
+        return search.best(int(evals), horizon, early_stop, start_cost)
     spent = 0.0 if start_cost else float(start(np.array([horizon]))[0])
-    n, tried = 0, {}
-    while options(n) != tried:  # more candidates the more steps there are
-        tried, most = options(n), MOST_EVALS
-        if kernel == "covariance_matched":
-            most = tried["n_candidates"] // LEAST_A_STEP
-        grid = fewest(cost, target_kl - spent, most=most, **search, **tried)
-        n = 2 * most if grid is None else max(n, len(grid) - 1)
+    grid = search.fewest(target_kl - spent, horizon, early_stop, start_cost)
     if grid is None:
-        best = _optimal(kernel, curve, basis, most, horizon, early_stop, start_cost)
-        spent += float(np.sum(cost(best[:-1], best[1:])) + (start(best[:1])[0] if start_cost else 0.0))
-        raise _out_of_reach(target_kl, most, kernel, spent)
-    if kernel != "covariance_matched":
-        return grid
-    n = len(grid) - 1
-    again = fewest(cost, target_kl - spent, most=n, around=grid, **search, **options(n))
-    return grid if again is None else again
+        best = search.best(search.most, horizon, early_stop, start_cost)
+        spent += float(np.sum(search.cost(best[:-1], best[1:])) + (start(best[:1])[0] if start_cost else 0.0))
+        raise _out_of_reach(target_kl, search.most, search.kernel, spent)
+    return grid
 
 
 def _longest(start, early_stop, target_kl):
@@ -213,14 +186,6 @@ def _longest(start, early_stop, target_kl):
     times = np.geomspace(early_stop, LATEST, 400)[1:]
     enough = times[start(times) <= goal]
     return float(enough[0]) if len(enough) else LATEST
-
-
-def _search_options(kernel, curve, basis, n_steps) -> dict[str, Any]:
-    if kernel == "covariance_matched":
-        candidates = int(np.clip(CANDIDATES_A_STEP * n_steps, FEW_CANDIDATES, MOST_CANDIDATES))
-        return {"n_candidates": max(candidates, 2 * n_steps), "polish": False}
-    each = 1 if basis is None else curve.dim
-    return {"n_candidates": int(min(CANDIDATES, math.isqrt(2 * PAIRS // each)))}
 
 
 def _alternatives(kernel, grid, curve, basis, reached):
