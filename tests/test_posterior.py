@@ -89,19 +89,23 @@ def test_directions_add_up_and_replicates_average_to_the_curve(target):
 
 # A coordinate that is N(0, 1) for all components adds nothing to what quadrature on the line knows.
 @pytest.mark.parametrize("rare", [1e-2, 1e-4, 3e-6])
-@pytest.mark.parametrize("away", [3.0, 8.0])
-def test_a_rare_component_is_drawn_often_enough(rare, away):
-    law = np.array([1 - rare, rare]), np.array([0.0, away]), np.array([1.0, 1.0])
-    curve = targets.mixture(law[0], [[0.0, 0.0], [away, 0.0]], np.ones((2, 2))).mmse
+@pytest.mark.parametrize(("away", "width"), [(3.0, 1.0), (8.0, 1.0), (8.0, 0.4)])  # of one covariance, and of two
+def test_a_rare_component_is_drawn_often_enough(rare, away, width):
+    law = np.array([1 - rare, rare]), np.array([0.0, away]), np.array([1.0, width])
+    curve = targets.mixture(law[0], [[0.0, 0.0], [away, 0.0]], [[1.0, 1.0], [width, 1.0]]).mmse
     for snr in (0.1, 1.0, 3.0):
         between = oracles.mixture_mmse(law, snr) - 1 / (1 + snr)  # what the rare component adds
         got, error = curve(np.array([snr]))[0] - 2 / (1 + snr), curve.standard_error(np.array([snr]))[0]
         assert abs(got - between) < 5 * error + 1e-12
     grid = grids.log_snr(5.0, 0.05, 10)
-    line = targets.mixture(law[0], law[1][:, None], np.ones((2, 1)))
-    exact = path_kl("moment_matched", grid, targets.product([line, targets.gaussian([0.0], [1.0])]).mmse)
-    samples = path_kl_samples("moment_matched", grid, curve)
-    assert abs(samples.mean() - exact) < 5 * samples.std(ddof=1) / 4
+    line = targets.mixture(law[0], law[1][:, None], law[2][:, None])
+    exact = targets.product([line, targets.gaussian([0.0], [1.0])]).mmse
+    for kernel in ("moment_matched", "covariance_matched"):
+        samples = path_kl_samples(kernel, grid, curve)
+        assert abs(samples.mean() - path_kl(kernel, grid, exact)) < 5 * samples.std(ddof=1) / 4 + 1e-12
+    apart = np.array([path_kl("moment_matched", grid, one, basis=curve.basis) for one in curve.replicates])
+    want = path_kl("moment_matched", grid, exact, basis=exact.basis)
+    assert abs(apart.mean() - want) < 5 * apart.std(ddof=1) / 4 + 1e-12
 
 
 @pytest.mark.parametrize("narrow", [1e-4, 1e-8])
