@@ -188,6 +188,13 @@ def test_plans_with_covariance_matching_are_within_three_percent_of_free_nodes(n
     assert made.certificate["discretisation"].value <= 1.03 * best
 
 
+@pytest.mark.parametrize("n", [30, 60])
+def test_a_plan_for_what_a_budget_reaches_with_covariance_matching_takes_no_more_than_the_budget(n):
+    options = {"early_stop": 1e-4, "target": COIN, "kernel": "covariance_matched"}
+    reached = plan(evals=n, **options).predicted_kl
+    assert plan(target_kl=reached * (1 + 1e-3), **options).evals in (n - 1, n)
+
+
 def test_records_print_in_a_line():
     made = plan(evals=3, target=COIN, horizon=5.0)
     assert repr(made) == f"Plan(horizon=5.0, kernel={made.kernel!r}, evals=3)"
