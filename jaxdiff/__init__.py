@@ -6,10 +6,24 @@ loaded on first use.
 
 import importlib
 
-from jaxdiff import curves, data, grids, information, kernels, losses, metrics, noise, processes, targets
+from jaxdiff import (
+    curves,
+    data,
+    grids,
+    information,
+    kernels,
+    likelihood,
+    losses,
+    metrics,
+    noise,
+    ode,
+    processes,
+    targets,
+)
 from jaxdiff.certify import certify
 from jaxdiff.plan import plan
 from jaxdiff.sample import sample, trajectory
+from jaxdiff.tuning import fit_grid
 from jaxdiff.types import Certificate, Curve, Kernel, Plan, Process, Target
 
 __version__ = "0.1.0"
@@ -26,12 +40,15 @@ __all__ = [
     "certify",
     "curves",
     "data",
+    "fit_grid",
     "grids",
     "information",
     "kernels",
+    "likelihood",
     "losses",
     "metrics",
     "noise",
+    "ode",
     "plan",
     "processes",
     "sample",

@@ -54,10 +54,10 @@ def run_bodies(program, score, table, state, key, first, span):
 
 
 def run_rest(program, score, table, state, key, first):
-    """Positions after the steps that fill no body, the last of the table."""
+    """The state after the steps that fill no body, the last of the table."""
 
     def walk(descent, state):
-        return program.position(descent.rest(state))
+        return descent.rest(state)
 
     return _spread(program, walk, score, table, state, key, first)
 

@@ -50,7 +50,7 @@ def tridiagonals(denoiser, x0, index, key, t, n_products):
         scale = ou.sigma(t) ** 2 / ou.alpha(t) / 2
         apply = lambda v: scale * (along(v) + back(v)[0])
         starts = jnp.stack([probe, x0 - m])
-        return lax.map(lambda b: tridiagonal(apply, b, n_products), starts), jnp.sum(starts**2, -1)
+        return lax.map(lambda b: tridiagonal(apply, b, n_products)[0], starts), jnp.sum(starts**2, -1)
 
     return lax.map(one, jnp.stack([z, -z]))
 

@@ -1,4 +1,4 @@
-"""Lanczos' method on many symmetric operators at once: quadratures for b^T f(A) b from a few products with A."""
+"""Lanczos' method on many symmetric operators at once: b^T f(A) b and f(A) b from a few products with A."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,9 @@ from jax import lax
 
 
 def tridiagonal(apply, b, n_products):
-    """(n, m, m): each row's operator in the Krylov space of b, by m <= d products and full reorthogonalisation.
+    """Each row's operator in the Krylov space of b, by m <= d products and full reorthogonalisation.
+
+    Returns the tridiagonal matrices (n, m, m) and the space's orthonormal basis (m, n, d).
 
     Args:
       apply: (n, d) -> (n, d), a symmetric operator on every row.
@@ -32,10 +34,18 @@ def tridiagonal(apply, b, n_products):
         return (basis, q), (diagonal, beside)
 
     empty = jnp.zeros((n_products, *b.shape), b.dtype)
-    _, (diagonal, beside) = lax.scan(step, (empty, q), jnp.arange(n_products))
+    (basis, _), (diagonal, beside) = lax.scan(step, (empty, q), jnp.arange(n_products))
     matrix = jax.vmap(jnp.diag, 1)(diagonal)
     off = jax.vmap(lambda one: jnp.diag(one, 1), 1)(beside[:-1])
-    return matrix + off + jnp.swapaxes(off, -1, -2)
+    return matrix + off + jnp.swapaxes(off, -1, -2), basis
+
+
+def applied(function, apply, b, n_products):
+    """f(A) b, (n, d), for a function of eigenvalues; arguments as for `tridiagonal`. Exact once n_products is d."""
+    matrix, basis = tridiagonal(apply, b, n_products)
+    nodes, vectors = jnp.linalg.eigh(matrix)
+    inside = jnp.einsum("nij,nj,nj->ni", vectors, function(nodes), vectors[:, 0])
+    return jnp.sqrt(jnp.sum(b**2, -1, keepdims=True)) * jnp.einsum("mnd,nm->nd", basis, inside)
 
 
 def quadrature(matrix, square):

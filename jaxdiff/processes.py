@@ -3,6 +3,9 @@
 Every formula takes a NumPy time (float64 on the host) or a traced one.
 """
 
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -116,3 +119,196 @@ def score_from_noise(noise: DenoiserFn) -> ScoreFn:
 def noise_from_score(score: ScoreFn) -> DenoiserFn:
     """The noise E[Z | X_t = x] implied by a score."""
     return Partial(_noise_of_score, as_score(score))
+
+
+def _of_decay(name, decay, time) -> Process:
+    """A variance-preserving process from decay(t) = -2 log alpha and the inverse of its snr."""
+    return Process(
+        name,
+        lambda t: namespace(t).exp(-decay(t) / 2),
+        lambda t: namespace(t).sqrt(-namespace(t).expm1(-decay(t))),
+        lambda t: 1 / namespace(t).expm1(decay(t)),
+        time,
+    )
+
+
+@functools.cache
+def vp_linear(beta_min=0.1, beta_max=20.0) -> Process:
+    """VP with beta linear over t in [0, 1]: -2 log alpha = beta_min t + (beta_max - beta_min) t^2/2.
+
+    Source: Song et al., ICLR 2021, arXiv:2011.13456, eq. 33.
+    """
+    slope = beta_max - beta_min
+
+    def time(snr):
+        xp = namespace(snr)
+        decay = xp.log1p(1 / snr)
+        return 2 * decay / (beta_min + xp.sqrt(beta_min**2 + 2 * slope * decay))
+
+    return _of_decay("vp_linear", lambda t: beta_min * t + slope * t**2 / 2, time)
+
+
+# With a = pi/2/(1 + s): alpha = cos((t + s) a)/cos(s a), and 1 - alpha^2 = sin(t a) sin((t + 2 s) a)/cos(s a)^2.
+@functools.cache
+def vp_cosine(s=0.008) -> Process:
+    """VP with alpha = cos((t + s)/(1 + s) pi/2)/cos(s/(1 + s) pi/2), t in [0, 1).
+
+    Source: Nichol, Dhariwal, ICML 2021, arXiv:2102.09672.
+    """
+    a = np.pi / 2 / (1 + s)
+    top = float(np.cos(s * a))
+    alpha = lambda t: namespace(t).cos((t + s) * a) / top
+    variance = lambda t: namespace(t).sin(t * a) * namespace(t).sin((t + 2 * s) * a) / top**2
+
+    def time(snr):  # tan((t + s) a)^2 = 1/(alpha cos(s a))^2 - 1
+        xp = namespace(snr)
+        cosine2 = top**2 * snr / (1 + snr)
+        return xp.arctan2(xp.sqrt(np.sin(s * a) ** 2 + top**2 / (1 + snr)), xp.sqrt(cosine2)) / a - s
+
+    sigma = lambda t: namespace(t).sqrt(variance(t))
+    return Process("vp_cosine", alpha, sigma, lambda t: alpha(t) ** 2 / variance(t), time)
+
+
+@functools.cache
+def ve(sigma_min=0.01, sigma_max=50.0) -> Process:
+    """VE with sigma = sigma_min (sigma_max/sigma_min)^t, t in [0, 1].
+
+    Source: Song et al., ICLR 2021, arXiv:2011.13456, eq. 30.
+    """
+    ratio = float(np.log(sigma_max / sigma_min))
+    sigma = lambda t: sigma_min * namespace(t).exp(ratio * t)
+    time = lambda snr: -namespace(snr).log(snr * sigma_min**2) / (2 * ratio)
+    return Process("ve", _one, sigma, lambda t: 1 / sigma(t) ** 2, time)
+
+
+def _one(t):
+    return 0 * t + 1
+
+
+edm = Process("edm", _one, lambda t: t, lambda t: 1 / t**2, lambda snr: 1 / namespace(snr).sqrt(snr))
+"""X_t = X_0 + t Z: the time is the noise level. Karras et al., NeurIPS 2022, arXiv:2206.00364."""
+
+flow = Process(
+    "flow", lambda t: 1 - t, lambda t: t, lambda t: ((1 - t) / t) ** 2, lambda snr: 1 / (1 + namespace(snr).sqrt(snr))
+)
+"""X_t = (1 - t) X_0 + t Z: rectified flow, flow matching with data at 0. Liu et al. 2022, arXiv:2209.03003."""
+
+
+def ddpm(alphas_cumprod=None) -> Process:
+    """DDPM's discrete table as a process: time n is row n, between rows log snr is interpolated linearly.
+
+    Args:
+      alphas_cumprod: (steps,) alpha_n^2, decreasing; default the 1,000 steps of beta from 1e-4 to 0.02. A model trained
+        on whole times can be asked at fractions where it takes a float time; else run it on grids of whole ones:
+        to_ou(process, n).
+
+    Raises:
+      ValueError: the table does not decrease inside (0, 1).
+    Source: Ho, Jain, Abbeel, NeurIPS 2020, arXiv:2006.11239.
+    """
+    if alphas_cumprod is None:
+        alphas_cumprod = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
+    return _ddpm(tuple(np.asarray(alphas_cumprod, np.float64).ravel().tolist()))
+
+
+@functools.cache  # the same process, so that a rebuilt kernel recompiles nothing
+def _ddpm(table):
+    table = np.array(table)
+    if len(table) < 2 or not (np.diff(table) < 0).all() or table[-1] <= 0 or table[0] >= 1:
+        raise ValueError("alphas_cumprod must be a table (steps,) that decreases inside (0, 1).")
+    level, rows = np.log(table) - np.log1p(-table), np.arange(len(table), dtype=np.float64)
+    log_snr = lambda t: namespace(t).interp(t, rows, level)
+    return Process(
+        "ddpm",
+        lambda t: 1 / namespace(t).sqrt(1 + namespace(t).exp(-log_snr(t))),
+        lambda t: 1 / namespace(t).sqrt(1 + namespace(t).exp(log_snr(t))),
+        lambda t: namespace(t).exp(log_snr(t)),
+        lambda snr: namespace(snr).interp(namespace(snr).log(snr), level[::-1], rows[::-1]),
+    )
+
+
+def to_ou(process, t):
+    """The OU time of the same signal-to-noise ratio as a process has at its time t."""
+    return ou.time(process.snr(t))
+
+
+def from_ou(process, t):
+    """The process's time of the same signal-to-noise ratio as OU time t."""
+    return process.time(ou.snr(t))
+
+
+PREDICTIONS = ("score", "noise", "denoiser", "v", "flow")
+
+
+# With one snr the two positions differ by a factor: x = alpha_ou X_0 + sigma_ou Z = (sigma_ou/sigma) y. Of y the models
+# predict the noise n, the denoiser m = (y - sigma n)/alpha, the score -n/sigma,
+#   v = alpha n - sigma m, so that n = (sigma y + alpha v)/(alpha^2 + sigma^2), or
+#   flow u = n - m,        so that n = (y + alpha u)/(alpha + sigma).
+@dataclasses.dataclass(frozen=True)
+class _FromModel:
+    process: Process
+    predicts: str
+
+    def __call__(self, model, x: Particles, t) -> Particles:
+        t = like(t, x)
+        own = like(from_ou(self.process, t), x)
+        alpha, sigma = self.process.alpha(own), self.process.sigma(own)
+        y = sigma / ou.sigma(t) * x
+        out = model(y, own)
+        if self.predicts == "denoiser":
+            return (ou.alpha(t) * out - x) / ou.sigma(t) ** 2
+        noise = {
+            "score": lambda: -sigma * out,
+            "noise": lambda: out,
+            "v": lambda: (sigma * y + alpha * out) / (alpha**2 + sigma**2),
+            "flow": lambda: (y + alpha * out) / (alpha + sigma),
+        }[self.predicts]()
+        return -noise / ou.sigma(t)
+
+
+@dataclasses.dataclass(frozen=True)
+class _FromScore:
+    process: Process
+    predicts: str
+
+    def __call__(self, score, y: Particles, t) -> Particles:
+        t = like(t, y)
+        at = like(to_ou(self.process, t), y)
+        alpha, sigma = self.process.alpha(t), self.process.sigma(t)
+        x = ou.sigma(at) / sigma * y
+        s = score(x, at)
+        noise, denoiser = -ou.sigma(at) * s, (x + ou.sigma(at) ** 2 * s) / ou.alpha(at)
+        return {
+            "score": lambda: -noise / sigma,
+            "noise": lambda: noise,
+            "denoiser": lambda: denoiser,
+            "v": lambda: alpha * noise - sigma * denoiser,
+            "flow": lambda: noise - denoiser,
+        }[self.predicts]()
+
+
+def score_from_model(model, process: Process, predicts: str) -> ScoreFn:
+    """The score on the OU clock of a model of another process.
+
+    Args:
+      model: f(y, t), shapes (..., d), () -> (..., d): y and t the process's own; t has the dtype of y.
+      process: vp_linear(), vp_cosine(), ve(), edm, flow, ddpm() or a Process of yours.
+      predicts: "score" of its own law at t, "noise", "denoiser" E[X_0 | y], "v" = alpha noise - sigma denoiser, or
+        "flow" = noise - denoiser, the velocity of rectified flow towards the noise.
+
+    Raises:
+      ValueError: it predicts something else.
+    """
+    _check_prediction(predicts)
+    return Partial(_FromModel(process, predicts), as_score(model))
+
+
+def model_from_score(score: ScoreFn, process: Process, predicts: str):
+    """The model f(y, t) of another process that a score on the OU clock makes: the inverse of score_from_model."""
+    _check_prediction(predicts)
+    return Partial(_FromScore(process, predicts), as_score(score))
+
+
+def _check_prediction(predicts):
+    if predicts not in PREDICTIONS:
+        raise ValueError(f"predicts is one of {PREDICTIONS}: predicts = {predicts!r}.")

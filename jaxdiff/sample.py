@@ -161,9 +161,11 @@ class _Run:
 
     def watched(self, donate):
         """As `sample`, with a bar: blocks of bodies, each as long as a bar may stand still."""
-        x = self.x if donate else jnp.copy(self.x)
-        state, n_steps = self.kernel.init(x), len(self.grid) - 1
-        plan = driver.plan_of(self.program, self.kernel.score, n_steps, x.shape, x.dtype)
+        state, n_steps = self.kernel.init(self.x), len(self.grid) - 1
+        state = jax.tree.map(jnp.copy, state)  # every leaf is donated, and two may be one array
+        if donate:
+            self.x.delete()
+        plan = driver.plan_of(self.program, self.kernel.score, n_steps, self.x.shape, self.x.dtype)
         bodies, done, block = n_steps // plan.unroll, 0, 1
         with counter(n_steps, self.kernel.name) as moved:
             while done < bodies:
@@ -174,9 +176,9 @@ class _Run:
                 moved(block * plan.unroll)
                 done, took = done + block, time.perf_counter() - began
                 block = max(1, round(block * min(REFRESH / took, GROWTH)))
-            out = jax.block_until_ready(self(driver.run_rest, self.table, state, donate=True))
+            state = jax.block_until_ready(self(driver.run_rest, self.table, state, donate=True))
             moved(n_steps - bodies * plan.unroll)
-        return self.own(out)
+        return self.own(self.kernel.position(state))
 
 
 @functools.cache

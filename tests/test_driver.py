@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import family
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -185,13 +186,10 @@ def test_half_precision_runs_see_float32_noise_rounded(kind, source, key):
     np.testing.assert_array_equal(run(jnp.bfloat16), run(jnp.float32).astype(jnp.bfloat16))
 
 
-@pytest.mark.parametrize("name", kernels.__all__)
+@pytest.mark.parametrize("name", family.ONE_EACH)
 def test_every_kernel_lowers_for_accelerators(name, key):
-    law = targets.mixture([0.5, 0.5], [[0.0, 1.0], [1.0, 0.0]], np.full((2, 2), 0.2))
-    extra = {"moment_matched": (law.mmse,), "langevin": (0.7,)}.get(name, ())
-    kernel, grid = getattr(kernels, name)(law.score, *extra), grids.log_snr(3, 0.1, 7)
-    if kernel.own_clock:
-        grid = np.linspace(1, 0, 8)
+    kernel = family.make(name)
+    grid = family.grid_of(kernel, 7)
     call = jax.jit(lambda x: sample(kernel, x, grid, key))
     exported = jax.export.export(call, platforms=("cuda", "tpu"))(jax.ShapeDtypeStruct((300, 2), jnp.float32))
     assert exported.platforms == ("cuda", "tpu")

@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from jaxdiff import grids
+from jaxdiff import grids, processes
 
 OPTIMAL = lambda horizon, stop, n: grids.optimal(lambda t, s: (t - s) ** 2, n, horizon, stop, n_candidates=60)
-ALL = [grids.uniform, grids.exponential_then_uniform, grids.log_snr, grids.karras, OPTIMAL]
-NAMES = ["uniform", "exponential_then_uniform", "log_snr", "karras", "optimal"]
+FLOW = lambda *request: grids.uniform(*request, process=processes.flow)
+ALL = [
+    *(grids.uniform, grids.exponential_then_uniform, grids.log_snr, grids.karras, grids.cosine, grids.geometric),
+    *(FLOW, OPTIMAL),
+]
+NAMES = ["uniform", "exponential_then_uniform", "log_snr", "karras", "cosine", "geometric", "flow", "optimal"]
 ENDS = [(5.0, 1e-3), (0.9, 1e-8), (3.0, 1.0), (7.0, 2.0), (17.0, 0.3)]
 
 
@@ -28,6 +32,16 @@ def test_uniform_steps_are_equal_and_log_snr_ratios_are_equal():
     np.testing.assert_allclose(-np.diff(grids.uniform(4.0, 0.5, 10)), 0.35, rtol=1e-12)
     growth = np.expm1(2 * grids.log_snr(6.0, 1e-6, 10))  # 1/snr
     np.testing.assert_allclose(growth[:-1] / growth[1:], (np.expm1(12) / np.expm1(2e-6)) ** 0.1, rtol=1e-10)
+
+
+def test_grids_of_other_clocks_have_equal_steps_there():
+    grid = grids.cosine(3.0, 1e-4, 9)  # alpha^2 = cos((t + s)/(1 + s) pi/2)^2/cos(s/(1 + s) pi/2)^2, s = .008
+    own = np.arccos(np.exp(-grid) * np.cos(0.008 / 1.008 * np.pi / 2)) * 2 / np.pi * 1.008
+    np.testing.assert_allclose(np.diff(own), (own[-1] - own[0]) / 9, rtol=1e-9)
+    grid = FLOW(3.0, 0.01, 5)  # alpha/sigma = (1 - t)/t
+    own = 1 / (1 + np.exp(-grid) / np.sqrt(1 - np.exp(-2 * grid)))
+    np.testing.assert_allclose(np.diff(own), (own[-1] - own[0]) / 5, rtol=1e-11)
+    np.testing.assert_allclose(grids.geometric(8.0, 0.5, 4), [8, 4, 2, 1, 0.5], rtol=1e-14)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Exact one-step gains of every kernel, its chain law on Gaussians, its limits and its order of convergence."""
+"""What single kernels promise beyond the family's contract: published chain laws, matched covariances, refusals."""
 
 import itertools
 
@@ -8,16 +8,11 @@ import numpy as np
 import oracles
 import pytest
 
-from jaxdiff import grids, kernels, targets
+from jaxdiff import grids, kernels, sample, targets
 from jaxdiff.processes import ou
 
 VARIANCE = 0.3  # of the data that moment matching is told about
-STEPS = [(3.0, 1.0), (0.5, 0.1), (0.2, 0.19), (0.011, 0.01), (1e-5, 1e-6)]
 G = grids.exponential_then_uniform(3, 0.01, 36, n_uniform=12)
-
-
-def posterior_variance(variance, t):
-    return variance / (1 + variance * ou.snr(t))
 
 
 def make(name, score, variance=VARIANCE):
@@ -32,34 +27,6 @@ def one_step(kernel, t, t_next, x):
     x = jnp.full((1, 1), x)
     mean = kernel.step(kernel.score, x, row, jnp.zeros_like(x))
     return float(mean[0, 0]), float((kernel.step(kernel.score, x, row, jnp.ones_like(x)) - mean)[0, 0])
-
-
-@pytest.mark.parametrize("name", kernels.__all__)
-@pytest.mark.parametrize(("t", "t_next"), STEPS)
-def test_one_step_has_the_law_of_the_frozen_equation(name, t, t_next):
-    slope, x = -0.2, 0.8
-    mean, spread = one_step(make(name, lambda x, t: slope * x * (1 + t)), t, t_next, x)
-    time = 0.7 if name == "langevin" else t
-    score = slope * x * (1 + time)
-    if name == "covariance_matched":  # sigma^2/alpha times the denoiser's slope, by a difference of the denoiser
-        denoiser = lambda x: (x + ou.sigma(t) ** 2 * slope * x * (1 + t)) / ou.alpha(t)
-        posterior = ou.sigma(t) ** 2 / ou.alpha(t) * (denoiser(2.0) - denoiser(1.0))
-    else:
-        posterior = posterior_variance(VARIANCE, t)
-    oracle = "moment_matched" if name == "covariance_matched" else name
-    expected, variance = oracles.one_step(oracle, t, t_next, score, x, variance=posterior)
-    assert mean == pytest.approx(expected, rel=1e-9, abs=1e-10)
-    assert spread**2 == pytest.approx(variance, rel=1e-9, abs=1e-15)
-    assert spread >= 0
-
-
-@pytest.mark.parametrize("eta", [0.3, 1.0])
-@pytest.mark.parametrize(("t", "t_next"), STEPS)
-def test_ddim_with_eta_refreshes_part_of_the_noise(eta, t, t_next):
-    mean, spread = one_step(kernels.ddim(lambda x, t: -1.7 * x, eta), t, t_next, 0.8)
-    expected, variance = oracles.one_step("ddim", t, t_next, -1.7 * 0.8, 0.8, eta=eta)
-    assert mean == pytest.approx(expected, rel=1e-8)
-    assert spread**2 == pytest.approx(variance, rel=1e-9)
 
 
 def chain(name, variance, start_variance, grid=G):
@@ -114,42 +81,11 @@ def test_repeated_exponential_euler_steps_settle_at_the_stationary_variance():
     assert variance == pytest.approx(1.1110083427354172, rel=1e-13)
 
 
-def test_repeated_langevin_steps_settle_at_the_stationary_variance():
-    h, v = 0.2, 0.9
-    kernel = kernels.langevin(lambda x, t: -x / v, 0.5)
-    gain, spread = one_step(kernel, h, 0.0, 1.0)
-    assert spread**2 / (1 - gain**2) == pytest.approx(v / (1 - h / (2 * v)), rel=1e-13)
-
-
 def test_docstring_numbers_of_ancestral_and_ddim_hold_on_the_standard_normal():
     gain, spread = one_step(kernels.ancestral(lambda x, t: -x), 0.2, 0.1, 1.0)
     assert 1 - gain**2 - spread**2 == pytest.approx(0.0816, abs=5e-5)
     gain, _ = one_step(kernels.ddim(lambda x, t: -x), 0.2, 0.1, 1.0)
     assert gain == pytest.approx(0.9853, abs=5e-5)
-
-
-@pytest.mark.parametrize("name", ["ancestral", "moment_matched", "ddim"])
-def test_point_mass_is_exact_in_one_step(name):
-    kernel = make(name, lambda x, t: -x / ou.sigma(t) ** 2, 0.0)
-    gain, spread = one_step(kernel, 2.0, 0.3, 1.0)
-    assert gain**2 * ou.sigma(2.0) ** 2 + spread**2 == pytest.approx(ou.sigma(0.3) ** 2, rel=1e-12)
-
-
-@pytest.mark.parametrize("name", ["moment_matched", "covariance_matched"])
-def test_matched_kernels_are_exact_in_one_step_on_a_gaussian(name):
-    v = 0.37
-    kernel = make(name, targets.gaussian([0.0], [v]).score, v)
-    gain, spread = one_step(kernel, 2.5, 0.05, 1.0)
-    before, after = (np.exp(-2 * t) * v + ou.sigma(t) ** 2 for t in (2.5, 0.05))
-    assert gain**2 * before + spread**2 == pytest.approx(after, rel=1e-12)
-
-
-@pytest.mark.parametrize("name", ["exponential_euler", "ancestral", "ddim"])
-def test_order_of_convergence_is_one(name):
-    v = 0.4
-    exact = np.exp(-0.2) * v - np.expm1(-0.2)
-    errors = [abs(chain(name, v, np.exp(-4) * v - np.expm1(-4), grids.log_snr(2, 0.1, n)) - exact) for n in (512, 1024)]
-    assert np.log2(errors[0] / errors[1]) == pytest.approx(1, abs=0.05)
 
 
 def test_covariance_matching_is_exact_in_one_step_on_a_gaussian_off_the_axes():
@@ -198,17 +134,72 @@ def test_moment_matching_takes_a_plain_callable_with_its_dimension():
         kernels.moment_matched(lambda x, t: -x, lambda snr: 3 / (1 + snr))
 
 
-def test_constructors_refuse_what_they_cannot_run():
-    with pytest.raises(ValueError, match=r"eta = 1\.2"):
-        kernels.ddim(lambda x, t: -x, 1.2)
-    with pytest.raises(ValueError, match="time = 0"):
-        kernels.langevin(lambda x, t: -x, 0.0)
+@pytest.mark.parametrize("products", [1, 2, 3])
+def test_lanczos_takes_as_many_products_as_the_covariance_has_different_eigenvalues(products):
+    law = targets.gaussian(np.zeros(6), np.repeat([0.3, 2.0, 0.01], [3, 2, 1])[:6] if products > 2 else [0.3, 2.0] * 3)
+    law = targets.gaussian(np.zeros(6), np.full(6, 0.3)) if products == 1 else law
+    dense, lanczos = kernels.covariance_matched(law.score), kernels.covariance_matched(law.score, products=products)
+    row = jax.tree.map(lambda column: jnp.asarray(column[0]), dense.coefficients(np.array([0.9, 0.2])))
+    x, z = jax.random.normal(jax.random.key(0), (2, 5, 6))
+    want, got = (kernel.step(kernel.score, x, row, z) for kernel in (dense, lanczos))
+    np.testing.assert_allclose(got, want, rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", kernels.__all__)
-def test_rebuilt_kernel_has_the_same_static_part(name):
-    law = targets.mixture([0.5, 0.5], [[-1.0], [1.0]], [[0.1], [0.2]])
-    extra = {"moment_matched": (law.mmse,), "langevin": (0.7,)}.get(name, ())
-    first, second = (jax.tree.structure(getattr(kernels, name)(law.score, *extra)) for _ in range(2))
-    assert first == second
-    assert hash(first) == hash(second)
+def test_covariance_matching_differentiates_a_network_with_its_parameters():
+    network = jax.tree_util.Partial(lambda w, x, t: jnp.tanh(x @ w) - x, jnp.array([[0.3, 0.2], [-0.1, 0.4]]))
+    grid, x = grids.log_snr(2.0, 0.1, 3), jnp.ones((4, 2))
+    dense, lanczos = kernels.covariance_matched(network), kernels.covariance_matched(network, products=2)
+    run = lambda kernel: sample(kernel, x, grid, jax.random.key(0))
+    np.testing.assert_allclose(run(lanczos), run(dense), rtol=1e-10)
+
+
+def test_docstring_numbers_of_eulers_methods_and_the_eta_family():
+    for frozen, variance in (("score", 1.0221), ("noise", 0.9703), ("denoiser", 0.9184)):
+        gain, spread = one_step(kernels.eta_family(lambda x, t: -x, 1.0, frozen=frozen), 0.2, 0.1, 1.0)
+        assert gain**2 + spread**2 == pytest.approx(variance, abs=5e-5)
+    gain, _ = one_step(kernels.euler(lambda x, t: -x / ou.sigma(t) ** 2), 2e-6, 1e-6, 1.0)
+    assert gain == pytest.approx(3 / 4, rel=1e-5)
+    gain, spread = one_step(kernels.euler_maruyama(lambda x, t: -x), 0.5, 0.4, 1.0)
+    assert gain**2 + spread**2 == pytest.approx(1 + 0.1**2, rel=1e-13)
+
+
+def plain(x, t):
+    return -x
+
+
+REFUSED = [
+    (lambda: kernels.covariance_matched(plain, products=0), "products = 0"),
+    (lambda: kernels.ddim(plain, 1.2), r"eta = 1\.2"),
+    (lambda: kernels.deis(plain, 5), "order = 5"),
+    (lambda: kernels.dpm_solver(plain, 4), "order = 4"),
+    (lambda: kernels.dpm_solver(plain, 3, eta=1.0), "eta = 1"),
+    (lambda: kernels.dpm_solver(plain, eta=-1.0), "eta = -1"),
+    (lambda: kernels.eta_family(plain, -0.5), r"eta = -0\.5"),
+    (lambda: kernels.eta_family(plain, frozen="velocity"), "frozen = 'velocity'"),
+    (lambda: kernels.exponential_adams(plain, 0), "order = 0"),
+    (lambda: kernels.heun(plain, -1.0), "churn = -1"),
+    (lambda: kernels.langevin(plain, 0.0), "time = 0"),
+    (lambda: kernels.langevin(plain, 1.0, scheme="hot"), "scheme = 'hot'"),
+    (lambda: kernels.langevin(plain, 1.0, variance=0.0), "variance = 0"),
+    (lambda: kernels.langevin(plain, 1.0, friction=-1.0), "friction = -1"),
+    (lambda: kernels.sa_solver(plain, 4), "order = 4"),
+    (lambda: kernels.sa_solver(plain, 3, -1), "order = -1"),
+    (lambda: kernels.sa_solver(plain, eta=-1.0), "eta = -1"),
+    (lambda: kernels.unipc(plain, 4), "order = 4"),
+    (lambda: corrected(kernels.ancestral(plain), kernels.ancestral(plain)), "correct at one"),
+    (lambda: corrected(kernels.langevin(plain, 1.0), kernels.langevin(plain, 1.0)), "predict on OU times"),
+    (lambda: corrected(kernels.unipc(plain), kernels.langevin(plain, 1.0)), "unipc corrects itself"),
+    (lambda: corrected(kernels.ancestral(plain), kernels.langevin(lambda x, t: -x, 1.0)), "same score"),
+    (lambda: corrected(kernels.ancestral(plain), kernels.langevin(plain, 1.0), m=0), "m = 0"),
+    (lambda: corrected(kernels.ancestral(plain), kernels.langevin(plain, 1.0), step_size=0.0), r"step_size = 0\.0"),
+]
+
+
+def corrected(predictor, corrector, m=1, **options):
+    return kernels.predictor_corrector(predictor, corrector, m, **options)
+
+
+@pytest.mark.parametrize(("make", "says"), REFUSED, ids=[says for _, says in REFUSED])
+def test_constructors_refuse_what_they_cannot_run(make, says):
+    with pytest.raises(ValueError, match=says):
+        make()

@@ -24,7 +24,7 @@ def operators(n, d, rank=None):
 
 @functools.partial(jax.jit, static_argnames="m")
 def run(matrices, b, m):
-    return tridiagonal(lambda v: jnp.einsum("nij,nj->ni", matrices, v), b, m)
+    return tridiagonal(lambda v: jnp.einsum("nij,nj->ni", matrices, v), b, m)[0]
 
 
 def rule(matrices, starts, m, dtype=jnp.float64):

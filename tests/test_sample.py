@@ -4,6 +4,7 @@ import inspect
 import warnings
 
 import chex
+import family
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,36 +54,27 @@ def test_moment_matched_output_on_an_isotropic_gaussian_has_the_closed_form_law(
     assert np.abs(out.var(0) - variance).max() < 5 * variance * np.sqrt(2 / n)
 
 
-@pytest.mark.parametrize("name", kernels.__all__)
+@pytest.mark.parametrize("name", family.CASES)
 def test_sample_is_the_loop_of_steps_with_the_documented_noise(name, key):
-    law, grid = targets.mixture([0.3, 0.7], [[0.0, 1.0], [1.0, -1.0]], [[0.1, 0.2], [0.3, 0.1]]), grid_of(name)
-    kernel, x = make(name, law), jnp.array([[0.1, -2.0], [1.0, 0.3], [0.0, 0.5]])
-    got, table = sample(kernel, x, grid, key), kernel.coefficients(grid)
+    kernel, x = family.make(name), jnp.array([[0.1, -2.0], [1.0, 0.3], [0.0, 0.5]])
+    grid, m = family.grid_of(kernel), kernel.noises_per_step
+    got, table, state = sample(kernel, x, grid, key), kernel.coefficients(grid), kernel.init(x)
     for k in range(len(grid) - 1):
         row = jax.tree.map(lambda column, k=k: jnp.asarray(column[k]), table)
-        z = noise.normal(key, np.arange(3, dtype=np.uint32), k, 2, x.dtype) if kernel.noises_per_step else None
-        x = kernel.step(kernel.score, x, row, z)
-    np.testing.assert_allclose(got, x, rtol=1e-12)
+        increments = [noise.normal(key, np.arange(3, dtype=np.uint32), k * m + i, 2, x.dtype) for i in range(m)]
+        state = kernel.step(kernel.score, state, row, (*increments, None)[0] if m < 2 else jnp.stack(increments))
+    np.testing.assert_allclose(got, kernel.position(state), rtol=1e-11)
 
 
-@pytest.mark.parametrize("name", kernels.__all__)
+@pytest.mark.parametrize("name", family.ONE_EACH)
 def test_a_particle_does_not_depend_on_its_batch(name, key):
-    law = targets.gaussian([0.0, 1.0], [0.5, 2.0])
-    x = jax.random.normal(jax.random.key(9), (7, 2), jnp.float32)
-    whole = sample(make(name, law), x, grid_of(name), key)
-    np.testing.assert_array_equal(whole[:3], sample(make(name, law), x[:3], grid_of(name), key))
+    kernel = family.make(name, targets.gaussian([0.0, 1.0], [0.5, 2.0]).score)
+    grid, x = family.grid_of(kernel), jax.random.normal(jax.random.key(9), (7, 2), jnp.float32)
+    whole = sample(kernel, x, grid, key)
+    np.testing.assert_array_equal(whole[:3], sample(kernel, x[:3], grid, key))
     x = jax.random.normal(jax.random.key(9), (700, 2), jnp.float64)
-    whole = sample(make(name, law), x, grid_of(name), key)
-    np.testing.assert_allclose(whole[:3], sample(make(name, law), x[:3], grid_of(name), key), rtol=0, atol=1e-13)
-
-
-@pytest.mark.parametrize("name", kernels.__all__)
-def test_the_key_is_used_where_there_is_noise_and_two_calls_agree(name, key):
-    kernel, x = make(name, targets.gaussian([0.0], [0.5])), jnp.ones((4, 1))
-    first = sample(kernel, x, grid_of(name), key)
-    np.testing.assert_array_equal(first, sample(kernel, x, grid_of(name), key))
-    other = sample(kernel, x, grid_of(name), jax.random.key(77))
-    assert bool(jnp.any(first != other)) == (kernel.noises_per_step > 0)
+    whole = sample(kernel, x, grid, key)
+    np.testing.assert_allclose(whole[:3], sample(kernel, x[:3], grid, key), rtol=0, atol=1e-13)
 
 
 def test_no_particles_stay_none(key):
@@ -198,17 +190,25 @@ def test_a_donated_x_is_deleted_and_no_other(key):
         assert not x.is_deleted()
 
 
-@pytest.mark.parametrize("name", kernels.__all__)
-@pytest.mark.parametrize("n_steps", [1, 2, 7])
+@pytest.mark.parametrize(
+    ("name", "n_steps"), [(name, 7) for name in family.ONE_EACH] + [("ancestral", 1), ("sa_solver", 1), ("seeds", 2)]
+)
 def test_the_bar_changes_no_bit_and_says_how_far_it_is(name, n_steps, key, capsys):
-    law = targets.mixture([0.3, 0.7], [[0.0, 1.0], [1.0, -1.0]], [[0.1, 0.2], [0.3, 0.1]])
-    kernel, x = make(name, law), noise.initial(key, jnp.arange(300), 2)
-    grid = np.linspace(0.8, 0, n_steps + 1) if kernel.own_clock else grids.log_snr(3, 0.02, n_steps)
+    kernel, x = family.make(name), noise.initial(key, jnp.arange(300), 2)
+    grid = family.grid_of(kernel, n_steps)
     plain = sample(kernel, x, grid, key)
     np.testing.assert_array_equal(sample(kernel, x, grid, key, progress=True), plain)
     shown = capsys.readouterr().err
     assert f"{n_steps}/{n_steps}" in shown
-    assert name in shown
+    assert kernel.name in shown
+
+
+@pytest.mark.parametrize("name", ["sa_solver", "langevin, underdamped"])
+def test_a_bar_walks_states_of_many_leaves_in_chunks(name, key):
+    kernel, x = family.make(name), noise.initial(key, jnp.arange(300), 2, jnp.float64)
+    grid = family.grid_of(kernel, 7)
+    watched = sample(kernel, x, grid, key, progress=True, chunk=70)
+    np.testing.assert_allclose(watched, sample(kernel, x, grid, key), rtol=1e-11, atol=1e-13)
 
 
 def test_chunks_and_first_particles_of_equal_length_do_not_recompile(key):

@@ -1,6 +1,29 @@
-"""Grids: float64 NumPy arrays of n_steps + 1 decreasing OU times from the horizon to the early stop."""
+"""Grids: float64 NumPy arrays of n_steps + 1 decreasing OU times from the horizon to the early stop.
 
-from jaxdiff.grids.named import check_grid, exponential_then_uniform, karras, log_snr, uniform
+`optimal` is best for the path KL of kernels that draw noise. Kernels of the ODE are better off on
+`exponential_then_uniform`, `log_snr` or `karras`, and best on what jaxdiff.fit_grid fits to them.
+"""
+
+from jaxdiff.grids.named import (
+    check_grid,
+    cosine,
+    exponential_then_uniform,
+    geometric,
+    karras,
+    log_snr,
+    uniform,
+)
 from jaxdiff.grids.shortest_path import fewest, frontier, optimal
 
-__all__ = ["check_grid", "exponential_then_uniform", "fewest", "frontier", "karras", "log_snr", "optimal", "uniform"]
+__all__ = [
+    "check_grid",
+    "cosine",
+    "exponential_then_uniform",
+    "fewest",
+    "frontier",
+    "geometric",
+    "karras",
+    "log_snr",
+    "optimal",
+    "uniform",
+]

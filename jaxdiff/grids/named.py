@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxdiff.processes import EARLIEST, LATEST, check_ends, ou
+from jaxdiff.processes import EARLIEST, LATEST, check_ends, from_ou, ou, to_ou, vp_cosine
 from jaxdiff.types import Grid, Plan
 
 
@@ -41,10 +41,25 @@ def check_grid(grid, *, own_clock=False) -> Grid:
     return grid
 
 
-def uniform(horizon, early_stop, n_steps) -> Grid:
-    """Equal steps in OU time."""
+def uniform(horizon, early_stop, n_steps, *, process=ou) -> Grid:
+    """Equal steps in OU time, or in the time of another process of `processes`."""
     check_request(horizon, early_stop, n_steps)
-    return with_ends(np.linspace(horizon, early_stop, n_steps + 1), horizon, early_stop)
+    start, end = from_ou(process, np.array([horizon, early_stop], np.float64))
+    return with_ends(to_ou(process, np.linspace(start, end, n_steps + 1)), horizon, early_stop)
+
+
+def cosine(horizon, early_stop, n_steps) -> Grid:
+    """Equal steps in the time of the cosine schedule, processes.vp_cosine().
+
+    Source: Nichol, Dhariwal, ICML 2021, arXiv:2102.09672.
+    """
+    return uniform(horizon, early_stop, n_steps, process=vp_cosine())
+
+
+def geometric(horizon, early_stop, n_steps) -> Grid:
+    """Every step divides the OU time by the same number."""
+    check_request(horizon, early_stop, n_steps)
+    return with_ends(np.geomspace(horizon, early_stop, n_steps + 1), horizon, early_stop)
 
 
 def exponential_then_uniform(horizon, early_stop, n_steps, *, n_uniform=None) -> Grid:

@@ -1,43 +1,142 @@
-"""Inexact Langevin: Euler-Maruyama at one fixed noise time, with whatever score is at hand."""
+"""Inexact Langevin at one fixed noise time, plain, exponential or underdamped, with whatever score is at hand."""
 
 import dataclasses
+from typing import Any, NamedTuple
 
-from jaxdiff.kernels.affine import Row, identity, step
-from jaxdiff.processes import namespace
+import jax.numpy as jnp
+
+from jaxdiff.kernels import affine
+from jaxdiff.kernels.affine import identity
+from jaxdiff.kernels.multistep import gauss
+from jaxdiff.processes import namespace, ou
 from jaxdiff.types import Kernel, ScoreFn, as_score
 
+SCHEMES = ("plain", "exponential", "underdamped")
 
-def langevin(score: ScoreFn, time: float) -> Kernel:
-    """Kernel that moves particles towards q_time by dX = s(X, time) du + sqrt(2) dB, score frozen over a step.
+
+def langevin(
+    score: ScoreFn, time: float, *, scheme: str = "plain", variance: float | None = None, friction: float = 2.0
+) -> Kernel:
+    """Kernel that moves particles towards q_time, score frozen over a step.
 
     Args:
       score: s(x, t), exact or not; shapes (..., d), () -> (..., d).
       time: the fixed OU time of the law to sample, > 0.
+      scheme: "plain" is dX = s(X, time) du + sqrt(2) dB by Euler and Maruyama. "exponential" is the same, with the part
+        that draws to N(0, variance) exact. "underdamped" is dX = P du, dP = (s - friction P) du + sqrt(2 friction) dB,
+        exact but for the score.
+      variance: v > 0 of "exponential"; default sigma_time^2, for which it is stable whatever the step.
+      friction: > 0, of "underdamped".
 
     Returns:
-      A Kernel. Its grid is its own running time, down to 0: np.linspace(langevin_time, 0, n_steps + 1).
+      A Kernel. Its grid is its own running time, down to 0: np.linspace(langevin_time, 0, n_steps + 1). "underdamped"
+      takes two increments a step and starts with P = 0.
 
     Raises:
-      ValueError: time <= 0.
+      ValueError: time, variance or friction is not positive, or there is no such scheme.
 
-    Accuracy: on N(0, v) the stationary variance is v/(1 - h/(2v)), for h < 2v; beyond that it diverges.
-    Source: Pedrotti, Maas, Mondelli, arXiv:2305.14164, section 4.1 (the scheme; T_2 is langevin_time).
+    Accuracy: on N(0, V) the stationary variance is V/(1 - h/(2V)) for "plain", which diverges from h = 2V on, and
+      V^2 (2v - a)/(v (2V - a)), a = v (1 - e^(-h/v)), for "exponential", stable for every h if v <= 2V.
+    Source: Pedrotti, Maas, Mondelli, arXiv:2305.14164, section 4.1 (the scheme; T_2 is langevin_time); Cheng et al.
+      2018, arXiv:1707.03663 (underdamped).
     """
-    if not time > 0:
-        raise ValueError(f"time must be positive: time = {time:g}. It is the OU time whose law is sampled.")
+    if scheme not in SCHEMES:
+        raise ValueError(f"scheme is one of {SCHEMES}: scheme = {scheme!r}.")
+    for name, value in (("time", time), ("variance", 1.0 if variance is None else variance), ("friction", friction)):
+        if not value > 0:
+            raise ValueError(
+                f"{name} must be positive: {name} = {value:g}. The time is the OU time whose law is sampled."
+            )
+    coefficients = Coefficients(float(time), scheme, variance, float(friction))
+    moving = scheme == "underdamped"
     return Kernel(
-        "langevin", as_score(score), Coefficients(float(time)), identity, step, identity, 1, 1, own_clock=True
+        "langevin",
+        as_score(score),
+        coefficients,
+        at_rest if moving else identity,
+        underdamped_step if moving else affine.step,
+        position if moving else identity,
+        1,
+        2 if moving else 1,
+        own_clock=True,
     )
 
 
-# Freeze s at x for a running time h: x' = x + h s + sqrt(2h) z.
+class UnderdampedRow(NamedTuple):
+    """Coefficients of every step, arrays of shape (n_steps,): of score and momentum in x and p, and of the increments.
+
+    x' = x + pull s + drift p + spread z_0,  p' = keep p + drift s + shared z_0 + own z_1.
+    """
+
+    t: Any
+    pull: Any
+    drift: Any
+    spread: Any
+    keep: Any
+    shared: Any
+    own: Any
+
+
+class Moving(NamedTuple):
+    """Position and momentum."""
+
+    x: Any
+    p: Any
+
+
 @dataclasses.dataclass(frozen=True)
 class Coefficients:
-    """The table of a running-time grid at one OU time."""
+    """The table of a running-time grid at one OU time; variance None is sigma^2 of that time."""
 
     time: float
+    scheme: str = "plain"
+    variance: float | None = None
+    friction: float = 2.0
 
     def __call__(self, grid):
         """The table of a grid, float64 on the host."""
-        xp, h = namespace(grid), grid[:-1] - grid[1:]
-        return Row(t=xp.full_like(h, self.time), keep=xp.ones_like(h), gain=h, spread=xp.sqrt(2 * h))
+        h = grid[:-1] - grid[1:]
+        return self.rows(namespace(grid).full_like(h, self.time), h)
+
+    def rows(self, time, h):
+        """The rows of steps of running time h at OU times `time`, both (n_steps,)."""
+        xp = namespace(h)
+        if self.scheme == "underdamped":
+            return _underdamped(time, h, self.friction)
+        if self.scheme == "plain":
+            return affine.Row(time, xp.ones_like(h), h, xp.sqrt(2 * h))
+        v = ou.sigma(time) ** 2 if self.variance is None else self.variance
+        a = -v * xp.expm1(-h / v)
+        return affine.Row(time, xp.ones_like(h), a, xp.sqrt(a * (2 - a / v)))
+
+
+# Exponential: with s = -x/v + rest the first part's flow is e^(-h/v), of which 1 = e^(-h/v) + a/v; the noise has
+# variance v (1 - e^(-2h/v)) = 2a - a^2/v.
+#
+# Underdamped, g the friction: a push on p at time 0 has moved x by E(u) = (1 - e^-gu)/g and left p with e^-gu of it. So
+#   pull = int_0^h E,  drift = E(h),  Var xi_x = 2g int E^2,  Cov = 2g int E e^-gu = E(h)^2 g,  Var xi_p = 1 - e^-2gh.
+def _underdamped(time, h, g):
+    xp = namespace(h)
+    u, w = gauss(0 * h, h)
+    moved, drift = -xp.expm1(-g * u) / g, -xp.expm1(-g * h) / g
+    spread = xp.sqrt(2 * g * (w * moved**2).sum(-1))
+    shared = g * drift**2 / xp.where(h > 0, spread, 1)
+    own = xp.sqrt(xp.maximum(-xp.expm1(-2 * g * h) - shared**2, 0))
+    return UnderdampedRow(time, (w * moved).sum(-1), drift, spread, xp.exp(-g * h), shared, own)
+
+
+def at_rest(x):
+    """Positions without momentum."""
+    return Moving(x, jnp.zeros_like(x))
+
+
+def position(state):
+    """Where the particles are."""
+    return state.x
+
+
+def underdamped_step(score, state, row, z):
+    """One step with two increments, z (2, ..., d)."""
+    s = score(state.x, row.t)
+    x = (state.x + row.pull * s) + row.drift * state.p + row.spread * z[0]
+    return Moving(x, (row.keep * state.p + 0 * row.t) + row.drift * s + row.shared * z[0] + row.own * z[1])

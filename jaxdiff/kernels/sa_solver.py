@@ -1,0 +1,72 @@
+"""SA-Solver: exponential Adams for the eta family, corrected with the very noise of the step."""
+
+import dataclasses
+
+import numpy as np
+
+from jaxdiff.kernels.exponential_adams import check_order
+from jaxdiff.kernels.multistep import (
+    Init,
+    Row,
+    Step,
+    before,
+    denoised,
+    denoiser_weights,
+    half_log_snr,
+    history,
+    linear_part,
+    position,
+)
+from jaxdiff.processes import namespace
+from jaxdiff.types import Kernel, ScoreFn, as_score
+
+
+def sa_solver(score: ScoreFn, predictor_order: int = 3, corrector_order: int = 3, *, eta: float = 0.4) -> Kernel:
+    """Kernel of dY = (Y + (1 + eta^2) s) du + eta sqrt(2) dB, denoisers interpolated in log(alpha/sigma).
+
+    Args:
+      score: s(x, t), the gradient of log q_t at x; shapes (..., d), () -> (..., d).
+      predictor_order: 1 to 3, how many denoisers predict; the first steps use as many as there are.
+      corrector_order: 0 to 3, how many correct, the one at the predicted position among them; 0 is no corrector.
+      eta: >= 0, tau in the paper; 0 is the probability-flow ODE, 1 the reverse SDE.
+
+    Returns:
+      A Kernel. Times are OU times and run down: 0 < t_next < t. One evaluation a step; the last position is not
+      corrected.
+
+    Raises:
+      ValueError: another order, or a negative eta.
+
+    Accuracy: ODEs of order 3 by default; with noise weak order 1 with a small constant, proportional to eta^2.
+    Source: Xue et al., NeurIPS 2023, arXiv:2309.05019.
+    """
+    check_order(predictor_order, 3)
+    check_order(corrector_order, 3, least=0)
+    if eta < 0:
+        raise ValueError(f"eta must not be negative: eta = {eta:g}. 0 is the ODE, 1 the reverse SDE.")
+    coefficients = Coefficients(predictor_order, corrector_order, float(eta))
+    past = max(predictor_order, corrector_order) - 1
+    init = Init(past, corrected=corrector_order > 0)
+    return Kernel("sa_solver", as_score(score), coefficients, init, Step(denoised), position, 1, int(eta > 0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Coefficients:
+    """The table of a grid for the two orders and one eta."""
+
+    predictor_order: int
+    corrector_order: int
+    eta: float
+
+    def __call__(self, grid):
+        """The table of a grid, float64 on the host."""
+        xp, level = namespace(grid), half_log_snr(grid)
+        keep, spread = linear_part(grid, self.eta)
+        nodes, known = history(level, self.predictor_order)
+        row = Row(grid[:-1], keep, denoiser_weights(grid, nodes, known, self.eta), spread)
+        if self.corrector_order == 0:
+            return row
+        nodes, known = history(level, self.corrector_order - 1)
+        nodes = xp.concatenate([level[1:, None], nodes], axis=1)
+        known = np.concatenate([np.ones((len(nodes), 1), bool), known], axis=1)
+        return before(row, keep, denoiser_weights(grid, nodes, known, self.eta))

@@ -1,0 +1,207 @@
+"""Laws of whole chains on Gaussian data: exact by linear response, orders of convergence, stationary laws, limits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from family import CASES, constructor_of, make
+from scipy.linalg import expm, solve_discrete_lyapunov
+
+from jaxdiff import grids, kernels, targets
+from jaxdiff.processes import ou
+
+VARIANCES, HORIZON, EARLY_STOP = np.array([0.02, 0.2, 0.8, 3.0]), 12.0, 0.1
+
+
+ORDERS = {  # of the error of the output's variance; UniPC's corrector adds one to its predictor's
+    "ancestral": 1,
+    "ddim": 1,
+    "ddim with noise": 1,
+    "deis 1": 1,
+    "deis 2": 2,
+    "deis 3": 3,
+    "deis 4": 4,
+    "dpm_solver 1": 1,
+    "dpm_solver 2": 2,
+    "dpm_solver 3": 2,
+    "dpm_solver 1 with noise": 1,
+    "dpm_solver 2 with noise": 2,
+    "eta_family, score": 1,
+    "eta_family, noise": 1,
+    "eta_family, denoiser": 1,
+    "eta_family, ODE": 1,
+    "euler": 1,
+    "euler_maruyama": 1,
+    "exponential_adams 1": 1,
+    "exponential_adams 2": 2,
+    "exponential_adams 3": 3,
+    "exponential_adams 4": 4,
+    "exponential_euler": 1,
+    "heun": 2,
+    "ode_then_noise": 1,
+    "rk4": 4,
+    "sa_solver": 2,
+    "sa_solver 2 without corrector": 2,
+    "sa_solver 1 1": 1,
+    "seeds": 2,
+    "stochastic_runge_kutta": 2,
+    "unipc 1": 2,
+    "unipc 2": 3,
+    "unipc 3": 4,
+}
+
+NO_ORDER = {  # a kernel exact on these laws, one whose error is the corrector's or the noise scale's, or a random one
+    "moment_matched",
+    "covariance_matched",
+    "langevin",
+    "predictor_corrector",
+    "randomized_midpoint",
+    "heun with churn",
+}
+
+
+def noised(variance, t):
+    """The variance of q_t."""
+    return np.exp(-2 * t) * variance - np.expm1(-2 * t)
+
+
+def response(kernel, grid, dim=1):
+    """(1 + increments, dim): how the end answers to the start and to every increment, where the score is linear."""
+    n, m = len(grid) - 1, kernel.noises_per_step
+    x = np.zeros((1 + n * m, dim))
+    x[0] = 1
+
+    def body(state, step):
+        k, row = step
+        z = jnp.stack([jnp.zeros_like(x).at[1 + k * m + i].set(1.0) for i in range(m)]) if m else None
+        return kernel.step(kernel.score, state, row, z[0] if m == 1 else z), None
+
+    steps = jnp.arange(n), jax.tree.map(jnp.asarray, kernel.coefficients(grid))
+    end, _ = jax.jit(lambda state: jax.lax.scan(body, state, steps))(kernel.init(jnp.asarray(x)))
+    return np.asarray(kernel.position(end))
+
+
+def variance_of(kernel, grid, start):
+    """The variance of the end, coordinate by coordinate, from that of the start."""
+    answer = response(kernel, grid, len(start))
+    return answer[0] ** 2 * start + np.sum(answer[1:] ** 2, axis=0)
+
+
+def miss(kernel, grid):
+    """How wrong the variances of the end are, from the exact law at the horizon."""
+    exact = noised(VARIANCES, grid[-1])
+    return np.linalg.norm(variance_of(kernel, grid, noised(VARIANCES, grid[0])) / exact - 1)
+
+
+def test_every_case_has_an_order_or_a_reason():
+    assert ORDERS.keys() | {name for name in CASES if constructor_of(name) in NO_ORDER or name in NO_ORDER} == set(
+        CASES
+    )
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_order_of_convergence(name):
+    kernel = make(name, targets.gaussian(np.zeros(4), VARIANCES).score)
+    errors = [miss(kernel, grids.log_snr(HORIZON, EARLY_STOP, n)) for n in (1024, 2048)]
+    assert np.log2(errors[0] / errors[1]) == pytest.approx(ORDERS[name], abs=0.05)
+
+
+def test_randomized_midpoint_is_of_strong_order_three_halves():
+    law, grid = targets.gaussian(np.zeros(4), VARIANCES), lambda n: np.linspace(2.0, 0.1, n + 1)
+    errors = [
+        np.sqrt(np.mean([miss(kernels.randomized_midpoint(law.score, seed), grid(n)) ** 2 for seed in range(64)]))
+        for n in (64, 256)
+    ]
+    assert np.log2(errors[0] / errors[1]) / 2 == pytest.approx(1.5, abs=0.15)  # 64 seeds tell it to 0.1
+
+
+def test_heun_with_churn_keeps_its_order():
+    law = targets.gaussian(np.zeros(4), VARIANCES)
+
+    errors = [miss(kernels.heun(law.score, churn=20.0), grids.log_snr(HORIZON, EARLY_STOP, n)) for n in (512, 1024)]
+    assert np.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.05)
+
+
+V, H = 0.7, 0.2
+
+
+def stationary(kernel, h=H, n=400):
+    """The variance at which a corrector settles, from steps of running time h."""
+    return variance_of(kernel, np.arange(n, -1, -1) * h, np.zeros(1))[0]
+
+
+def drawn(x, t):
+    """The score of N(0, V)."""
+    return -x / V
+
+
+def test_plain_langevin_settles_at_its_stationary_variance():
+    assert stationary(kernels.langevin(drawn, 0.5)) == pytest.approx(V / (1 - H / (2 * V)), rel=1e-12)
+
+
+@pytest.mark.parametrize("v", [0.3, 0.7, 1.3])
+@pytest.mark.parametrize("h", [0.2, 30.0])
+def test_exponential_langevin_settles_at_its_stationary_variance(v, h):
+    a = v * (1 - np.exp(-h / v))
+    kernel = kernels.langevin(drawn, 0.5, scheme="exponential", variance=v)
+    assert stationary(kernel, h) == pytest.approx(V**2 * (2 * v - a) / (v * (2 * V - a)), rel=1e-12)
+
+
+def test_exponential_langevin_takes_the_noise_for_its_variance():
+    given, default = (
+        kernels.langevin(drawn, 0.5, scheme="exponential", variance=v) for v in (ou.sigma(0.5) ** 2, None)
+    )
+    assert stationary(given) == pytest.approx(stationary(default), rel=1e-14)
+
+
+# One step maps (x, p) linearly, the score being -x/V: X' = A X + noise, and the law solves S = A S A^T + Q.
+@pytest.mark.parametrize("friction", [0.5, 2.0, 8.0])
+def test_underdamped_langevin_settles_at_its_stationary_variance(friction):
+    drift = np.array([[0.0, 1.0, 0.0], [0.0, -friction, 1.0], [0.0, 0.0, 0.0]])  # of x, p and the frozen score
+    flow = expm(H * drift)
+    step = flow[:2, :2] + np.outer(flow[:2, 2], [-1 / V, 0.0])
+    lyapunov = np.block([[-drift[:2, :2], np.diag([0.0, 2 * friction])], [np.zeros((2, 2)), drift[:2, :2].T]])
+    blocks = expm(H * lyapunov)  # Van Loan: the covariance of the noise
+    noise = blocks[2:, 2:].T @ blocks[:2, 2:]
+    want = solve_discrete_lyapunov(step, noise)[0, 0]
+    kernel = kernels.langevin(drawn, 0.5, scheme="underdamped", friction=friction)
+    assert stationary(kernel, n=1500) == pytest.approx(want, rel=1e-10)
+
+
+def test_a_corrector_step_of_the_default_rule_is_wrong_by_its_excess_where_the_data_have_no_variance():
+    law = targets.gaussian([0.0, 0.0], [0.0, 1.0])
+    kernel = kernels.predictor_corrector(kernels.ddim(law.score), kernels.langevin(law.score, 1.0), 400)
+    kernel_law = variance_of(kernel, np.array([1.0, 0.3]), np.ones(2)) / noised(np.array([0.0, 1.0]), 0.3)
+    assert kernel_law[0] == pytest.approx(1.05, rel=1e-9)
+    assert 1 < kernel_law[1] < 1.05
+
+
+EXACT_ON_A_POINT = {  # the denoiser is constant, the noise linear in sigma/alpha
+    "ancestral", "covariance_matched", "covariance_matched by Lanczos", "ddim", "ddim with noise", "dpm_solver 1",
+    "dpm_solver 2", "dpm_solver 3", "dpm_solver 1 with noise", "dpm_solver 2 with noise", "eta_family, denoiser",
+    "exponential_adams 1", "exponential_adams 2", "exponential_adams 3", "exponential_adams 4", "heun",
+    "ode_then_noise", "rk4", "sa_solver", "sa_solver 2 without corrector", "sa_solver 1 1", "unipc 1", "unipc 2",
+    "unipc 3", "deis 1",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(EXACT_ON_A_POINT))
+def test_a_point_mass_is_exact_on_any_grid(name):
+    kernel = make(name, targets.gaussian([0.0], [0.0]).score)
+    grid = np.array([2.0, 0.9, 0.1, 0.07])
+    assert variance_of(kernel, grid, noised(0.0, grid[:1]))[0] == pytest.approx(noised(0.0, grid[-1]), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_a_standard_normal_stays_one_to_the_order_of_the_method(name):
+    kernel = make(name, lambda x, t: -x)
+    few, many = (abs(variance_of(kernel, grids.log_snr(HORIZON, 0.1, n), np.ones(1))[0] - 1) for n in (2048, 4096))
+    assert many < 1e-11 or np.log2(few / many) == pytest.approx(ORDERS[name], abs=0.1)
+
+
+# The first steps have fewer denoisers: one step of order 1, an error of order 2, but about e^(-2 horizon) of it.
+@pytest.mark.parametrize("name", ["exponential_adams 4", "deis 4", "exponential_adams 3"])
+def test_a_multistep_method_that_starts_where_the_score_is_curved_is_of_order_two(name):
+    kernel = make(name, targets.gaussian(np.zeros(4), VARIANCES).score)
+    errors = [miss(kernel, grids.log_snr(0.5, EARLY_STOP, n)) for n in (1024, 2048)]
+    assert np.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.05)

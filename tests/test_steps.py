@@ -1,0 +1,110 @@
+"""Every kernel against an independent hand: each step integrates its frozen equation numerically (methods.py)."""
+
+import jax
+import jax.numpy as jnp
+import methods
+import numpy as np
+import pytest
+from family import CASES, PER_DIRECTION, make
+
+GRID = np.array([2.1, 1.3, 0.9, 0.35, 0.3, 0.04])
+NEAR_DATA = np.array([0.011, 0.01, 1e-3, 9e-6, 2e-6, 1e-6])
+RUNNING = np.array([0.9, 0.6, 0.5, 0.2, 0.0])
+START = np.array([0.7, -1.4, 0.1])
+
+
+def score(x, t, sin=np.sin):
+    """Smooth, nonlinear, the score of nothing."""
+    return -0.7 * x * (1 + 0.3 * t) + 0.4 * sin(x + 2 * t)
+
+
+def traced(x, t):
+    """The same for JAX."""
+    return score(x, t, jnp.sin)
+
+
+def posterior_variance(t, x):
+    """sigma^2/alpha times the slope of the denoiser, by a complex step; not negative."""
+    slope = (methods.seen_by(score, x + 1e-30j, t, "denoiser") / 1e-30).imag
+    return np.maximum(methods.noise_variance(t) * np.exp(t) * slope, 0)
+
+
+def sigma2(t):
+    """The variance that exponential Langevin takes of itself."""
+    return methods.noise_variance(t)
+
+
+def excess(t):
+    """The default step of a corrector: 5 % of variance too much where the data have none."""
+    return 2 * sigma2(t) * 0.05 / 1.05
+
+
+ORACLES = {
+    "ancestral": methods.of_one_step("ancestral"),
+    "covariance_matched": methods.of_one_step("moment_matched", variance=posterior_variance),
+    "covariance_matched by Lanczos": methods.of_one_step("moment_matched", variance=posterior_variance),
+    "ddim": methods.frozen("denoiser", 0.0),
+    "ddim with noise": methods.of_one_step("ddim", eta=0.6),
+    **{f"deis {p}": methods.multistep(p, what="noise") for p in (1, 2, 3, 4)},
+    **{f"dpm_solver {p}": methods.multistep(p, form="published") for p in (1, 2, 3)},
+    **{f"dpm_solver {p} with noise": methods.multistep(p, form="published", eta=1.0) for p in (1, 2)},
+    "eta_family, score": methods.frozen("score", 0.7),
+    "eta_family, noise": methods.frozen("noise", 1.0),
+    "eta_family, denoiser": methods.frozen("denoiser", 1.5),
+    "eta_family, ODE": methods.frozen("score", 0.0),
+    "euler": methods.explicit_euler(1.0, 0.0),
+    "euler_maruyama": methods.explicit_euler(2.0, 2.0),
+    **{f"exponential_adams {p}": methods.multistep(p) for p in (1, 2, 3, 4)},
+    "exponential_euler": methods.frozen("score", 1.0),
+    "heun": methods.runge_kutta("heun"),
+    "heun with churn": methods.runge_kutta("heun", 4.0, 1.02, (0.1, 10.0)),
+    "langevin": methods.at_one_time("plain", 0.7),
+    "langevin, exponential": methods.at_one_time("exponential", 0.7, variance=0.9),
+    "langevin, underdamped": methods.at_one_time("underdamped", 0.7, friction=1.5),
+    "moment_matched": methods.of_one_step(
+        "moment_matched", variance=lambda t, x: 0.3 / (1 + 0.3 * np.exp(2 * methods.level(t)))
+    ),
+    "ode_then_noise": methods.ode_then_noise,
+    "predictor_corrector": methods.predictor_corrector(
+        lambda: methods.alone(methods.of_one_step("ancestral")), "plain", 2, excess
+    ),
+    "predictor_corrector of an ODE": methods.predictor_corrector(
+        lambda: methods.alone(methods.frozen("denoiser", 0.0)), "exponential", 1, lambda t: 0.02, variance=sigma2
+    ),
+    "predictor_corrector with momentum": methods.predictor_corrector(
+        lambda: methods.remembering(2), "underdamped", 3, lambda t: 0.1 * t, friction=lambda t: 2.0
+    ),
+    "randomized_midpoint": methods.randomized_midpoint(3),
+    "rk4": methods.runge_kutta("rk4"),
+    "sa_solver": methods.multistep(3, eta=0.4, corrector=3),
+    "sa_solver 2 without corrector": methods.multistep(2, eta=1.0),
+    "sa_solver 1 1": methods.multistep(1, corrector=1),
+    "seeds": methods.seeds,
+    "stochastic_runge_kutta": methods.stochastic_runge_kutta,
+    **{f"unipc {p}": methods.multistep(p, form="unipc", corrector=p + 1) for p in (1, 2, 3)},
+}
+
+
+def follows_its_equation(name, kernel, grid=GRID):
+    """Raise AssertionError unless the kernel's positions, all finite, are those of the method it is named after."""
+    grid = RUNNING if kernel.own_clock else grid
+    noises = max(kernel.noises_per_step, 0)
+    z = np.random.default_rng(0).normal(size=(len(grid) - 1, noises, len(START)))
+    state, table = kernel.init(jnp.asarray(START)[:, None]), kernel.coefficients(grid)
+    for k, want in enumerate(ORACLES[name](score, grid, START, z)):
+        row = jax.tree.map(lambda column, k=k: jnp.asarray(column[k]), table)
+        increments = None if noises == 0 else jnp.asarray(z[k])[..., None]
+        state = kernel.step(kernel.score, state, row, increments[0] if noises == 1 else increments)
+        got = np.asarray(kernel.position(state))[:, 0]
+        assert np.isfinite(got).all(), "not finite"
+        np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-10, err_msg=f"step {k} of {name}")
+
+
+def test_every_case_has_an_oracle():
+    assert ORACLES.keys() == CASES.keys() - set(PER_DIRECTION)  # those are compared with exact steps in test_contract
+
+
+@pytest.mark.parametrize("grid", [GRID, NEAR_DATA], ids=["", "near the data"])
+@pytest.mark.parametrize("name", ORACLES)
+def test_every_step_is_that_of_the_frozen_equation(name, grid):
+    follows_its_equation(name, make(name, traced), grid)
