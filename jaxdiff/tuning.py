@@ -66,7 +66,7 @@ def fit_grid(kernel: Kernel, x_start, n_steps, horizon, early_stop, *, parameter
     fit = differential_evolution(
         lambda columns: np.asarray(errors(grids_of(jnp.asarray(columns.T)))),
         list(zip(-reach, reach, strict=True)),
-        init=first,
+        init=first,  # pyright: ignore[reportArgumentType]
         maxiter=GENERATIONS,
         vectorized=True,
         updating="deferred",

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
+from scipy.special import erf
 
 from jaxdiff import metrics
 
@@ -79,3 +80,32 @@ def test_a_classifier_needs_samples_of_equal_size():
     pytest.importorskip("sklearn")
     with pytest.raises(ValueError, match="20 and 30 rows"):
         metrics.classifier_accuracy(np.zeros((20, 2)), np.zeros((30, 2)))
+
+
+def test_energy_distance_of_two_normals_has_its_closed_form_and_its_error():
+    n, m, shift, width = 400, 300, 0.7, 1.6
+    folded = lambda mean, s: (
+        s * np.sqrt(2 / np.pi) * np.exp(-(mean**2) / (2 * s**2)) + mean * erf(mean / s / np.sqrt(2))
+    )
+    want = 2 * folded(shift, np.hypot(1, width)) - folded(0, np.sqrt(2)) - folded(0, width * np.sqrt(2))
+    found = [
+        metrics.energy_distance(RNG.normal(size=(n, 1)), RNG.normal(shift, width, size=(m, 1))) for _ in range(200)
+    ]
+    values, errors = np.array(found).T
+    assert abs(values.mean() - want) < 5 * values.std() / np.sqrt(200)  # unbiased
+    assert errors.mean() == pytest.approx(values.std(ddof=1), rel=0.25)  # 200 repetitions tell it to 5 %
+
+
+def test_energy_distance_counts_pairs_of_different_rows():
+    x, y = RNG.normal(size=(5, 3)), RNG.normal(size=(4, 3))
+    far = lambda a, b: np.linalg.norm(a - b)
+    between = np.mean([far(a, b) for a in x for b in y])
+    inside = [np.mean([far(a, b) for i, a in enumerate(z) for j, b in enumerate(z) if i != j]) for z in (x, y)]
+    assert metrics.energy_distance(x, y).value == pytest.approx(2 * between - sum(inside), rel=1e-12)
+
+
+def test_energy_distance_of_too_few_rows_is_refused():
+    with pytest.raises(ValueError, match="1 and 4"):
+        metrics.energy_distance(np.ones((1, 2)), np.ones((4, 2)))
+    with pytest.raises(ValueError, match="of one width"):
+        metrics.energy_distance(np.ones((5, 2)), np.ones((4, 3)))

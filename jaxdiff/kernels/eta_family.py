@@ -17,7 +17,7 @@ def eta_family(score: ScoreFn, eta: float = 1.0, *, frozen: str = "denoiser") ->
       eta: >= 0; 0 is the probability-flow ODE, 1 the reverse SDE. (The eta of `ddim` is another: that keeps the law of
         pairs on a point mass, this one the equation.)
       frozen: over a step: "score" (eta = 1: exponential Euler), "noise" -sigma s, or "denoiser" (eta = 0: DDIM;
-        eta = 1: SDE-DPM-Solver++ 1).
+        eta = 1: ancestral sampling).
 
     Returns:
       A Kernel. Times are OU times and run down: 0 < t_next < t.

@@ -1,0 +1,36 @@
+"""One style for the figures of the benchmarks: colours that the colour-blind tell apart, and markers besides."""
+
+from matplotlib.figure import Figure
+
+from jaxdiff.files import written
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8c564b", "#555555")  # Okabe and Ito
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+
+def figure(width, height):
+    """An empty figure, inches."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def line(ax, points, label, index):
+    """{x: y} in the colour and marker of an index; None is black and dashed."""
+    style = {"color": "black", "ls": "--"} if index is None else {"color": COLOURS[index], "marker": MARKERS[index]}
+    ax.plot(list(points), list(points.values()), label=label, lw=1.6, ms=4.5, **style)
+
+
+def powers(ax):
+    """Both axes logarithmic, with a light grid."""
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.grid(alpha=0.25, lw=0.6)
+
+
+def saved(drawn, path):
+    """Write the figure as PNG; returns where."""
+    for ax in drawn.axes:
+        for side in ("top", "right"):
+            ax.spines[side].set_visible(False)
+    with written(path) as draft:
+        drawn.savefig(draft, dpi=130, format="png")
+    return path
