@@ -67,6 +67,7 @@ CASES = {
     "randomized_midpoint": _with("randomized_midpoint", 3),
     "rk4": _with("rk4"),
     "sa_solver": _with("sa_solver"),
+    "sa_solver, ODE": _with("sa_solver", eta=0.0),
     "sa_solver 2 without corrector": _with("sa_solver", 2, 0, eta=1.0),
     "sa_solver 1 1": _with("sa_solver", 1, 1, eta=0.0),
     "seeds": _with("seeds"),

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracles
 import pytest
 from family import CASES, constructor_of, make
 from scipy.linalg import expm, solve_discrete_lyapunov
@@ -41,6 +42,7 @@ ORDERS = {  # of the error of the output's variance; UniPC's corrector adds one 
     "ode_then_noise": 1,
     "rk4": 4,
     "sa_solver": 2,
+    "sa_solver, ODE": 3,
     "sa_solver 2 without corrector": 2,
     "sa_solver 1 1": 1,
     "seeds": 2,
@@ -180,8 +182,8 @@ EXACT_ON_A_POINT = {  # the denoiser is constant, the noise linear in sigma/alph
     "ancestral", "covariance_matched", "covariance_matched by Lanczos", "ddim", "ddim with noise", "dpm_solver 1",
     "dpm_solver 2", "dpm_solver 3", "dpm_solver 1 with noise", "dpm_solver 2 with noise", "eta_family, denoiser",
     "exponential_adams 1", "exponential_adams 2", "exponential_adams 3", "exponential_adams 4", "heun",
-    "ode_then_noise", "rk4", "sa_solver", "sa_solver 2 without corrector", "sa_solver 1 1", "unipc 1", "unipc 2",
-    "unipc 3", "deis 1",
+    "ode_then_noise", "rk4", "sa_solver", "sa_solver, ODE", "sa_solver 2 without corrector", "sa_solver 1 1",
+    "unipc 1", "unipc 2", "unipc 3", "deis 1",
 }  # fmt: skip
 
 
@@ -205,3 +207,29 @@ def test_a_multistep_method_that_starts_where_the_score_is_curved_is_of_order_tw
     kernel = make(name, targets.gaussian(np.zeros(4), VARIANCES).score)
     errors = [miss(kernel, grids.log_snr(0.5, EARLY_STOP, n)) for n in (1024, 2048)]
     assert np.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.05)
+
+
+MIXTURE = np.array([0.3, 0.7]), np.array([-1.0, 0.5]), np.array([0.05, 0.2])
+
+
+def density_after(kernel, grid, y):
+    """The density of the output on points y, from the exact law at grid[0]: step by step, by the trapezoidal rule."""
+    table, x = kernel.coefficients(grid), jnp.asarray(y)[:, None]
+    density = oracles.mixture_density(MIXTURE, y, grid[0])
+    for k in range(len(grid) - 1):
+        row = jax.tree.map(lambda column, k=k: jnp.asarray(column[k]), table)
+        mean = np.asarray(kernel.step(kernel.score, x, row, jnp.zeros_like(x)))[:, 0]
+        spread = np.asarray(kernel.step(kernel.score, x, row, jnp.ones_like(x)))[:, 0] - mean
+        away = (y[:, None] - mean) / spread
+        density = np.exp(-(away**2) / 2) / (np.sqrt(2 * np.pi) * spread) @ density * (y[1] - y[0])
+    return density
+
+
+# The one kernel of order 2 whose law is not Gaussian in one step only because the data are not.
+@pytest.mark.parametrize(("name", "order"), [("covariance_matched", 2), ("ancestral", 1)])
+def test_order_of_the_law_on_a_mixture(name, order):
+    law = targets.mixture(MIXTURE[0], MIXTURE[1][:, None], MIXTURE[2][:, None])
+    kernel, y = make(name, law.score), np.linspace(-5, 5, 1001)
+    exact = oracles.mixture_density(MIXTURE, y, 0.1)
+    errors = [np.abs(density_after(kernel, grids.log_snr(1.5, 0.1, n), y) - exact).sum() for n in (96, 192)]
+    assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.05)

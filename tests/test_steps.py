@@ -77,6 +77,7 @@ ORACLES = {
     "randomized_midpoint": methods.randomized_midpoint(3),
     "rk4": methods.runge_kutta("rk4"),
     "sa_solver": methods.multistep(3, eta=0.4, corrector=3),
+    "sa_solver, ODE": methods.multistep(3, corrector=3),
     "sa_solver 2 without corrector": methods.multistep(2, eta=1.0),
     "sa_solver 1 1": methods.multistep(1, corrector=1),
     "seeds": methods.seeds,
