@@ -19,11 +19,14 @@ def line(ax, points, label, index):
     ax.plot(list(points), list(points.values()), label=label, lw=1.6, ms=4.5, **style)
 
 
-def powers(ax):
-    """Both axes logarithmic, with a light grid."""
+def powers(ax, ticks=None):
+    """Both axes logarithmic, with a light grid; ticks: where on the x axis."""
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.grid(alpha=0.25, lw=0.6)
+    if ticks is not None:
+        ax.set_xticks(ticks, [str(tick) for tick in ticks])
+        ax.minorticks_off()
 
 
 def saved(drawn, path):

@@ -7,6 +7,7 @@ of them. Every record says where it was made.
 import argparse
 import datetime
 import importlib.metadata
+import json
 import os
 import pathlib
 import platform
@@ -20,7 +21,7 @@ import jax
 import numpy as np
 
 import jaxdiff
-from jaxdiff.files import write_json
+from jaxdiff.files import to_json, written
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -117,12 +118,17 @@ def platform_slug():
 
 
 def write_rows(name, rows, question, verdict, about=None, path=None):
-    """Write a benchmark's record, by default to benchmarks/results/NAME-PLATFORM.json; returns where.
+    """Write a benchmark's record, a row a line, by default to benchmarks/results/NAME-PLATFORM.json; returns where.
 
     about: the environment at the start; None asks for it now.
     """
     path = pathlib.Path(path or RESULTS / f"{name}-{platform_slug()}.json")
-    write_json(path, {"question": question, "verdict": verdict, "environment": about or environment(), "rows": rows})
+    head = to_json({"question": question, "verdict": verdict, "environment": about or environment()})
+    lines = ",\n".join(f"    {json.dumps(row, allow_nan=False)}" for row in rows)
+    with written(path) as draft:
+        draft.write_text(
+            f'{head.rstrip().removesuffix("}").rstrip()},\n  "rows": [\n{lines}\n  ]\n}}\n', encoding="utf-8"
+        )
     return path
 
 

@@ -26,6 +26,7 @@ BUDGETS = (5, 8, 10, 15, 20, 30, 50, 100, 200)
 FITTED_BUDGETS = (5, 8, 10, 15, 20, 30)
 STARTS, FIT_STARTS, REFERENCE_STEPS = 256, 64, 2000
 SAMPLES, PROJECTIONS, FLOOR_SAMPLES = 2048, 128, 8
+METRICS = ("energy", "sliced_w2")
 PRODUCTS = 2  # of Lanczos' method in covariance matching; each is one with the Jacobian and one with its transpose
 FLAT = "rank 8, d = 256"
 FITTED = "fitted"
@@ -188,7 +189,8 @@ def optimal_grid(law, n_steps):
 
 def row(law, kind, kernel, grid, measured):
     """A row of the record: columns of lists over the budgets that pay for a step at least."""
-    columns = {name: [one[name] for one in measured.values()] for name in next(iter(measured.values()))}
+    finite = lambda value: value if np.isfinite(value) else None  # diverged
+    columns = {name: [finite(one[name]) for one in measured.values()] for name in next(iter(measured.values()))}
     return {"law": law, "kind": kind, "kernel": kernel, "grid": grid, "evals": list(measured), **columns}
 
 
@@ -242,13 +244,14 @@ def sample_rows(name, budgets, methods, n_samples):
 
     def distances(x):
         if not np.isfinite(x).all():
-            return {"energy": np.inf, "sliced_w2": np.inf}
+            return dict.fromkeys(METRICS, np.inf)
         return {
             "energy": metrics.energy_distance(x, exact).value,
             "sliced_w2": metrics.sliced_w2(x, exact, key_sliced, n_projections=PROJECTIONS).value,
         }
 
-    floor = {metric: max(one[metric] for one in map(distances, others)) for metric in ("energy", "sliced_w2")}
+    of_others = [distances(x) for x in others]
+    floor = {metric: max(one[metric] for one in of_others) for metric in METRICS}
     rows, x = [row(name, "floor", "exact", "", {0: floor})], jax.random.normal(key_start, exact.shape)
     for label in methods:
         kernel = SDE[label].make(law)
@@ -269,7 +272,8 @@ def over_laws(rows, kind, metric):
     for one in rows:
         if one["kind"] == kind and metric in one:
             for evals, value in zip(one["evals"], one[metric], strict=True):
-                values.setdefault((one["kernel"], one["grid"]), {}).setdefault(evals, []).append(value)
+                of_evals = values.setdefault((one["kernel"], one["grid"]), {})
+                of_evals.setdefault(evals, []).append(np.inf if value is None else value)
     return {
         pair: {evals: geometric_mean(all_) for evals, all_ in of_evals.items() if len(all_) == len(laws)}
         for pair, of_evals in values.items()
@@ -368,7 +372,7 @@ def reaching_the_floor(rows):
             floor, evals = floors[one["law"]], None
             found = list(zip(one["evals"], one["energy"], one["sliced_w2"], strict=True))
             for budget, energy, sliced in reversed(found):
-                if energy > floor["energy"][0] or sliced > floor["sliced_w2"][0]:
+                if energy is None or energy > floor["energy"][0] or sliced > floor["sliced_w2"][0]:
                     break
                 evals = budget
             of_kernel = fewest.setdefault(one["kernel"], dict.fromkeys(floors))
@@ -430,10 +434,11 @@ def draw(rows, path):
             found = {b: best(table, b, lambda k, g, kernel=kernel: k == kernel and named(k, g)) for b in BUDGETS}
             figures.line(ax, {b: one[0] for b, one in found.items() if one}, kernel, i)
         ax.set_xlabel("score evaluations")
-        figures.powers(ax)
+        figures.powers(ax, BUDGETS)
     found = {b: best(ode, b, fitted) for b in BUDGETS}
     figures.line(left, {b: one[0] for b, one in found.items() if one}, "best on a fitted grid", None)
-    left.set_title("ODE: relative error of the end point,\nmedian, geometric mean over six laws")
+    laws = len({one["law"] for one in rows})
+    left.set_title(f"ODE: relative error of the end point,\nmedian, geometric mean over {laws} laws")
     right.set_title("SDE: KL on the flat Gaussian,\n8 of 256 directions of variance 1, nats")
     for ax in (left, right):
         ax.legend(fontsize=8, frameon=False)

@@ -3,10 +3,15 @@
 import json
 import sys
 
+import jax
 import jax.numpy as jnp
+import numpy as np
+import oracles
 import pytest
 
-from benchmarks import harness, step_throughput
+from benchmarks import harness, step_throughput, work_precision
+from benchmarks.laws import LAWS
+from jaxdiff import grids, kernels, sample
 
 
 class Clock:
@@ -150,3 +155,77 @@ def test_shares_of_an_accelerators_peaks():
     assert ours["share_of_flops"] == pytest.approx(1000 * 10 * 50 / 2e-3 / 1e9)
     assert "gb_per_s" not in scan
     assert rows("mlp", milliseconds, (None, None))[0]["share_of_memory"] == "peak unknown"
+
+
+def measured(kernel, grid, errors, law="ring", kind="ODE", metric="error"):
+    return work_precision.row(law, kind, kernel, grid, {b: {metric: e} for b, e in errors.items()})
+
+
+def test_the_verdict_on_precision_names_what_was_missed():
+    good = [
+        measured("unipc 2", "log_snr", {10: 9e-3, 20: 9e-4}),
+        measured("unipc 3", "fitted", {10: 2.9e-3, 20: 4e-4}),
+        measured("sa_solver", "log_snr", {10: 9e-3, 20: 9e-6}, kind="SDE", metric="kl"),
+        measured("covariance_matched", "log_snr", {10: 1e-20, 20: 1e-20}, kind="SDE", metric="kl"),
+    ]
+    assert work_precision.verdict(good, (10, 20)) == "All figures asked for are reached."
+    bad = [
+        measured("unipc 2", "log_snr", {10: 2e-2, 20: 9e-4}),
+        measured("unipc 3", "fitted", {10: 1.5e-2, 20: 1e-3}),
+        measured("sa_solver", "log_snr", {10: 9e-3, 20: 2e-5}, kind="SDE", metric="kl"),
+        measured("covariance_matched", "log_snr", {10: 1e-20, 20: 1e-20}, kind="SDE", metric="kl"),
+    ]
+    assert work_precision.verdict(bad, (10, 20)) == (
+        "Missed: ODE at 10: 0.02 (0.01 asked); fitted at 10: 1.3 times less (3 asked); KL at 20: 2e-05 (1e-05 asked); "
+        "peers at 10: beaten by 2 on 0 laws (4 asked); peers at 20: beaten by 2 on 0 laws (4 asked)."
+    )
+
+
+def test_means_are_geometric_over_the_laws_that_all_have_and_diverged_runs_are_worst():
+    found = [
+        measured("ddim", "karras", {5: 1e-2, 10: 1e-3}, law="a"),
+        measured("ddim", "karras", {5: 1e-4}, law="b"),
+        measured("heun", "karras", {5: np.inf}, law="a"),
+        measured("heun", "karras", {5: 1.0}, law="b"),
+    ]
+    assert found[2]["error"] == [None]
+    table = work_precision.over_laws(found, "ODE", "error")
+    assert table["ddim", "karras"] == {5: pytest.approx(1e-3)}
+    assert work_precision.best(table, 5) == (pytest.approx(1e-3), "ddim", "karras")
+    assert table["heun", "karras"][5] == np.inf
+
+
+def test_the_floor_is_reached_where_it_is_never_left_again():
+    floor = work_precision.row("ring", "floor", "exact", "", {0: {"energy": 1.0, "sliced_w2": 1.0}})
+    near = lambda *energies: {b: {"energy": e, "sliced_w2": 0.5} for b, e in zip((5, 10, 20), energies, strict=True)}
+    found = [
+        work_precision.row("ring", "SDE", "a", "karras", near(0.5, 2.0, 0.5)),
+        work_precision.row("ring", "SDE", "a", "log_snr", near(2.0, 0.5, 0.5)),
+        work_precision.row("ring", "SDE", "b", "karras", near(np.inf, np.inf, 2.0)),
+    ]
+    assert work_precision.reaching_the_floor([floor, *found]) == [
+        {"kernel": "a", "ring": 10},
+        {"kernel": "b", "ring": None},
+    ]
+
+
+# On N(0, 1) directions exponential Euler's variances are THEORY's recursion; counted with the directions, so is the KL.
+def test_the_flat_gaussians_kl_is_that_of_the_recursion():
+    flat, grid = work_precision.Spectrum.of_flat(), grids.exponential_then_uniform(5.0, 1e-3, 12)
+    kl = 0.0
+    for variance, count in ((1.0, 8), (0.0, 248)):
+        _, got = oracles.chain_law("exponential_euler", grid, 0.0, variance, 0.0, 1.0)
+        want = np.exp(-2e-3) * variance - np.expm1(-2e-3)
+        kl += count * oracles.gaussian_kl(0, want, 0, got)
+    assert flat.kl(flat.kernel("exponential_euler"), grid) == pytest.approx(kl, rel=1e-9)
+
+
+def test_walking_a_padded_table_is_sampling():
+    law, grid = LAWS["ring of 8"](), grids.log_snr(5.0, 1e-3, 6)
+    x, key = jnp.ones((4, 2)), jax.random.key(3)
+    for kernel, draw in (
+        (kernels.unipc(law.score), work_precision.silence),
+        (kernels.seeds(law.score), work_precision.fresh),
+    ):
+        walked = work_precision.run(kernel, grid, x, key=key, draw=draw)
+        np.testing.assert_allclose(walked, sample(kernel, x, grid, key), rtol=1e-10)
