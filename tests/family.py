@@ -36,9 +36,11 @@ CASES = {
     "deis 2": _with("deis", 2),
     "deis 3": _with("deis", 3),
     "deis 4": _with("deis", 4),
+    "deis 3, ending low": _with("deis", 3, lower_order_final=True),
     "dpm_solver 1": _with("dpm_solver", 1),
     "dpm_solver 2": _with("dpm_solver", 2),
     "dpm_solver 3": _with("dpm_solver", 3),
+    "dpm_solver 3, ending low": _with("dpm_solver", 3, lower_order_final=True),
     "dpm_solver 1 with noise": _with("dpm_solver", 1, eta=1.0),
     "dpm_solver 2 with noise": _with("dpm_solver", 2, eta=1.0),
     "eta_family, score": _with("eta_family", 0.7, frozen="score"),
@@ -51,6 +53,7 @@ CASES = {
     "exponential_adams 2": _with("exponential_adams", 2),
     "exponential_adams 3": _with("exponential_adams", 3),
     "exponential_adams 4": _with("exponential_adams", 4),
+    "exponential_adams 4, ending low": _with("exponential_adams", 4, lower_order_final=True),
     "exponential_euler": _with("exponential_euler"),
     "heun": _with("heun"),
     "heun with churn": _with("heun", 4.0, noise_scale=1.02, between=(0.1, 10.0)),
@@ -68,6 +71,7 @@ CASES = {
     "rk4": _with("rk4"),
     "sa_solver": _with("sa_solver"),
     "sa_solver, ODE": _with("sa_solver", eta=0.0),
+    "sa_solver, ending low": _with("sa_solver", lower_order_final=True),
     "sa_solver 2 without corrector": _with("sa_solver", 2, 0, eta=1.0),
     "sa_solver 1 1": _with("sa_solver", 1, 1, eta=0.0),
     "seeds": _with("seeds"),
@@ -75,10 +79,12 @@ CASES = {
     "unipc 1": _with("unipc", 1),
     "unipc 2": _with("unipc", 2),
     "unipc 3": _with("unipc", 3),
+    "unipc 3, ending low": _with("unipc", 3, lower_order_final=True),
 }
 PER_DIRECTION = ("moment_matched in coordinates", "moment_matched in a rotation")
 MULTISTEP = ("deis", "dpm_solver", "exponential_adams", "sa_solver", "unipc")  # rows that know earlier nodes
-LOOKING_AHEAD = ("ode_then_noise", "randomized_midpoint", "heun with churn")  # rows that know more than their own step
+LOOKING_AHEAD = ["ode_then_noise", "randomized_midpoint", "heun with churn"]  # rows that know more than their own step
+LOOKING_AHEAD += [name for name in CASES if name.endswith("ending low")]
 ONE_EACH = [name for name in CASES if name in kernels.__all__]
 ONE_EACH += [next(case for case in CASES if case.startswith(name)) for name in kernels.__all__ if name not in CASES]
 

@@ -116,18 +116,24 @@ def extrapolated(t, t_next, times, values, order, form):
     return lambda u: exact(u) - curve / 4 * ((u - level(t)) / step) ** 2
 
 
-def multistep(order, what="denoiser", eta=0.0, form="exact", corrector=0):
-    """Polynomials through what was seen at up to `order` nodes; `corrector` nodes correct, the new one among them."""
+def multistep(order, what="denoiser", eta=0.0, form="exact", corrector=0, lower_final=False):
+    """Polynomials through what was seen at up to `order` nodes; `corrector` nodes correct, the new one among them.
 
-    def run(score, grid, x, z):
-        times, values = [], []
+    lower_final: at most as many as steps are left, that step included; UniPC corrects with one more.
+    """
+
+    def run(score, grid, x, z, order=order, corrector=corrector):
+        times, values, most = [], [], (order, corrector)
         before = noise = None
         for k, (t, t_next) in enumerate(pairwise(grid)):
             value = seen_by(score, x, t, what)
             times, values = [t, *times], [value, *values]
+            if lower_final:
+                left = len(grid) - 1 - k
+                order, corrector = min(most[0], left), min(most[1], left + 1 + (form == "unipc"))
             if corrector and k > 0:
                 known = polynomial(times[:corrector], values[:corrector], level)
-                if form == "unipc" and (len(times) == 2 or corrector == 2):  # half of each
+                if form == "unipc" and (len(times) == 2 or most[1] == 2):  # half of each
                     half = (values[0] + values[1]) / 2
                     known = lambda u, half=half: half
                 x = flow(grid[k - 1], t, before, what, known, eta)[0] + noise

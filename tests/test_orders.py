@@ -52,7 +52,8 @@ ORDERS = {  # of the error of the output's variance; UniPC's corrector adds one 
     "unipc 3": 4,
 }
 
-NO_ORDER = {  # a kernel exact on these laws, one whose error is the corrector's or the noise scale's, or a random one
+NO_ORDER = {  # exact on these laws; its error the corrector's, the noise scale's or the last step's; a random one
+    *(name for name in CASES if name.endswith("ending low")),
     "moment_matched",
     "covariance_matched",
     "langevin",

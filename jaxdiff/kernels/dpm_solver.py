@@ -8,13 +8,14 @@ from jaxdiff.processes import namespace, ou
 from jaxdiff.types import Kernel, ScoreFn, as_score
 
 
-def dpm_solver(score: ScoreFn, order: int = 2, *, eta: float = 0.0) -> Kernel:
+def dpm_solver(score: ScoreFn, order: int = 2, *, eta: float = 0.0, lower_order_final: bool = False) -> Kernel:
     """DPM-Solver++ (2M, 3M) for the probability-flow ODE; with eta = 1 SDE-DPM-Solver++ (2M) for the reverse SDE.
 
     Args:
       score: s(x, t), the gradient of log q_t at x; shapes (..., d), () -> (..., d).
       order: 1, 2 or 3; the first steps use as many denoisers as there are.
       eta: of the family dY = (Y + (1 + eta^2) s) du + eta sqrt(2) dB, >= 0; 0 is the ODE.
+      lower_order_final: use no more denoisers than steps are left, for few steps and a long last one.
 
     Returns:
       A Kernel. Times are OU times and run down: 0 < t_next < t.
@@ -29,7 +30,7 @@ def dpm_solver(score: ScoreFn, order: int = 2, *, eta: float = 0.0) -> Kernel:
     check_order(order, 3)
     if eta < 0 or (eta > 0 and order == 3):
         raise ValueError(f"eta must not be negative, and 0 for order 3: eta = {eta:g}.")
-    coefficients = Coefficients(order, float(eta))
+    coefficients = Coefficients(order, float(eta), bool(lower_order_final))
     return Kernel(
         "dpm_solver", as_score(score), coefficients, Init(order - 1), Step(denoised), position, 1, int(eta > 0)
     )
@@ -44,13 +45,14 @@ class Coefficients:
     """The table of a grid for one order and eta."""
 
     order: int
-    eta: float
+    eta: float = 0.0
+    lower_final: bool = False
 
     def __call__(self, grid):
         """The table of a grid, float64 on the host."""
         xp, level = namespace(grid), half_log_snr(grid)
         keep, spread = linear_part(grid, self.eta)
-        h, (nodes, known) = xp.diff(level), history(level, 3)
+        h, (nodes, known) = xp.diff(level), history(level, 3, lower_final=self.lower_final)
         r_1, r_2 = (xp.where(known[:, j], (nodes[:, j - 1] - nodes[:, j]) / xp.where(h > 0, h, 1), 1) for j in (1, 2))
         zero, moments = 0 * h, _moments(h, 1 + self.eta**2)
         first = zero + 1, zero, zero

@@ -118,13 +118,15 @@ def half_log_snr(grid):
     return namespace(grid).log(ou.snr(grid)) / 2
 
 
-def history(values, depth, *, first=0):
-    """values (n_steps + 1,) at every node: (n_steps, depth), those at node k - first, k - first - 1, ... of step k.
+def history(values, depth, *, lower_final=False, beside=0):
+    """values (n_steps + 1,) at every node: (n_steps, depth), those at node k, k - 1, ... of step k.
 
-    Returns them and which of them exist, both (n_steps, depth); a node that does not is given node 0's value.
+    Returns them and which of them are used, both (n_steps, depth): those that exist and, with lower_final, no more of
+    them and of `beside` other nodes than there are steps left. One that does not exist is given node 0's value.
     """
-    index = np.arange(len(values) - 1)[:, None] - first - np.arange(depth)
-    return values[np.maximum(index, 0)], index >= 0
+    step, back = np.arange(len(values) - 1)[:, None], np.arange(depth)
+    left = len(values) - 1 - step if lower_final else len(values) + beside
+    return values[np.maximum(step - back, 0)], (back <= step) & (back + beside < left)
 
 
 def lagrange(nodes, known, at):

@@ -21,7 +21,14 @@ from jaxdiff.processes import namespace
 from jaxdiff.types import Kernel, ScoreFn, as_score
 
 
-def sa_solver(score: ScoreFn, predictor_order: int = 3, corrector_order: int = 3, *, eta: float = 0.4) -> Kernel:
+def sa_solver(
+    score: ScoreFn,
+    predictor_order: int = 3,
+    corrector_order: int = 3,
+    *,
+    eta: float = 0.4,
+    lower_order_final: bool = False,
+) -> Kernel:
     """Kernel of dY = (Y + (1 + eta^2) s) du + eta sqrt(2) dB, denoisers interpolated in log(alpha/sigma).
 
     Args:
@@ -29,6 +36,7 @@ def sa_solver(score: ScoreFn, predictor_order: int = 3, corrector_order: int = 3
       predictor_order: 1 to 3, how many denoisers predict; the first steps use as many as there are.
       corrector_order: 0 to 3, how many correct, the one at the predicted position among them; 0 is no corrector.
       eta: >= 0, tau in the paper; 0 is the probability-flow ODE, 1 the reverse SDE.
+      lower_order_final: use no more denoisers than steps are left, for few steps and a long last one.
 
     Returns:
       A Kernel. Times are OU times and run down: 0 < t_next < t. One evaluation a step; the last position is not
@@ -44,7 +52,7 @@ def sa_solver(score: ScoreFn, predictor_order: int = 3, corrector_order: int = 3
     check_order(corrector_order, 3, least=0)
     if eta < 0:
         raise ValueError(f"eta must not be negative: eta = {eta:g}. 0 is the ODE, 1 the reverse SDE.")
-    coefficients = Coefficients(predictor_order, corrector_order, float(eta))
+    coefficients = Coefficients(predictor_order, corrector_order, float(eta), bool(lower_order_final))
     past = max(predictor_order, corrector_order) - 1
     init = Init(past, corrected=corrector_order > 0)
     return Kernel("sa_solver", as_score(score), coefficients, init, Step(denoised), position, 1, int(eta > 0))
@@ -57,16 +65,17 @@ class Coefficients:
     predictor_order: int
     corrector_order: int
     eta: float
+    lower_final: bool
 
     def __call__(self, grid):
         """The table of a grid, float64 on the host."""
         xp, level = namespace(grid), half_log_snr(grid)
         keep, spread = linear_part(grid, self.eta)
-        nodes, known = history(level, self.predictor_order)
+        nodes, known = history(level, self.predictor_order, lower_final=self.lower_final)
         row = Row(grid[:-1], keep, denoiser_weights(grid, nodes, known, self.eta), spread)
         if self.corrector_order == 0:
             return row
-        nodes, known = history(level, self.corrector_order - 1)
+        nodes, known = history(level, self.corrector_order - 1, lower_final=self.lower_final, beside=1)
         nodes = xp.concatenate([level[1:, None], nodes], axis=1)
         known = np.concatenate([np.ones((len(nodes), 1), bool), known], axis=1)
         return before(row, keep, denoiser_weights(grid, nodes, known, self.eta))

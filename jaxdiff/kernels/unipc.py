@@ -21,12 +21,13 @@ from jaxdiff.processes import namespace
 from jaxdiff.types import Kernel, ScoreFn, as_score
 
 
-def unipc(score: ScoreFn, order: int = 3) -> Kernel:
+def unipc(score: ScoreFn, order: int = 3, *, lower_order_final: bool = False) -> Kernel:
     """UniPC, B(h) = e^h - 1, in the denoiser: kernel of the probability-flow ODE, predictor and corrector of one order.
 
     Args:
       score: s(x, t), the gradient of log q_t at x; shapes (..., d), () -> (..., d).
       order: 1, 2 or 3; the first steps use as many denoisers as there are.
+      lower_order_final: predict with no more of them than steps are left, for few steps and a long last one.
 
     Returns:
       A Kernel. Times are OU times and run down: 0 < t_next < t. One evaluation a step: what is seen at the predicted
@@ -40,7 +41,8 @@ def unipc(score: ScoreFn, order: int = 3) -> Kernel:
     """
     check_order(order, 3)
     init = Init(order, corrected=True)
-    return Kernel("unipc", as_score(score), Coefficients(order), init, Step(denoised), position, 1, 0)
+    coefficients = Coefficients(order, bool(lower_order_final))
+    return Kernel("unipc", as_score(score), coefficients, init, Step(denoised), position, 1, 0)
 
 
 # UniP-1, -2 and -3 are DDIM, DPM-Solver++ 2M and exponential Adams 3. UniC-p is the polynomial through the denoiser at
@@ -50,12 +52,13 @@ class Coefficients:
     """The table of a grid for one order."""
 
     order: int
+    lower_final: bool = False
 
     def __call__(self, grid):
         """The table of a grid, float64 on the host."""
         xp, level = namespace(grid), half_log_snr(grid)
-        row = DPMSolver(min(self.order, 2), 0.0)(grid)
-        nodes, known = history(level, self.order)
+        row = DPMSolver(min(self.order, 2), lower_final=self.lower_final)(grid)
+        nodes, known = history(level, self.order, lower_final=self.lower_final)
         if self.order == 3:
             weights = xp.where(known[:, 2:], ExponentialAdams(3)(grid).weights, _padded(row.weights, 3))
             row = row._replace(weights=weights)
