@@ -11,10 +11,11 @@ from scipy.linalg import expm, solve_discrete_lyapunov
 from jaxdiff import grids, kernels, targets
 from jaxdiff.processes import ou
 
-VARIANCES, HORIZON, EARLY_STOP = np.array([0.02, 0.2, 0.8, 3.0]), 12.0, 0.1
+MEANS, VARIANCES = np.array([1.0, -0.5, 0.3, 2.0]), np.array([0.02, 0.2, 0.8, 3.0])
+HORIZON, EARLY_STOP = 12.0, 0.1
 
 
-ORDERS = {  # of the error of the output's variance; UniPC's corrector adds one to its predictor's
+ORDERS = {  # of the error of the output's mean and variance; UniPC's corrector adds one to its predictor's
     "ancestral": 1,
     "ddim": 1,
     "ddim with noise": 1,
@@ -68,32 +69,34 @@ def noised(variance, t):
     return np.exp(-2 * t) * variance - np.expm1(-2 * t)
 
 
-def response(kernel, grid, dim=1):
-    """(1 + increments, dim): how the end answers to the start and to every increment, where the score is linear."""
+def law_of(kernel, grid, mean, variance):
+    """Mean and variance of the end, from those of the start (coordinates,), where the score is affine."""
     n, m = len(grid) - 1, kernel.noises_per_step
-    x = np.zeros((1 + n * m, dim))
-    x[0] = 1
+    x = np.tile(mean, (2 + n * m, 1))  # without noise, one further, and every increment alone
+    x[1] += 1
 
     def body(state, step):
         k, row = step
-        z = jnp.stack([jnp.zeros_like(x).at[1 + k * m + i].set(1.0) for i in range(m)]) if m else None
+        z = jnp.stack([jnp.zeros_like(x).at[2 + k * m + i].set(1.0) for i in range(m)]) if m else None
         return kernel.step(kernel.score, state, row, z[0] if m == 1 else z), None
 
     steps = jnp.arange(n), jax.tree.map(jnp.asarray, kernel.coefficients(grid))
     end, _ = jax.jit(lambda state: jax.lax.scan(body, state, steps))(kernel.init(jnp.asarray(x)))
-    return np.asarray(kernel.position(end))
+    plain, *others = np.asarray(kernel.position(end))
+    answer = np.array(others) - plain
+    return plain, answer[0] ** 2 * variance + np.sum(answer[1:] ** 2, axis=0)
 
 
 def variance_of(kernel, grid, start):
-    """The variance of the end, coordinate by coordinate, from that of the start."""
-    answer = response(kernel, grid, len(start))
-    return answer[0] ** 2 * start + np.sum(answer[1:] ** 2, axis=0)
+    """The variance of the end, coordinate by coordinate, from that of the start; mean 0."""
+    return law_of(kernel, grid, np.zeros(len(start)), start)[1]
 
 
 def miss(kernel, grid):
-    """How wrong the variances of the end are, from the exact law at the horizon."""
-    exact = noised(VARIANCES, grid[-1])
-    return np.linalg.norm(variance_of(kernel, grid, noised(VARIANCES, grid[0])) / exact - 1)
+    """How wrong mean and variance of the end are, in deviations and in variances, from the exact law at the horizon."""
+    start, end = ((np.exp(-t) * MEANS, noised(VARIANCES, t)) for t in (grid[0], grid[-1]))
+    mean, variance = law_of(kernel, grid, *start)
+    return np.linalg.norm([(mean - end[0]) / np.sqrt(end[1]), variance / end[1] - 1])
 
 
 def test_every_case_has_an_order_or_a_reason():
@@ -104,13 +107,13 @@ def test_every_case_has_an_order_or_a_reason():
 
 @pytest.mark.parametrize("name", ORDERS)
 def test_order_of_convergence(name):
-    kernel = make(name, targets.gaussian(np.zeros(4), VARIANCES).score)
+    kernel = make(name, targets.gaussian(MEANS, VARIANCES).score)
     errors = [miss(kernel, grids.log_snr(HORIZON, EARLY_STOP, n)) for n in (1024, 2048)]
     assert np.log2(errors[0] / errors[1]) == pytest.approx(ORDERS[name], abs=0.05)
 
 
 def test_randomized_midpoint_is_of_strong_order_three_halves():
-    law, grid = targets.gaussian(np.zeros(4), VARIANCES), lambda n: np.linspace(2.0, 0.1, n + 1)
+    law, grid = targets.gaussian(MEANS, VARIANCES), lambda n: np.linspace(2.0, 0.1, n + 1)
     errors = [
         np.sqrt(np.mean([miss(kernels.randomized_midpoint(law.score, seed), grid(n)) ** 2 for seed in range(64)]))
         for n in (64, 256)
@@ -119,7 +122,7 @@ def test_randomized_midpoint_is_of_strong_order_three_halves():
 
 
 def test_heun_with_churn_keeps_its_order():
-    law = targets.gaussian(np.zeros(4), VARIANCES)
+    law = targets.gaussian(MEANS, VARIANCES)
 
     errors = [miss(kernels.heun(law.score, churn=20.0), grids.log_snr(HORIZON, EARLY_STOP, n)) for n in (512, 1024)]
     assert np.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.05)
@@ -205,7 +208,7 @@ def test_a_standard_normal_stays_one_to_the_order_of_the_method(name):
 # The first steps have fewer denoisers: one step of order 1, an error of order 2, but about e^(-2 horizon) of it.
 @pytest.mark.parametrize("name", ["exponential_adams 4", "deis 4", "exponential_adams 3"])
 def test_a_multistep_method_that_starts_where_the_score_is_curved_is_of_order_two(name):
-    kernel = make(name, targets.gaussian(np.zeros(4), VARIANCES).score)
+    kernel = make(name, targets.gaussian(MEANS, VARIANCES).score)
     errors = [miss(kernel, grids.log_snr(0.5, EARLY_STOP, n)) for n in (1024, 2048)]
     assert np.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.05)
 

@@ -62,15 +62,24 @@ class CorrectedState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Init:
-    """x -> a state without history."""
+    """x -> a State without history."""
 
     past: int
-    corrected: bool = False
 
     def __call__(self, x):
         """The state at the start."""
-        past = (jnp.zeros_like(x),) * self.past
-        return CorrectedState(x, past, x, jnp.zeros_like(x)) if self.corrected else State(x, past)
+        return State(x, (jnp.zeros_like(x),) * self.past)
+
+
+@dataclasses.dataclass(frozen=True)
+class CorrectedInit:
+    """x -> a CorrectedState without history."""
+
+    past: int
+
+    def __call__(self, x):
+        """The state at the start."""
+        return CorrectedState(x, (jnp.zeros_like(x),) * self.past, x, jnp.zeros_like(x))
 
 
 def position(state):
@@ -97,9 +106,19 @@ class Step:
     def __call__(self, score, state, row, z):
         """One step; z None for an ODE."""
         seen = (self.see(score, state.x, row.t), *state.past)
-        if isinstance(state, State):
-            x = _combined(row.keep, state.x, row.weights, seen)
-            return State(x if z is None else x + row.spread * z, seen[:-1])
+        x = _combined(row.keep, state.x, row.weights, seen)
+        return State(x if z is None else x + row.spread * z, seen[:-1])
+
+
+@dataclasses.dataclass(frozen=True)
+class CorrectedStep:
+    """The same, which first corrects the position that was predicted."""
+
+    see: Callable[..., Any]
+
+    def __call__(self, score, state, row, z):
+        """One step; z None for an ODE."""
+        seen = (self.see(score, state.x, row.t), *state.past)
         here = _combined(row.keep_before, state.before, row.weights_before, seen) + state.noise
         noise = jnp.zeros_like(here) if z is None else row.spread * z
         return CorrectedState(_combined(row.keep, here, row.weights, seen) + noise, seen[:-1], here, noise)

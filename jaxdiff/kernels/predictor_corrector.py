@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxdiff.kernels.multistep import Init
+from jaxdiff.kernels.multistep import CorrectedInit
 from jaxdiff.processes import namespace, ou
 from jaxdiff.types import Kernel
 
@@ -51,7 +51,7 @@ def predictor_corrector(
     """
     if predictor.own_clock or not corrector.own_clock:
         raise ValueError(f"predict on OU times and correct at one: {predictor.name}, {corrector.name}.")
-    if isinstance(predictor.init, Init) and predictor.init.corrected:
+    if isinstance(predictor.init, CorrectedInit):
         raise ValueError(f"{predictor.name} corrects itself and would undo another corrector: take another predictor.")
     if not _same(predictor.score, corrector.score):
         raise ValueError("predictor and corrector must be made from the same score.")

@@ -6,6 +6,8 @@ import numpy as np
 
 from jaxdiff.kernels.exponential_adams import check_order
 from jaxdiff.kernels.multistep import (
+    CorrectedInit,
+    CorrectedStep,
     Init,
     Row,
     Step,
@@ -54,8 +56,8 @@ def sa_solver(
         raise ValueError(f"eta must not be negative: eta = {eta:g}. 0 is the ODE, 1 the reverse SDE.")
     coefficients = Coefficients(predictor_order, corrector_order, float(eta), bool(lower_order_final))
     past = max(predictor_order, corrector_order) - 1
-    init = Init(past, corrected=corrector_order > 0)
-    return Kernel("sa_solver", as_score(score), coefficients, init, Step(denoised), position, 1, int(eta > 0))
+    init, step = (CorrectedInit(past), CorrectedStep(denoised)) if corrector_order else (Init(past), Step(denoised))
+    return Kernel("sa_solver", as_score(score), coefficients, init, step, position, 1, int(eta > 0))
 
 
 @dataclasses.dataclass(frozen=True)

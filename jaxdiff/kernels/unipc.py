@@ -8,8 +8,8 @@ from jaxdiff.kernels.dpm_solver import Coefficients as DPMSolver
 from jaxdiff.kernels.exponential_adams import Coefficients as ExponentialAdams
 from jaxdiff.kernels.exponential_adams import check_order
 from jaxdiff.kernels.multistep import (
-    Init,
-    Step,
+    CorrectedInit,
+    CorrectedStep,
     before,
     denoised,
     denoiser_weights,
@@ -40,9 +40,9 @@ def unipc(score: ScoreFn, order: int = 3, *, lower_order_final: bool = False) ->
     Source: Zhao et al., NeurIPS 2023, arXiv:2302.04867.
     """
     check_order(order, 3)
-    init = Init(order, corrected=True)
     coefficients = Coefficients(order, bool(lower_order_final))
-    return Kernel("unipc", as_score(score), coefficients, init, Step(denoised), position, 1, 0)
+    init, step = CorrectedInit(order), CorrectedStep(denoised)
+    return Kernel("unipc", as_score(score), coefficients, init, step, position, 1, 0)
 
 
 # UniP-1, -2 and -3 are DDIM, DPM-Solver++ 2M and exponential Adams 3. UniC-p is the polynomial through the denoiser at
