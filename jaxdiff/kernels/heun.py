@@ -24,7 +24,7 @@ def heun(score: ScoreFn, churn: float = 0.0, *, noise_scale: float = 1.0, betwee
     Raises:
       ValueError: churn or noise_scale is negative.
 
-    Accuracy: order 2; exact on a point mass. With churn weak order 2 in the steps, for a churn that grows with them.
+    Accuracy: order 2; exact on a point mass. With churn the law's error is of order 2 on Gaussian data.
     Source: Karras et al., NeurIPS 2022, arXiv:2206.00364, algorithms 1 and 2 (whose last step, to v = 0, is Euler's).
     """
     if churn < 0 or noise_scale < 0:

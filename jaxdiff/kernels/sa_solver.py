@@ -47,7 +47,8 @@ def sa_solver(
     Raises:
       ValueError: another order, or a negative eta.
 
-    Accuracy: ODEs of order 3 by default; with noise weak order 1 with a small constant, proportional to eta^2.
+    Accuracy: by default order 3 for eta = 0; with noise the law's error is of order 2 on Gaussian data. Exact on a point
+      mass.
     Source: Xue et al., NeurIPS 2023, arXiv:2309.05019.
     """
     check_order(predictor_order, 3)

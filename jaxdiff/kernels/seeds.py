@@ -18,7 +18,7 @@ def seeds(score: ScoreFn) -> Kernel:
       A Kernel of two evaluations and two Gaussian increments a step. Times are OU times and run down: 0 < t_next < t.
       SEEDS-1 is eta_family(score, 1.0, frozen="noise").
 
-    Accuracy: weak order 1 with a small constant.
+    Accuracy: the law's error is of order 2 on Gaussian data; on a point mass a step is not exact.
     Source: Gonzalez et al., NeurIPS 2023, arXiv:2305.14267, SEEDS-2.
     """
     return Kernel("seeds", as_score(score), coefficients, identity, step, identity, 2, 2)

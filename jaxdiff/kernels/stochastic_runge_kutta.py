@@ -16,7 +16,7 @@ def stochastic_runge_kutta(score: ScoreFn) -> Kernel:
     Returns:
       A Kernel of two evaluations a step. Times are OU times and run down: 0 < t_next < t.
 
-    Accuracy: weak order 2.
+    Accuracy: the law's error is of order 2 on Gaussian data.
     Source: Wu, Chen, Wei 2024, arXiv:2410.04760, show what such a correction of exponential Euler gains; the
       coefficients here are those of the exponential Heun method, which share their order.
     """

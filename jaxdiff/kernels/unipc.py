@@ -36,7 +36,7 @@ def unipc(score: ScoreFn, order: int = 3, *, lower_order_final: bool = False) ->
     Raises:
       ValueError: another order.
 
-    Accuracy: order 2 for `order` 1 and 2, of which the last step is one order less accurate, 3 for 3.
+    Accuracy: order 2, 3 and 4 for `order` 1, 2 and 3: one more than the predictor's. Exact on a point mass.
     Source: Zhao et al., NeurIPS 2023, arXiv:2302.04867.
     """
     check_order(order, 3)
