@@ -24,8 +24,8 @@ def dpm_solver(score: ScoreFn, order: int = 2, *, eta: float = 0.0, lower_order_
       ValueError: another order, order 3 with noise, or a negative eta.
 
     Accuracy: order 1 and 2; 3M as published is of order 2 too, since its second difference enters with half its weight:
-      exponential_adams reaches 3 and 4. With eta > 0 the law's error is of order 1 and 2 on Gaussian data. All are exact
-      on a point mass.
+      exponential_adams reaches 3 and 4. With eta > 0 the law's error is of order 1 and 2 on Gaussian data. Exact on a
+      point mass.
     Source: Lu et al. 2022, arXiv:2211.01095 (2M; its SDE form in the appendix); 3M as in its authors' code.
     """
     check_order(order, 3)

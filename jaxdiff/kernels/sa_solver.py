@@ -47,8 +47,8 @@ def sa_solver(
     Raises:
       ValueError: another order, or a negative eta.
 
-    Accuracy: by default order 3 for eta = 0; with noise the law's error is of order 2 on Gaussian data. Exact on a point
-      mass.
+    Accuracy: by default order 3 for eta = 0; with noise the law's error is of order 2 on Gaussian data. Exact on a
+      point mass.
     Source: Xue et al., NeurIPS 2023, arXiv:2309.05019.
     """
     check_order(predictor_order, 3)
