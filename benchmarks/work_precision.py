@@ -24,8 +24,8 @@ QUESTION = "Which kernel, on which grid, for how many score evaluations?"
 HORIZON, EARLY_STOP = 5.0, 1e-3
 BUDGETS = (5, 8, 10, 15, 20, 30, 50, 100, 200)
 FITTED_BUDGETS = (5, 8, 10, 15, 20, 30)
-STARTS, FIT_STARTS, REFERENCE_STEPS = 256, 64, 2000
-SAMPLES, PROJECTIONS, FLOOR_SAMPLES = 2048, 128, 8
+STARTS, FIT_STARTS, REFERENCE_STEPS = 256, 32, 2000
+SAMPLES, PROJECTIONS, FLOOR_SAMPLES = 1024, 128, 8
 METRICS = ("energy", "sliced_w2")
 PRODUCTS = 2  # of Lanczos' method in covariance matching; each is one with the Jacobian and one with its transpose
 FLAT = "rank 8, d = 256"
