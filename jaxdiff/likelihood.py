@@ -5,45 +5,59 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import noise
-from jaxdiff.ode import integrate, velocity
-from jaxdiff.processes import check_ends
+from jaxdiff.ode import checked_positions, integrate, velocity
+from jaxdiff.processes import check_ends, ou
 from jaxdiff.types import ScoreFn, as_score
 
+PROBES = 1  # folded into the key
 
-def log_likelihood(score: ScoreFn, x, key=None, *, early_stop, horizon=12.0, probes=None, rtol=1e-6, atol=1e-6):
+
+def log_likelihood(
+    score: ScoreFn, x, key=None, *, early_stop, horizon=12.0, probes=None, first_particle=0, rtol=1e-6, atol=1e-6
+):
     """log q(x) of the law that the probability-flow ODE makes of N(0, I) at the horizon, at OU time early_stop; nats.
 
     Args:
       score: s(x, t), differentiable; shapes (..., d), () -> (..., d).
-      x: (n, d) points at early_stop: data noised to it, processes.forward(x0, early_stop, z).
+      x: (n, d) points at early_stop.
       key: a JAX key for the probes.
-      early_stop, horizon: OU times. At the horizon the law is taken for N(0, I), which an exact score misses by about
-        e^-horizon |x|.
+      early_stop, horizon: OU times, for a model of another process within processes.ou_ends. At the horizon the law is
+        taken for N(0, I), from which data of size r are about e^-horizon r away.
       probes: None takes the exact divergence, d products with the Jacobian a step; a number Hutchinson's estimate from
         so many random signs a particle, kept along its path: unbiased, with a standard error of its own.
+      first_particle: the index of x[0], for probes in several calls.
       rtol, atol: of the ODE's steps.
 
     Returns:
       (n,) log q(x). For bits per dimension see `bits_per_dim`.
+
+    Raises:
+      ValueError: x is not (n, d), the ends are none, or probes without a key.
+      ImportError: diffrax is missing; it comes with the extra `ode`.
     Source: Chen et al. 2018, arXiv:1806.07366; Grathwohl et al. 2019, arXiv:1810.01367; Song et al. 2021,
       arXiv:2011.13456.
     """
     check_ends(horizon, early_stop)
-    if probes is not None and (key is None or probes < 1):
-        raise ValueError(f"probes are at least 1, and need a key: probes = {probes}.")
+    x = checked_positions(x)
+    if probes is not None and (key is None or probes < 1 or probes != int(probes)):
+        raise ValueError(f"probes are a whole number, at least 1, and need a key: probes = {probes}.")
     n, d = x.shape
-    if probes is None:
-        signs = jnp.broadcast_to(jnp.eye(d, dtype=x.dtype), (n, d, d))
-    else:
-        index, each = jnp.arange(n, dtype=jnp.uint32), jnp.arange(probes, dtype=jnp.uint32)
+    if probes is None or key is None:
+        signs = jnp.eye(d, dtype=x.dtype)
+    else:  # of a key of their own: sample uses the given one
+        key, index = jax.random.fold_in(key, PROBES), first_particle + jnp.arange(n, dtype=jnp.uint32)
+        each = jnp.arange(int(probes), dtype=jnp.uint32)
         signs = jax.vmap(lambda k: jnp.sign(noise.normal(key, index, k, d, x.dtype)), out_axes=1)(each)
     ends, tolerances = jnp.asarray([early_stop, horizon], x.dtype), jnp.asarray([rtol, atol], x.dtype)
-    return _along(as_score(score), x, signs, ends, tolerances, 1.0 if probes is None else 1.0 / probes)
+    return _along(as_score(score), x, signs, ends, tolerances)
 
 
-# d log q/du = -div(dx/du) along a path; at the horizon q is N(0, I).
+# d log q/du = -div(dx/du) along a path; at the horizon q is N(0, I). Signs (d, d) are all unit vectors, (n, probes, d)
+# random ones: their mean, times 1.
 @jax.jit
-def _along(score, x, signs, ends, tolerances, share):
+def _along(score, x, signs, ends, tolerances):
+    share = 1.0 if signs.ndim == 2 else 1.0 / signs.shape[1]
+
     def one(x, signs):
         def slope(u, state):
             dx, along = jax.linearize(lambda x: velocity(score, x, u), state[0])
@@ -52,9 +66,23 @@ def _along(score, x, signs, ends, tolerances, share):
         (end, divergence), _ = integrate(slope, (x, jnp.zeros((), x.dtype)), ends, tolerances)
         return divergence - jnp.sum(end**2) / 2 - len(x) / 2 * jnp.log(2 * jnp.pi).astype(x.dtype)
 
-    return jax.vmap(one)(x, signs)
+    return jax.vmap(one, in_axes=(0, None if signs.ndim == 2 else 0))(x, signs)
 
 
-def bits_per_dim(log_likelihood, dim, *, bin_width=1.0):
-    """Bits a dimension of data on a lattice: (-log q/d - log bin_width)/log 2, the width of a level in units of x."""
-    return (-np.asarray(log_likelihood, np.float64) / dim - np.log(bin_width)) / np.log(2)
+def bits_per_dim(log_likelihood, dim, *, early_stop, bin_width=1.0):
+    """Bits a dimension that a model needs for data on a lattice, at most.
+
+    Args:
+      log_likelihood: log q at the points alpha u: u are data with uniform noise of one level of the lattice added, and
+        alpha = processes.ou.alpha(early_stop). alpha^d q(alpha u) is a density of u, and the mean of -log of it is at
+        least what the model needs for the data themselves.
+      dim: d.
+      early_stop: OU time of the likelihood.
+      bin_width: of a level, in units of u.
+
+    Returns:
+      (-log q/d - log alpha - log bin_width)/log 2, the shape of log_likelihood.
+    Source: Theis, van den Oord, Bethge, ICLR 2016, arXiv:1511.01844.
+    """
+    nats = -np.asarray(log_likelihood, np.float64) / dim - np.log(ou.alpha(early_stop)) - np.log(bin_width)
+    return nats / np.log(2)

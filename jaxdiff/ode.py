@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdiff.processes import check_ends, ou
+from jaxdiff.processes import EARLIEST, LATEST, ou
 from jaxdiff.types import ScoreFn, as_score
 
 STAGES = 6  # new evaluations of a step of Tsit5, whose first is the last of the step before
@@ -32,11 +32,27 @@ def solve(score: ScoreFn, x, start, end, *, rtol=1e-5, atol=1e-5) -> Solution:
       A Solution. Down the grid it samples as the kernels of ODEs do, to the tolerance; up it encodes.
 
     Raises:
+      ValueError: x is not (n, d), or start and end are not two OU times.
+      RuntimeError: a particle takes more than 10,000 steps: ask for less, or stop earlier.
       ImportError: diffrax is missing; it comes with the extra `ode`.
     Source: Tsitouras 2011 (order 5), as in diffrax; Song et al., ICLR 2021, arXiv:2011.13456 (the ODE).
     """
-    check_ends(max(start, end), min(start, end))
+    if not EARLIEST <= min(start, end) < max(start, end) <= LATEST:
+        raise ValueError(
+            f"start and end are two OU times in [{EARLIEST:g}, {LATEST:g}]: start = {start:g}, end = {end:g}."
+        )
+    x = checked_positions(x)
     return _solved(as_score(score), x, jnp.asarray([start, end], x.dtype), jnp.asarray([rtol, atol], x.dtype))
+
+
+def checked_positions(x):
+    """x as an array, once it is known to be (n, d) of a float dtype."""
+    x = jnp.asarray(x)
+    if x.ndim != 2:
+        raise ValueError(f"x must be (n, d): x has shape {x.shape}. One point is x[None].")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"x must be of a float dtype: x is {x.dtype}. Use x.astype(jnp.float32).")
+    return x
 
 
 @jax.jit

@@ -13,6 +13,7 @@ from jax.tree_util import Partial
 
 from jaxdiff.types import DenoiserFn, Particles, Process, ScoreFn, as_score
 
+SAME_ROW, SAME_END = 2e-3, 1e-3  # how far rounding may move a row of a table, and relatively an end
 EARLIEST, LATEST = 1e-12, 40.0  # OU times between which snr and its square root are ordinary float32 numbers
 
 
@@ -121,31 +122,28 @@ def noise_from_score(score: ScoreFn) -> DenoiserFn:
     return Partial(_noise_of_score, as_score(score))
 
 
-def _of_decay(name, decay, time) -> Process:
-    """A variance-preserving process from decay(t) = -2 log alpha and the inverse of its snr."""
-    return Process(
-        name,
-        lambda t: namespace(t).exp(-decay(t) / 2),
-        lambda t: namespace(t).sqrt(-namespace(t).expm1(-decay(t))),
-        lambda t: 1 / namespace(t).expm1(decay(t)),
-        time,
-    )
-
-
 @functools.cache
 def vp_linear(beta_min=0.1, beta_max=20.0) -> Process:
     """VP with beta linear over t in [0, 1]: -2 log alpha = beta_min t + (beta_max - beta_min) t^2/2.
 
     Source: Song et al., ICLR 2021, arXiv:2011.13456, eq. 33.
     """
-    slope = beta_max - beta_min
+    low, slope = float(beta_min), float(beta_max - beta_min)
+    decay = lambda t: low * t + slope * t**2 / 2  # -2 log alpha
 
     def time(snr):
         xp = namespace(snr)
-        decay = xp.log1p(1 / snr)
-        return 2 * decay / (beta_min + xp.sqrt(beta_min**2 + 2 * slope * decay))
+        reached = xp.log1p(1 / snr)
+        return 2 * reached / (low + xp.sqrt(low**2 + 2 * slope * reached))
 
-    return _of_decay("vp_linear", lambda t: beta_min * t + slope * t**2 / 2, time)
+    return Process(
+        "vp_linear",
+        lambda t: namespace(t).exp(-decay(t) / 2),
+        lambda t: namespace(t).sqrt(-namespace(t).expm1(-decay(t))),
+        lambda t: 1 / namespace(t).expm1(decay(t)),
+        time,
+        (0.0, 1.0),
+    )
 
 
 # With a = pi/2/(1 + s): alpha = cos((t + s) a)/cos(s a), and 1 - alpha^2 = sin(t a) sin((t + 2 s) a)/cos(s a)^2.
@@ -155,18 +153,18 @@ def vp_cosine(s=0.008) -> Process:
 
     Source: Nichol, Dhariwal, ICML 2021, arXiv:2102.09672.
     """
-    a = np.pi / 2 / (1 + s)
-    top = float(np.cos(s * a))
+    s, a = float(s), float(np.pi / 2 / (1 + s))
+    top, low = float(np.cos(s * a)), float(np.sin(s * a))
     alpha = lambda t: namespace(t).cos((t + s) * a) / top
     variance = lambda t: namespace(t).sin(t * a) * namespace(t).sin((t + 2 * s) * a) / top**2
 
     def time(snr):  # tan((t + s) a)^2 = 1/(alpha cos(s a))^2 - 1
         xp = namespace(snr)
         cosine2 = top**2 * snr / (1 + snr)
-        return xp.arctan2(xp.sqrt(np.sin(s * a) ** 2 + top**2 / (1 + snr)), xp.sqrt(cosine2)) / a - s
+        return xp.arctan2(xp.sqrt(low**2 + top**2 / (1 + snr)), xp.sqrt(cosine2)) / a - s
 
     sigma = lambda t: namespace(t).sqrt(variance(t))
-    return Process("vp_cosine", alpha, sigma, lambda t: alpha(t) ** 2 / variance(t), time)
+    return Process("vp_cosine", alpha, sigma, lambda t: alpha(t) ** 2 / variance(t), time, (0.0, 1.0))
 
 
 @functools.cache
@@ -175,10 +173,10 @@ def ve(sigma_min=0.01, sigma_max=50.0) -> Process:
 
     Source: Song et al., ICLR 2021, arXiv:2011.13456, eq. 30.
     """
-    ratio = float(np.log(sigma_max / sigma_min))
+    sigma_min, ratio = float(sigma_min), float(np.log(sigma_max / sigma_min))
     sigma = lambda t: sigma_min * namespace(t).exp(ratio * t)
     time = lambda snr: -namespace(snr).log(snr * sigma_min**2) / (2 * ratio)
-    return Process("ve", _one, sigma, lambda t: 1 / sigma(t) ** 2, time)
+    return Process("ve", _one, sigma, lambda t: 1 / sigma(t) ** 2, time, (0.0, 1.0))
 
 
 def _one(t):
@@ -189,7 +187,12 @@ edm = Process("edm", _one, lambda t: t, lambda t: 1 / t**2, lambda snr: 1 / name
 """X_t = X_0 + t Z: the time is the noise level. Karras et al., NeurIPS 2022, arXiv:2206.00364."""
 
 flow = Process(
-    "flow", lambda t: 1 - t, lambda t: t, lambda t: ((1 - t) / t) ** 2, lambda snr: 1 / (1 + namespace(snr).sqrt(snr))
+    "flow",
+    lambda t: 1 - t,
+    lambda t: t,
+    lambda t: ((1 - t) / t) ** 2,
+    lambda snr: 1 / (1 + namespace(snr).sqrt(snr)),
+    (0.0, 1.0),
 )
 """X_t = (1 - t) X_0 + t Z: rectified flow, flow matching with data at 0. Liu et al. 2022, arXiv:2209.03003."""
 
@@ -198,9 +201,8 @@ def ddpm(alphas_cumprod=None) -> Process:
     """DDPM's discrete table as a process: time n is row n, between rows log snr is interpolated linearly.
 
     Args:
-      alphas_cumprod: (steps,) alpha_n^2, decreasing; default the 1,000 steps of beta from 1e-4 to 0.02. A model trained
-        on whole times can be asked at fractions where it takes a float time; else run it on grids of whole ones:
-        to_ou(process, n).
+      alphas_cumprod: (steps,) alpha_n^2, decreasing; default the 1,000 steps of beta from 1e-4 to 0.02. A model that
+        takes whole times alone is run on grids of them, to_ou(process, n): n then comes back whole.
 
     Raises:
       ValueError: the table does not decrease inside (0, 1).
@@ -217,19 +219,33 @@ def _ddpm(table):
     if len(table) < 2 or not (np.diff(table) < 0).all() or table[-1] <= 0 or table[0] >= 1:
         raise ValueError("alphas_cumprod must be a table (steps,) that decreases inside (0, 1).")
     level, rows = np.log(table) - np.log1p(-table), np.arange(len(table), dtype=np.float64)
-    log_snr = lambda t: namespace(t).interp(t, rows, level)
+    log_snr = lambda t: _interpolated(t, rows, level)
     return Process(
         "ddpm",
         lambda t: 1 / namespace(t).sqrt(1 + namespace(t).exp(-log_snr(t))),
         lambda t: 1 / namespace(t).sqrt(1 + namespace(t).exp(log_snr(t))),
         lambda t: namespace(t).exp(log_snr(t)),
-        lambda snr: namespace(snr).interp(namespace(snr).log(snr), level[::-1], rows[::-1]),
+        lambda snr: _whole(_interpolated(namespace(snr).log(snr), level[::-1], rows[::-1])),
+        (0.0, len(table) - 1.0),
     )
 
 
+def _interpolated(at, x, y):
+    xp, dtype = namespace(at), getattr(at, "dtype", np.float64)
+    return xp.interp(at, xp.asarray(x, dtype), xp.asarray(y, dtype))
+
+
+def _whole(row):
+    """A row of the table where rounding has moved it off one."""
+    nearest = namespace(row).round(row)
+    return namespace(row).where(abs(row - nearest) < SAME_ROW, nearest, row)
+
+
 def to_ou(process, t):
-    """The OU time of the same signal-to-noise ratio as a process has at its time t."""
-    return ou.time(process.snr(t))
+    """The OU time of the same signal-to-noise ratio as a process has at its time t, in [EARLIEST, LATEST]."""
+    t = t if isinstance(t, jax.Array) else np.asarray(t, np.float64)[()]
+    with np.errstate(divide="ignore"):  # pure data or pure noise
+        return namespace(t).clip(ou.time(process.snr(t)), EARLIEST, LATEST)
 
 
 def from_ou(process, t):
@@ -237,11 +253,17 @@ def from_ou(process, t):
     return process.time(ou.snr(t))
 
 
+def ou_ends(process):
+    """(horizon, early_stop): the OU times of a process's last and first time, the longest grid for a model of it."""
+    first, last = process.ends
+    return float(to_ou(process, last)), float(to_ou(process, first))
+
+
 PREDICTIONS = ("score", "noise", "denoiser", "v", "flow")
 
 
-# With one snr the two positions differ by a factor: x = alpha_ou X_0 + sigma_ou Z = (sigma_ou/sigma) y. Of y the models
-# predict the noise n, the denoiser m = (y - sigma n)/alpha, the score -n/sigma,
+# With one snr the two positions differ by a factor, x = y/sqrt(alpha^2 + sigma^2), which is 1 on the OU clock. Of y the
+# models predict the noise n, the denoiser m = (y - sigma n)/alpha, the score -n/sigma,
 #   v = alpha n - sigma m, so that n = (sigma y + alpha v)/(alpha^2 + sigma^2), or
 #   flow u = n - m,        so that n = (y + alpha u)/(alpha + sigma).
 @dataclasses.dataclass(frozen=True)
@@ -252,18 +274,19 @@ class _FromModel:
     def __call__(self, model, x: Particles, t) -> Particles:
         t = like(t, x)
         own = like(from_ou(self.process, t), x)
-        alpha, sigma = self.process.alpha(own), self.process.sigma(own)
-        y = sigma / ou.sigma(t) * x
+        alpha, sigma = like(self.process.alpha(own), x), like(self.process.sigma(own), x)
+        y = jnp.sqrt(alpha**2 + sigma**2) * x
         out = model(y, own)
-        if self.predicts == "denoiser":
-            return (ou.alpha(t) * out - x) / ou.sigma(t) ** 2
-        noise = {
-            "score": lambda: -sigma * out,
-            "noise": lambda: out,
-            "v": lambda: (sigma * y + alpha * out) / (alpha**2 + sigma**2),
-            "flow": lambda: (y + alpha * out) / (alpha + sigma),
+        score = {
+            "score": lambda: sigma * out / ou.sigma(t),
+            "noise": lambda: -out / ou.sigma(t),
+            "denoiser": lambda: (ou.alpha(t) * out - x) / ou.sigma(t) ** 2,
+            "v": lambda: -(sigma * y + alpha * out) / (alpha**2 + sigma**2) / ou.sigma(t),
+            "flow": lambda: -(y + alpha * out) / (alpha + sigma) / ou.sigma(t),
         }[self.predicts]()
-        return -noise / ou.sigma(t)
+        horizon, early_stop = ou_ends(self.process)
+        inside = (early_stop * (1 - SAME_END) <= t) & (t <= horizon * (1 + SAME_END))
+        return jnp.where(inside, score, jnp.nan)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,9 +296,10 @@ class _FromScore:
 
     def __call__(self, score, y: Particles, t) -> Particles:
         t = like(t, y)
-        at = like(to_ou(self.process, t), y)
-        alpha, sigma = self.process.alpha(t), self.process.sigma(t)
-        x = ou.sigma(at) / sigma * y
+        # Of x + sigma^2 s, which the denoiser is alpha times, eps e^t is left: no later than where e^-t is as much.
+        at = jnp.minimum(like(to_ou(self.process, t), y), -np.log(jnp.finfo(y.dtype).eps) / 2)
+        alpha, sigma = like(self.process.alpha(t), y), like(self.process.sigma(t), y)
+        x = y / jnp.sqrt(alpha**2 + sigma**2)
         s = score(x, at)
         noise, denoiser = -ou.sigma(at) * s, (x + ou.sigma(at) ** 2 * s) / ou.alpha(at)
         return {
@@ -287,28 +311,32 @@ class _FromScore:
         }[self.predicts]()
 
 
-def score_from_model(model, process: Process, predicts: str) -> ScoreFn:
+def score_from_model(model, process, predicts: str) -> ScoreFn:
     """The score on the OU clock of a model of another process.
 
     Args:
       model: f(y, t), shapes (..., d), () -> (..., d): y and t the process's own; t has the dtype of y.
-      process: vp_linear(), vp_cosine(), ve(), edm, flow, ddpm() or a Process of yours.
+      process: vp_linear(), vp_cosine(), ve(), edm, flow, ddpm() or a Process of yours. Outside the times that it has,
+        `ou_ends(process)`, the score is nan.
       predicts: "score" of its own law at t, "noise", "denoiser" E[X_0 | y], "v" = alpha noise - sigma denoiser, or
         "flow" = noise - denoiser, the velocity of rectified flow towards the noise.
 
     Raises:
       ValueError: it predicts something else.
+      TypeError: process is none, but a function that makes one, say.
     """
-    _check_prediction(predicts)
+    _check_model(process, predicts)
     return Partial(_FromModel(process, predicts), as_score(model))
 
 
-def model_from_score(score: ScoreFn, process: Process, predicts: str):
+def model_from_score(score: ScoreFn, process, predicts: str):
     """The model f(y, t) of another process that a score on the OU clock makes: the inverse of score_from_model."""
-    _check_prediction(predicts)
+    _check_model(process, predicts)
     return Partial(_FromScore(process, predicts), as_score(score))
 
 
-def _check_prediction(predicts):
+def _check_model(process, predicts):
+    if not isinstance(process, Process):
+        raise TypeError(f"process must be a Process, processes.vp_linear() say: it is {process!r}.")
     if predicts not in PREDICTIONS:
         raise ValueError(f"predicts is one of {PREDICTIONS}: predicts = {predicts!r}.")

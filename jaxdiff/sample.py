@@ -19,6 +19,7 @@ from jaxdiff.types import Kernel
 
 SOURCES = {"auto": "counter", "counter": "counter", "jax": "jax"}
 REFRESH, GROWTH = 1.0, 16  # seconds between two moves of the bar; how much longer a block may be than the one before
+ROUNDING, COARSE = 1e-3, 1e-4  # what a step may leave behind of it; dtypes that are coarser anyway are not asked
 SAME_TIME = 1e-9  # relative: how close a time to save at must be to one of the grid
 
 
@@ -47,7 +48,8 @@ def sample(
       (particles, d) at the last time of the grid.
 
     Raises:
-      ValueError: the grid is not one, x is not (particles, d), or the score returns another shape than x.
+      ValueError: the grid is not one or has a step of OU time 9 (float32) or 29 (float64) and more, x is not
+        (particles, d), or the score returns another shape than x.
       TypeError: x is not of a float dtype, or kernel, grid or key is another kind of thing.
 
     The noise is the same bits for any batch, chunk and mesh. So are float32 positions under a score made of elementwise
@@ -124,6 +126,7 @@ class _Run:
         _warn_of_wrong_jax()
         if not isinstance(grid, Tracer):
             grid = check_grid(grid, own_clock=kernel.own_clock)
+            _check_steps(grid, x.dtype, kernel.own_clock)
         self.kernel, self.grid, self.key, self.n = kernel, grid, key, len(x)
         # Arrays, never constants: some GPU compilers fold a constant step size wrongly (jax 36958, 39336).
         self.table = jax.tree.map(lambda column: jnp.asarray(column, x.dtype), kernel.coefficients(grid))
@@ -202,6 +205,16 @@ def _check_particles(x, first):
         raise TypeError(f"x must be of a float dtype, which the run keeps: x is {x.dtype}. Use x.astype(jnp.float32).")
     if not 0 <= first < 2**64 - len(x):
         raise ValueError(f"first_particle must be an index below 2^64: first_particle = {first}.")
+
+
+# Away from the data every step multiplies x, and its rounding, by e^h before the score takes that back.
+def _check_steps(grid, dtype, own_clock):
+    longest, eps = -np.diff(grid).min(), float(jnp.finfo(dtype).eps)
+    if not own_clock and eps < COARSE and longest > np.log(ROUNDING / eps):
+        raise ValueError(
+            f"a step of OU time {longest:.3g} leaves rounding of e^{longest:.3g} times {eps:.1g} behind: put nodes "
+            f"between, or begin at 5, where noise is all there is."
+        )
 
 
 def _mesh_of(x) -> tuple[Mesh | None, tuple[str, ...]]:

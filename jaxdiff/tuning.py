@@ -40,8 +40,8 @@ def fit_grid(kernel: Kernel, x_start, n_steps, horizon, early_stop, *, parameter
       (n_steps + 1,). On x_start it is no worse than any named grid.
 
     Raises:
-      ValueError: the kernel draws noise or has its own clock, parameters lie outside 3 to 5, or the ends or n_steps are
-        none.
+      ValueError: the kernel draws noise or has its own clock, parameters lie outside 3 to 5, the ends or n_steps are
+        none, or no end point is finite.
     Source: Storn, Price, J. Global Optimization 1997 (differential evolution), as in SciPy.
     """
     from scipy.optimize import differential_evolution
@@ -75,13 +75,16 @@ def fit_grid(kernel: Kernel, x_start, n_steps, horizon, early_stop, *, parameter
     )
     found = np.array(grids_of(jnp.asarray(fit.x[None]))[0], np.float64)
     every = np.concatenate([named, with_ends(found, horizon, early_stop)[None]])
-    return check_grid(every[np.argmin(errors(jnp.asarray(every)))])
+    of_every = np.asarray(errors(jnp.asarray(every)))
+    if of_every.min() == HOPELESS:
+        raise ValueError("no grid leads to finite end points: is the score finite, and the reference?")
+    return check_grid(every[np.argmin(of_every)])
 
 
 @jax.jit
 def _errors(kernel, x, reference, grids):
     """Mean logarithm of the end points' relative errors, of every grid (m, n_steps + 1)."""
-    size = jnp.sum(reference**2, -1)
+    size = jnp.maximum(jnp.sum(reference**2, -1), jnp.finfo(x.dtype).tiny)
 
     def of(grid):
         away = jnp.sum((sample(kernel, x, grid, jax.random.key(0)) - reference) ** 2, -1) / size

@@ -24,13 +24,17 @@ DenoiserFn = Callable[..., Any]  # m(x, t): same shapes, E[X_0 | X_t = x]
 
 @dataclasses.dataclass(frozen=True)
 class Process:
-    """A forward noising X_t = alpha(t) X_0 + sigma(t) Z; functions of a NumPy float64 or traced time."""
+    """A forward noising X_t = alpha(t) X_0 + sigma(t) Z; functions of a NumPy float64 or traced time.
+
+    `ends` are the first and the last of its times: what a model of it can be asked.
+    """
 
     name: str
     alpha: Callable[..., Any]
     sigma: Callable[..., Any]
     snr: Callable[..., Any]
     time: Callable[..., Any]  # inverse of snr
+    ends: tuple[float, float] = (0.0, math.inf)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxdiff import grids, kernels, targets
+from jaxdiff import grids, kernels, processes, targets
 
 LAW = targets.mixture([0.3, 0.7], [[0.0, 1.0], [1.0, -1.0]], [[0.1, 0.2], [0.3, 0.1]])
 COORDINATES = targets.gaussian([0.0, 0.0], [0.3, 1.2]).mmse
@@ -36,6 +36,7 @@ CASES = {
     "deis 2": _with("deis", 2),
     "deis 3": _with("deis", 3),
     "deis 4": _with("deis", 4),
+    "deis 3 in VP time": _with("deis", 3, process=processes.vp_linear()),
     "deis 3, ending low": _with("deis", 3, lower_order_final=True),
     "dpm_solver 1": _with("dpm_solver", 1),
     "dpm_solver 2": _with("dpm_solver", 2),
@@ -84,6 +85,7 @@ CASES = {
 PER_DIRECTION = ("moment_matched in coordinates", "moment_matched in a rotation")
 MULTISTEP = ("deis", "dpm_solver", "exponential_adams", "sa_solver", "unipc")  # rows that know earlier nodes
 LOOKING_AHEAD = ["ode_then_noise", "randomized_midpoint", "heun with churn"]  # rows that know more than their own step
+LOOKING_AHEAD += ["langevin, underdamped"]  # or whether it is the first
 LOOKING_AHEAD += [name for name in CASES if name.endswith("ending low")]
 ONE_EACH = [name for name in CASES if name in kernels.__all__]
 ONE_EACH += [next(case for case in CASES if case.startswith(name)) for name in kernels.__all__ if name not in CASES]

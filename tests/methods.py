@@ -12,6 +12,7 @@ import oracles
 from scipy.integrate import quad_vec, solve_ivp
 from scipy.interpolate import KroghInterpolator
 from scipy.linalg import cholesky, expm
+from scipy.optimize import brentq
 
 TIGHT = {"method": "DOP853", "rtol": 3e-14, "atol": 1e-14}
 
@@ -116,7 +117,12 @@ def extrapolated(t, t_next, times, values, order, form):
     return lambda u: exact(u) - curve / 4 * ((u - level(t)) / step) ** 2
 
 
-def multistep(order, what="denoiser", eta=0.0, form="exact", corrector=0, lower_final=False):
+def vp_time(t):
+    """The time u at which beta = 0.1 + 19.9 u has made alpha what it is at OU time t: 0.1 u + 9.95 u^2 = 2 t."""
+    return brentq(lambda u: 0.1 * u + 9.95 * u**2 - 2 * t, 0, 2, xtol=1e-16, rtol=1e-14)
+
+
+def multistep(order, what="denoiser", eta=0.0, form="exact", corrector=0, lower_final=False, time=lambda t: t):
     """Polynomials through what was seen at up to `order` nodes; `corrector` nodes correct, the new one among them.
 
     lower_final: at most as many as steps are left, that step included; UniPC corrects with one more.
@@ -138,7 +144,7 @@ def multistep(order, what="denoiser", eta=0.0, form="exact", corrector=0, lower_
                     known = lambda u, half=half: half
                 x = flow(grid[k - 1], t, before, what, known, eta)[0] + noise
             along = (
-                polynomial(times[:order], values[:order], lambda t: t)
+                polynomial(times[:order], values[:order], time)
                 if what == "noise"
                 else extrapolated(t, t_next, times, values, order, form)
             )
@@ -146,6 +152,66 @@ def multistep(order, what="denoiser", eta=0.0, form="exact", corrector=0, lower_
             before, noise = x, deviation * (z[k, 0] if eta > 0 else 0.0)
             x = mean + noise
             yield x
+
+    return run
+
+
+def dpm_solver_as_published(order):
+    """multistep_dpm_solver_{first,second,third}_update of the authors' code, algorithm_type "dpmsolver++"."""
+
+    def run(score, grid, x, z):
+        lambdas, models = [], []
+        for t, t_next in pairwise(grid):
+            lambdas, models = [level(t), *lambdas], [seen_by(score, x, t, "denoiser"), *models]
+            h = level(t_next) - lambdas[0]
+            sigmas, alpha = np.sqrt(noise_variance(np.array([t, t_next]))), np.exp(-t_next)
+            phi_1 = np.expm1(-h)
+            x = sigmas[1] / sigmas[0] * x - alpha * phi_1 * models[0]
+            if min(order, len(models)) == 2:
+                d1 = (models[0] - models[1]) * h / (lambdas[0] - lambdas[1])
+                x = x - 0.5 * alpha * phi_1 * d1
+            if min(order, len(models)) == 3:
+                r0, r1 = (lambdas[0] - lambdas[1]) / h, (lambdas[1] - lambdas[2]) / h
+                d1_0, d1_1 = (models[0] - models[1]) / r0, (models[1] - models[2]) / r1
+                d1, d2 = d1_0 + r0 / (r0 + r1) * (d1_0 - d1_1), (d1_0 - d1_1) / (r0 + r1)
+                phi_2 = phi_1 / h + 1
+                phi_3 = phi_2 / h - 0.5
+                x = x + alpha * phi_2 * d1 - alpha * phi_3 * d2
+            yield x
+
+    return run
+
+
+def unipc_as_published(order):
+    """multistep_uni_pc_bh_update of the authors' code, variant "bh2", data prediction; the last is not corrected."""
+
+    def systems(rks, h, p):
+        """R and b of rho: sum_m rho_m r_m^(i-1) = b_i."""
+        h_phi, factorial, r, b = np.expm1(-h) / -h - 1, 1.0, [], []
+        for i in range(1, p + 1):
+            r.append(np.power(rks, i - 1))
+            b.append(h_phi * factorial / np.expm1(-h))
+            factorial *= i + 1
+            h_phi = h_phi / -h - 1 / factorial
+        return np.array(r), np.array(b)
+
+    def run(score, grid, x, z):
+        lambdas, models = [level(grid[0])], [seen_by(score, x, grid[0], "denoiser")]
+        for k, (t, t_next) in enumerate(pairwise(grid)):
+            p, h = min(order, k + 1), level(t_next) - lambdas[0]
+            rks = np.array([(lambdas[i] - lambdas[0]) / h for i in range(1, p)] + [1.0])
+            d1s = [(models[i] - models[0]) / rks[i - 1] for i in range(1, p)]
+            r, b = systems(rks, h, p)
+            scale = np.exp(-t_next) * np.expm1(-h)
+            plain = np.sqrt(noise_variance(t_next) / noise_variance(t)) * x - scale * models[0]
+            rhos = np.array([0.5]) if p == 2 else np.linalg.solve(r[:-1, :-1], b[:-1])
+            weighed = lambda rhos, d1s: sum((rho * d for rho, d in zip(rhos, d1s, strict=True)), 0.0)
+            predicted = plain - scale * weighed(rhos, d1s)
+            yield predicted
+            found = seen_by(score, predicted, t_next, "denoiser")
+            rhos = np.array([0.5]) if p == 1 else np.linalg.solve(r, b)
+            x = plain - scale * weighed(rhos, [*d1s, found - models[0]])
+            lambdas, models = [level(t_next), *lambdas], [found, *models]
 
     return run
 
@@ -236,8 +302,8 @@ def langevin(scheme, variance=None, friction=None):
         drift, push = np.array([[0.0, 1.0], [0.0, -friction]]), np.array([0.0, 1.0])
         diffusion = np.array([[0.0], [np.sqrt(2 * friction)]])
 
-    def moved(h, state, s):
-        """Mean and root of the covariance after h; state (size, P)."""
+    def moved(h, state, s, drawn):
+        """Mean and root of the covariance after h; state (size, P), its momentum first `drawn` from N(0, 1) or not."""
         if scheme == "exponential":  # s + x/v is frozen, -x/v is not
             a, b, c = np.array([[-1 / variance]]), np.ones(1), np.array([[np.sqrt(2.0)]])
             s = s + state[0] / variance
@@ -246,12 +312,14 @@ def langevin(scheme, variance=None, friction=None):
         size = len(a)
         whole = expm(h * np.block([[a, b[:, None]], [np.zeros((1, size + 1))]]))
         covariance = quad_vec(lambda u: expm(u * a) @ c @ c.T @ expm(u * a).T, 0, h, epsabs=1e-15, epsrel=1e-13)[0]
+        if drawn:
+            covariance = covariance + expm(h * a)[:, 1:] @ expm(h * a)[:, 1:].T
         root = cholesky(covariance, lower=True) if h > 0 else covariance
         return whole[:size, :size] @ state + whole[:size, size:] * s, root
 
     def steps(score, state, time, hs, z):
-        for h, each in zip(hs, z, strict=True):
-            mean, root = moved(h, state, score(state[0], time))
+        for k, (h, each) in enumerate(zip(hs, z, strict=True)):
+            mean, root = moved(h, state, score(state[0], time), drawn=k == 0 and scheme == "underdamped")
             state = mean + root @ each
             yield state
 

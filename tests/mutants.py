@@ -13,11 +13,13 @@ def mutants(kernel, grid):
     """(name, broken kernel) of every way there is to break this one; all keep shapes, and are finite."""
     table = kernel.coefficients(grid)
     paths, _ = zip(*jax.tree_util.tree_flatten_with_path(table)[0], strict=True)
-    for place, path in enumerate(paths):
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
+    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path in paths]
+    for place, name in enumerate(names):
         column = jax.tree.leaves(table)[place]
         if not (column != 0).any():
             continue  # noise of an ODE
+        if name == "first.keep" and "first.pull" in names:
+            continue  # there is no momentum yet to keep
         if name.split(".")[-1] in TIMES:
             yield f"{name} a tenth later", _with_column(kernel, place, lambda column: column * 0.9)
         else:

@@ -85,11 +85,81 @@ def test_an_exact_model_of_a_process_has_the_score_of_the_ou_law_and_back(name, 
         np.testing.assert_allclose(back[:, 0], predicted(definition, own, y, kind), rtol=1e-7, atol=1e-8)
 
 
+@every_clock
+@pytest.mark.parametrize("kind", PREDICTIONS)
+def test_a_model_in_float32_is_asked_in_float32_and_gives_its_score(name, kind):
+    process, definition, times = CLOCKS[name]
+    own = times[1]
+    t, asked = to_ou(process, own), []
+
+    def model(y, at):
+        asked.append((y.dtype, at.dtype))
+        return jnp.asarray(predicted(definition, own, np.asarray(y, np.float64)[:, 0], kind), jnp.float32)[:, None]
+
+    x = np.linspace(-1, 1, 5)
+    got = score_from_model(model, process, kind)(jnp.asarray(x, jnp.float32)[:, None], jnp.float32(t))
+    assert asked == [(jnp.float32, jnp.float32)]
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(got[:, 0], oracles.mixture_score(LAW, x, t), rtol=1e-3, atol=1e-3)
+
+
+@every_clock
+def test_a_model_is_not_asked_beyond_its_times(name):
+    process = CLOCKS[name][0]
+    horizon, early_stop = processes.ou_ends(process)
+    score = score_from_model(lambda y, t: 0 * y, process, "denoiser")
+    at = lambda t: bool(jnp.isnan(score(jnp.ones((1, 2)), t)).any())
+    assert not at(horizon)
+    assert not at(early_stop)
+    if horizon < processes.LATEST:
+        assert at(1.01 * horizon)
+    if early_stop > processes.EARLIEST:
+        assert at(0.99 * early_stop)
+
+
+def test_the_ends_of_the_clocks():
+    ends = lambda process: processes.ou_ends(process)
+    assert ends(processes.vp_linear()) == (pytest.approx(20.1 / 4), processes.EARLIEST)  # alpha = e^-(20.1/4)
+    assert ends(processes.ve()) == pytest.approx((np.log1p(2500) / 2, np.log1p(1e-4) / 2))
+    assert ends(processes.flow) == (processes.LATEST, processes.EARLIEST)
+    assert ends(processes.edm) == (processes.LATEST, processes.EARLIEST)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_of_ddpms_table_come_back_whole(dtype):
+    process, rows = processes.ddpm(), np.arange(1000)
+    back = jax.vmap(lambda t: from_ou(process, t))(jnp.asarray(to_ou(process, rows), dtype))
+    np.testing.assert_array_equal(np.asarray(back).astype(int), rows)
+    np.testing.assert_array_equal(back, rows)
+    assert from_ou(process, to_ou(process, 3.5)) == pytest.approx(3.5)
+
+
+# A flow model's sampler starts at its time 1, pure noise, and may end at 0, pure data.
+@pytest.mark.parametrize("kind", ["noise", "denoiser", "v", "flow"])
+def test_models_made_of_scores_are_finite_at_both_ends(kind):
+    score = lambda x, t: oracles.mixture_score(LAW, x, t)
+    model = model_from_score(lambda x, t: -x / (1 + t), processes.flow, kind)
+    y = jnp.array([[0.5], [-1.0]])
+    assert bool(jnp.isfinite(model(y, 1.0)).all())
+    assert bool(jnp.isfinite(model(y, 0.0)).all())
+    exact = model_from_score(
+        lambda x, t: jnp.asarray(score(np.asarray(x)[:, 0], float(t)))[:, None], processes.flow, kind
+    )
+    mean = LAW[0] @ LAW[1]  # at time 1 nothing is known of the data
+    np.testing.assert_allclose(
+        exact(y, 1.0)[:, 0],
+        {"noise": y, "denoiser": mean + 0 * y, "v": -mean + 0 * y, "flow": y - mean}[kind][:, 0],
+        atol=1e-6,
+    )
+
+
 def test_what_no_model_predicts_is_refused():
     with pytest.raises(ValueError, match="predicts = 'epsilon'"):
         score_from_model(lambda y, t: y, processes.edm, "epsilon")
     with pytest.raises(ValueError, match="decreases inside"):
         processes.ddpm([0.5, 0.6])
+    with pytest.raises(TypeError, match="must be a Process"):
+        score_from_model(lambda y, t: y, processes.vp_linear, "noise")
 
 
 def test_a_rebuilt_process_is_the_same_object_so_that_nothing_recompiles():

@@ -191,6 +191,11 @@ REFUSED = [
     (lambda: corrected(kernels.unipc(plain), kernels.langevin(plain, 1.0)), "unipc corrects itself"),
     (lambda: corrected(kernels.ancestral(plain), kernels.langevin(lambda x, t: -x, 1.0)), "same score"),
     (lambda: corrected(kernels.ancestral(plain), kernels.langevin(plain, 1.0), m=0), "m = 0"),
+    (lambda: corrected(kernels.ancestral(plain), kernels.langevin(plain, 1.0, scheme="underdamped")), "needs its step"),
+    (lambda: kernels.langevin(plain, 50.0), "time = 50"),
+    (lambda: kernels.eta_family(plain, np.nan), "eta = nan"),
+    (lambda: kernels.heun(plain, np.nan), "churn = nan"),
+    (lambda: kernels.heun(plain, 1.0, between=(1.0, 0.5)), "between"),
     (lambda: corrected(kernels.ancestral(plain), kernels.langevin(plain, 1.0), step_size=0.0), r"step_size = 0\.0"),
 ]
 

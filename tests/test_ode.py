@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from jaxdiff import targets
 from jaxdiff.likelihood import bits_per_dim, log_likelihood
 from jaxdiff.ode import STAGES, solve
-from jaxdiff.processes import forward
+from jaxdiff.processes import forward, ou
 
 GAUSSIAN = targets.gaussian([0.5, -1.0, 0.2], [[1.0, 0.4, 0.1], [0.4, 0.8, -0.2], [0.1, -0.2, 0.3]])
 MIXTURE = targets.mixture([0.3, 0.7], [[0.0, 1.0], [1.0, -1.0]], [[0.1, 0.2], [0.3, 0.1]])
@@ -63,9 +64,51 @@ def test_hutchinson_is_unbiased(law):
     assert got.std() > 0
 
 
-def test_bits_per_dimension_of_a_uniform_law_on_256_levels_are_eight():
-    density = np.full(3, -64 * np.log(2.0))  # uniform over [-1, 1]^64, levels 2/256 apart
-    np.testing.assert_allclose(bits_per_dim(density, 64, bin_width=2 / 256), 8)
+# Data on a lattice of width 1/2, a centre drawn with the Gaussian's mass of its cell: their entropy is what an exact
+# model needs; a density of the data with uniform noise needs that or more, and little more where it is smooth.
+def test_bits_per_dimension_of_gaussian_data_on_a_lattice_are_their_entropy_or_little_more():
+    width, variance, early_stop, n = 0.5, 2.0, 1e-4, 4000
+    centres = width * np.arange(-40, 41)
+    edges = np.append(centres - width / 2, centres[-1] + width / 2)
+    mass = np.diff(norm.cdf(edges, scale=np.sqrt(variance)))
+    entropy = -np.sum(mass[mass > 0] * np.log2(mass[mass > 0]))
+    rng, law = np.random.default_rng(0), targets.gaussian([0.0, 0.0], [variance, variance])
+    u = rng.choice(centres, p=mass / mass.sum(), size=(n, 2)) + width * (rng.uniform(size=(n, 2)) - 0.5)
+    points = float(ou.alpha(early_stop)) * jnp.asarray(u)
+    exact = bits_per_dim(law.log_density(points, early_stop), 2, early_stop=early_stop, bin_width=width)
+    error = exact.std() / np.sqrt(n)
+    assert entropy - 5 * error < exact.mean() < entropy + 0.02 + 5 * error
+    found = log_likelihood(law.score, points[:50], early_stop=early_stop, rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(bits_per_dim(found, 2, early_stop=early_stop, bin_width=width), exact[:50], atol=1e-5)
+
+
+# +-1 with uniform noise of width 2 is all but flat: the spikes of the law at early_stop must not count as its density.
+def test_a_law_of_two_points_needs_a_bit_or_more():
+    law, rng = targets.point_masses([[-1.0], [1.0]]), np.random.default_rng(0)
+    u = rng.choice([-1.0, 1.0], size=(500, 1)) + rng.uniform(-1, 1, size=(500, 1))
+    for early_stop in (0.3, 1e-2):
+        log_density = law.log_density(float(ou.alpha(early_stop)) * jnp.asarray(u), early_stop)
+        assert bits_per_dim(log_density, 1, early_stop=early_stop, bin_width=2.0).mean() > 1
+
+
+def test_probes_of_two_calls_are_those_of_one():
+    x, key = points(MIXTURE, 0.05, 6), jax.random.key(2)
+    run = lambda x, first: log_likelihood(MIXTURE.score, x, key, early_stop=0.05, probes=1, first_particle=first)
+    whole = run(x, 0)
+    np.testing.assert_allclose(jnp.concatenate([run(x[:3], 0), run(x[3:], 3)]), whole, rtol=1e-8)
+    assert np.abs(np.asarray(run(x, 6) - whole)).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "run", [lambda x: solve(GAUSSIAN.score, x, 2.0, 0.1), lambda x: log_likelihood(GAUSSIAN.score, x, early_stop=0.1)]
+)
+def test_positions_are_rows_of_floats(run):
+    with pytest.raises(ValueError, match="must be \\(n, d\\)"):
+        run(jnp.ones(3))
+    with pytest.raises(TypeError, match="float dtype"):
+        run(jnp.ones((2, 3), jnp.int32))
+    with pytest.raises(ValueError, match="start = 1, end = 1"):
+        solve(GAUSSIAN.score, jnp.ones((2, 3)), 1.0, 1.0)
 
 
 def test_probes_need_a_key():

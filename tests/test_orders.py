@@ -23,6 +23,7 @@ ORDERS = {  # of the error of the output's mean and variance; UniPC's corrector 
     "deis 2": 2,
     "deis 3": 3,
     "deis 4": 4,
+    "deis 3 in VP time": 3,
     "dpm_solver 1": 1,
     "dpm_solver 2": 2,
     "dpm_solver 3": 2,
@@ -172,6 +173,22 @@ def test_underdamped_langevin_settles_at_its_stationary_variance(friction):
     want = solve_discrete_lyapunov(step, noise)[0, 0]
     kernel = kernels.langevin(drawn, 0.5, scheme="underdamped", friction=friction)
     assert stationary(kernel, n=1500) == pytest.approx(want, rel=1e-10)
+
+
+# With the exact score of N(0, V) a corrector that takes small steps leaves the law it finds, with momentum or without.
+@pytest.mark.parametrize("scheme", ["plain", "exponential", "underdamped"])
+def test_a_corrector_keeps_the_right_law_as_its_steps_shrink(scheme):
+    law = targets.gaussian([0.0, 0.0], [0.3, 2.0])
+
+    def wrong(h):
+        corrector = kernels.langevin(law.score, 1.0, scheme=scheme)
+        kernel = kernels.predictor_corrector(kernels.covariance_matched(law.score), corrector, 20, step_size=h)
+        want = noised(np.array([0.3, 2.0]), 0.4)
+        start = noised(np.array([0.3, 2.0]), 1.0)
+        return np.abs(variance_of(kernel, np.array([1.0, 0.8, 0.6, 0.4]), start) / want - 1).max()
+
+    assert wrong(0.01) < 0.02
+    assert wrong(0.001) < wrong(0.01) / 8  # of order h
 
 
 def test_a_corrector_step_of_the_default_rule_is_wrong_by_its_excess_where_the_data_have_no_variance():

@@ -246,3 +246,15 @@ def test_a_gradient_holds_one_state_for_every_second_step_of_a_chunk(n_steps, ch
     compiled = jax.jit(jax.grad(loss)).lower(jax.ShapeDtypeStruct((n, d), jnp.float32)).compile()
     used, state = compiled.memory_analysis().temp_size_in_bytes, 4 * d
     assert used < (n_steps / 2 + 16) * chunk * state + 4 * n * state
+
+
+@pytest.mark.parametrize(("dtype", "longest"), [(np.float32, 9.03), (np.float64, 29.1)])
+def test_steps_so_long_that_they_amplify_rounding_are_refused(dtype, longest, key):
+    kernel, x = make("ancestral", targets.gaussian([0.0], [0.3])), jnp.ones((4, 1), dtype)
+    for horizon in (longest - 0.1, longest + 0.1):
+        grid = [horizon + 0.5, 0.5, 0.1]
+        if horizon < longest:
+            assert sample(kernel, x, grid, key).dtype == dtype
+        else:
+            with pytest.raises(ValueError, match=rf"a step of OU time {horizon:.3g}"):
+                sample(kernel, x, grid, key)

@@ -46,6 +46,7 @@ ORACLES = {
     "ddim": methods.frozen("denoiser", 0.0),
     "ddim with noise": methods.of_one_step("ddim", eta=0.6),
     **{f"deis {p}": methods.multistep(p, what="noise") for p in (1, 2, 3, 4)},
+    "deis 3 in VP time": methods.multistep(3, what="noise", time=methods.vp_time),
     "deis 3, ending low": methods.multistep(3, what="noise", lower_final=True),
     **{f"dpm_solver {p}": methods.multistep(p, form="published") for p in (1, 2, 3)},
     "dpm_solver 3, ending low": methods.multistep(3, form="published", lower_final=True),
@@ -91,13 +92,19 @@ ORACLES = {
 }
 
 
-def follows_its_equation(name, kernel, grid=GRID):
+PUBLISHED = {  # a second oracle where the coefficients themselves are the method
+    **{f"dpm_solver {p}": methods.dpm_solver_as_published(p) for p in (1, 2, 3)},
+    **{f"unipc {p}": methods.unipc_as_published(p) for p in (1, 2, 3)},
+}
+
+
+def follows_its_equation(name, kernel, grid=GRID, oracles=ORACLES):
     """Raise AssertionError unless the kernel's positions, all finite, are those of the method it is named after."""
     grid = RUNNING if kernel.own_clock else grid
     noises = max(kernel.noises_per_step, 0)
     z = np.random.default_rng(0).normal(size=(len(grid) - 1, noises, len(START)))
     state, table = kernel.init(jnp.asarray(START)[:, None]), kernel.coefficients(grid)
-    for k, want in enumerate(ORACLES[name](score, grid, START, z)):
+    for k, want in enumerate(oracles[name](score, grid, START, z)):
         row = jax.tree.map(lambda column, k=k: jnp.asarray(column[k]), table)
         increments = None if noises == 0 else jnp.asarray(z[k])[..., None]
         state = kernel.step(kernel.score, state, row, increments[0] if noises == 1 else increments)
@@ -114,3 +121,9 @@ def test_every_case_has_an_oracle():
 @pytest.mark.parametrize("name", ORACLES)
 def test_every_step_is_that_of_the_frozen_equation(name, grid):
     follows_its_equation(name, make(name, traced), grid)
+
+
+@pytest.mark.parametrize("grid", [GRID, NEAR_DATA], ids=["", "near the data"])
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_step_is_that_of_the_authors_code(name, grid):
+    follows_its_equation(name, make(name, traced), grid, PUBLISHED)

@@ -47,8 +47,19 @@ def test_a_single_step_has_one_grid():
     np.testing.assert_array_equal(fit_grid(kernels.ddim(RING.score), x, 1, *ENDS), ENDS)
 
 
+def test_a_particle_whose_end_is_the_origin_spoils_nothing():
+    kernel = kernels.dpm_solver(targets.gaussian(np.zeros(2), [0.5, 0.2]).score)
+    x = jax.random.normal(jax.random.key(3), (20, 2)).at[0].set(0.0)
+    fitted = fit_grid(kernel, x, 5, *ENDS)
+    assert all(
+        np.median(misses(kernel, fitted, x[1:])) < np.median(misses(kernel, make(*ENDS, 5), x[1:])) for make in NAMED
+    )
+
+
 def test_what_cannot_be_fitted_is_refused():
     x = jnp.ones((4, 2))
+    with pytest.raises(ValueError, match="no grid leads to finite"):
+        fit_grid(kernels.ddim(lambda x, t: jnp.nan * x), x, 5, *ENDS)
     with pytest.raises(ValueError, match="ancestral draws noise"):
         fit_grid(kernels.ancestral(RING.score), x, 5, *ENDS)
     with pytest.raises(ValueError, match="parameters = 9"):

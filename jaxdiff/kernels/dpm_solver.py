@@ -2,8 +2,18 @@
 
 import dataclasses
 
-from jaxdiff.kernels.exponential_adams import check_order
-from jaxdiff.kernels.multistep import Init, Row, Step, denoised, gauss, half_log_snr, history, linear_part, position
+from jaxdiff.kernels.integrals import gauss
+from jaxdiff.kernels.multistep import (
+    Init,
+    Row,
+    Step,
+    check_order,
+    denoised,
+    half_log_snr,
+    history,
+    linear_part,
+    position,
+)
 from jaxdiff.processes import namespace, ou
 from jaxdiff.types import Kernel, ScoreFn, as_score
 
@@ -29,7 +39,7 @@ def dpm_solver(score: ScoreFn, order: int = 2, *, eta: float = 0.0, lower_order_
     Source: Lu et al. 2022, arXiv:2211.01095 (2M; its SDE form in the appendix); 3M as in its authors' code.
     """
     check_order(order, 3)
-    if eta < 0 or (eta > 0 and order == 3):
+    if not eta >= 0 or (eta > 0 and order == 3):
         raise ValueError(f"eta must not be negative, and 0 for order 3: eta = {eta:g}.")
     coefficients = Coefficients(order, float(eta), bool(lower_order_final))
     return Kernel(

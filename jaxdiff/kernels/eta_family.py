@@ -29,7 +29,7 @@ def eta_family(score: ScoreFn, eta: float = 1.0, *, frozen: str = "denoiser") ->
       SDE from t = 0.2 to 0.1 ends with variance 1.0221 (score), 0.9703 (noise), 0.9184 (denoiser).
     Source: Song et al., ICLR 2021, arXiv:2011.13456 (the family); Lu et al. 2022, arXiv:2211.01095 (what is frozen).
     """
-    if eta < 0 or frozen not in FROZEN:
+    if not eta >= 0 or frozen not in FROZEN:
         raise ValueError(f"eta is not negative and frozen one of {FROZEN}: eta = {eta:g}, frozen = {frozen!r}.")
     chosen, noises = (step, 1) if eta > 0 else (noiseless_step, 0)
     coefficients = Coefficients(float(eta), frozen)

@@ -14,7 +14,7 @@ def euler(score: ScoreFn) -> Kernel:
       A Kernel. Times are OU times and run down: 0 < t_next < t.
 
     Accuracy: order 1. On a point mass a step from t to t/2 near 0 multiplies the deviation by 3/4 instead of 0.7071,
-      and one that is longer than 2 t overshoots: ddim has neither fault.
+      and none does by less than 1/2; ddim is exact there.
     Source: Song et al., ICLR 2021, arXiv:2011.13456.
     """
     return Kernel("euler", as_score(score), coefficients, identity, noiseless_step, identity, 1, 0)

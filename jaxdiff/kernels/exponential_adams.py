@@ -6,6 +6,7 @@ from jaxdiff.kernels.multistep import (
     Init,
     Row,
     Step,
+    check_order,
     denoised,
     denoiser_weights,
     half_log_snr,
@@ -31,19 +32,14 @@ def exponential_adams(score: ScoreFn, order: int = 3, *, lower_order_final: bool
       ValueError: another order.
 
     Accuracy: order 1 to 4, one evaluation a step; exact on a point mass. (Starting with fewer denoisers leaves an error
-      of order 2, times about e^(-2 grid[0]).)
+      of order 2, times about e^(-2 grid[0]). After much shorter steps a long one extrapolates far:
+      lower_order_final, or a lower order, where a grid ends so.)
     Source: Hochbruck, Ostermann, Acta Numerica 2010 (exponential Adams methods); in the denoiser as DPM-Solver++, Lu et
       al. 2022, arXiv:2211.01095, whose third order is not exact (see dpm_solver).
     """
     check_order(order, 4)
     coefficients = Coefficients(order, bool(lower_order_final))
     return Kernel("exponential_adams", as_score(score), coefficients, Init(order - 1), Step(denoised), position, 1, 0)
-
-
-def check_order(order, most, *, least=1):
-    """Raise ValueError unless order is a whole number from `least` to `most`."""
-    if order not in range(least, most + 1):
-        raise ValueError(f"order must be a whole number from {least} to {most}: order = {order}.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,11 +4,12 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdiff.kernels import affine
 from jaxdiff.kernels.affine import identity
-from jaxdiff.kernels.multistep import gauss
-from jaxdiff.processes import namespace, ou
+from jaxdiff.kernels.integrals import gauss
+from jaxdiff.processes import EARLIEST, LATEST, namespace, ou
 from jaxdiff.types import Kernel, ScoreFn, as_score
 
 SCHEMES = ("plain", "exponential", "underdamped")
@@ -30,30 +31,32 @@ def langevin(
 
     Returns:
       A Kernel. Its grid is its own running time, down to 0: np.linspace(langevin_time, 0, n_steps + 1). "underdamped"
-      takes two increments a step and starts with P = 0.
+      takes two increments a step and draws P from N(0, I) in the first.
 
     Raises:
-      ValueError: time, variance or friction is not positive, or there is no such scheme.
+      ValueError: time, variance or friction is not positive, the time not one of the OU clock, or there is no such
+        scheme.
 
     Accuracy: on N(0, V) the stationary variance is V/(1 - h/(2V)) for "plain", which diverges from h = 2V on, and
-      V^2 (2v - a)/(v (2V - a)), a = v (1 - e^(-h/v)), for "exponential", stable for every h if v <= 2V.
+      V^2 (2v - a)/(v (2V - a)), a = v (1 - e^(-h/v)), for "exponential", stable for every h if v <= 2V. All three
+      keep N(0, V) as h goes to 0, with an error of order h.
     Source: Pedrotti, Maas, Mondelli, arXiv:2305.14164, section 4.1 (the scheme; T_2 is langevin_time); Cheng et al.
       2018, arXiv:1707.03663 (underdamped).
     """
     if scheme not in SCHEMES:
         raise ValueError(f"scheme is one of {SCHEMES}: scheme = {scheme!r}.")
-    for name, value in (("time", time), ("variance", 1.0 if variance is None else variance), ("friction", friction)):
-        if not value > 0:
-            raise ValueError(
-                f"{name} must be positive: {name} = {value:g}. The time is the OU time whose law is sampled."
-            )
+    if not EARLIEST <= time <= LATEST:
+        raise ValueError(f"time is the OU time whose law is sampled, in [{EARLIEST:g}, {LATEST:g}]: time = {time:g}.")
+    for name, value in (("variance", 1.0 if variance is None else variance), ("friction", friction)):
+        if not 0 < value < np.inf:
+            raise ValueError(f"{name} must be positive and finite: {name} = {value:g}.")
     coefficients = Coefficients(float(time), scheme, variance, float(friction))
     moving = scheme == "underdamped"
     return Kernel(
         "langevin",
         as_score(score),
         coefficients,
-        at_rest if moving else identity,
+        without_momentum if moving else identity,
         underdamped_step if moving else affine.step,
         position if moving else identity,
         1,
@@ -96,13 +99,13 @@ class Coefficients:
     def __call__(self, grid):
         """The table of a grid, float64 on the host."""
         h = grid[:-1] - grid[1:]
-        return self.rows(namespace(grid).full_like(h, self.time), h)
+        return self.rows(namespace(grid).full_like(h, self.time), h, np.arange(len(h)) == 0)
 
-    def rows(self, time, h):
-        """The rows of steps of running time h at OU times `time`, both (n_steps,)."""
+    def rows(self, time, h, first):
+        """The rows of steps of running time h at OU times `time`, both (n_steps,); `first`: are they first steps?"""
         xp = namespace(h)
         if self.scheme == "underdamped":
-            return _underdamped(time, h, self.friction)
+            return _underdamped(time, h, self.friction, first)
         if self.scheme == "plain":
             return affine.Row(time, xp.ones_like(h), h, xp.sqrt(2 * h))
         v = ou.sigma(time) ** 2 if self.variance is None else self.variance
@@ -115,18 +118,20 @@ class Coefficients:
 #
 # Underdamped, g the friction: a push on p at time 0 has moved x by E(u) = (1 - e^-gu)/g and left p with e^-gu of it. So
 #   pull = int_0^h E,  drift = E(h),  Var xi_x = 2g int E^2,  Cov = 2g int E e^-gu = E(h)^2 g,  Var xi_p = 1 - e^-2gh.
-def _underdamped(time, h, g):
+# A momentum from N(0, 1) at the start adds the products of its effects E(h) and e^-gh: the first step's noise contains
+# it, so that the state may start without.
+def _underdamped(time, h, g, first):
     xp = namespace(h)
     u, w = gauss(0 * h, h)
-    moved, drift = -xp.expm1(-g * u) / g, -xp.expm1(-g * h) / g
-    spread = xp.sqrt(2 * g * (w * moved**2).sum(-1))
-    shared = g * drift**2 / xp.where(h > 0, spread, 1)
-    own = xp.sqrt(xp.maximum(-xp.expm1(-2 * g * h) - shared**2, 0))
-    return UnderdampedRow(time, (w * moved).sum(-1), drift, spread, xp.exp(-g * h), shared, own)
+    moved, drift, keep = -xp.expm1(-g * u) / g, -xp.expm1(-g * h) / g, xp.exp(-g * h)
+    spread = xp.sqrt(2 * g * (w * moved**2).sum(-1) + xp.where(first, drift, 0) ** 2)
+    shared = drift * (g * drift + xp.where(first, keep, 0)) / xp.where(h > 0, spread, 1)
+    own = xp.sqrt(xp.maximum(xp.where(first, 1, -xp.expm1(-2 * g * h)) - shared**2, 0))
+    return UnderdampedRow(time, (w * moved).sum(-1), drift, spread, keep, shared, own)
 
 
-def at_rest(x):
-    """Positions without momentum."""
+def without_momentum(x):
+    """The state at the start."""
     return Moving(x, jnp.zeros_like(x))
 
 

@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.kernels.integrals import gauss
 from jaxdiff.processes import denoiser_from_score, namespace, noise_from_score, ou
-
-GAUSS = 64
 
 
 class Row(NamedTuple):
@@ -132,6 +131,12 @@ def _combined(keep, x, weights, seen):
     return total
 
 
+def check_order(order, most, *, least=1):
+    """Raise ValueError unless order is a whole number from `least` to `most`."""
+    if not hasattr(order, "__index__") or not least <= order <= most:
+        raise ValueError(f"order must be a whole number from {least} to {most}: order = {order}.")
+
+
 def half_log_snr(grid):
     """log(alpha/sigma) at the nodes."""
     return namespace(grid).log(ou.snr(grid)) / 2
@@ -156,13 +161,6 @@ def lagrange(nodes, known, at):
     gap = xp.where(other & (gap != 0), gap, 1)
     away = xp.where(other[:, None], at[:, :, None, None] - nodes[:, None, None, :], gap[:, None])
     return xp.where(known[:, None, :], xp.prod(away / gap[:, None], axis=-1), 0)
-
-
-def gauss(low, high):
-    """Gauss-Legendre nodes and weights (n, 64) between arrays of ends (n,)."""
-    x, w = np.polynomial.legendre.leggauss(GAUSS)
-    half = (high - low)[:, None] / 2
-    return low[:, None] + half * (1 + x), half * w
 
 
 # With a = 1 + eta^2:  keep = (alpha'/alpha) e^(-a h) = (sigma'/sigma) e^(-eta^2 h), and the noise has variance

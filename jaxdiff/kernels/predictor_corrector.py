@@ -5,17 +5,21 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from jaxdiff.kernels.multistep import CorrectedInit
 from jaxdiff.processes import namespace, ou
 from jaxdiff.types import Kernel
 
+UNROLLED = 4  # corrector steps written out; more are a loop
+
 
 @dataclasses.dataclass(frozen=True)
 class Excess:
-    """The rule h(t) = 2 b sigma_t^2/(1 + b): plain Langevin's stationary variance is then at most 1 + b times right.
+    """The rule h(t) = 2 b sigma_t^2/(1 + b): overdamped Langevin's stationary variances are then wrong by b at most.
 
-    That is its excess b in directions in which the data have no variance, and less in all others.
+    The plain scheme's are too large, by b in directions in which the data have no variance and by less in others; the
+    exponential scheme's are right in the former and too small in the latter.
     """
 
     b: float = 0.05
@@ -26,17 +30,17 @@ class Excess:
 
 
 def predictor_corrector(
-    predictor: Kernel, corrector: Kernel, m: int, *, step_size: float | Callable[..., Any] = Excess()
+    predictor: Kernel, corrector: Kernel, m: int, *, step_size: float | Callable[..., Any] | None = None
 ) -> Kernel:
     """Kernel that takes a step of the predictor, and then m steps of the corrector at the time arrived at.
 
     Args:
       predictor: a kernel on OU times; shapes as its own: scores map (..., d), () -> (..., d).
-      corrector: a Langevin kernel of the same score; its own time is not used. It starts anew, with no momentum, after
-        every step of the predictor.
+      corrector: a Langevin kernel of the same score; its own time is not used. An underdamped one draws its momentum
+        anew after every step of the predictor.
       m: corrector steps, >= 1.
-      step_size: running time of each: a number, or a function of the OU time t; by default Excess(0.05), whose bias in
-        the variance is at most 5 %.
+      step_size: running time of each: a number, or a function of the OU time t. Default Excess(0.05), variances wrong
+        by 5 % at most; "underdamped", which that rule says nothing about, needs it given.
 
     Returns:
       A Kernel. Times are OU times and run down: 0 < t_next < t. A step costs the predictor's evaluations and m of the
@@ -44,10 +48,11 @@ def predictor_corrector(
 
     Raises:
       ValueError: the scores differ, the predictor corrects itself (unipc, sa_solver) or runs on a clock of its own,
-        the corrector does not, or m or step_size is not positive.
+        the corrector does not, m or step_size is not positive, or there is no step_size for "underdamped".
 
     Accuracy: of the predictor; what the corrector mends of its law, and the bias it brings, is that of `langevin`.
-    Source: Song et al., ICLR 2021, arXiv:2011.13456 (whose "snr" rule for the step size is not used here).
+    Source: Song et al., ICLR 2021, arXiv:2011.13456 (whose "snr" rule for the step size is not used here); Chen et al.
+      2023, arXiv:2305.11798 (underdamped).
     """
     if predictor.own_clock or not corrector.own_clock:
         raise ValueError(f"predict on OU times and correct at one: {predictor.name}, {corrector.name}.")
@@ -55,13 +60,16 @@ def predictor_corrector(
         raise ValueError(f"{predictor.name} corrects itself and would undo another corrector: take another predictor.")
     if not _same(predictor.score, corrector.score):
         raise ValueError("predictor and corrector must be made from the same score.")
-    if m < 1 or m != int(m) or not (callable(step_size) or step_size > 0):
+    if m < 1 or m != int(m) or not (step_size is None or callable(step_size) or step_size > 0):
         raise ValueError(f"m is a whole number, at least 1, and step_size positive: m = {m}, step_size = {step_size}.")
+    if step_size is None and corrector.noises_per_step > 1:
+        raise ValueError("an underdamped corrector needs its step_size: running time of each step, or a function of t.")
     noises = predictor.noises_per_step, corrector.noises_per_step
+    step_size = Excess() if step_size is None else step_size
     return Kernel(
         "predictor_corrector",
         predictor.score,
-        Coefficients(predictor.coefficients, corrector.coefficients, step_size),
+        Coefficients(predictor.coefficients, corrector.coefficients, int(m), step_size),
         predictor.init,
         Step(predictor.step, predictor.position, corrector.init, corrector.step, corrector.position, int(m), noises),
         predictor.position,
@@ -76,10 +84,11 @@ def _same(first, second):
 
 
 class Row(NamedTuple):
-    """The predictor's row, and the corrector's at the time arrived at."""
+    """The predictor's row, the corrector's of its first step at the time arrived at, and of its others."""
 
     predictor: Any
-    corrector: Any
+    first: Any
+    others: Any  # None where there is but one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,13 +97,17 @@ class Coefficients:
 
     predictor: Callable[..., Any]
     corrector: Any
+    m: int
     step_size: float | Callable[..., Any]
 
     def __call__(self, grid):
         """The table of a grid, float64 on the host."""
         xp, t = namespace(grid), grid[1:]
-        h = self.step_size(t) if callable(self.step_size) else xp.full_like(t, self.step_size)
-        return Row(self.predictor(grid), self.corrector.rows(t, h))
+        h = xp.broadcast_to(xp.asarray(self.step_size(t) if callable(self.step_size) else self.step_size), t.shape)
+        if xp is np and not (h > 0).all():
+            raise ValueError(f"step_size must be positive: it is {h.min():g} at t = {t[h.argmin()]:g}.")
+        rows = lambda first: self.corrector.rows(t, h, np.full(len(t), first))
+        return Row(self.predictor(grid), rows(True), rows(False) if self.m > 1 else None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,18 +124,20 @@ class Step:
 
     def __call__(self, score, state, row, z):
         """One step; z has the predictor's increments in front."""
-        first, each = self.noises
-        z = z[None] if first + self.m * each == 1 else z
-        state = self.predict(score, state, row.predictor, _increments(z, 0, first))
-        moving = self.start(self.read(state))
-        for i in range(self.m):
-            moving = self.correct(score, moving, row.corrector, _increments(z, first + i * each, each))
+        count, each = self.noises
+        z = z[None] if count + self.m * each == 1 else z
+        state = self.predict(score, state, row.predictor, _increments(z[:count]))
+        z = z[count:].reshape(self.m, each, *z.shape[1:])
+        moving = self.correct(score, self.start(self.read(state)), row.first, _increments(z[0]))
+        if self.m > 1:
+            again = lambda moving, z: (self.correct(score, moving, row.others, _increments(z)), None)
+            moving, _ = jax.lax.scan(again, moving, z[1:], unroll=UNROLLED)
         return _moved(state, self.read_corrected(moving))
 
 
-def _increments(z, start, count):
-    """What a kernel of `count` increments a step is given."""
-    return None if count == 0 else z[start] if count == 1 else z[start : start + count]
+def _increments(z):
+    """What a step of len(z) increments is given."""
+    return None if len(z) == 0 else z[0] if len(z) == 1 else z
 
 
 def _moved(state, x):

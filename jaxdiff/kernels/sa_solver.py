@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 
-from jaxdiff.kernels.exponential_adams import check_order
 from jaxdiff.kernels.multistep import (
     CorrectedInit,
     CorrectedStep,
@@ -12,6 +11,7 @@ from jaxdiff.kernels.multistep import (
     Row,
     Step,
     before,
+    check_order,
     denoised,
     denoiser_weights,
     half_log_snr,
@@ -48,12 +48,12 @@ def sa_solver(
       ValueError: another order, or a negative eta.
 
     Accuracy: by default order 3 for eta = 0; with noise the law's error is of order 2 on Gaussian data. Exact on a
-      point mass.
+      point mass. (Starting with fewer denoisers leaves an error of order 2, times about e^(-2 grid[0]).)
     Source: Xue et al., NeurIPS 2023, arXiv:2309.05019.
     """
     check_order(predictor_order, 3)
     check_order(corrector_order, 3, least=0)
-    if eta < 0:
+    if not eta >= 0:
         raise ValueError(f"eta must not be negative: eta = {eta:g}. 0 is the ODE, 1 the reverse SDE.")
     coefficients = Coefficients(predictor_order, corrector_order, float(eta), bool(lower_order_final))
     past = max(predictor_order, corrector_order) - 1
