@@ -103,7 +103,8 @@ class Coefficients:
     def __call__(self, grid):
         """The table of a grid, float64 on the host."""
         xp, t = namespace(grid), grid[1:]
-        h = xp.broadcast_to(xp.asarray(self.step_size(t) if callable(self.step_size) else self.step_size), t.shape)
+        size = self.step_size(t) if callable(self.step_size) else self.step_size
+        h = xp.broadcast_to(xp.asarray(size, t.dtype), t.shape)
         if xp is np and not (h > 0).all():
             raise ValueError(f"step_size must be positive: it is {h.min():g} at t = {t[h.argmin()]:g}.")
         rows = lambda first: self.corrector.rows(t, h, np.full(len(t), first))
