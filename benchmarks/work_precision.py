@@ -384,9 +384,12 @@ def recommendations(rows, budgets):
     """Which kernel for which budget: a row for every number of evaluations."""
     ode, kl, found = over_laws(rows, "ODE", "error"), over_laws(rows, "SDE", "kl"), []
     for budget in budgets:
-        choices = (best(ode, budget, named), best(ode, budget, fitted), best(kl, budget, knows_no_law))
-        shown = [f"`{kernel}`, {grid}: {value:.2g}" for value, kernel, grid in (one for one in choices if one)]
-        found.append({"evals": budget} | dict(zip(CHOICES, shown, strict=False)))
+        choices = best(ode, budget, named), best(ode, budget, fitted), best(kl, budget, knows_no_law)
+        found.append({"evals": budget})
+        for column, choice in zip(CHOICES, choices, strict=True):
+            if choice:
+                value, kernel, grid = choice
+                found[-1][column] = f"`{kernel}`{'' if grid == FITTED else f', {grid}'}: {value:.2g}"
     return found
 
 

@@ -209,6 +209,28 @@ def test_the_floor_is_reached_where_it_is_never_left_again():
     ]
 
 
+def test_a_recommendation_is_the_best_pair_in_its_own_column():
+    found = [
+        measured("unipc 2", "log_snr", {10: 2e-2, 50: 9e-4}),
+        measured("ddim", "karras", {10: 3e-2, 50: 9e-3}),
+        measured("unipc 2", "fitted", {10: 1e-3}),
+        measured("sa_solver", "cosine", {10: 5e-3, 50: 2e-5}, kind="SDE", metric="kl"),
+    ]
+    assert work_precision.recommendations(found, (10, 50)) == [
+        {
+            "evals": 10,
+            "ODE, median error": "`unipc 2`, log_snr: 0.02",
+            "ODE, grid fitted": "`unipc 2`: 0.001",
+            "SDE, KL on the flat Gaussian": "`sa_solver`, cosine: 0.005",
+        },
+        {
+            "evals": 50,
+            "ODE, median error": "`unipc 2`, log_snr: 0.0009",
+            "SDE, KL on the flat Gaussian": "`sa_solver`, cosine: 2e-05",
+        },
+    ]
+
+
 # On N(0, 1) directions exponential Euler's variances are THEORY's recursion; counted with the directions, so is the KL.
 def test_the_flat_gaussians_kl_is_that_of_the_recursion():
     flat, grid = work_precision.Spectrum.of_flat(), grids.exponential_then_uniform(5.0, 1e-3, 12)
