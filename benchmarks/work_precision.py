@@ -17,6 +17,7 @@ import numpy as np
 from benchmarks import figures, harness
 from benchmarks.laws import LAWS, RANK
 from jaxdiff import fit_grid, grids, information, kernels, metrics, noise, targets
+from jaxdiff.files import written
 from jaxdiff.processes import forward, ou
 
 NAME = "work_precision"
@@ -189,7 +190,7 @@ def optimal_grid(law, n_steps):
 
 def row(law, kind, kernel, grid, measured):
     """A row of the record: columns of lists over the budgets that pay for a step at least."""
-    finite = lambda value: value if np.isfinite(value) else None  # diverged
+    finite = lambda value: float(f"{value:.6g}") if np.isfinite(value) else None  # diverged
     columns = {name: [finite(one[name]) for one in measured.values()] for name in next(iter(measured.values()))}
     return {"law": law, "kind": kind, "kernel": kernel, "grid": grid, "evals": list(measured), **columns}
 
@@ -311,7 +312,7 @@ def duels(rows, budgets):
         table = over_laws([one for one in rows if one["law"] == law], "ODE", "error")
         for budget in budgets:
             theirs = best(table, budget, lambda *pair: pair in PEERS)
-            ours = best(table, budget)
+            ours, unfitted = best(table, budget), best(table, budget, named)
             if theirs and ours:
                 found.append(
                     {
@@ -322,6 +323,7 @@ def duels(rows, budgets):
                         "jaxdiff": " on ".join(ours[1:]),
                         "error": ours[0],
                         "times_less": theirs[0] / ours[0],
+                        "without_fitting": theirs[0] / unfitted[0],
                     }
                 )
     return found
@@ -400,7 +402,7 @@ def report(rows, budgets):
     """The tables, as text."""
     columns, ode, kl = ["kernel", *map(str, budgets)], over_laws(rows, "ODE", "error"), over_laws(rows, "SDE", "kl")
     mixtures = over_laws([one for one in rows if one["law"] != FLAT], "ODE", "error")
-    contests = ("law", "evals", "peer", "its_error", "jaxdiff", "error", "times_less")
+    contests = ("law", "evals", "peer", "its_error", "jaxdiff", "error", "times_less", "without_fitting")
     laws = [one["law"] for one in rows if one["kind"] == "floor"]
     parts = [
         ("ODE: median error, geometric mean over the laws, best named grid", per_kernel(ode, budgets), columns),
@@ -408,10 +410,14 @@ def report(rows, budgets):
         ("The same, fitted, on the mixtures alone", per_kernel(mixtures, budgets, fitted), columns),
         ("SDE: KL on the flat Gaussian, nats, best grid", per_kernel(kl, budgets), columns),
         ("SDE: evaluations until samples are within the floor", reaching_the_floor(rows), ["kernel", *laws]),
-        ("The best pair against the best peer", duels(rows, [b for b in budgets if b >= BEATS_FROM]), contests),
+        (
+            "ODE: the best pair against the best peer on Karras' or the log-snr grid",
+            duels(rows, [b for b in budgets if b >= BEATS_FROM]),
+            contests,
+        ),
         ("Which kernel for which budget", recommendations(rows, budgets), ["evals", *CHOICES]),
     ]
-    return "\n\n".join(f"{title}\n\n{harness.table(table, columns)}" for title, table, columns in parts if table)
+    return "\n\n".join(f"## {title}\n\n{harness.table(table, columns)}" for title, table, columns in parts if table)
 
 
 SHOWN = {
@@ -448,6 +454,14 @@ def draw(rows, path):
     return figures.saved(figure, path)
 
 
+def publish(rows, said, path):
+    """Tables and figure beside one another, NAME.md and NAME.png."""
+    page = f"# {QUESTION}\n\n{said}\n\n![Error against evaluations]({path.stem}.png)\n\n{report(rows, BUDGETS)}\n"
+    with written(path.with_suffix(".md")) as draft:
+        draft.write_text(page, encoding="utf-8")
+    draw(rows, path.with_suffix(".png"))
+
+
 def main(argv=None):
     """Print the tables and the verdict; write the record and the figure."""
     jax.config.update("jax_enable_x64", True)
@@ -466,8 +480,7 @@ def main(argv=None):
     print(f"\n{report(rows, budgets)}\n\n{said}")
     if options.json or not options.quick:
         print(harness.write_rows(NAME, rows, QUESTION, said, about, options.json))
-        picture = options.json.with_suffix(".png") if options.json else harness.ROOT / "docs" / f"{NAME}.png"
-        print(draw(rows, picture))
+        publish(rows, said, options.json or harness.ROOT / "docs" / NAME)
 
 
 if __name__ == "__main__":
