@@ -67,7 +67,7 @@ def test_hutchinson_is_unbiased(law):
 # Data on a lattice of width 1/2, a centre drawn with the Gaussian's mass of its cell: their entropy is what an exact
 # model needs; a density of the data with uniform noise needs that or more, and little more where it is smooth.
 def test_bits_per_dimension_of_gaussian_data_on_a_lattice_are_their_entropy_or_little_more():
-    width, variance, early_stop, n = 0.5, 2.0, 1e-4, 4000
+    width, variance, early_stop, n = 0.5, 2.0, 0.05, 4000
     centres = width * np.arange(-40, 41)
     edges = np.append(centres - width / 2, centres[-1] + width / 2)
     mass = np.diff(norm.cdf(edges, scale=np.sqrt(variance)))
