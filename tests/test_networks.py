@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 from jax.tree_util import tree_leaves, tree_structure
 
-from jaxdiff import scores, targets
+from jaxdiff import kernels, scores, targets
 from jaxdiff.networks import ResidualMLP
 from jaxdiff.networks.residual_mlp import denoiser_of
 from jaxdiff.processes import denoiser_from_score
@@ -79,3 +79,19 @@ def test_networks_of_one_shape_have_equal_static_parts_as_scores():
     assert tree_structure(first) == tree_structure(second)
     x = jnp.ones((2, 3))
     np.testing.assert_allclose(denoiser_of(network())(x, 0.3), network()(x, 0.3), rtol=1e-6)
+
+
+# Untrained it is the exact denoiser of a Gaussian, on which covariance matching from its Jacobian is exact in a step.
+@pytest.mark.parametrize("products", [None, 3])
+def test_covariance_matching_reads_a_networks_jacobian(products):
+    kernel = kernels.covariance_matched(scores.from_network(network()), products=products)
+    t, t_next = 1.5, 0.2
+    row = jax.tree.map(lambda column: jnp.asarray(column[0], jnp.float32), kernel.coefficients(np.array([t, t_next])))
+    step = lambda x, z: np.asarray(
+        kernel.step(kernel.score, jnp.asarray(x, jnp.float32), row, jnp.asarray(z, jnp.float32))
+    )
+    noised = lambda t: np.exp(-2 * t) * COV - np.expm1(-2 * t) * np.eye(3)
+    zero, one = np.zeros((3, 3)), np.eye(3)
+    gain = step(one, zero) - step(zero, zero)
+    root = step(zero, one) - step(zero, zero)
+    np.testing.assert_allclose(gain.T @ noised(t) @ gain + root.T @ root, noised(t_next), atol=2e-4)
