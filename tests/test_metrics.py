@@ -3,8 +3,10 @@
 import jax
 import numpy as np
 import pytest
+from numpy.polynomial.hermite_e import hermegauss
 from scipy.optimize import linear_sum_assignment
 from scipy.special import erf
+from scipy.stats import chi2
 
 from jaxdiff import metrics
 
@@ -83,17 +85,26 @@ def test_a_classifier_needs_samples_of_equal_size():
 
 
 def test_energy_distance_of_two_normals_has_its_closed_form_and_its_error():
-    n, m, shift, width = 400, 300, 0.7, 1.6
+    n, m, shift, width, repetitions = 400, 1200, 0.3, 2.5, 50
     folded = lambda mean, s: (
         s * np.sqrt(2 / np.pi) * np.exp(-(mean**2) / (2 * s**2)) + mean * erf(mean / s / np.sqrt(2))
     )
     want = 2 * folded(shift, np.hypot(1, width)) - folded(0, np.sqrt(2)) - folded(0, width * np.sqrt(2))
     found = [
-        metrics.energy_distance(RNG.normal(size=(n, 1)), RNG.normal(shift, width, size=(m, 1))) for _ in range(200)
+        metrics.energy_distance(RNG.normal(size=(n, 1)), RNG.normal(shift, width, size=(m, 1)))
+        for _ in range(repetitions)
     ]
-    values, errors = np.array(found).T
-    assert abs(values.mean() - want) < 5 * values.std() / np.sqrt(200)  # unbiased
-    assert errors.mean() == pytest.approx(values.std(ddof=1), rel=0.25)  # 200 repetitions tell it to 5 %
+    values, squares = np.array(found).T ** [[1], [2]]
+    assert abs(values.mean() - want) < 5 * values.std() / np.sqrt(repetitions)  # unbiased
+    # The leading variance: of 2 E|x - Y| - 2 E|x - X'| over x, of 2 E|X - y| - 2 E|y - Y'| over y, by quadrature.
+    nodes, weights = hermegauss(80)
+    from_x = lambda x: 2 * folded(x - shift, width) - 2 * folded(x, 1)
+    from_y = lambda y: 2 * folded(y, 1) - 2 * folded(y - shift, width)
+    spread = lambda values: np.cov(values, aweights=weights, ddof=0)
+    leading = spread(from_x(nodes)) / n + spread(from_y(shift + width * nodes)) / m
+    assert abs(squares.mean() - leading) < 5 * squares.std() / np.sqrt(repetitions)
+    low, high = chi2.interval(1 - 1e-6, repetitions - 1)  # of the spread they show
+    assert low < (repetitions - 1) * values.var(ddof=1) / leading < high
 
 
 def test_energy_distance_counts_pairs_of_different_rows():
