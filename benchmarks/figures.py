@@ -1,16 +1,7 @@
 """One style for the figures of the benchmarks: colours that the colour-blind tell apart, and markers besides."""
 
-from matplotlib.figure import Figure
-
-from jaxdiff.files import written
-
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8c564b", "#555555")  # Okabe and Ito
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-
-
-def figure(width, height):
-    """An empty figure, inches."""
-    return Figure(figsize=(width, height), layout="constrained")
 
 
 def line(ax, points, label, index):
@@ -27,13 +18,3 @@ def powers(ax, ticks=None):
     if ticks is not None:
         ax.set_xticks(ticks, [str(tick) for tick in ticks])
         ax.minorticks_off()
-
-
-def saved(drawn, path):
-    """Write the figure as PNG; returns where."""
-    for ax in drawn.axes:
-        for side in ("top", "right"):
-            ax.spines[side].set_visible(False)
-    with written(path) as draft:
-        drawn.savefig(draft, dpi=130, format="png")
-    return path

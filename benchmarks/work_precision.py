@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks import figures, harness
 from benchmarks.laws import LAWS, RANK
-from jaxdiff import fit_grid, grids, information, kernels, metrics, noise, targets
+from jaxdiff import fit_grid, grids, information, kernels, metrics, noise, plots, targets
 from jaxdiff.files import written
 from jaxdiff.processes import forward, ou
 
@@ -435,7 +435,7 @@ SHOWN = {
 
 def draw(rows, path):
     """Error against evaluations: kernels of the ODE over all laws, kernels that draw noise on the flat Gaussian."""
-    figure = figures.figure(10.5, 4.6)
+    figure = plots.canvas(10.5, 4.6)
     left, right = figure.subplots(1, 2)
     ode, kl = over_laws(rows, "ODE", "error"), over_laws(rows, "SDE", "kl")
     for ax, table, kind in ((left, ode, "error"), (right, kl, "kl")):
@@ -451,7 +451,7 @@ def draw(rows, path):
     right.set_title("SDE: KL on the flat Gaussian,\n8 of 256 directions of variance 1, nats")
     for ax in (left, right):
         ax.legend(fontsize=8, frameon=False)
-    return figures.saved(figure, path)
+    return plots.saved(figure, path)
 
 
 def publish(rows, said, path):

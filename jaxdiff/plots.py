@@ -22,6 +22,21 @@ DECADES = 1e4
 MARKED = 100  # nodes; more would make a band
 
 
+def canvas(width, height):
+    """An empty figure, inches."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def saved(figure, path):
+    """Write a figure as PNG, its axes without top and right; returns where."""
+    for ax in figure.axes:
+        for side in ("top", "right"):
+            ax.spines[side].set_visible(False)
+    with written(path) as draft:
+        figure.savefig(draft, dpi=130, format="png")
+    return path
+
+
 def label(kernel_name, grid_name):
     """The name of a sampler in legends and tables."""
     return f"{label_of(kernel_name)}, {grid_name}"
@@ -29,7 +44,7 @@ def label(kernel_name, grid_name):
 
 def samples(path, generated, real, image_shape=None):
     """Generated beside real rows: image sheets where rows are images, else the first two principal components."""
-    figure = _figure(9.2, 4.9)
+    figure = canvas(9.2, 4.9)
     axes = figure.subplots(1, 2)
     for ax, rows, title in zip(axes, (generated, real), ("generated", "real (test rows)"), strict=True):
         ax.set_title(title, color=INK, fontsize=11)
@@ -37,7 +52,7 @@ def samples(path, generated, real, image_shape=None):
             _components(ax, rows[: len(real)], real)
         else:
             _sheet(ax, rows, image_shape, (real.min(), real.max()))
-    _save(figure, path)
+    saved(figure, path)
 
 
 def loss_curve(path, curve, train_variance):
@@ -45,7 +60,7 @@ def loss_curve(path, curve, train_variance):
     u = np.linspace(curve.spline.u[0], curve.spline.u[-1], 400)
     snr = np.exp(u)
     loss, error = curve(snr), 1.96 * curve.standard_error(snr)
-    figure = _figure(7.2, 4.4)
+    figure = canvas(7.2, 4.4)
     ax = figure.subplots()
     ax.fill_between(u, np.maximum(loss - error, 1e-12), loss + error, color="#1f4e79", alpha=0.25, lw=0)
     ax.plot(u, loss, color="#1f4e79", lw=1.8, label=f"held-out loss L, {curve.n} rows, 95 % band")
@@ -59,12 +74,12 @@ def loss_curve(path, curve, train_variance):
     top.set_xticks(np.log(ou.snr(times)), [f"{t:g}" for t in times])
     top.set_xlabel("OU time t", fontsize=9)
     ax.legend(frameon=False, fontsize=9, loc="lower left")
-    _save(figure, path)
+    saved(figure, path)
 
 
 def grids(path, curve, samplers, *, of="held-out rows"):
     """The grids of {(kernel, grid name): grid} and the path KL of each of their steps, by the curve of `of`."""
-    figure = _figure(10.4, 4.4)
+    figure = canvas(10.4, 4.4)
     left, right = figure.subplots(1, 2)
     drawn, highest = {}, 0.0
     for (kernel_name, grid_name), grid in samplers.items():
@@ -91,7 +106,7 @@ def grids(path, curve, samplers, *, of="held-out rows"):
     right.set_ylim(bottom=max(highest, 1e-12) / DECADES)  # what is cheaper does not show
     for ax in (left, right):
         ax.legend(fontsize=8, framealpha=0.85, edgecolor="none")
-    _save(figure, path)
+    saved(figure, path)
 
 
 def _sheet(ax, rows, shape, limits):
@@ -119,15 +134,3 @@ def _components(ax, rows, real):
     room = np.where(high - low > 1e-6, 0.1 * (high - low), 1)  # 1 along an axis on which the real rows do not vary
     ax.set(xlim=(low[0] - room[0], high[0] + room[0]), ylim=(low[1] - room[1], high[1] + room[1]))
     ax.set(xlabel="first principal component", ylabel="second principal component")
-
-
-def _figure(width, height):
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _save(figure, path):
-    for ax in figure.axes:
-        for side in ("top", "right"):
-            ax.spines[side].set_visible(False)
-    with written(path) as draft:
-        figure.savefig(draft, dpi=130, format="png")
