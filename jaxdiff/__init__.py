@@ -1,12 +1,13 @@
 """Sample diffusion models with guarantees: plan the steps for an accuracy, certify what was reached.
 
-Importing this package touches no backend. `networks`, `scores` and `train` need Flax and Optax (extra `train`) and are
-loaded on first use.
+Importing this package touches no backend. `networks` and `train` need Flax and Optax (extra `train`) and are loaded
+on first use.
 """
 
 import importlib
 
 from jaxdiff import (
+    bounds,
     curves,
     data,
     grids,
@@ -17,18 +18,21 @@ from jaxdiff import (
     metrics,
     noise,
     ode,
+    prediction_correction,
     processes,
+    scores,
     targets,
 )
 from jaxdiff.certify import certify
 from jaxdiff.plan import plan
+from jaxdiff.prediction_correction import predict_correct
 from jaxdiff.sample import sample, trajectory
 from jaxdiff.tuning import fit_grid
 from jaxdiff.types import Certificate, Curve, Kernel, Plan, Process, Target
 
 __version__ = "0.1.0"
 
-ON_FIRST_USE = ("networks", "scores", "train")
+ON_FIRST_USE = ("networks", "train")
 
 __all__ = [
     "Certificate",
@@ -37,6 +41,7 @@ __all__ = [
     "Plan",
     "Process",
     "Target",
+    "bounds",
     "certify",
     "curves",
     "data",
@@ -50,8 +55,11 @@ __all__ = [
     "noise",
     "ode",
     "plan",
+    "predict_correct",
+    "prediction_correction",
     "processes",
     "sample",
+    "scores",
     "targets",
     "trajectory",
     *ON_FIRST_USE,

@@ -44,6 +44,13 @@ def run(program, score, table, x, key, first):
     return _spread(program, walk, score, table, x, key, first)
 
 
+def run_in_turn(programs, scores, tables, x, key, first):
+    """Positions (n, d) after all steps of every program in order; program i draws from fold_in(key, i)."""
+    for i, (program, score, table) in enumerate(zip(programs, scores, tables, strict=True)):
+        x = run(program, score, table, x, jax.random.fold_in(key, i), first)
+    return x
+
+
 def run_bodies(program, score, table, state, key, first, span):
     """The state after bodies span[0], ..., span[1] - 1 of the scan: a traced range, for a bar between blocks."""
 

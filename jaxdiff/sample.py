@@ -1,4 +1,4 @@
-"""sample and trajectory: particles down a grid."""
+"""sample, sample_in_turn and trajectory: particles down a grid."""
 
 import functools
 import math
@@ -64,6 +64,21 @@ def sample(
     if progress and not run.traced:
         return run.watched(donate)
     return run.own(run(driver.run, run.table, run.x, donate=donate))
+
+
+def sample_in_turn(stages, x, key, *, noise="auto", chunk=None, mesh=None, donate=False, first_particle=0):
+    """Run particles down several grids, one after the other, in one compiled program.
+
+    Args:
+      stages: pairs (kernel, grid), each as for `sample`. Stage i draws its noise from jax.random.fold_in(key, i).
+      x, key, noise, chunk, mesh, donate, first_particle: as for `sample`.
+
+    Returns:
+      (particles, d) at the end of the last stage; errors, compilation and sameness of noise as for `sample`.
+    """
+    runs = [_Run(kernel, x, grid, key, noise, chunk, mesh, first_particle) for kernel, grid in stages]
+    programs, scores, tables = zip(*((run.program, run.kernel.score, run.table) for run in runs), strict=True)
+    return runs[0].own(runs[0].called(driver.run_in_turn, programs, scores, tables, runs[0].x, donate=donate))
 
 
 def trajectory(kernel: Kernel, x, grid, key, save_at, *, noise="auto", chunk=None, mesh=None, first_particle=0):
@@ -149,8 +164,12 @@ class _Run:
         )
 
     def __call__(self, function, table, carried, *more, donate=False):
-        """A function of the driver on the particles, compiled, alone or as a part of the trace that is under way."""
-        arguments = (self.program, self.kernel.score, table, carried, self.key, self.first, *more)
+        """A function of the driver on the particles, under the own kernel."""
+        return self.called(function, self.program, self.kernel.score, table, carried, *more, donate=donate)
+
+    def called(self, function, program, score, table, carried, *more, donate=False):
+        """A function of the driver, compiled, alone or as a part of the trace that is under way."""
+        arguments = (program, score, table, carried, self.key, self.first, *more)
         if self.traced:  # donation and compiler options are for the outermost jit
             return _compiled(function, None, False)(*arguments)
         return _compiled(function, self.program.platform, donate)(*arguments)

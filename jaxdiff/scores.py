@@ -1,11 +1,76 @@
-"""Scores from what users have: a trained network."""
+"""Scores from what users have, and from other scores: a trained network's, a truncated one."""
 
-from jaxdiff.networks.residual_mlp import denoiser_of
-from jaxdiff.processes import score_from_denoiser
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
 
-__all__ = ["denoiser_of", "from_network"]
+from jaxdiff.processes import like, ou
+from jaxdiff.types import Particles, ScoreFn, as_score
+
+__all__ = ["denoiser_of", "from_network", "radius_of", "truncated"]
+
+MARGIN = 0.05  # of a radius read off data
 
 
 def from_network(network):
-    """The score of an NNX denoiser network D(x, t), as a pytree: new parameters in it recompile nothing."""
+    """The score of an NNX denoiser network D(x, t), as a pytree: new parameters in it recompile nothing. Needs Flax."""
+    from jaxdiff.processes import score_from_denoiser
+
     return score_from_denoiser(denoiser_of(network))
+
+
+def denoiser_of(network):
+    """The denoiser of an NNX network, as a pytree. Needs Flax."""
+    from jaxdiff.networks.residual_mlp import denoiser_of
+
+    return denoiser_of(network)
+
+
+def truncated(score: ScoreFn, radius) -> ScoreFn:
+    """The score, projected radially onto the ball around -x/sigma^2 of radius alpha R/sigma^2, which holds the true one.
+
+    In other words its denoiser is pulled back into the ball of radius R about 0, if it has left it. At each x and t the
+    result is a 1-Lipschitz function of the score's value, equal to it inside the ball, and for data with |X_0| <= R no
+    further from the true score: no loss in L2 can grow. As a function of x its Lipschitz constant is at most
+    sqrt(L^2 + 1/sigma^4) where the score's is L.
+
+    Args:
+      score: s(x, t); shapes (..., d), () -> (..., d).
+      radius: R > 0 with |X_0| <= R, as known or as `radius_of` reads off data.
+
+    Returns:
+      A score, a pytree; another radius recompiles nothing.
+
+    Raises:
+      ValueError: radius is not positive and finite.
+    Source: Pedrotti, Maas, Mondelli, arXiv:2305.14164 (truncation); the ball from s = (alpha E[X_0|X_t] - x)/sigma^2.
+    """
+    if not 0 < radius < np.inf:
+        raise ValueError(f"radius bounds the norm of the data, positive and finite: radius = {radius:g}.")
+    return Partial(_truncated, as_score(score), np.float64(radius))
+
+
+def _truncated(score, radius, x: Particles, t) -> Particles:
+    s, t = score(x, t), like(t, x)
+    centre, reach = -x / ou.sigma(t) ** 2, like(radius, x) * (ou.alpha(t) / ou.sigma(t) ** 2)
+    square = jnp.sum((s - centre) ** 2, axis=-1, keepdims=True)
+    outside = square > reach**2
+    share = reach / jnp.sqrt(jnp.where(outside, square, 1))  # the gradient of a root at 0 is never taken
+    return jnp.where(outside, centre + share * (s - centre), s)
+
+
+def radius_of(data, *, margin=MARGIN):
+    """A radius for `truncated`: the largest norm among data rows (n, d), times 1 + margin.
+
+    No sample shows how far its law reaches: rows beyond the radius may exist, and for them the promises of `truncated`
+    do not hold. Of n rows, another of the same law lies beyond the largest seen with probability 1/(n + 1).
+
+    Raises:
+      ValueError: data are not (n, d), not finite or all 0, or the margin is negative.
+    """
+    rows = np.asarray(data, np.float64)
+    if rows.ndim != 2 or not np.isfinite(rows).all() or not rows.any():
+        raise ValueError(f"data are finite rows (n, d), not all of them 0: they have shape {rows.shape}.")
+    if not 0 <= margin < np.inf:
+        raise ValueError(f"margin is a share of the largest norm, 0 or more: margin = {margin:g}.")
+    return float((1 + margin) * np.sqrt(np.sum(rows**2, axis=1)).max())

@@ -11,7 +11,7 @@ ROWS = (
     "processes noise interpolation schedule goals spectra lanczos",
     "targets grids kernels networks data metrics curves driver posterior components moments products innovations",
     "scores information path_costs losses sample ode",
-    "train bounds search likelihood tuning",
+    "train bounds search likelihood tuning prediction_correction",
     "plan certify data_free runs",
     "comparison plots",
     "report",

@@ -1,0 +1,87 @@
+"""How long a step of a Langevin kernel may be: where it diverges, and what variance it settles at."""
+
+import numpy as np
+from scipy.linalg import solve_discrete_lyapunov
+from scipy.optimize import brentq
+
+from jaxdiff.kernels.langevin import Coefficients
+from jaxdiff.processes import ou
+from jaxdiff.types import Kernel
+
+EXCESS = 0.05  # of a stationary variance, where no step is asked for
+FLAT = 1e-6  # of the curvature: directions that hardly pull
+
+
+def longest_step(kernel: Kernel, *, lipschitz=None) -> float:
+    """The running time of a step from which on a Langevin kernel diverges, on laws of a given curvature.
+
+    With L the largest curvature of -log q: "plain" 2/L. "exponential" none if its variance v <= 2/L, as it is by
+    default, else -v log(1 - 2/(L v)). "underdamped", g its friction and u = g h: where
+    max(u/2 - tanh(u/2), 1 - u/(e^u - 1)) comes to g^2/L.
+
+    Args:
+      kernel: from `kernels.langevin`.
+      lipschitz: L > 0, how fast the score falls at most. Default 1/sigma^2 at the kernel's time, which holds for the
+        exact score of all data; that of a learned one can be more.
+
+    Raises:
+      ValueError: lipschitz is not positive, or the kernel is not Langevin's.
+    Source: the linear recursions of each scheme; of "underdamped" trace and determinant of its two-by-two map.
+    """
+    settings, curvature = _settings(kernel), _curvature(kernel, lipschitz)
+    if settings.scheme == "plain":
+        return 2 / curvature
+    if settings.scheme == "exponential":
+        v = ou.sigma(settings.time) ** 2 if settings.variance is None else settings.variance
+        return np.inf if v * curvature <= 2 else float(-v * np.log1p(-2 / (curvature * v)))
+    goal = settings.friction**2 / curvature
+    excess = lambda u: max(u / 2 - np.tanh(u / 2), 1 - u / np.expm1(u)) - goal
+    return brentq(excess, 1e-9 * min(goal, 1), 2 * goal + 4, rtol=1e-14) / settings.friction
+
+
+def stationary_variance(kernel: Kernel, h, variance) -> float:
+    """The variance at which steps of running time h settle where the law at the kernel's time is N(0, variance).
+
+    Exact score; the fixed point of the covariance under the kernel's own coefficients, inf where they diverge. Closed
+    forms for "plain" and "exponential" are in `kernels.langevin`.
+    """
+    settings = _settings(kernel)
+    rows = settings.rows(np.array([settings.time]), np.array([float(h)]), np.array([False]))
+    k, row = 1 / variance, {name: float(column[0]) for name, column in rows._asdict().items()}
+    if settings.scheme == "underdamped":
+        step = np.array([[1 - row["pull"] * k, row["drift"]], [-row["drift"] * k, row["keep"]]])
+        root = np.array([[row["spread"], 0.0], [row["shared"], row["own"]]])
+    else:
+        step, root = np.array([[row["keep"] - row["gain"] * k]]), np.array([[row["spread"]]])
+    if np.abs(np.linalg.eigvals(step)).max() >= 1:
+        return np.inf
+    return float(solve_discrete_lyapunov(step, root @ root.T)[0, 0])
+
+
+def default_step(kernel: Kernel, *, lipschitz=None) -> float:
+    """The longest step whose stationary variances are wrong by 5 % at most on N(0, V), V >= 1/L; L as above.
+
+    Looked for in directions that pull as strongly as any can, and in some that hardly pull: others lie between.
+    """
+    curvature = _curvature(kernel, lipschitz)
+    ends = (1 / curvature, 1 / (FLAT * curvature))
+
+    def excess(h):
+        return min(max(abs(stationary_variance(kernel, h, v) / v - 1) for v in ends), 1.0) - EXCESS
+
+    limit = longest_step(kernel, lipschitz=lipschitz)
+    return brentq(excess, 1e-6 / curvature, min(limit * (1 - 1e-9), 1e3 / curvature), rtol=1e-9)
+
+
+def _settings(kernel):
+    if not isinstance(kernel.coefficients, Coefficients):
+        raise ValueError(f"these are the limits of kernels.langevin: the kernel is {kernel.name}.")
+    return kernel.coefficients
+
+
+def _curvature(kernel, lipschitz):
+    if lipschitz is None:
+        return float(1 / ou.sigma(_settings(kernel).time) ** 2)
+    if not 0 < lipschitz < np.inf:
+        raise ValueError(f"lipschitz is how fast the score falls at most, positive: lipschitz = {lipschitz:g}.")
+    return float(lipschitz)
