@@ -1,4 +1,4 @@
-"""Prediction-correction with a finite horizon: inexact Langevin samples the law at T_1, then the reversal begins there."""
+"""Prediction-correction with a finite horizon: inexact Langevin samples the law at T_1, and the reversal begins there."""
 
 import math
 from typing import Any, NamedTuple
@@ -127,8 +127,8 @@ def predict_correct(
       key: a JAX key; the stages draw from fold_in(key, 0), fold_in(key, 1), ...
       horizon: T_1, an OU time.
       langevin_time: T_2, the running time of Langevin at T_1; 0 leaves it out.
-      step_size: the longest a Langevin step may be; the steps are equal and end at T_2. Default: wrong by 5 % at most in
-        its stationary variances (`kernels.langevin_limits.default_step`).
+      step_size: the longest a Langevin step may be; the steps are equal and end at T_2. Default: one that leaves its
+        stationary variances wrong by 5 % at most (`kernels.langevin_limits.default_step`).
       langevin: "plain", "exponential" or "underdamped", or a kernel of `kernels.langevin` at the horizon, of another
         score even: a truncated one.
       lipschitz: how fast the score falls at most at T_1. Default 1/sigma^2, as the exact score of any data does; a

@@ -27,7 +27,7 @@ def denoiser_of(network):
 
 
 def truncated(score: ScoreFn, radius) -> ScoreFn:
-    """The score, projected radially onto the ball around -x/sigma^2 of radius alpha R/sigma^2, which holds the true one.
+    """The score, projected radially onto the ball around -x/sigma^2 of radius alpha R/sigma^2, where the true one lies.
 
     In other words its denoiser is pulled back into the ball of radius R about 0, if it has left it. At each x and t the
     result is a 1-Lipschitz function of the score's value, equal to it inside the ball, and for data with |X_0| <= R no

@@ -2,7 +2,6 @@
 
 import numpy as np
 from scipy.linalg import solve_discrete_lyapunov
-from scipy.optimize import brentq
 
 from jaxdiff.kernels.langevin import Coefficients
 from jaxdiff.processes import ou
@@ -36,7 +35,7 @@ def longest_step(kernel: Kernel, *, lipschitz=None) -> float:
         return np.inf if v * curvature <= 2 else float(-v * np.log1p(-2 / (curvature * v)))
     goal = settings.friction**2 / curvature
     excess = lambda u: max(u / 2 - np.tanh(u / 2), 1 - u / np.expm1(u)) - goal
-    return brentq(excess, 1e-9 * min(goal, 1), 2 * goal + 4, rtol=1e-14) / settings.friction
+    return _root(excess, 1e-9 * min(goal, 1), 2 * goal + 4) / settings.friction
 
 
 def stationary_variance(kernel: Kernel, h, variance) -> float:
@@ -70,7 +69,13 @@ def default_step(kernel: Kernel, *, lipschitz=None) -> float:
         return min(max(abs(stationary_variance(kernel, h, v) / v - 1) for v in ends), 1.0) - EXCESS
 
     limit = longest_step(kernel, lipschitz=lipschitz)
-    return brentq(excess, 1e-6 / curvature, min(limit * (1 - 1e-9), 1e3 / curvature), rtol=1e-9)
+    return _root(excess, 1e-6 / curvature, min(limit * (1 - 1e-9), 1e3 / curvature))
+
+
+def _root(function, low, high):
+    from scipy.optimize import brentq
+
+    return float(brentq(function, low, high))  # pyright: ignore[reportArgumentType]
 
 
 def _settings(kernel):
