@@ -1,13 +1,41 @@
-"""Denoising losses: what a score network is trained on, in units that path KL is made of."""
+"""Losses of a score: the weighted L2 ones that networks are trained on, and the exponential moment of an error."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxdiff.exponential_moment import ExponentialMoment, exponential_moment, moment_bound
 from jaxdiff.processes import check_ends, forward, ou
-from jaxdiff.types import DenoiserFn
+from jaxdiff.types import DenoiserFn, ScoreFn
+
+__all__ = [
+    "WEIGHTS",
+    "ExponentialMoment",
+    "denoising",
+    "exponential_moment",
+    "moment_bound",
+    "path_kl_weight",
+    "score_matching",
+    "stratified_times",
+]
 
 EDM_SHARE = 0.1
+MIN_SNR = 5.0
+
+WEIGHTS = {
+    "likelihood": lambda t: 2 * ou.snr(t) / ou.sigma(t) ** 2,  # g^2 = 2 times the score's error
+    "sigma^2": lambda t: ou.snr(t),  # sigma^2 times the score's error, which is the noise's
+    "snr": lambda t: ou.snr(t),  # the same, said of the denoiser's
+    "min-snr": lambda t: jnp.minimum(ou.snr(t), MIN_SNR),
+    "uniform": jnp.ones_like,
+    "EDM": lambda t: ou.snr(t) + 1,  # (s^2 + 1)/s^2 at s = sigma/alpha, data of variance 1
+}
+"""Weights of the denoiser's squared error |X_0 - D|^2, each in its source's convention; alpha^2/sigma^4 of it is the
+score's, alpha^2/sigma^2 the noise's.
+
+Sources: likelihood, Song et al. 2021, arXiv:2101.09258; sigma^2, Song, Ermon 2019, arXiv:1907.05600; snr, Salimans, Ho
+2022, arXiv:2202.00512; min-snr, Hang et al. 2023, arXiv:2303.09556; EDM, Karras et al. 2022, arXiv:2206.00364.
+"""
 
 
 def path_kl_weight(t):
@@ -38,11 +66,11 @@ def denoising(
       denoiser: D(x, t), here with t of shape (batch,); pass jax.vmap(denoiser) if it takes one time only.
       x0: (batch, d) data.
       key: for the times and the noise.
-      weight: t -> weight.
+      weight: t -> weight, or a name of WEIGHTS.
       horizon, early_stop: OU times.
 
     Raises:
-      ValueError: early_stop does not lie below the horizon.
+      ValueError: early_stop does not lie below the horizon, or no weight has this name.
 
     Returns:
       A scalar, summed over coordinates, averaged over the batch. With the weight snr, (1/2) log(snr_end/snr_start)
@@ -55,4 +83,45 @@ def denoising(
     t = stratified_times(key_time, x0.shape[0], horizon, early_stop).astype(x0.dtype)
     z = jax.random.normal(key_noise, x0.shape, x0.dtype)
     error = x0 - denoiser(forward(x0, t[:, None], z), t)
-    return jnp.mean(weight(t) * jnp.sum(error**2, axis=-1))
+    return jnp.mean(_weight(weight)(t) * jnp.sum(error**2, axis=-1))
+
+
+def score_matching(
+    score: ScoreFn, x0: Float[Array, "batch d"], key, *, weight="likelihood", horizon=5.0, early_stop=1e-3
+) -> Float[Array, ""]:
+    """The L2 loss of a score, E lambda(t) |s(X_t, t) - grad log q(X_t | X_0)|^2 over OU times uniform between the ends.
+
+    Args:
+      score: s(x, t), shapes (..., d), () -> (..., d).
+      x0: (batch, d) data.
+      key: for the times and the noise.
+      weight: t -> lambda(t), of the score's error; or a name of WEIGHTS, turned into that.
+      horizon, early_stop: OU times.
+
+    Raises:
+      ValueError: as for `denoising`.
+
+    Returns:
+      A scalar, summed over coordinates, averaged over the batch. It exceeds the loss against the true score
+      grad log q(X_t) by the mean of lambda alpha^2/sigma^4 mmse, a constant of the data. Times are drawn uniform in log
+      snr, stratified, and weighted, as the loss is spread evenly there and not over times.
+    Source: Vincent 2011, Neural Computation 23; Song et al. 2021, arXiv:2101.09258 (drawing the times by importance).
+    """
+    check_ends(horizon, early_stop)
+    key_time, key_noise = jax.random.split(key)
+    t = stratified_times(key_time, x0.shape[0], horizon, early_stop).astype(x0.dtype)
+    z = jax.random.normal(key_noise, x0.shape, x0.dtype)
+    error = jax.vmap(score)(forward(x0, t[:, None], z), t) + z / ou.sigma(t)[:, None]
+    of_score = _weight(weight)(t) * (ou.sigma(t) ** 4 / ou.alpha(t) ** 2 if isinstance(weight, str) else 1)
+    ends = ou.snr(jnp.asarray([horizon, early_stop], x0.dtype))
+    density = jnp.log(ends[1] / ends[0]) / (2 * (horizon - early_stop)) * ou.sigma(t) ** 2  # dt over dlog snr, to 1
+    return jnp.mean(density * of_score * jnp.sum(error**2, axis=-1))
+
+
+def _weight(weight):
+    """A function of t, from one or from its name."""
+    if not isinstance(weight, str):
+        return weight
+    if weight not in WEIGHTS:
+        raise ValueError(f"weight is a function of t or one of {', '.join(WEIGHTS)}: weight = {weight!r}.")
+    return WEIGHTS[weight]

@@ -1,4 +1,4 @@
-"""Prediction-correction with a finite horizon: inexact Langevin samples the law at T_1, and the reversal begins there."""
+"""Prediction-correction with a finite horizon: inexact Langevin at T_1, and the reversal begins there."""
 
 import math
 from typing import Any, NamedTuple

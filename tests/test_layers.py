@@ -9,8 +9,9 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "jaxdiff"
 ROWS = (
     "types certificates progress files",
     "processes noise interpolation schedule goals spectra lanczos",
-    "targets grids kernels networks data metrics curves driver posterior components moments products innovations",
-    "scores information path_costs losses sample ode",
+    "targets grids kernels networks scores data metrics curves driver posterior components moments products"
+    " innovations",
+    "information path_costs exponential_moment losses sample ode",
     "train bounds search likelihood tuning prediction_correction",
     "plan certify data_free runs",
     "comparison plots",
@@ -30,6 +31,8 @@ WITHIN_A_ROW = {
     ("moments", "components"),
     ("curves", "innovations"),
     ("information", "path_costs"),
+    ("scores", "networks"),
+    ("losses", "exponential_moment"),
     ("types", "certificates"),
 }
 
