@@ -1,6 +1,6 @@
 """A check, and no proof, of a log-Sobolev inequality: curvature at given points, spectral gap in one or two dimensions.
 
-Let alpha be the best constant of KL(rho || q) <= I(rho || q)/(2 alpha). The curvature of -log q, at its least over all of
+Let alpha be the best constant of KL(rho || q) <= I(rho || q)/(2 alpha). The curvature of -log q, at its least over all$
 space, is no more than alpha (Bakry and Emery), the spectral gap no less (Rothaus). So a gap below a claimed constant
 refutes it. Neither proves it: what is seen at points is more than the least curvature, or as much.
 """
