@@ -5,8 +5,8 @@ d equal coordinates (two bumps), and two bumps at -sqrt(d) u and sqrt(d) u, weig
 Scores: exact, and off by 0.1 sqrt(d) in L2 at every time. Each cell is the best of three step lengths.
 
 Then the T1 that is needed, d = 1 to 4,096, on points -1, 1 in every coordinate and on points -sqrt(d) u, sqrt(d) u,
-both within R = sqrt(d): so that the exact reversal from N(0, I) comes within W2/sqrt(d) = 0.05; so that the spectral gap
-at T1 is 0.9; and what (1/2) log(1 + R^2/0.1) says is enough for that.
+both within R = sqrt(d): so that the exact reversal from N(0, I) comes within W2/sqrt(d) = 0.05; so that the spectral
+gap at T1 is 0.9; and what (1/2) log(1 + R^2/0.1) says is enough for that.
 
 All on the line: coordinates of a product are alike, and across u nothing happens (line.py). Some cells are sampled too.
 """
@@ -215,8 +215,8 @@ def verdict(rows):
     }
     off = max(abs(one["w2_by_root_d"] - one["expected"]) for one in rows if one["part"] == "sampled")
     return (
-        f"{'; '.join(said)}. Against (1/2) log d, T1 grows with slope {slopes['sufficient']:.2f} by the formula; what is "
-        f"needed, on products {slopes['product_w2']:.2f} (gap: {slopes['product_gap']:.2f}), on points at ±√d u "
+        f"{'; '.join(said)}. Against (1/2) log d, T1 grows with slope {slopes['sufficient']:.2f} by the formula; what "
+        f"is needed, on products {slopes['product_w2']:.2f} (gap: {slopes['product_gap']:.2f}), on points at ±√d u "
         f"{slopes['apart_w2']:.2f} (gap: {slopes['apart_gap']:.2f}). Sampled cells differ by {off:.2g} at most."
     )
 
