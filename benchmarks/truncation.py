@@ -133,7 +133,7 @@ def verdict(rows):
 
 
 def draw(rows, path):
-    """W2 and exponential moment against T1, as it is and truncated, and the bound on the moment of what is truncated."""
+    """W2 and exponential moment against T1, as it is and truncated, and the bound on the latter's moment."""
     names = list(dict.fromkeys(row["score"] for row in rows))
     figure = plots.canvas(12.5, 4.8)
     left, right = figure.subplots(1, 2)
@@ -149,7 +149,7 @@ def draw(rows, path):
             _line(right, cut, "bound", index, ":")
     left.axhline(rows[0]["floor"], color=plots.INK, lw=0.9, ls="-.", label="floor of two samples")
     left.set(yscale="log", xlabel="T1", ylabel="W2 to the data")
-    right.set(yscale="log", xlabel="T1", ylabel="log E exp(|e|²/α) at T1, nats")
+    right.set(yscale="log", xlabel="T1", ylabel="exponential moment of the error at T1, nats")
     for style, label in (("-", "as it is"), ("--", "truncated"), (":", "bound on the truncated")):
         right.plot([], [], style, color=plots.INK, label=label)
     figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=5)

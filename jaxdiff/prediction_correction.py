@@ -3,6 +3,7 @@
 import math
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import kernels
@@ -15,7 +16,7 @@ from jaxdiff.types import Grid, Kernel, as_score
 
 EARLY_STOP, REVERSAL_STEPS = 1e-3, 20  # of the reversal's grid, where none is given
 ORDER = 2  # of its kernel, UniPC, where none is given
-SAME_TIME, ROUNDING = 1e-9, 1e-12  # relative
+SAME_TIME, ROUNDING, SYMMETRY = 1e-9, 1e-12, 1e-8  # relative
 
 
 class Evals(NamedTuple):
@@ -54,19 +55,19 @@ def scheme(
     horizon,
     langevin_time,
     step_size=None,
-    langevin="plain",
+    langevin: str | Kernel = "plain",
     lipschitz=None,
     moments=None,
     reversal=None,
     grid=None,
 ) -> Scheme:
     """The stages of `predict_correct`, checked, with the evaluations of each; arguments and errors as there."""
-    check_ends(horizon, EARLY_STOP if grid is None else float(grid[-1]))
     if not 0 <= langevin_time < math.inf:
         raise ValueError(f"langevin_time is a running time, 0 or more: langevin_time = {langevin_time:g}.")
     score = as_score(score)
     reversal = kernels.unipc(score, ORDER) if reversal is None else reversal
     grid = log_snr(horizon, EARLY_STOP, REVERSAL_STEPS) if grid is None else check_grid(grid)
+    check_ends(horizon, grid[-1])
     if reversal.own_clock:
         raise ValueError(f"the reversal runs down OU times: {reversal.name} has a clock of its own.")
     corrector = kernels.langevin(score, horizon, scheme=langevin) if isinstance(langevin, str) else langevin
@@ -91,7 +92,7 @@ def _n_steps(langevin_time, step_size, limit):
     """How many equal steps no longer than asked; raises ValueError where they diverge."""
     if not step_size > 0:
         raise ValueError(f"step_size is the running time of a Langevin step, positive: step_size = {step_size:g}.")
-    n_steps = math.ceil(langevin_time / step_size * (1 - ROUNDING))
+    n_steps = max(1, math.ceil(langevin_time / step_size * (1 - ROUNDING)))
     if langevin_time / n_steps >= limit:
         raise ValueError(
             f"Langevin steps of {langevin_time / n_steps:.6g} diverge: they must be shorter than {limit:.6g}. Lower "
@@ -108,7 +109,7 @@ def predict_correct(
     horizon,
     langevin_time,
     step_size=None,
-    langevin="plain",
+    langevin: str | Kernel = "plain",
     lipschitz=None,
     moments=None,
     reversal=None,
@@ -179,21 +180,29 @@ def gaussian_start(score, horizon, mean, cov) -> Kernel:
     """A kernel of one step, without evaluations, that takes N(0, I) to N(alpha mean, alpha^2 cov + sigma^2 I).
 
     Raises:
-      ValueError: shapes disagree, or cov is not symmetric positive semi-definite.
+      ValueError: shapes disagree, a number is not finite, or cov is not symmetric positive semi-definite.
     """
     mean, cov = np.asarray(mean, np.float64), np.asarray(cov, np.float64)
-    if mean.ndim != 1 or cov.shape not in (mean.shape, mean.shape * 2):
+    if mean.ndim != 1 or mean.size == 0 or cov.shape not in (mean.shape, mean.shape * 2):
         raise ValueError(f"moments are mean (d,) and cov (d,) or (d, d): they have {mean.shape} and {cov.shape}.")
+    if not (np.isfinite(mean).all() and np.isfinite(cov).all()):
+        raise ValueError("moments must be finite: mean or cov holds nan or inf.")
+    if cov.ndim == 2 and np.abs(cov - cov.T).max() > SYMMETRY * np.abs(cov).max():
+        raise ValueError(f"cov must be symmetric: it differs from its transpose by {np.abs(cov - cov.T).max():.3g}.")
     values, axes = (cov, None) if cov.ndim == 1 else np.linalg.eigh(cov)
-    if not np.isfinite(values).all() or values.min() < -1e-9 * np.abs(values).max():
+    if values.min() < -SYMMETRY * np.abs(values).max():
         raise ValueError(f"cov must be positive semi-definite: its smallest eigenvalue is {values.min():.3g}.")
     scale = np.sqrt(ou.alpha(horizon) ** 2 * np.maximum(values, 0) + ou.sigma(horizon) ** 2)
     root = scale if axes is None else (axes * scale) @ axes.T
     row = StartRow((ou.alpha(horizon) * mean)[None], root[None])
-    return Kernel("gaussian_start", score, lambda grid: row, identity, _spread_out, identity, 0, 0, own_clock=True)
+    return Kernel(
+        "gaussian_start", as_score(score), lambda grid: row, identity, _spread_out, identity, 0, 0, own_clock=True
+    )
 
 
 def _spread_out(score, x, row, z):
     if x.shape[-1] != row.mean.shape[-1]:
         raise ValueError(f"x has width {x.shape[-1]}, the moments are of dimension {row.mean.shape[-1]}.")
-    return row.mean + (x * row.root if row.root.ndim == 1 else x @ row.root)
+    if row.root.ndim == 1:
+        return row.mean + x * row.root
+    return row.mean + jnp.matmul(x, row.root, precision="highest")  # by default a GPU keeps ten bits of it

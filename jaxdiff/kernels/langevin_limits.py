@@ -1,14 +1,12 @@
 """How long a step of a Langevin kernel may be: where it diverges, and what variance it settles at."""
 
 import numpy as np
-from scipy.linalg import solve_discrete_lyapunov
 
 from jaxdiff.kernels.langevin import Coefficients
 from jaxdiff.processes import ou
 from jaxdiff.types import Kernel
 
 EXCESS = 0.05  # of a stationary variance, where no step is asked for
-FLAT = 1e-6  # of the curvature: directions that hardly pull
 
 
 def longest_step(kernel: Kernel, *, lipschitz=None) -> float:
@@ -34,8 +32,13 @@ def longest_step(kernel: Kernel, *, lipschitz=None) -> float:
         v = ou.sigma(settings.time) ** 2 if settings.variance is None else settings.variance
         return np.inf if v * curvature <= 2 else float(-v * np.log1p(-2 / (curvature * v)))
     goal = settings.friction**2 / curvature
-    excess = lambda u: max(u / 2 - np.tanh(u / 2), 1 - u / np.expm1(u)) - goal
-    return _root(excess, 1e-9 * min(goal, 1), 2 * goal + 4) / settings.friction
+    excess = lambda log_u: _strain(np.exp(log_u)) / goal - 1
+    return float(np.exp(_root(excess, np.log(min(goal, 1)) - 1, np.log(2 * goal + 4)))) / settings.friction
+
+
+def _strain(u):
+    """What friction^2/curvature has to exceed for underdamped steps of u/friction to be stable."""
+    return max(u / 2 - np.tanh(u / 2), 1 + u * np.exp(-u) / np.expm1(-u))
 
 
 def stationary_variance(kernel: Kernel, h, variance) -> float:
@@ -54,22 +57,32 @@ def stationary_variance(kernel: Kernel, h, variance) -> float:
         step, root = np.array([[row["keep"] - row["gain"] * k]]), np.array([[row["spread"]]])
     if np.abs(np.linalg.eigvals(step)).max() >= 1:
         return np.inf
-    return float(solve_discrete_lyapunov(step, root @ root.T)[0, 0])
+    size = len(step) ** 2
+    return float(np.linalg.solve(np.eye(size) - np.kron(step, step), (root @ root.T).ravel())[0])
 
 
 def default_step(kernel: Kernel, *, lipschitz=None) -> float:
     """The longest step whose stationary variances are wrong by 5 % at most on N(0, V), V >= 1/L; L as above.
 
-    Looked for in directions that pull as strongly as any can, and in some that hardly pull: others lie between.
+    The error falls with V for "plain" and "underdamped", to 0, and for "exponential" from a (v - V)/(v (2V - a)) to
+    -a/(2v): so the two ends of the range decide.
     """
-    curvature = _curvature(kernel, lipschitz)
-    ends = (1 / curvature, 1 / (FLAT * curvature))
-
-    def excess(h):
-        return min(max(abs(stationary_variance(kernel, h, v) / v - 1) for v in ends), 1.0) - EXCESS
-
-    limit = longest_step(kernel, lipschitz=lipschitz)
-    return _root(excess, 1e-6 / curvature, min(limit * (1 - 1e-9), 1e3 / curvature))
+    settings, least = _settings(kernel), 1 / _curvature(kernel, lipschitz)
+    if settings.scheme == "plain":
+        return 2 * EXCESS / (1 + EXCESS) * least
+    if settings.scheme == "exponential":
+        v = ou.sigma(settings.time) ** 2 if settings.variance is None else settings.variance
+        a = 2 * EXCESS * v * min(1, least / (abs(v - least) + EXCESS * v))
+        return float(-v * np.log1p(-a / v))
+    limit = np.log(longest_step(kernel, lipschitz=lipschitz))
+    excess = lambda log_h: min(stationary_variance(kernel, np.exp(log_h), least) / least, 2) - 1 - EXCESS
+    low, high = limit - 15, limit - 1e-9
+    if not excess(low) < 0 < excess(high):
+        raise ValueError(
+            f"no step is known by itself for friction {settings.friction:g} and curvature {1 / least:.3g}: rounding is in "
+            f"the way. Pass step_size=, below {np.exp(limit):.3g}."
+        )
+    return float(np.exp(_root(excess, low, high)))
 
 
 def _root(function, low, high):
