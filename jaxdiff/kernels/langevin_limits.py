@@ -79,8 +79,8 @@ def default_step(kernel: Kernel, *, lipschitz=None) -> float:
     low, high = limit - 15, limit - 1e-9
     if not excess(low) < 0 < excess(high):
         raise ValueError(
-            f"no step is found for friction {settings.friction:g} and curvature {1 / least:.3g}: rounding is in the way. "
-            f"Pass step_size=, below {np.exp(limit):.3g}."
+            f"no step is found for friction {settings.friction:g} and curvature {1 / least:.3g}: rounding is in the "
+            f"way. Pass step_size=, below {np.exp(limit):.3g}."
         )
     return float(np.exp(_root(excess, low, high)))
 
