@@ -26,7 +26,7 @@ from jaxdiff import (
 from jaxdiff.certify import certify
 from jaxdiff.plan import plan
 from jaxdiff.prediction_correction import predict_correct
-from jaxdiff.sample import sample, trajectory
+from jaxdiff.sample import sample, sample_in_turn, trajectory
 from jaxdiff.tuning import fit_grid
 from jaxdiff.types import Certificate, Curve, Kernel, Plan, Process, Target
 
@@ -59,6 +59,7 @@ __all__ = [
     "prediction_correction",
     "processes",
     "sample",
+    "sample_in_turn",
     "scores",
     "targets",
     "trajectory",

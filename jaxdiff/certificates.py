@@ -84,7 +84,7 @@ class Certificate:
         return term.value - reach, term.value + reach
 
     def to_dict(self):
-        """Plain JSON data; unknown values and infinite degrees are null."""
+        """Plain JSON data; unknown and infinite values, and infinite degrees, are null."""
         record = dataclasses.asdict(self)
         for term in record["terms"]:
             term |= {name: None if not _finite(term[name]) else term[name] for name in ("value", "degrees")}
@@ -93,8 +93,11 @@ class Certificate:
     @classmethod
     def from_dict(cls, record):
         """The certificate that to_dict wrote, also after a passage through JSON."""
-        absent = {"value": math.nan, "degrees": math.inf}
-        terms = [term | {name: inf for name, inf in absent.items() if term[name] is None} for term in record["terms"]]
+        absent = lambda term: {"value": math.nan if term["status"] == UNKNOWN else math.inf, "degrees": math.inf}
+        terms = [
+            term | {name: value for name, value in absent(term).items() if term[name] is None}
+            for term in record["terms"]
+        ]
         texts = {name: tuple(record.get(name, ())) for name in ("assumptions", "warnings")}
         return cls(record["subject"], tuple(Term(**term) for term in terms), record["confidence"], **texts)
 

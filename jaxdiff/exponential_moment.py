@@ -72,18 +72,23 @@ def exponential_moment(score: ScoreFn, truth: ScoreFn, x, time, *, alpha, radius
 def of_squares(squares, alpha) -> ExponentialMoment:
     """The same from (n,) values of |e|^2, without a bound."""
     squares = np.asarray(squares, np.float64)
-    if squares.ndim != 1 or len(squares) < 20 or not (squares >= 0).all():
-        raise ValueError(f"squares are (n,) numbers |e|^2, 20 or more and not negative: shape {squares.shape}.")
+    if squares.ndim != 1 or len(squares) < 20:
+        raise ValueError(f"squares are (n,) numbers |e|^2, 20 or more: they have shape {squares.shape}.")
+    if not (np.isfinite(squares) & (squares >= 0)).all():
+        raise ValueError(
+            f"squares |e|^2 are finite and not negative: they run from {squares.min()} to {squares.max()}."
+        )
     if not 0 < alpha < np.inf:
         raise ValueError(f"alpha is the constant of a log-Sobolev inequality, positive: alpha = {alpha:g}.")
     w, n = np.sort(squares / alpha)[::-1], len(squares)
     y = np.exp(w - w[0])
     k = int(np.sqrt(n))
     above = w[:k].mean() - w[k]
-    index = 1 / above if above > 0 else np.inf
+    tied = above <= 8 * np.finfo(float).eps * w[0]
+    index = np.inf if tied else 1 / above
     relative = y.std(ddof=1) / y.mean() / np.sqrt(n)
     effective = y.sum() ** 2 / (y**2).sum()
-    doubts = _doubts(effective, index, index * (1 - ONE_SIDED / np.sqrt(k)) if above > 0 else np.inf, k)
+    doubts = _doubts(effective, index, np.inf if tied else index * (1 - ONE_SIDED / np.sqrt(k)), k)
     return ExponentialMoment(
         float(w[0] + np.log(y.mean())),
         float(relative),
@@ -99,7 +104,7 @@ def of_squares(squares, alpha) -> ExponentialMoment:
 
 def _doubts(effective, index, least, k):
     found = []
-    if effective < FEW:
+    if effective < FEW * (1 - 1e-9):
         found.append(f"it rests on {effective:.3g} effective samples, fewer than {FEW:g}")
     if least <= 2:
         missing = "no mean" if index <= 1 else "no variance" if index <= 2 else "perhaps no variance"
@@ -112,8 +117,13 @@ def moment_bound(l2, time, radius, alpha):
 
     b = 2 alpha_T R/sigma_T^2 is the diameter of the ball in which both scores lie, and exp lies below its chord.
     """
+    for name, value in (("radius", radius), ("alpha", alpha)):
+        if not 0 < value < np.inf:
+            raise ValueError(f"{name} must be positive and finite: {name} = {value:g}.")
+    if not 0 <= l2 < np.inf:
+        raise ValueError(f"l2 is a mean square, finite and not negative: l2 = {l2:g}.")
     b = 2 * ou.alpha(time) * radius / ou.sigma(time) ** 2
-    if l2 <= 0:
+    if l2 == 0:
         return 0.0
     reach = b**2 / alpha
     log_chord = np.log(np.expm1(reach)) if reach < 1 else reach + np.log1p(-np.exp(-reach))

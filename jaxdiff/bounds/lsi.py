@@ -15,6 +15,7 @@ from jaxdiff.processes import like
 from jaxdiff.types import ScoreFn, as_score
 
 DEPTH = 40.0  # nats below its highest, where a law's box may end
+GROWTH = 1.05  # of the steps in which it grows
 CELLS = {1: 4000, 2: 160}  # along an axis
 
 
@@ -53,13 +54,16 @@ def spectral_gap(log_density: Callable, box, *, cells=None) -> float:
       1e-9 of the largest eigenvalue are rounding.
 
     Raises:
-      ValueError: the box is not one of one or two dimensions.
+      ValueError: the box is not one of one or two dimensions, there are fewer than 2 cells, or the density is 0 or not
+        finite in one of them.
     Source: finite volumes, symmetric in sqrt(q); SciPy's tridiagonal and shift-invert Lanczos solvers.
     """
     box = np.asarray(box, np.float64)
     if box.ndim != 2 or box.shape[0] not in (1, 2) or box.shape[1] != 2 or not (box[:, 0] < box[:, 1]).all():
         raise ValueError(f"box is ((low, high),) for d = 1, two of those for d = 2: it has shape {box.shape}.")
     cells = CELLS[len(box)] if cells is None else cells
+    if cells < 2:
+        raise ValueError(f"a gap needs 2 cells or more along an axis: cells = {cells}.")
     edges = [np.linspace(low, high, cells + 1) for low, high in box]
     centres = [(edge[1:] + edge[:-1]) / 2 for edge in edges]
     log_q = lambda axes: np.asarray(log_density(np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes))))
@@ -70,28 +74,35 @@ def spectral_gap(log_density: Callable, box, *, cells=None) -> float:
         )
         for axis in range(len(box))
     ]
+    if not all(np.isfinite(part).all() for part in (middle, *faces)):
+        raise ValueError("log_density must be finite all over the box: it is not. Take a smaller box.")
     if len(box) == 1:
         return _gap_on_the_line(middle, faces[0], edges[0][1] - edges[0][0])
     return _gap_in_the_plane(middle, faces, [edge[1] - edge[0] for edge in edges])
 
 
 def box_of(log_density: Callable, x, *, depth=DEPTH):
-    """A box, axis by axis, beyond which the density along the axis is e^-depth of its highest, or less.
+    """A box around points x (n, d) of a law, outside of which its density is e^-depth of its highest, or less.
 
-    x: (n, d) points of the law; lines through their mean are followed outwards.
+    It grows until no point, moved along an axis to one of its walls, is denser than that. Modes that no point is near
+    are not found.
     """
     x = np.asarray(x, np.float64)
-    centre, width = x.mean(0), x.std(0) + 1e-3
-    highest = float(np.max(np.asarray(log_density(x))))
-    return tuple(_ends(log_density, centre, axis, width[axis], highest - depth) for axis in range(x.shape[1]))
+    level = float(np.max(np.asarray(log_density(x)))) - depth
+    return tuple(
+        (_wall(log_density, x, axis, -1, level), _wall(log_density, x, axis, 1, level)) for axis in range(x.shape[1])
+    )
 
 
-def _ends(log_density, centre, axis, width, level):
-    far = np.concatenate([-np.geomspace(1e3, 0.5, 400), np.geomspace(0.5, 1e3, 400)]) * width
-    points = np.tile(centre, (len(far), 1))
-    points[:, axis] += far
-    inside = points[np.asarray(log_density(points)) > level, axis]
-    return float(inside.min() - width / 2), float(inside.max() + width / 2)
+def _wall(log_density, x, axis, side, level):
+    far = side * np.max(side * x[:, axis])
+    step = max(1e-3, 0.1 * float(x[:, axis].std()))
+    moved = x.copy()
+    while True:
+        moved[:, axis] = far
+        if np.max(np.asarray(log_density(moved))) <= level:
+            return float(far)
+        far, step = far + side * step, GROWTH * step
 
 
 # A row of the generator is -sum q_face (f_other - f_own)/(q_own h^2); sqrt(q) times it is symmetric.

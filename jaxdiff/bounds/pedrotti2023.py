@@ -8,13 +8,13 @@ than the path KL of this package, and never to be added to it.
 from typing import NamedTuple
 
 import numpy as np
-from scipy.integrate import cumulative_simpson
+from scipy.integrate import cumulative_simpson, simpson
 
 from jaxdiff.bounds.brackets import OURS, check_dim
 from jaxdiff.certificates import CONFIDENCE
 from jaxdiff.grids import check_grid, log_snr
 from jaxdiff.information import early_stopping_w2
-from jaxdiff.processes import check_ends, ou
+from jaxdiff.processes import EARLIEST, LATEST, check_ends, ou
 from jaxdiff.types import Certificate, Grid, Term
 
 REPLACEMENT = f"replacement of Theorems 4.1 and 4.2 of Pedrotti et al. 2023, {OURS}"
@@ -22,8 +22,9 @@ W2, LOG = "W2", "log"
 STEP_LIMIT, RATE, BIAS, MOMENT, MOMENT_AT = 9.0, 0.83, 3.8, 0.6, 4.5  # of discrete Langevin
 CELLS = 4000  # of the integral along the reversal
 SHARE = 1 / 3  # of a target: early stopping, Langevin, the grid
-HORIZONS = 200  # that a plan is looked for among
-MOST_STEPS = 2**17  # of a planned grid
+HORIZONS, LAST_HORIZON = 80, 8.0  # that a plan is looked for among, and where they end at least
+MOST_STEPS = 2**15  # of a planned grid
+LATEST_STOP = 3.0
 
 
 class FiniteHorizonPlan(NamedTuple):
@@ -70,21 +71,26 @@ def simple_horizon(delta, radius) -> float:
 def start_kl(time, dim, radius, *, moments=None) -> float:
     """KL(start || q_time) at most, in nats; inf where lsi_constant is not positive.
 
-    From N(0, I): (c^2/(alpha sigma^4))(R^2 + c^2 d), c = e^-t. From the Gaussian of the data's mean and covariance at
-    that time, moments = (mean (d,), variances (d,), the eigenvalues of the covariance):
-    (c^2/(alpha sigma^4)) ((R + |mean|)^2 + c^2 sum v^2/(c^2 v + sigma^2)).
-    Source: the inequality applied to the relative Fisher information of the start.
+    From N(0, I): (c^2/(2 alpha sigma^4))(R^2 + c^2 d), c = e^-t. From the Gaussian of the data's mean and covariance at
+    that time, moments = (mean (d,), cov (d,) or (d, d)) of eigenvalues v:
+    (c^2/(2 alpha sigma^4)) ((R + |mean|)^2 + c^2 sum v^2/(c^2 v + sigma^2)).
+
+    Raises:
+      ValueError: time is no OU time, or dim, radius or moments are none.
+    Source: KL <= I/(2 alpha) and the Fisher information of the start, whose cross terms have the right sign by Stein's
+      identity, as the denoiser's Jacobian is a covariance.
     """
     check_dim(dim)
+    _check_time(time)
     constant, c2, sigma2 = lsi_constant(time, radius), ou.alpha(time) ** 2, ou.sigma(time) ** 2
     if constant <= 0:
         return float("inf")
     if moments is None:
         reach, width = radius**2, c2 * dim
     else:
-        mean, v = (np.asarray(part, np.float64) for part in moments)
+        mean, v = _mean_and_variances(moments, dim)
         reach, width = (radius + np.linalg.norm(mean)) ** 2, c2 * np.sum(v**2 / (c2 * v + sigma2))
-    return float(c2 / (constant * sigma2**2) * (reach + width))
+    return float(c2 / (2 * constant * sigma2**2) * (reach + width))
 
 
 def langevin(
@@ -108,6 +114,8 @@ def langevin(
       ValueError: lsi_constant is not positive at T_1, step_size is too long, or an argument is out of range.
     Source: this module's head; each constant rounded up.
     """
+    check_dim(dim)
+    _check_time(horizon)
     constant = float(lsi_constant(horizon, radius))
     if constant <= 0:
         least = sufficient_horizon(1 - 1e-9, radius)
@@ -120,6 +128,8 @@ def langevin(
             raise ValueError(f"{name} must be finite, 0 or more: {name} = {value:g}.")
     smooth = float(1 / ou.sigma(horizon) ** 2)
     lipschitz = smooth if lipschitz is None else lipschitz
+    if not 0 < lipschitz < np.inf:
+        raise ValueError(f"lipschitz is the constant of the score at T1, positive: lipschitz = {lipschitz:g}.")
     kl = start_kl(horizon, dim, radius, moments=moments)
     terms = []
     if step_size is None:
@@ -159,8 +169,12 @@ def log_growth(horizon, early_stop, radius) -> float:
     """log G, G = exp int (1 + L) from early_stop to horizon: how much the reverse ODE can stretch, L of radius R."""
     check_ends(horizon, early_stop)
     _check_radius(radius)
-    spread = (np.log(np.expm1(2 * early_stop)) - np.log(np.expm1(2 * horizon))) / 2
-    return float(horizon - early_stop + spread + radius**2 / 2 * (ou.snr(early_stop) - ou.snr(horizon)))
+    return float(_log_growth(horizon, early_stop, radius))
+
+
+def _log_growth(t, early_stop, radius):
+    spread = (np.log(np.expm1(2 * early_stop)) - np.log(np.expm1(2 * t))) / 2
+    return t - early_stop + spread + radius**2 / 2 * (ou.snr(early_stop) - ou.snr(t))
 
 
 def w2(
@@ -211,7 +225,7 @@ def w2(
         lipschitz=lipschitz,
         moments=moments,
     )
-    second_moment = radius**2 if second_moment is None else second_moment
+    second_moment = _second_moment(second_moment, radius)
     error = score_error if callable(score_error) else lambda t: score_error
     if grid is None:
         check_ends(horizon, early_stop)
@@ -241,7 +255,7 @@ def w2(
     )
     trivial = np.sqrt(second_moment)
     warnings = ()
-    if together > trivial:
+    if not together <= trivial:
         warnings = (f"vacuous: samples all at 0 are within W2 {trivial:.4g}; log G = {stretch:.4g}",)
     lipschitz_text = f"|X_0| <= {radius:g}" if one_sided is None else "the function given or measured"
     assumptions = (
@@ -260,14 +274,13 @@ def _along_the_ode(horizon, early_stop, radius, one_sided, error):
     t[0], t[-1] = early_stop, horizon
     dt = ou.sigma(t) ** 2 / 2  # -dt/du
     if one_sided is None:
-        growth = np.array([0.0, *(log_growth(v, early_stop, radius) for v in t[1:])])
+        growth = _log_growth(t, early_stop, radius)
     else:
-        slope = (1 + np.array([float(one_sided(v)) for v in t])) * dt
+        slope = (1 + _values(one_sided, t, "one_sided")) * dt
         growth = cumulative_simpson(slope, x=-u, initial=0)
-    errors = np.array([float(error(v)) for v in t])
-    _check_errors(errors)
-    with np.errstate(over="ignore"):
-        share = np.trapezoid(np.where(errors > 0, np.exp(growth) * errors * dt, 0.0), -u) if errors.any() else 0.0
+    errors = _values(error, t, "score_error")
+    with np.errstate(over="ignore", invalid="ignore"):
+        share = simpson(np.where(errors > 0, np.exp(growth) * errors * dt, 0.0), x=-u)
     return float(growth[-1]), float(share)
 
 
@@ -282,9 +295,8 @@ def _down_the_grid(grid, dim, radius, one_sided, error):
     if one_sided is None:
         most = (radius / s[:-1]) ** 2
     else:
-        most = np.maximum(1 + sigma2[:-1] * np.array([float(one_sided(t)) for t in grid[:-1]]), 0)
-    errors = np.array([float(error(t)) for t in grid[:-1]])
-    _check_errors(errors)
+        most = np.maximum(1 + sigma2[:-1] * _values(one_sided, grid[:-1], "one_sided"), 0)
+    errors = _values(error, grid[:-1], "score_error")
     r, w = s[1:] / s[:-1], 1 / s[1:] - 1 / s[:-1]
     smooth = radius**2 * np.sqrt(dim) * w**2 / 2 + radius**3 * (w**3 / 3 + w**2 / s[:-1])
     local = s[1:] * np.minimum(2 * radius * w, smooth)
@@ -312,12 +324,13 @@ def plan_w2(target_w2, dim, radius, *, early_stop=None, moments=None, one_sided=
       A FiniteHorizonPlan, whose certificate's "W2 in all" is at most the target.
 
     Raises:
-      ValueError: the target is not positive, early_stop alone exceeds its third, or no grid of 131,072 steps is enough:
+      ValueError: the target is not positive, early_stop alone exceeds its third, or no grid of 32,768 steps is enough:
         the message has log G.
     """
+    check_dim(dim)
     if not 0 < target_w2 < np.inf:
         raise ValueError(f"target_w2 is a distance, positive: target_w2 = {target_w2:g}.")
-    moment2, share = radius**2 if second_moment is None else second_moment, SHARE * target_w2
+    moment2, share = _second_moment(second_moment, radius), SHARE * target_w2
     if early_stop is None:
         early_stop = _latest_stop(share, moment2, dim)
     elif early_stopping_w2(moment2, dim, early_stop) > share:
@@ -327,7 +340,7 @@ def plan_w2(target_w2, dim, radius, *, early_stop=None, moments=None, one_sided=
         )
     least = max(sufficient_horizon(1 - 1e-3, radius), 2 * early_stop)
     best, seen = None, np.inf
-    for horizon in np.geomspace(least, max(sufficient_horizon(1e-3, radius), 2 * least), HORIZONS):
+    for horizon in np.geomspace(least, max(sufficient_horizon(1e-3, radius), LAST_HORIZON), HORIZONS):
         n_steps, stretch = _enough_steps(horizon, early_stop, share, dim, radius, one_sided)
         seen = min(seen, stretch)
         if n_steps is None:
@@ -358,7 +371,7 @@ def plan_w2(target_w2, dim, radius, *, early_stop=None, moments=None, one_sided=
 
 def _latest_stop(share, second_moment, dim):
     """The latest time at which stopping costs no more than a share, by bisection."""
-    low, high = 1e-12, 20.0
+    low, high = EARLIEST, LATEST_STOP
     if early_stopping_w2(second_moment, dim, low) > share:
         raise ValueError(
             f"a third of the target, {share:.3g}, is less than stopping at {low:g} can cost: ask for more."
@@ -402,9 +415,42 @@ def _check_delta(delta):
         raise ValueError(f"delta is how far the constant may fall below 1, in (0, 1): delta = {delta:g}.")
 
 
-def _check_errors(errors):
-    if not (np.isfinite(errors) & (errors >= 0)).all():
-        raise ValueError(f"score_error is an L2 error, finite and not negative: it comes to {errors.min():g}.")
+def _check_time(time):
+    if not EARLIEST <= time <= LATEST:
+        raise ValueError(f"the horizon is an OU time in [{EARLIEST:g}, {LATEST:g}]: it is {time:g}.")
+
+
+def _values(function, times, name):
+    """A function of one time, at many; raises ValueError where an error is negative, or anything not finite."""
+    values = np.array([float(function(t)) for t in times])
+    wrong = ~np.isfinite(values) | ((values < 0) & (name == "score_error"))
+    if wrong.any():
+        k = int(np.argmax(wrong))
+        raise ValueError(
+            f"{name} must be finite, and an error not negative: at t = {times[k]:.4g} it is {values[k]:g}."
+        )
+    return values
+
+
+def _second_moment(second_moment, radius):
+    """E|X_0|^2 at most, R^2 where it is not given."""
+    _check_radius(radius)
+    if second_moment is not None and not 0 <= second_moment < np.inf:
+        raise ValueError(f"second_moment is a mean of squares, finite: second_moment = {second_moment:g}.")
+    return radius**2 if second_moment is None else second_moment
+
+
+def _mean_and_variances(moments, dim):
+    """Mean (d,) and the covariance's eigenvalues."""
+    mean, cov = (np.asarray(part, np.float64) for part in moments)
+    if mean.shape != (dim,) or cov.shape not in ((dim,), (dim, dim)):
+        raise ValueError(f"moments are mean ({dim},) and cov ({dim},) or ({dim}, {dim}): {mean.shape}, {cov.shape}.")
+    if not (np.isfinite(mean).all() and np.isfinite(cov).all()):
+        raise ValueError("moments must be finite: mean or cov holds nan or inf.")
+    variances = cov if cov.ndim == 1 else np.linalg.eigvalsh(cov)
+    if variances.min() < -1e-9 * np.abs(variances).max():
+        raise ValueError(f"cov must be positive semi-definite: its smallest eigenvalue is {variances.min():.3g}.")
+    return mean, np.maximum(variances, 0)
 
 
 def _nats(name, value):
