@@ -123,7 +123,7 @@ def draw(rows, path):
     heavy, ax = [row for row in rows if row["law"] == STUDENT], axes[-1]
     for index, half in enumerate(BOXES):
         figures.line(ax, {r["time"]: r["gap"] for r in heavy if r["box"] == half}, f"gap in ±{half:g}", index)
-    ax.set(xscale="log", yscale="log", ylim=(1e-5, 1), xlabel="T1", title=f"{STUDENT}: no constant")
+    ax.set(xscale="log", yscale="log", ylim=(1e-6, 1), xlabel="T1", title=f"{STUDENT}: no constant")
     axes[0].set_ylabel("log-Sobolev constant")
     axes[3].set_ylabel("log-Sobolev constant")
     for labelled in (axes[0], ax):
