@@ -131,13 +131,15 @@ def test_a_constant_above_the_gap_is_shouted():
 
 
 def test_a_tie_is_no_win_of_langevin():
-    base = {"law": "a", "score": "exact", "horizon": 1.0, "seconds": 1.0, "tried": 5}
+    base = {"law": "a", "score": "exact", "horizon": 1.0, "seconds": 1.0, "tried": 5, "floor": 0.0}
     floor = [base | {"part": "horizons", "evals_langevin": n, "w2": 1.0 / (1 + n)} for n in corrector.LANGEVIN]
     pair = lambda w2: [base | {"part": "equal evaluations", "w2": value} for value in (1.0, w2)]
     said = corrector.verdict([*floor, *pair(1.0), *pair(0.95), *pair(0.5)])
     assert "in 1 of 3 cases" in said
     assert "does not pay in 1;" in said
     assert "30 settings searched" in said
+    below = [one | {"floor": 1.0} for one in pair(0.1)]  # nothing is told apart below the floor
+    assert "in 0 of 1 cases" in corrector.verdict([*floor, *below])
 
 
 def test_slopes_are_fitted_against_half_the_logarithm_of_d():
