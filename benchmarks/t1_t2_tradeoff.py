@@ -63,7 +63,7 @@ def w2(family, d, shift, horizon, n_steps, length):
 
 def cells(quick, repeats):
     """A row for each cell of the map; those of a product hold for every d."""
-    horizons = np.geomspace(0.1, 5, 6 if quick else 12)
+    horizons = np.geomspace(0.1, 10, 6 if quick else 14)
     cases = [(PRODUCT, 1), *((APART, d) for d in (DIMS[::5] if quick else DIMS))]
     clock = functools.cache(lambda d, n_steps: timed(d, n_steps, repeats))
     found = []
