@@ -98,7 +98,7 @@ def timed(d, n_steps, repeats):
     return studies.seconds(law.score, d, repeats, particles=max(1, studies.PARTICLES // d), horizon=1.0, **options)
 
 
-def sampled(quick):
+def sampled(quick, repeats):
     """Cells of the product again, by samples in d dimensions: all coordinates in one heap, the same quantiles."""
     law = law_of(PRODUCT, 1)
     end, key, found = law.quantiles(line.LEVELS_AT, EARLY_STOP), jax.random.key(1), []
@@ -122,6 +122,7 @@ def sampled(quick):
                 "evals": BUDGET,
                 "w2_by_root_d": line.w2(quantiles, end),
                 "expected": expected,
+                "seconds": timed(d, n_steps, repeats),
             }
         )
     return found
@@ -176,7 +177,7 @@ def _least(enough, low=1e-2, high=12.0):
 
 def rows(quick, repeats):
     """The map, its sampled cells, and the T1 that is needed."""
-    return [*cells(quick, repeats), *sampled(quick), *needed(quick)]
+    return [*cells(quick, repeats), *sampled(quick, repeats), *needed(quick)]
 
 
 def slope(rows, column):
