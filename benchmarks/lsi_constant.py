@@ -77,7 +77,7 @@ def _row(name, case, t):
         "proven": case.known,
         "curvature": lsi.least_curvature(case.law.score, np.concatenate([noised, segment]), t),
         "gap": lsi.spectral_gap(log_density, lsi.box_of(log_density, noised)),
-        "sufficient_horizon": pedrotti2023.simple_horizon(DELTA, case.radius),
+        "simple_horizon": pedrotti2023.simple_horizon(DELTA, case.radius),
         "evals": len(noised) + len(segment),
         "seconds": time.perf_counter() - began,
     }
@@ -115,7 +115,7 @@ def draw(rows, path):
             [("gap", "spectral gap"), ("curvature", "least curvature seen"), ("formula", "formula")]
         ):
             figures.line(ax, {row["time"]: row[column] for row in own}, label, index)
-        ax.axvline(own[0]["sufficient_horizon"], color=plots.INK, lw=0.9, ls=":", label="enough for 0.9, by formula")
+        ax.axvline(own[0]["simple_horizon"], color=plots.INK, lw=0.9, ls=":", label="enough for 0.9, by formula")
         ax.set(
             xscale="log", ylim=(-1.5, 1.6), xlabel="T1", title=name if own[0]["proven"] else f"{name} (not in a ball)"
         )

@@ -11,6 +11,7 @@ from jaxdiff.processes import ou
 
 ELEMENTS_AT_ONCE = 2**18  # of an array: 2 MiB
 LEAST_ROWS = 32  # of a matrix product
+SYMMETRY = 1e-8  # relative: what rounding may leave of an asymmetry or of a negative eigenvalue
 
 
 class Components(NamedTuple):
@@ -77,3 +78,18 @@ def blocks(n, width):
     """Slices of n rows of this width, few of them at a time."""
     size = max(LEAST_ROWS, ELEMENTS_AT_ONCE // width)
     return [slice(i, i + size) for i in range(0, n, size)]
+
+
+def gaussian_moments(mean, cov, dim=None):
+    """Mean (d,), and the eigenvalues (d,) and axes (d, d) or None of cov (d, d) or its diagonal (d,), checked."""
+    mean, cov = np.asarray(mean, np.float64), np.asarray(cov, np.float64)
+    if mean.ndim != 1 or mean.size != (dim or mean.size or 1) or cov.shape not in (mean.shape, mean.shape * 2):
+        raise ValueError(f"moments are mean (d,) and cov (d,) or (d, d): they have {mean.shape} and {cov.shape}.")
+    if not (np.isfinite(mean).all() and np.isfinite(cov).all()):
+        raise ValueError("moments must be finite: mean or cov holds nan or inf.")
+    if cov.ndim == 2 and np.abs(cov - cov.T).max() > SYMMETRY * np.abs(cov).max():
+        raise ValueError(f"cov must be symmetric: it differs from its transpose by {np.abs(cov - cov.T).max():.3g}.")
+    values, axes = (cov, None) if cov.ndim == 1 else np.linalg.eigh(cov)
+    if values.min() < -SYMMETRY * np.abs(values).max():
+        raise ValueError(f"cov must be positive semi-definite: its smallest eigenvalue is {values.min():.3g}.")
+    return mean, np.maximum(values, 0), axes

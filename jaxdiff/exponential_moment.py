@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.processes import like, ou
+from jaxdiff.processes import EARLIEST, LATEST, like, ou
 from jaxdiff.scores import truncated
 from jaxdiff.types import ScoreFn, as_score
 
@@ -24,7 +24,8 @@ class ExponentialMoment(NamedTuple):
       hill_index, hill_error: tail index of Y by Hill's estimator, and its standard error: Y has no mean where the index
         is below 1 and no variance below 2. inf where all that is large is equal.
       doubts: sentences; () if nothing speaks against the estimate. None of these can prove it.
-      bound: with a radius, what the value of the *truncated* score is at most, from its own L2 loss; else nan.
+      bound: with a radius, what the value of the *truncated* score is at most, at its own L2 loss in this sample; else
+        nan.
     """
 
     value: float
@@ -58,7 +59,8 @@ def exponential_moment(score: ScoreFn, truth: ScoreFn, x, time, *, alpha, radius
       terms: it is too small with high probability where its tail is heavy, and then `doubts` says so.
 
     Raises:
-      ValueError: fewer than 20 positions, or alpha is not positive (no inequality, no such loss).
+      ValueError: fewer than 20 positions, an error that is not finite, or alpha (no inequality, no such loss) or radius
+        is not positive.
     Source: Pedrotti, Maas, Mondelli, arXiv:2305.14164; constants of `bounds.pedrotti2023`. Hill 1975, Ann. Stat. 3.
     """
     squares = _squares(as_score(score), as_score(truth), jnp.asarray(x), time)
@@ -120,6 +122,8 @@ def moment_bound(l2, time, radius, alpha):
     for name, value in (("radius", radius), ("alpha", alpha)):
         if not 0 < value < np.inf:
             raise ValueError(f"{name} must be positive and finite: {name} = {value:g}.")
+    if not EARLIEST <= time <= LATEST:
+        raise ValueError(f"time is an OU time in [{EARLIEST:g}, {LATEST:g}]: time = {time:g}.")
     if not 0 <= l2 < np.inf:
         raise ValueError(f"l2 is a mean square, finite and not negative: l2 = {l2:g}.")
     b = 2 * ou.alpha(time) * radius / ou.sigma(time) ** 2

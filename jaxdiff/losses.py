@@ -95,7 +95,8 @@ def score_matching(
       score: s(x, t), shapes (..., d), () -> (..., d).
       x0: (batch, d) data.
       key: for the times and the noise.
-      weight: t -> lambda(t), of the score's error; or a name of WEIGHTS, turned into that.
+      weight: t -> lambda(t), of the score's error; or a name of WEIGHTS, turned into that: "uniform" is of the
+        denoiser's error, lambda = 1 is jnp.ones_like.
       horizon, early_stop: OU times.
 
     Raises:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import kernels
+from jaxdiff.components import gaussian_moments
 from jaxdiff.grids import check_grid, log_snr
 from jaxdiff.kernels.affine import identity
 from jaxdiff.kernels.langevin_limits import default_step, longest_step
@@ -16,7 +17,7 @@ from jaxdiff.types import Grid, Kernel, as_score
 
 EARLY_STOP, REVERSAL_STEPS = 1e-3, 20  # of the reversal's grid, where none is given
 ORDER = 2  # of its kernel, UniPC, where none is given
-SAME_TIME, ROUNDING, SYMMETRY = 1e-9, 1e-12, 1e-8  # relative
+SAME_TIME, ROUNDING = 1e-9, 1e-12  # relative
 
 
 class Evals(NamedTuple):
@@ -44,9 +45,16 @@ class Scheme(NamedTuple):
 
     def __str__(self):
         """The stages, a line each."""
-        lines = [f"{kernel.name}: {len(grid) - 1} steps, t {grid[0]:g} to {grid[-1]:g}" for kernel, grid in self.stages]
+        lines = [_said(kernel, grid) for kernel, grid in self.stages]
         split = f"{self.evals.langevin} evaluations at the horizon, {self.evals.reversal} in the reversal"
         return "\n".join([*lines, f"Langevin step {self.step_size:.4g} (diverges from {self.longest_step:.4g})", split])
+
+
+def _said(kernel, grid):
+    if kernel.evals_per_step == 0:
+        return kernel.name
+    clock = "running time" if kernel.own_clock else "t"
+    return f"{kernel.name}: {len(grid) - 1} steps, {clock} {grid[0]:g} to {grid[-1]:g}"
 
 
 def scheme(
@@ -68,6 +76,11 @@ def scheme(
     reversal = kernels.unipc(score, ORDER) if reversal is None else reversal
     grid = log_snr(horizon, EARLY_STOP, REVERSAL_STEPS) if grid is None else check_grid(grid)
     check_ends(horizon, grid[-1])
+    for name, kernel in (("reversal", reversal), ("langevin", langevin)):
+        if not isinstance(kernel, Kernel) and not (name == "langevin" and isinstance(kernel, str)):
+            raise TypeError(f"{name} must come from jaxdiff.kernels, as kernels.ddim(score) does: it is {kernel!r}.")
+    if step_size is not None and not step_size > 0:
+        raise ValueError(f"step_size is the running time of a Langevin step, positive: step_size = {step_size:g}.")
     if reversal.own_clock:
         raise ValueError(f"the reversal runs down OU times: {reversal.name} has a clock of its own.")
     corrector = kernels.langevin(score, horizon, scheme=langevin) if isinstance(langevin, str) else langevin
@@ -90,8 +103,6 @@ def scheme(
 
 def _n_steps(langevin_time, step_size, limit):
     """How many equal steps no longer than asked; raises ValueError where they diverge."""
-    if not step_size > 0:
-        raise ValueError(f"step_size is the running time of a Langevin step, positive: step_size = {step_size:g}.")
     n_steps = max(1, math.ceil(langevin_time / step_size * (1 - ROUNDING)))
     if langevin_time / n_steps >= limit:
         raise ValueError(
@@ -148,7 +159,8 @@ def predict_correct(
       ValueError: a step at which Langevin diverges, with the limit (it is exact for laws of that curvature, linear
         recursions); a grid that does not start at the horizon; horizon, langevin_time or step_size out of range.
 
-    Compiled once per shape and methods, as `sample`. Works inside jit, vmap and grad.
+    Compiled once per shape and methods, as `sample`. Works inside jit, vmap and grad of score, x and key; all other
+    arguments are concrete. Where langevin and reversal are both kernels, theirs are the scores that are evaluated.
 
     Accuracy: `bounds.pedrotti2023`. On N(0, V) Langevin settles at V/(1 - h/(2V)) ("plain"), and forgets its start as
     (1 - h/V)^n.
@@ -182,17 +194,8 @@ def gaussian_start(score, horizon, mean, cov) -> Kernel:
     Raises:
       ValueError: shapes disagree, a number is not finite, or cov is not symmetric positive semi-definite.
     """
-    mean, cov = np.asarray(mean, np.float64), np.asarray(cov, np.float64)
-    if mean.ndim != 1 or mean.size == 0 or cov.shape not in (mean.shape, mean.shape * 2):
-        raise ValueError(f"moments are mean (d,) and cov (d,) or (d, d): they have {mean.shape} and {cov.shape}.")
-    if not (np.isfinite(mean).all() and np.isfinite(cov).all()):
-        raise ValueError("moments must be finite: mean or cov holds nan or inf.")
-    if cov.ndim == 2 and np.abs(cov - cov.T).max() > SYMMETRY * np.abs(cov).max():
-        raise ValueError(f"cov must be symmetric: it differs from its transpose by {np.abs(cov - cov.T).max():.3g}.")
-    values, axes = (cov, None) if cov.ndim == 1 else np.linalg.eigh(cov)
-    if values.min() < -SYMMETRY * np.abs(values).max():
-        raise ValueError(f"cov must be positive semi-definite: its smallest eigenvalue is {values.min():.3g}.")
-    scale = np.sqrt(ou.alpha(horizon) ** 2 * np.maximum(values, 0) + ou.sigma(horizon) ** 2)
+    mean, values, axes = gaussian_moments(mean, cov)
+    scale = np.sqrt(ou.alpha(horizon) ** 2 * values + ou.sigma(horizon) ** 2)
     root = scale if axes is None else (axes * scale) @ axes.T
     row = StartRow((ou.alpha(horizon) * mean)[None], root[None])
     return Kernel(

@@ -76,6 +76,9 @@ def sample_in_turn(stages, x, key, *, noise="auto", chunk=None, mesh=None, donat
     Returns:
       (particles, d) at the end of the last stage; errors, compilation and sameness of noise as for `sample`.
     """
+    stages = list(stages)
+    if not stages:
+        raise ValueError("stages are pairs (kernel, grid), one at least: there are none.")
     runs = [_Run(kernel, x, grid, key, noise, chunk, mesh, first_particle) for kernel, grid in stages]
     programs, scores, tables = zip(*((run.program, run.kernel.score, run.table) for run in runs), strict=True)
     return runs[0].own(runs[0].called(driver.run_in_turn, programs, scores, tables, runs[0].x, donate=donate))

@@ -12,6 +12,7 @@ from scipy.integrate import cumulative_simpson, simpson
 
 from jaxdiff.bounds.brackets import OURS, check_dim
 from jaxdiff.certificates import CONFIDENCE
+from jaxdiff.components import gaussian_moments
 from jaxdiff.grids import check_grid, log_snr
 from jaxdiff.information import early_stopping_w2
 from jaxdiff.processes import EARLIEST, LATEST, check_ends, ou
@@ -24,7 +25,7 @@ CELLS = 4000  # of the integral along the reversal
 SHARE = 1 / 3  # of a target: early stopping, Langevin, the grid
 HORIZONS, LAST_HORIZON = 80, 8.0  # that a plan is looked for among, and where they end at least
 MOST_STEPS = 2**15  # of a planned grid
-LATEST_STOP = 3.0
+LATEST_STOP, TABULATED = 3.0, 1000  # times at which a given one_sided is asked
 
 
 class FiniteHorizonPlan(NamedTuple):
@@ -88,7 +89,7 @@ def start_kl(time, dim, radius, *, moments=None) -> float:
     if moments is None:
         reach, width = radius**2, c2 * dim
     else:
-        mean, v = _mean_and_variances(moments, dim)
+        mean, v, _ = gaussian_moments(*moments, dim)
         reach, width = (radius + np.linalg.norm(mean)) ** 2, c2 * np.sum(v**2 / (c2 * v + sigma2))
     return float(c2 / (2 * constant * sigma2**2) * (reach + width))
 
@@ -144,7 +145,7 @@ def langevin(
         score_error = MOMENT * moment
     terms.append(Term("score error at T1", float(score_error), 0.0, "assumed", "exponential moment, as given"))
     at_horizon = np.sqrt(2 * sum(term.value for term in terms) / constant)
-    terms.append(Term("W2 at T1", float(at_horizon), 0.0, "bound", "sqrt(2 KL/alpha), Otto and Villani", W2))
+    terms.append(_w2("W2 at T1", at_horizon, _status(moment > 0), "sqrt(2 KL/alpha), Otto and Villani"))
     kind = "continuous time" if step_size is None else f"plain steps of {step_size:.4g}"
     start = "N(0, I)" if moments is None else "the Gaussian of the data's moments"
     assumptions = (
@@ -239,19 +240,21 @@ def w2(
         early_stop = float(grid[-1])
         stretch, of_score, discretisation = _down_the_grid(grid, dim, radius, one_sided, error)
         way = f"{len(grid) - 1} steps of ddim"
-        source = _w2("discretisation", discretisation, "bound", "the denoiser's drift along the ODE")
+        status = _status(one_sided is not None)
+        source = _w2("discretisation", discretisation, status, "the denoiser's drift along the ODE")
+    given = one_sided is not None or moment > 0 or of_score > 0
     stopping = early_stopping_w2(second_moment, dim, early_stop)
     with np.errstate(over="ignore"):
         after = float(np.exp(stretch)) * at_horizon["W2 at T1"].value
     together = stopping + after + of_score + discretisation
     terms = (
         *at_horizon.terms,
-        Term("log G", float(stretch), 0.0, "bound" if one_sided is None else "assumed", "stretch of the reversal", LOG),
+        Term("log G", float(stretch), 0.0, _status(one_sided is not None), "stretch of the reversal", LOG),
         _w2("early stopping", stopping, "bound", "from the second moment"),
-        _w2("Langevin, after the reversal", after, "bound", "G times W2 at T1"),
+        _w2("Langevin, after the reversal", after, _status(one_sided is not None or moment > 0), "G times W2 at T1"),
         _w2("score error of the reversal", of_score, "assumed", "L2 errors as given, stretched"),
         source,
-        _w2("W2 in all", together, "bound", "sum of the four before"),
+        _w2("W2 in all", together, _status(given), "sum of the four before"),
     )
     trivial = np.sqrt(second_moment)
     warnings = ()
@@ -313,7 +316,8 @@ def plan_w2(target_w2, dim, radius, *, early_stop=None, moments=None, one_sided=
     """T_1, T_2, Langevin's step and the grid of `kernels.ddim`, of least evaluations, for W2(data, samples) <= target.
 
     Exact score. A third of the target each is given to early stopping, Langevin and the grid. The bound asks for far
-    more than is needed: on laws of several modes a plan is out of reach of any machine, and log G says why.
+    more than is needed, and holds for all data of this radius: without one_sided there is a plan for a target of 1 at
+    radius 0.5, and none for 0.3, where log G says why.
 
     Args:
       target_w2: in the data's units.
@@ -340,8 +344,10 @@ def plan_w2(target_w2, dim, radius, *, early_stop=None, moments=None, one_sided=
         )
     least = max(sufficient_horizon(1 - 1e-3, radius), 2 * early_stop)
     best, seen = None, np.inf
-    for horizon in np.geomspace(least, max(sufficient_horizon(1e-3, radius), LAST_HORIZON), HORIZONS):
-        n_steps, stretch = _enough_steps(horizon, early_stop, share, dim, radius, one_sided)
+    horizons = np.geomspace(least, max(sufficient_horizon(1e-3, radius), LAST_HORIZON), HORIZONS)
+    table = None if one_sided is None else _Tabulated.of(one_sided, early_stop, horizons[-1])
+    for horizon in horizons:
+        n_steps, stretch = _enough_steps(horizon, early_stop, share, dim, radius, table)
         seen = min(seen, stretch)
         if n_steps is None:
             continue
@@ -420,8 +426,25 @@ def _check_time(time):
         raise ValueError(f"the horizon is an OU time in [{EARLIEST:g}, {LATEST:g}]: it is {time:g}.")
 
 
+class _Tabulated(NamedTuple):
+    """A function of one time by its values at many, linear in log snr between them."""
+
+    log_snr: np.ndarray
+    values: np.ndarray
+
+    @classmethod
+    def of(cls, function, first, last):
+        t = np.geomspace(last, first, TABULATED)
+        return cls(np.log(ou.snr(t)), _values(function, t, "one_sided"))
+
+    def at(self, times):
+        return np.interp(np.log(ou.snr(times)), self.log_snr, self.values)
+
+
 def _values(function, times, name):
     """A function of one time, at many; raises ValueError where an error is negative, or anything not finite."""
+    if isinstance(function, _Tabulated):
+        return function.at(times)
     values = np.array([float(function(t)) for t in times])
     wrong = ~np.isfinite(values) | ((values < 0) & (name == "score_error"))
     if wrong.any():
@@ -440,17 +463,9 @@ def _second_moment(second_moment, radius):
     return radius**2 if second_moment is None else second_moment
 
 
-def _mean_and_variances(moments, dim):
-    """Mean (d,) and the covariance's eigenvalues."""
-    mean, cov = (np.asarray(part, np.float64) for part in moments)
-    if mean.shape != (dim,) or cov.shape not in ((dim,), (dim, dim)):
-        raise ValueError(f"moments are mean ({dim},) and cov ({dim},) or ({dim}, {dim}): {mean.shape}, {cov.shape}.")
-    if not (np.isfinite(mean).all() and np.isfinite(cov).all()):
-        raise ValueError("moments must be finite: mean or cov holds nan or inf.")
-    variances = cov if cov.ndim == 1 else np.linalg.eigvalsh(cov)
-    if variances.min() < -1e-9 * np.abs(variances).max():
-        raise ValueError(f"cov must be positive semi-definite: its smallest eigenvalue is {variances.min():.3g}.")
-    return mean, np.maximum(variances, 0)
+def _status(given):
+    """Of what holds if that holds which was given, or by itself."""
+    return "assumed" if given else "bound"
 
 
 def _nats(name, value):
