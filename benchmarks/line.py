@@ -1,7 +1,8 @@
 """Prediction-correction on the line without sampling: laws by their densities and quantiles, no noise of draws.
 
 A law on a fine lattice takes a plain Langevin step by one matrix product; the reverse ODE on the line keeps the order
-of particles, so that the law it leaves is known from what it does to quantiles.
+of particles, so that the law it leaves is known from what it does to quantiles. There are 2,001 of them: of mass in the
+wrong one of two modes, a part in 2,001 more or less is not seen.
 """
 
 import jax

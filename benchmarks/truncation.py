@@ -129,7 +129,7 @@ def verdict(rows):
         f"It helps most on {best[0]['score']}, T1 = {best[0]['horizon']:g}: {before_w2} to "
         f"{best[1]['w2']:.3g} (floor {best[1]['floor']:.3g}); networks' W2 changes by factors of "
         f"{min(networks_too):.2f} to {max(networks_too):.2f}; W2 is more than 2 % worse in {losing} of {len(compared)} "
-        f"cases. L2 errors that grew: {grown} of {len(known)}; moments not to be trusted: {before} before, {after} after."
+        f"cases. L2 errors that grew: {grown} of {len(known)}; moments not to be trusted: {before}, then {after}."
     )
 
 

@@ -79,7 +79,7 @@ def scheme(
     for name, kernel in (("reversal", reversal), ("langevin", langevin)):
         if not isinstance(kernel, Kernel) and not (name == "langevin" and isinstance(kernel, str)):
             raise TypeError(f"{name} must come from jaxdiff.kernels, as kernels.ddim(score) does: it is {kernel!r}.")
-    if step_size is not None and not step_size > 0:
+    if step_size is not None and not (step_size > 0 or step_size == langevin_time == 0):  # as a plan without Langevin
         raise ValueError(f"step_size is the running time of a Langevin step, positive: step_size = {step_size:g}.")
     if reversal.own_clock:
         raise ValueError(f"the reversal runs down OU times: {reversal.name} has a clock of its own.")

@@ -251,3 +251,15 @@ def test_the_box_holds_narrow_modes_far_apart():
 def test_a_gap_that_cannot_be_found_is_refused(log_density, cells, match):
     with pytest.raises(ValueError, match=match):
         lsi.spectral_gap(log_density, ((-1, 1),), cells=cells)
+
+
+def test_a_density_in_float32_finds_the_gap_to_its_own_precision():
+    single = lambda x: (-(x.astype(np.float32)[:, 0] ** 2) / 2).astype(np.float32)
+    assert lsi.spectral_gap(single, ((-8, 8),)) == pytest.approx(1.0, rel=1e-4)
+
+
+def test_a_box_of_a_density_that_does_not_fall_is_refused():
+    with pytest.raises(ValueError, match="does not fall along axis 0"):
+        lsi.box_of(lambda x: np.zeros(len(x)), np.linspace(-1, 1, 5)[:, None])
+    with pytest.raises(ValueError, match="finite at the points"):
+        lsi.box_of(lambda x: np.full(len(x), np.nan), np.linspace(-1, 1, 5)[:, None])

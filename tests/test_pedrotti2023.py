@@ -724,3 +724,21 @@ def test_an_infinite_bound_survives_json_and_is_called_vacuous():
 @pytest.mark.parametrize("target", [4.3, 100.0])
 def test_a_generous_target_is_met(target):
     assert plan_w2(target, 1, 1.0).certificate["W2 in all"].value <= target
+
+
+def test_what_rests_on_something_given_is_called_assumed():
+    status = lambda **given: {t.name: t.status for t in w2(1.0, 1.0, 1, 0.5, **given).terms}
+    grid = {"grid": grids.log_snr(1.0, 0.1, 4)}
+    plain, measured = status(**grid), status(**grid, one_sided=lambda t: 1.0)
+    assert plain["W2 in all"] == plain["discretisation"] == plain["log G"] == "bound"
+    assert measured["W2 in all"] == measured["discretisation"] == measured["log G"] == "assumed"
+    wrong, off = status(**grid, moment=0.1), status(**grid, score_error=0.1)
+    assert wrong["W2 at T1"] == wrong["Langevin, after the reversal"] == wrong["W2 in all"] == "assumed"
+    assert off["W2 at T1"] == "bound"
+    assert off["W2 in all"] == "assumed"
+
+
+def test_a_plan_asks_a_given_stretch_a_thousand_times_and_a_little():
+    asked = []
+    plan_w2(1.0, 1, 0.5, one_sided=lambda t: asked.append(t) or one_sided(t, 0.5))
+    assert len(asked) < 1000 + 2 * 40  # its certificate asks at the nodes of one grid

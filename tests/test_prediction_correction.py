@@ -11,7 +11,7 @@ import pytest
 from jax.tree_util import Partial
 from scipy.stats import chi2
 
-from jaxdiff import grids, kernels, noise, predict_correct, sample, scores, targets
+from jaxdiff import grids, kernels, noise, predict_correct, sample, sample_in_turn, scores, targets
 from jaxdiff.prediction_correction import gaussian_start, scheme
 
 HORIZON = 0.6
@@ -470,3 +470,21 @@ def test_a_step_that_diverges_is_refused_with_the_limit():
 )
 def test_what_does_not_fit_together_is_refused_in_one_sentence(match, options):
     refused(match, **options)
+
+
+def test_what_is_no_kernel_is_refused_with_one_that_is():
+    with pytest.raises(TypeError, match=r"must come from jaxdiff\.kernels, as kernels\.ddim\(score\) does"):
+        scheme(lambda x, t: -x, horizon=1.0, langevin_time=1.0, reversal="ddim")
+
+
+def test_no_stages_are_refused(key):
+    with pytest.raises(ValueError, match="one at least: there are none"):
+        sample_in_turn([], jnp.ones((2, 1)), key)
+
+
+def test_a_scheme_is_said_in_the_clocks_of_its_stages():
+    made = scheme(lambda x, t: -x, horizon=1.0, langevin_time=1.0, moments=([0.0], [1.0]))
+    first, second, third, *_ = str(made).splitlines()
+    assert first == "gaussian_start"
+    assert "running time 1 to 0" in second
+    assert "t 1 to 0.001" in third

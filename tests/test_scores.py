@@ -278,3 +278,12 @@ def test_a_margin_that_is_none_is_refused(margin):
 def test_a_radius_that_bounds_nothing_is_refused(radius):
     with pytest.raises(ValueError, match="radius bounds the norm of the data, positive and finite: radius = "):
         scores.truncated(lambda x, t: -x, radius)
+
+
+@pytest.mark.parametrize("size", [1e15, 1e20, 1e37])
+def test_what_is_far_out_comes_onto_the_sphere_in_float32(size):
+    x, t, radius = jnp.asarray([[0.3, -0.2]], jnp.float32), 0.5, 1.0
+    found = np.asarray(scores.truncated(lambda x, t: jnp.full_like(x, size), radius)(x, t), np.float64)
+    sigma2 = -np.expm1(-2 * t)
+    expected = -np.asarray(x, np.float64) / sigma2 + np.exp(-t) / sigma2 / np.sqrt(2)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)

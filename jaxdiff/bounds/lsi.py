@@ -15,7 +15,7 @@ from jaxdiff.processes import like
 from jaxdiff.types import ScoreFn, as_score
 
 DEPTH = 40.0  # nats below its highest, where a law's box may end
-GROWTH = 1.05  # of the steps in which it grows
+GROWTH, FARTHEST = 1.05, 1e12  # of the steps in which it grows, and where it gives up
 CELLS = {1: 4000, 2: 160}  # along an axis
 
 
@@ -106,7 +106,7 @@ def _wall(log_density, x, axis, side, level):
     moved = x.copy()
     while True:
         moved[:, axis] = far
-        if not np.isfinite(far):
+        if abs(far) > FARTHEST:
             raise ValueError(f"the density does not fall along axis {axis}: there is no box. Give one.")
         if not np.max(np.asarray(log_density(moved))) > level:
             return float(far)

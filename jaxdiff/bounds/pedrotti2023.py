@@ -89,7 +89,7 @@ def start_kl(time, dim, radius, *, moments=None) -> float:
     if moments is None:
         reach, width = radius**2, c2 * dim
     else:
-        mean, v, _ = gaussian_moments(*moments, dim)
+        mean, v, _ = gaussian_moments(moments[0], moments[1], dim)
         reach, width = (radius + np.linalg.norm(mean)) ** 2, c2 * np.sum(v**2 / (c2 * v + sigma2))
     return float(c2 / (2 * constant * sigma2**2) * (reach + width))
 
