@@ -295,7 +295,7 @@ def test_rounding_adds_no_step(correction, step_size, n_steps):
 def test_a_scheme_prints_its_stages_and_costs():
     made = scheme(shifted, horizon=1.0, langevin_time=0.3, step_size=0.1, reversal=kernels.heun(shifted), grid=[1, 0.1])
     assert str(made).splitlines() == [
-        "langevin: 3 steps, t 0.3 to 0",
+        "langevin: 3 steps, running time 0.3 to 0",
         "heun: 1 steps, t 1 to 0.1",
         f"Langevin step 0.1 (diverges from {2 * -np.expm1(-2.0):.4g})",
         "3 evaluations at the horizon, 2 in the reversal",
