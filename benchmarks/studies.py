@@ -1,4 +1,4 @@
-"""What the studies of prediction-correction share: a record, a figure and a verdict each, and how long samples take."""
+"""What the studies share: a record, a figure and a verdict each, and how long samples take."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -28,13 +28,15 @@ class Study(NamedTuple):
     verdict: Callable  # rows -> a sentence or two
     draw: Callable  # (rows, path) -> path
     hidden: tuple[str, ...] = ()  # parts too long to print: they are in record and figure
+    seed: int = 0  # of whatever is drawn
+    peers: tuple[str, ...] = ()  # packages whose versions belong into the record
 
 
 def main(study, argv=None):
     """Run a study: print table and verdict, write record and figure."""
     options = harness.parsed(harness.parser(study.question), argv)
     jax.config.update("jax_enable_x64", True)  # differences between laws are smaller than float32 tells apart
-    about = harness.environment()
+    about = harness.environment(study.peers) | {"seed": study.seed}
     print(study.question, end="\n\n")
     rows = study.rows(options.quick, options.repeats)
     shown = [row for row in rows if row.get("part") not in study.hidden]

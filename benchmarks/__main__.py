@@ -1,0 +1,42 @@
+"""What do the benchmarks ask, and what did their last runs say?"""
+
+import ast
+import json
+import pathlib
+
+from benchmarks import harness, studies
+
+FOLDER = pathlib.Path(__file__).parent
+
+
+def questions():
+    """{name: question} of every script, the first sentence of its docstring."""
+    asked = {}
+    for path in sorted(FOLDER.glob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        if path.stem != "__main__" and '\nif __name__ == "__main__":' in source:
+            asked[path.stem] = (ast.get_docstring(ast.parse(source)) or "").partition("\n\n")[0].replace("\n", " ")
+    return asked
+
+
+def verdicts(name):
+    """(where it was run, verdict) of every record of a script: kept ones, then that of a quick run."""
+    kept = sorted(harness.RESULTS.glob(f"{name}-*.json"))
+    for path in [*kept, studies.QUICK / f"{name}.json"]:
+        if path.exists():
+            record = json.loads(path.read_text(encoding="utf-8"))
+            about = record["environment"]
+            size = "" if path in kept else ", --quick"
+            yield f"{about['device']}, {about['date']}, commit {about['commit']}{size}", record["verdict"]
+
+
+def listing():
+    """Every script with its question and what it said."""
+    for name, question in questions().items():
+        yield f"{name}\n  {question}"
+        said = list(verdicts(name)) or [("", f"not run yet: python -m benchmarks.{name}")]
+        yield from (f"  > {verdict}{f' ({where})' if where else ''}" for where, verdict in said)
+
+
+if __name__ == "__main__":
+    print("\n".join(listing()))
