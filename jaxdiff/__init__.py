@@ -21,6 +21,7 @@ from jaxdiff import (
     prediction_correction,
     processes,
     scores,
+    sweeps,
     targets,
 )
 from jaxdiff.certify import certify
@@ -61,6 +62,7 @@ __all__ = [
     "sample",
     "sample_in_turn",
     "scores",
+    "sweeps",
     "targets",
     "trajectory",
     *ON_FIRST_USE,

@@ -11,9 +11,9 @@ def bar(iterable, description, *, enabled=True, total=None):
 
 
 @contextlib.contextmanager
-def counter(total, description):
-    """A function that moves a bar on standard error by so many; without tqdm (extra `cli`) it does nothing."""
-    tqdm = _tqdm()
+def counter(total, description, *, enabled=True):
+    """A function that moves a bar on standard error by so many; without tqdm (extra `cli`), or disabled, it is idle."""
+    tqdm = _tqdm() if enabled else None
     if tqdm is None:
         yield lambda count: None
         return

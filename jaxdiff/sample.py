@@ -208,8 +208,7 @@ class _Run:
 
 @functools.cache
 def _compiled(function, platform, donate):
-    # XLA uses half of a 512-bit vector unit unless told otherwise; where there is none the option changes nothing.
-    options = {"xla_cpu_prefer_vector_width": 512} if platform == "cpu" else None
+    options = driver.compiler_options(platform)
     return jax.jit(function, static_argnums=0, donate_argnums=3 if donate else (), compiler_options=options)
 
 

@@ -14,7 +14,7 @@ ROWS = (
     "information path_costs exponential_moment losses sample ode",
     "train bounds search likelihood tuning prediction_correction",
     "plan certify data_free runs",
-    "comparison plots",
+    "comparison plots sweeps",
     "report",
     "cli",
 )
