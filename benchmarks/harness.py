@@ -22,6 +22,7 @@ import numpy as np
 
 import jaxdiff
 from jaxdiff.files import to_json, written
+from jaxdiff.tables import table
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -130,33 +131,6 @@ def write_rows(name, rows, question, verdict, about=None, path=None):
             f'{head.rstrip().removesuffix("}").rstrip()},\n  "rows": [\n{lines}\n  ]\n}}\n', encoding="utf-8"
         )
     return path
-
-
-def table(rows, columns):
-    """An aligned markdown table of some columns of rows (dicts), numbers to the right; what a row lacks stays empty."""
-    number = [all(_is_number(row.get(column)) for row in rows) for column in columns]
-    cells = [[column.replace("_", " ") for column in columns]]
-    cells += [[_text(row.get(column)) for column in columns] for row in rows]
-    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
-    rule = ["-" * (width - right) + ":" * right for width, right in zip(widths, number, strict=True)]
-    return "\n".join(_line(line, widths, number) for line in [cells[0], rule, *cells[1:]])
-
-
-def _line(cells, widths, number):
-    padded = [c.rjust(w) if right else c.ljust(w) for c, w, right in zip(cells, widths, number, strict=True)]
-    return f"| {' | '.join(padded)} |"
-
-
-def _is_number(value):
-    return value is None or isinstance(value, int | float)
-
-
-def _text(value):
-    if value is None:
-        return ""
-    if not isinstance(value, float):
-        return str(value)
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def parser(question):

@@ -1,7 +1,8 @@
-"""The command line: jaxdiff train | plan | sample | certify. Errors of the user end in one sentence and exit code 2."""
+"""jaxdiff train | plan | sample | certify | sweep. Errors of the user end in one sentence and exit code 2."""
 
 import argparse
 import functools
+import importlib.util
 import json
 import pathlib
 import sys
@@ -93,6 +94,21 @@ def _parser():
     certify.add_argument("--confidence", type=float, default=0.95, help="of the certificate's intervals")
     certify.add_argument("--json", action="store_true", help="print the report as JSON")
     certify.set_defaults(command=_certify)
+
+    about = "call a function for dimensions, settings and seeds; a row for each (jaxdiff.sweeps.run)"
+    sweep = commands.add_parser("sweep", help=about, description=about, formatter_class=_Defaults)
+    sweep.add_argument("function", help="FILE.py:NAME or MODULE:NAME; takes mask and is compiled, or dim and is called")
+    sweep.add_argument("--dims", type=int, nargs="+", metavar="D", help="dimensions")
+    sweep.add_argument("--seeds", type=int, metavar="N", help="how many seeds: 0 to N - 1")
+    sweep.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE[,VALUE...]", dest="settings", help="a setting; repeat"
+    )
+    sweep.add_argument(
+        "--out", type=pathlib.Path, metavar="FILE", help="rows as JSON lines; those there are not run again"
+    )
+    sweep.add_argument("--batch", type=int, default=64, help="rows of a compiled function at once")
+    sweep.add_argument("--json", action="store_true", help="print every row as a line of JSON, not means over seeds")
+    sweep.set_defaults(command=_sweep)
     return parser
 
 
@@ -260,6 +276,70 @@ def _certify(options):
     print(report.headline(record))
     print("\n".join(record["summary"]))
     print(f"page: {run.folder / 'report.html'}")
+
+
+def _sweep(options):
+    from jaxdiff import sweeps
+    from jaxdiff.tables import table
+
+    if options.seeds is not None and options.seeds < 1:
+        raise ValueError(f"seeds is how many there are, 1 at least: it is {options.seeds}.")
+    rows = sweeps.run(
+        _function(options.function),
+        dims=options.dims,
+        seeds=None if options.seeds is None else range(options.seeds),
+        resume=options.out,
+        batch=options.batch,
+        progress=True,
+        **dict(map(_setting, options.settings)),
+    )
+    if options.json:
+        print("\n".join(map(json.dumps, rows)))
+    else:
+        print(table(rows if options.seeds is None else sweeps.over_seeds(rows)))
+
+
+def _function(name):
+    """The function of FILE.py:NAME or MODULE:NAME."""
+    place, _, attribute = name.rpartition(":")
+    if not place or not attribute:
+        raise ValueError(f"a function is FILE.py:NAME or MODULE:NAME: it is {name}.")
+    if place.endswith(".py"):
+        spec = importlib.util.spec_from_file_location(pathlib.Path(place).stem, place)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    else:
+        sys.path.insert(0, "")  # modules of the working directory, as python -m finds them
+        try:
+            module = importlib.import_module(place)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{place}.".startswith(f"{error.name}."):
+                raise
+            raise ValueError(
+                f"there is no module {place} here: give FILE.py:{attribute}, or go where it is."
+            ) from error
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        raise ValueError(f"{place} has no function {attribute}.")
+    return function
+
+
+def _setting(text):
+    """NAME=VALUE[,VALUE...] as name and value: numbers where they read as such, a list where there is a comma."""
+    name, equals, said = text.partition("=")
+    if not name.isidentifier() or not equals:
+        raise ValueError(f"a setting is NAME=VALUE[,VALUE...]: it is {text}.")
+    values = [_number(value) for value in said.split(",")]
+    return name, values if len(values) > 1 else values[0]
+
+
+def _number(text):
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
 
 
 if __name__ == "__main__":

@@ -65,6 +65,8 @@ def run(function, *, dims=None, seeds=None, resume=None, batch=BATCH, mesh=None,
     Rows of a traced function do not depend on batch and mesh but for rounding. Where several processes run the same
     sweep after jax.distributed.initialize(), all get all rows and the first one writes.
     """
+    if batch < 1:
+        raise ValueError(f"batch is how many rows run at once, 1 at least: batch = {batch}.")
     wanted = _wanted(function, settings, dims, seeds)
     axes = {} if dims is None else {"dim": _whole("dims", dims, 1)}
     axes |= {name: _choices(name, value) for name, value in settings.items()}
@@ -242,11 +244,10 @@ def _scalars(result):
 
 
 def _scalar(name, value):
+    value = value.item() if hasattr(value, "item") and np.ndim(value) == 0 else value
     if value is None or isinstance(value, str | bool | int | float):
         return value
-    if np.ndim(value) or not hasattr(value, "item"):
-        raise ValueError(f"a sweep's function returns scalars: {name} has shape {np.shape(value)}.")
-    return value.item()
+    raise ValueError(f"a sweep's function returns scalars: {name} has shape {np.shape(value)}.")
 
 
 def _name(cell):

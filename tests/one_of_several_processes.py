@@ -1,4 +1,4 @@
-"""One of several processes on loopback; test_sharding runs it with arguments PORT COUNT RANK OUT.
+"""One of several processes on loopback; test_sharding runs it with arguments PORT COUNT RANK OUT ROWS.
 
 The import comes before the initialisation on purpose: importing jaxdiff must touch no backend.
 """
@@ -9,9 +9,9 @@ import jax
 import numpy as np
 
 import jaxdiff
-from jaxdiff import grids, kernels, noise, targets
+from jaxdiff import grids, kernels, noise, sweeps, targets
 
-port, count, rank, out = sys.argv[1:]
+port, count, rank, out, kept = sys.argv[1:]
 jax.distributed.initialize(f"localhost:{port}", int(count), int(rank), initialization_timeout=60)
 assert jax.device_count() == int(count)
 
@@ -26,4 +26,13 @@ results = {
     "watched": jaxdiff.sample(kernels.ancestral(law.score), spread, grid, key, progress=True),
 }
 local = {name: np.concatenate([shard.data for shard in result.addressable_shards]) for name, result in results.items()}
-np.savez(out, rows=np.concatenate([np.arange(n)[shard.index[0]] for shard in spread.addressable_shards]), **local)
+options = {"dims": [1, 2, 3], "seeds": range(3), "batch": 4, "resume": kept}
+sums = lambda mask, key: (jax.numpy.where(mask, noise.normal(key, 0, 0, 3), 0)).sum()
+swept = [row["value"] for row in sweeps.run(sums, **options)]
+assert swept == [row["value"] for row in sweeps.run(sums, **options)]
+np.savez(
+    out,
+    swept=swept,
+    rows=np.concatenate([np.arange(n)[shard.index[0]] for shard in spread.addressable_shards]),
+    **local,
+)

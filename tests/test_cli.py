@@ -485,6 +485,6 @@ except SystemExit as done:
     print("code", done.code, [name for name in ("flax", "optax", "matplotlib", "sklearn") if name in sys.modules])
 """
     done = in_a_shell("-c", code)
-    for command in ("train", "plan", "sample", "certify"):
+    for command in ("train", "plan", "sample", "certify", "sweep"):
         assert re.search(rf"^ +{command} ", done.stdout, flags=re.MULTILINE)
     assert done.stdout.splitlines()[-1] == "code 0 []"

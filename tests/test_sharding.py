@@ -77,7 +77,9 @@ def test_two_processes_give_the_rows_of_one(tmp_path):
         port = free.getsockname()[1]
     results = [tmp_path / f"{rank}.npz" for rank in range(2)]
     processes = [
-        run(str(HERE / "one_of_several_processes.py"), str(port), "2", str(rank), str(out))
+        run(
+            str(HERE / "one_of_several_processes.py"), str(port), "2", str(rank), str(out), str(tmp_path / "rows.jsonl")
+        )
         for rank, out in enumerate(results)
     ]
     for process in processes:
@@ -88,6 +90,10 @@ def test_two_processes_give_the_rows_of_one(tmp_path):
     assert alone.dtype == np.float32
     rows = [np.load(out) for out in results]
     assert sorted(np.concatenate([part["rows"] for part in rows])) == list(range(12))
+    keys = [jax.random.fold_in(jax.random.key(seed), d) for d in (1, 2, 3) for seed in range(3)]
+    sums = [float(noise.normal(key, 0, 0, d).sum()) for key, d in zip(keys, np.repeat([1, 2, 3], 3), strict=True)]
+    assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 9  # one process writes
     for part in rows:
+        np.testing.assert_allclose(part["swept"], sums, rtol=1e-6)
         for name in ("sharded", "mesh", "watched"):
             np.testing.assert_array_equal(part[name], alone[part["rows"]])
