@@ -34,7 +34,7 @@ def listing():
     """Every script with its question and what it said."""
     for name, question in questions().items():
         yield f"{name}\n  {question}"
-        said = list(verdicts(name)) or [("", f"not run yet: python -m benchmarks.{name}")]
+        said = list(verdicts(name)) or [("", f"no record here: python -m benchmarks.{name}")]
         yield from (f"  > {verdict}{f' ({where})' if where else ''}" for where, verdict in said)
 
 

@@ -1,4 +1,6 @@
-"""Are the words behind the noise random? Streams them, in the order samplers use them, to a battery of tests:
+"""Are the words behind the noise random?
+
+Streams them, in the order samplers use them, to a battery of tests:
 
     python -m benchmarks.noise_words | dieharder -g 200 -a        # an hour; -d 0 for one test
 

@@ -9,7 +9,8 @@ import numpy as np
 import oracles
 import pytest
 
-from benchmarks import harness, step_throughput, work_precision
+from benchmarks import __main__ as contents
+from benchmarks import harness, step_throughput, studies, work_precision
 from benchmarks.laws import LAWS
 from jaxdiff import grids, kernels, sample
 
@@ -251,3 +252,21 @@ def test_walking_a_padded_table_is_sampling():
     ):
         walked = work_precision.run(kernel, grid, x, key=key, draw=draw)
         np.testing.assert_allclose(walked, sample(kernel, x, grid, key), rtol=1e-10)
+
+
+def test_every_benchmark_opens_with_its_question():
+    asked = contents.questions()
+    assert {"planning", "corrector", "step_throughput"} <= set(asked)
+    assert [name for name, question in asked.items() if not question.endswith("?")] == []
+
+
+def test_the_contents_show_every_record_with_where_it_was_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path / "kept")
+    monkeypatch.setattr(studies, "QUICK", tmp_path / "quick")
+    about = {"device": "a machine", "date": "2026-01-02", "commit": "abc"}
+    harness.write_rows("planning", [], "?", "All of it.", about)
+    harness.write_rows("corrector", [], "?", "A little.", about, tmp_path / "quick" / "corrector.json")
+    said = "\n".join(contents.listing())
+    assert "  > All of it. (a machine, 2026-01-02, commit abc)\n" in said
+    assert "  > A little. (a machine, 2026-01-02, commit abc, --quick)\n" in said
+    assert said.count("no record here") == len(contents.questions()) - 2
