@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff import targets
+from jaxdiff import noise, targets
 from jaxdiff.processes import ou
 
 COMPONENTS, BUMP_VARIANCE, RANK = 8, 0.25, 8
@@ -67,11 +67,11 @@ def denoiser(law, x, t):
 
 
 def draws(law, key, n, width):
-    """(n, width) exact draws, float32."""
+    """(n, width) exact draws, float32; a coordinate's do not depend on the width."""
     key_label, key_normal = jax.random.split(key)
-    z = jnp.sqrt(law.variance) * jax.random.normal(key_normal, (n, width), jnp.float32)
+    z = jnp.sqrt(law.variance) * noise.initial(key_normal, jnp.arange(n), width)
     if isinstance(law, Product):
-        return law.bump * jax.random.rademacher(key_label, (n, width), jnp.float32) + z
+        return law.bump * jnp.sign(noise.initial(key_label, jnp.arange(n), width)) + z
     return law.means[jax.random.categorical(key_label, law.log_weights, shape=(n,))] + z
 
 
