@@ -44,9 +44,9 @@ def table_of(curve, horizon, early_stop):
 def _at(table, u):
     """snr L and sqrt(snr) K (nodes,) at log snr u, which may be traced."""
     width = (table.ends[1] - table.ends[0]) / (LEVELS - 1)
-    piece = jnp.clip(jnp.floor((u - table.ends[0]) / width).astype(int), 0, LEVELS - 2)
+    piece = jnp.clip(jnp.floor((u - table.ends[0]) / width), 0, LEVELS - 2)
     x = (u - table.ends[0] - piece * width)[:, None]
-    a, b, c, e = jnp.asarray(table.pieces)[:, piece]
+    a, b, c, e = jnp.asarray(table.pieces)[:, piece.astype(int)]
     return (((a * x + b) * x + c) * x + e).T
 
 
@@ -93,7 +93,8 @@ def _program(kernel, method, n_starts, n_steps):
         objective = lambda logits: jnp.arcsinh(path_kl(logits) / scale)
         return jax.vmap(lambda start: _descended(method, start, objective))(starts)
 
-    compiled = jax.jit(descend).lower(starts, Table(pieces, pair, number), number).compile()
+    with jax.numpy_dtype_promotion("standard"):  # Optax raises floats to whole numbers
+        compiled = jax.jit(descend).lower(starts, Table(pieces, pair, number), number).compile()
     return compiled, time.perf_counter() - began
 
 

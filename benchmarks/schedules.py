@@ -197,12 +197,15 @@ def groups(rows):
 
 
 def rankings(rows, measure):
-    """For each group in which grids differ by the measure: Spearman's rank correlation with path KL, same winner."""
+    """{group: (Spearman's rank correlation with path KL, whether the grid of least path KL is least by the measure)}.
+
+    What is below the floor is raised to it, so that grids tie there; groups in which all do are left out.
+    """
     found = {}
     for key, group in groups(rows).items():
         pairs = [(row["path_kl"], max(row[measure], row.get("floor", 0))) for row in group.values() if measure in row]
         path, end = np.array(pairs).reshape(-1, 2).T
-        if len(pairs) > 2 and np.ptp(end) > 0:  # below the floor samples do not differ
+        if len(pairs) > 2 and np.ptp(end) > 0:
             winner = end[np.argmin(path)] <= end.min()
             found[key] = float(spearmanr(path, end).statistic), bool(winner)
     return found
@@ -246,8 +249,8 @@ def _of_ends(rows):
         if ranked:
             rank, won = np.array(list(ranked.values())).T
             yield (
-                f"{words} {np.median(rank):.2f} in the median ({rank.min():.2f} to {rank.max():.2f}), the same grid is "
-                f"best in {int(won.sum())} of {len(won)} cases"
+                f"{words} {np.median(rank):.2f} in the median ({rank.min():.2f} to {rank.max():.2f}), the grid of "
+                f"least path KL has the least of it in {int(won.sum())} of {len(won)} cases"
             )
 
 
@@ -270,7 +273,7 @@ def draw(rows, path):
     right.set_title("end points (above their floor), by law, sampler, N", fontsize=10)
     labelled = dict(zip(*reversed(lines[0].get_legend_handles_labels()), strict=True))
     figure.legend(labelled.values(), labelled, frameon=False, fontsize=8, loc="outside lower left", ncols=5)
-    figure.legend(*right.get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside lower right", ncols=3)
+    figure.legend(*right.get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside lower right", ncols=2)
     return plots.saved(figure, path)
 
 
