@@ -1,0 +1,190 @@
+# %% [markdown]
+# # 2. How many steps?
+#
+# The error of a sampler with noise can be computed before it is run, if one curve of the data is known: how well the
+# clean data can be guessed at each noise level. This notebook shows that curve, what steps cost by it, where the steps
+# should lie, and how their number grows with the dimension. Nothing here draws a sample.
+#
+# Words: *OU time* t is the noise level, X_t = e^-t X_0 + sqrt(1 - e^-2t) Z. Sampling runs from the *horizon*, a large
+# time, down to the *early stop*, a small one, along a *grid* of times. A *kernel* is the rule for one step.
+
+# %%
+import os
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import jaxdiff
+from jaxdiff import bounds, grids, information, processes, targets
+
+SMALL = bool(os.environ.get("JAXDIFF_SMALL"))  # fewer dimensions and steps, for a quick run of the whole file
+plt.rcParams["axes.prop_cycle"] = plt.cycler(color=["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"])
+plt.rcParams |= {"figure.dpi": 90, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
+HORIZON, EARLY_STOP = 5.0, 0.01
+ENDS = (HORIZON, EARLY_STOP)
+
+# %% [markdown]
+# ## One curve
+#
+# The *signal-to-noise ratio* at time t is snr = e^-2t/(1 - e^-2t): small where there is mostly noise. The *mmse* is the
+# mean squared error of the best guess of the clean data from the noisy. With no signal the best guess is the mean, and
+# the mmse is the variance; with much signal it falls to 0. Three laws on the line, all of variance about 1:
+
+# %%
+laws = {
+    "normal": targets.gaussian([0.0], [1.0]),
+    "two bumps": targets.mixture([0.5, 0.5], [[-1.0], [1.0]], [[0.05], [0.05]]),
+    "two points": targets.point_masses([[-1.0], [1.0]]),
+}
+snr = np.geomspace(*processes.ou.snr(np.array(ENDS)), 300)
+figure, ax = plt.subplots(figsize=(6.5, 3.4), layout="constrained")
+for name, law in laws.items():
+    ax.plot(snr, law.mmse(snr), label=name)
+ax.set(xscale="log", xlabel="signal-to-noise ratio (data on the right)", ylabel="mmse")
+ax.legend()
+plt.show()
+
+# %% [markdown]
+# A step freezes what it knows at its start. It is wrong by as much as that changes during the step, so steps belong
+# where the curve moves. The sum over the steps is the *path KL*: the Kullback-Leibler divergence between the random
+# paths of the ideal process and those of the sampler. It is at least the KL of the samples, and exact, not a bound. KL
+# is given in *nats*; sqrt(KL/2) is the most that the probability of any event can be off.
+#
+# Below: the path KL of the two bumps from t = 5 to 0.01, for four kernels. `exponential_euler` freezes the score,
+# `ancestral` (DDPM) freezes the guess of the clean data, `moment_matched` adds the right amount of noise to that, and
+# `covariance_matched` the right amount in the right directions, for more work a step. Benton's grid is the one of the
+# theory: uniform down to t = 1, then geometric. The optimal grid is the best there is for the kernel: a shortest path
+# over a thousand candidate times.
+
+# %%
+bumps = laws["two bumps"].mmse
+steps = [4, 8, 16, 32] if SMALL else [4, 8, 16, 32, 64, 128]
+benton = {n: grids.exponential_then_uniform(*ENDS, n) for n in steps}
+on_benton, on_optimal = {}, {}
+for name in ("exponential_euler", "ancestral", "moment_matched", "covariance_matched"):
+    cost = information.step_cost(name, bumps)
+    optimal = {n: grids.optimal(cost, n, *ENDS) for n in steps}
+    on_benton[name] = [information.path_kl(name, benton[n], bumps) for n in steps]
+    on_optimal[name] = [information.path_kl(name, optimal[n], bumps) for n in steps]
+    order = -np.polyfit(np.log(steps[-3:]), np.log(on_optimal[name][-3:]), 1)[0]
+    gain = on_benton[name][-1] / on_optimal[name][-1]
+    print(f"{name:18} {on_optimal[name][-1]:9.2g} nats at {steps[-1]} steps, {gain:4.1f} times less than on Benton's")
+    print(f"{'':18} falls like steps^-{order:.2f} on the optimal grid")
+
+# %%
+figure, ax = plt.subplots(figsize=(6.5, 4), layout="constrained")
+for k, name in enumerate(on_benton):
+    ax.plot(steps, on_benton[name], "o:", color=f"C{k}", ms=4)
+    ax.plot(steps, on_optimal[name], "s-", color=f"C{k}", ms=4, label=name)
+ax.plot([], [], "ko:", label="Benton's grid")
+ax.plot([], [], "ks-", label="optimal grid")
+ax.set(xscale="log", yscale="log", xlabel="steps", ylabel="path KL, nats")
+ax.set_xticks(steps, [str(n) for n in steps])
+ax.minorticks_off()
+ax.legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+plt.show()
+
+# %% [markdown]
+# ## Where the steps lie
+#
+# Left: the times of 20 steps, chosen for each law, for `moment_matched`; the best times differ from law to law. A
+# normal law needs none (this kernel is exact on it), so it is left out. Right: what each step costs, as an area: the
+# grids chosen for the law share the cost more evenly than Benton's.
+
+# %%
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+textbook = grids.exponential_then_uniform(*ENDS, 20)
+left.plot(textbook, "k.-", lw=1, label="Benton's grid")
+for k, name in enumerate(("two bumps", "two points")):
+    cost = information.step_cost("moment_matched", laws[name].mmse)
+    grid = grids.optimal(cost, 20, *ENDS)
+    left.plot(grid, ".-", color=f"C{k + 1}", label=f"optimal, {name}")
+    for times, style, label in ((textbook, ":", "Benton's"), (grid, "-", "optimal")):
+        each = cost(times[:-1], times[1:])
+        told = f"{name}, {label}: {each.sum():.3g} nats"
+        right.stairs(each, processes.ou.snr(times), color=f"C{k + 1}", ls=style, lw=1.5, baseline=None, label=told)
+left.set(yscale="log", xlabel="step", ylabel="OU time t", xticks=range(0, 21, 5))
+right.set(
+    xscale="log", yscale="log", ylim=(1e-6, None), xlabel="signal-to-noise ratio", ylabel="path KL of a step, nats"
+)
+left.legend()
+right.legend(fontsize=8)
+plt.show()
+
+# %% [markdown]
+# ## How the number grows with the dimension
+#
+# Take d independent coordinates, each the two bumps. Path KL adds up over independent coordinates, so for a given grid
+# it is proportional to d; and a step costs about 1/steps² of its share, so the steps for a given total grow like d too.
+# This is the *d-linear law*: nobody has to pay d² for dimension d (Benton et al. proved it for all data, up to
+# logarithms). `plan` finds the fewest steps for half a nat, and says how many exponential Euler on Benton's grid takes
+# to what the plan reaches.
+
+# %%
+dims = [4, 16] if SMALL else [4, 8, 16, 32, 64]
+planned, euler = [], []
+for d in dims:
+    plan = jaxdiff.plan(0.5, EARLY_STOP, target=targets.product([laws["two bumps"]] * d), horizon=HORIZON)
+    planned.append(plan.evals)
+    euler.append(plan.alternatives[-1]["evals"])
+    print(f"d = {d:3}: {planned[-1]:5} steps planned, {euler[-1]:6} of exponential Euler on Benton's grid")
+print("exponents of d:", *(f"{np.polyfit(np.log(dims), np.log(n), 1)[0]:.2f}" for n in (planned, euler)))
+
+# %% [markdown]
+# The law is about the worst case. Data often vary in a few directions only; then a sampler that freezes the guess of
+# the clean data does not pay for the others, while exponential Euler pays for every coordinate there is. Below, a
+# normal law in d dimensions that varies in four of them, with 50 steps.
+
+# %%
+thin_dims, thin = [4, 16, 64, 256, 1024], {}
+for name in ("exponential_euler", "ancestral"):
+    flat = [targets.gaussian(np.zeros(d), np.arange(d) < 4) for d in thin_dims]
+    thin[name] = [information.path_kl(name, grids.exponential_then_uniform(*ENDS, 50), law.mmse) for law in flat]
+    print(f"{name:18}", *(f"{kl:9.3f}" for kl in thin[name]), "nats")
+
+# %%
+figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.6), layout="constrained")
+left.plot(dims, euler, "o-", label="exponential Euler, Benton's grid")
+left.plot(dims, planned, "s-", label="planned: moment matched")
+left.plot(dims, planned[0] * np.array(dims) / dims[0], "k--", lw=1, label="proportional to d")
+left.set(xlabel="d, all of them bumps", ylabel="steps for 0.5 nats")
+for k, (name, costs) in enumerate(thin.items()):
+    right.plot(thin_dims, costs, "os"[k] + "-", color=f"C{2 * k}", label=name)
+right.set(xlabel="d, four of which vary", ylabel="path KL of 50 steps, nats")
+for ax in (left, right):
+    ax.set(xscale="log", yscale="log")
+    ax.legend(fontsize=9)
+plt.show()
+
+# %% [markdown]
+# ## A plan without any data
+#
+# With no law and no data, the dimension and the mean square E|X|² are enough for a plan that holds for *all* data that
+# have them. It has to be ready for the worst, so it takes more steps. Three promises for half a nat in d dimensions:
+# the plan, and for exponential Euler on Benton's grid the best bound of this library and the theorem of Benton et al.
+# with its constants worked out (`bounds`). Last, the order that the paper prints: an order, with no constant.
+
+# %%
+for d in (4, 64):
+    plan = jaxdiff.plan(0.5, EARLY_STOP, dim=d, second_moment=d)
+    print(f"d = {d}: {plan.kernel}, {plan.evals} steps from t = {plan.horizon:.2f}")
+    for row in plan.alternatives[1:]:
+        print(f"        or {row['kernel']} on Benton's grid, {row['evals']} steps, by bounds.{row['bound']}")
+    order = bounds.benton2024.corollary(0.5, d, EARLY_STOP)
+    print(f"        the paper's d (T + log 1/delta)²/eps² is {order.n_steps:.0f}")
+
+# %% [markdown]
+# The certificate of a plan lists what it adds up: what the start costs (*initialisation*: the horizon is finite, so the
+# start is not quite noise), what the steps cost (*discretisation*), and what a wrong score would cost. Beside them
+# stands what is lost by stopping early. Each says how it is known; here all are bounds, or assumed.
+
+# %%
+print(plan.certificate)
+
+# %% [markdown]
+# ## What to remember
+#
+# - Path KL is arithmetic on one curve; you need not run a sampler to know it.
+# - `moment_matched` is the default kernel, on the grid that `plan` chooses.
+# - Steps grow like the dimension at a fixed path KL, or more slowly where the data vary in few directions.
+# - For a trained network the curve is measured on data it has not seen: notebook **03**.
