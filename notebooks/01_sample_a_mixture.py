@@ -121,7 +121,8 @@ plt.show()
 # horizon, the grid and the number of steps. Distance is the Kullback-Leibler divergence, KL, in *nats*. By Pinsker's
 # inequality no event's probability is off by more than sqrt(KL/2): at 0.02 nats, a tenth.
 #
-# What is printed is a *certificate*: every cause of error with its size, and whether that is exact, measured or a bound.
+# What is printed is a *certificate*: every cause of error with its size, and whether that is exact, measured or a
+# bound.
 
 # %%
 plan = jaxdiff.plan(target_kl=0.02, early_stop=0.01, target=law)

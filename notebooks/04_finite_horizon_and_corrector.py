@@ -1,14 +1,14 @@
 # %% [markdown]
 # # 4. A finite horizon, and the corrector
 #
-# Sampling starts from standard normal noise at a *horizon* T1. If T1 is short, the noised data are not yet normal there,
-# and the start is wrong. Pedrotti, Maas and Mondelli propose to mend the start where it is: run Langevin dynamics *at*
-# T1, the corrector, and only then reverse time, the predictor. This notebook runs that, says when it helps and when the
-# same work is better spent elsewhere, and shows what can be proved.
+# Sampling starts from standard normal noise at a *horizon* T1. If T1 is short, the noised data are not yet normal
+# there, and the start is wrong. Pedrotti, Maas and Mondelli propose to mend the start where it is: run Langevin
+# dynamics *at* T1, the corrector, and only then reverse time, the predictor. This notebook runs that, says when it
+# helps and when the same work is better spent elsewhere, and shows what can be proved.
 #
 # Words: *OU time* t is the noise level, X_t = e^-t X_0 + sqrt(1 - e^-2t) Z. The *score* is the gradient of the log
-# density of X_t. *W2* is the Wasserstein distance: how far, in root mean square, points must be moved to make one set of
-# samples into the other.
+# density of X_t. *W2* is the Wasserstein distance: how far, in root mean square, points must be moved to make one set
+# of samples into the other.
 
 # %%
 import os
@@ -136,8 +136,8 @@ plt.show()
 # %% [markdown]
 # With the exact score, 16 steps of the reversal from a long horizon reach the floor, and no share for Langevin does
 # better. With the wrong score a long horizon is out of the question; at a short T1, Langevin is the better use of the
-# same work. The study `benchmarks/corrector.py` asks this of three laws, three scores and four budgets, without sampling
-# error, and finds the same: Langevin pays where the score is bad at large times, and hardly anywhere else.
+# same work. The study `benchmarks/corrector.py` asks this of three laws, three scores and four budgets, without
+# sampling error, and finds the same: Langevin pays where the score is bad at large times, and hardly anywhere else.
 
 # %% [markdown]
 # ## What can be proved
@@ -161,9 +161,9 @@ plt.show()
 
 # %% [markdown]
 # `bounds.pedrotti2023.w2` follows the error from T1 to the samples and adds up what W2 can be at most. First for data
-# near the origin, R = 0.3, in one dimension, where it says something; then for R = 1, which two points at ±1 have. There
-# the reverse ODE can stretch distances by a huge factor (log G is its logarithm), and the bound is *vacuous*: it allows
-# more than samples that are all 0 would be off. The certificate says so itself.
+# near the origin, R = 0.3, in one dimension, where it says something; then for R = 1, which two points at ±1 have.
+# There the reverse ODE can stretch distances by a huge factor (log G is its logarithm), and the bound is *vacuous*: it
+# allows more than samples that are all 0 would be off. The certificate says so itself.
 
 # %%
 print(bounds.pedrotti2023.w2(1.5, 4.0, dim=1, radius=0.3, early_stop=0.01), end="\n\n")
