@@ -4,7 +4,7 @@ Every sampler runs in float32 on laws padded to the largest dimension (padded_la
 and family of laws: dimensions, seeds and laws are batched by vmap and spread over all devices by sweeps.run. Two
 things are measured. The law of the output, by moments: against linear recursions where it is Gaussian, a lattice where
 it is the chain of one coordinate, and, for eight bumps along their span, unpadded float64 samples in that span. And the
-path KL, by Girsanov from pairs (X_v, X_t) of the forward process, v uniform in every step, which use no curve: against
+path KL, by Girsanov from pairs (X_v, X_t) of the forward process, v random in every step, which use no curve: against
 information.path_kl of the exact curve (for eight bumps of a Monte Carlo one, whose standard error is added).
 
 z is the difference in standard errors, which come from the spread over particles, taken through Student's t and the
@@ -131,8 +131,9 @@ def of_mixtures(law, x, mask, here):
 # Girsanov: with the score frozen a step costs int E|s_v(X_v) - s(X_t, t)|^2 dv, with the denoiser frozen
 # (1/2) int E|m_v(X_v) - m(X_t, t)|^2 dsnr. With w times the variance of ancestral, two Gaussians of the same means,
 # (d/2)(log w + 1/w - 1) - (h/2)(1 - 1/w) E|X_0 - m(X_t, t)|^2 more, h = snr_next - snr.
+# The squares grow about linearly over a step; with v of linear density, and its inverse as weight, all count alike.
 def path_kl_of_particles(name, law, mask, key, n, widened):
-    """(n,) unbiased estimates of the path KL from forward pairs: X_v, v uniform in a step, and X_t from it."""
+    """(n,) unbiased estimates of the path KL from forward pairs: X_v, v random in a step, and X_t from it."""
     x0 = padded_laws.draws(law, key, n, mask.size)
     keys = tuple(word[:, None] for word in noise.particle_keys(key, jnp.arange(n)))
     coordinate = jnp.arange(mask.size, dtype=jnp.uint32)
@@ -142,13 +143,13 @@ def path_kl_of_particles(name, law, mask, key, n, widened):
     def step(total, at):
         k, t, t_next, snr, snr_next, w = at
         z, z_on = noise.pair(keys, k, coordinate, jnp.float32)
-        share = jax.random.uniform(jax.random.fold_in(key, k), (n, 1), jnp.float64)
+        share = jnp.sqrt(jax.random.uniform(jax.random.fold_in(key, k), (n, 1), jnp.float64))
         v = t + share * (t_next - t) if of_score else ou.time(snr + share * (snr_next - snr))
         xv = forward(x0, v, z)
         xt = forward(xv, t - v, z_on)
         then = frozen(law, xt, t.astype(jnp.float32))
         weight = t - t_next if of_score else (snr_next - snr) / 2
-        cost = weight * _summed((frozen(law, xv, v.astype(jnp.float32)) - then) ** 2, mask)
+        cost = weight / (2 * share[:, 0]) * _summed((frozen(law, xv, v.astype(jnp.float32)) - then) ** 2, mask)
         if name == "moment_matched":
             left = _summed((x0 - then) ** 2, mask)
             cost += _count(mask) / 2 * (jnp.log(w) + 1 / w - 1) - (snr_next - snr) / 2 * (1 - 1 / w) * left

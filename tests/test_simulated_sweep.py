@@ -8,7 +8,7 @@ from scipy import stats
 
 from benchmarks import padded_laws, padded_predictions
 from benchmarks import simulated_sweep as study
-from jaxdiff import grids, kernels, sweeps, targets
+from jaxdiff import grids, information, kernels, sweeps, targets
 
 GRID = grids.exponential_then_uniform(3.0, 0.01, 36, n_uniform=12)  # of the printed numbers
 
@@ -176,6 +176,17 @@ def test_a_score_that_is_off_by_one_percent_is_noticed(monkeypatch):
     monkeypatch.setattr(padded_laws, "score", lambda law, x, t: jnp.float32(1.01) * right(law, x, t))
     run = {"part": "run", "compilations": 1, "rows": 1, "seconds": 1.0, "devices": 1, "steps_per_second": 1.0}
     assert "do NOT agree" in study.verdict([*swept("exponential_euler", "products", 500)[0], run])
+
+
+@pytest.mark.parametrize(("name", "law"), [("exponential_euler", "point mass"), ("ancestral", "N(0, I/4)")])
+def test_pairs_give_the_path_kl_of_many_coordinates(name, law):
+    d, n = 4000, 64
+    widened = np.ones(len(padded_predictions.GRID) - 1)
+    run = jax.jit(lambda own, key: study.path_kl_of_particles(name, own, mask_of(d, d), key, n, widened))
+    each = np.asarray(run(padded(law, d, d), jax.random.key(5)))
+    expected = information.path_kl(name, padded_predictions.GRID, padded_predictions.curve(law, d))
+    assert stats.sem(each) < 5e-3 * expected
+    assert abs(each.mean() - expected) < 5 * stats.sem(each)
 
 
 def test_kernels_and_laws_share_no_keys():
