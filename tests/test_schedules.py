@@ -175,6 +175,7 @@ def made(ends, law="ring of 8", n=20, descended=1.0, measure="sliced_w2", floor=
         base
         | {"grid": name, "path_kl": (k + 1) / n, "times_named": (k + 1) / 2, "of_optimal": k + 1.0, measure: end}
         | ({"floor": floor} if measure == "sliced_w2" else {})
+        | {"seconds": 1 - k / 10}
         for k, (name, end) in enumerate(zip(names, ends, strict=True))
     ]
     adam = base | {"grid": "adam", "path_kl": descended / n, "times_named": descended / 2, "of_optimal": descended}
