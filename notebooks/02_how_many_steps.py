@@ -28,19 +28,20 @@ ENDS = (HORIZON, EARLY_STOP)
 #
 # The *signal-to-noise ratio* at time t is snr = e^-2t/(1 - e^-2t): small where there is mostly noise. The *mmse* is the
 # mean squared error of the best guess of the clean data from the noisy. With no signal the best guess is the mean, and
-# the mmse is the variance; with much signal it falls to 0. Three laws on the line, all of variance about 1:
+# the mmse is the variance; with much signal it falls to 0. Three laws on the line, all of variance about 1: a normal
+# one, two bumps at ±1, and two pairs of points, of which first the pairs can be told apart and then the points.
 
 # %%
 laws = {
     "normal": targets.gaussian([0.0], [1.0]),
     "two bumps": targets.mixture([0.5, 0.5], [[-1.0], [1.0]], [[0.05], [0.05]]),
-    "two points": targets.point_masses([[-1.0], [1.0]]),
+    "two pairs": targets.point_masses([[-1.25], [-0.75], [0.75], [1.25]]),
 }
 snr = np.geomspace(*processes.ou.snr(np.array(ENDS)), 300)
 figure, ax = plt.subplots(figsize=(6.5, 3.4), layout="constrained")
-for name, law in laws.items():
-    ax.plot(snr, law.mmse(snr), label=name)
-ax.set(xscale="log", xlabel="signal-to-noise ratio (data on the right)", ylabel="mmse")
+for (name, law), style in zip(laws.items(), ("-", "--", "-."), strict=True):
+    ax.plot(snr, law.mmse(snr), style, label=name)
+ax.set(xscale="log", xlim=(0.01, None), xlabel="signal-to-noise ratio (data on the right)", ylabel="mmse")
 ax.legend()
 plt.show()
 
@@ -95,7 +96,7 @@ plt.show()
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
 textbook = grids.exponential_then_uniform(*ENDS, 20)
 left.plot(textbook, "k.-", lw=1, label="Benton's grid")
-for k, name in enumerate(("two bumps", "two points")):
+for k, name in enumerate(("two bumps", "two pairs")):
     cost = information.step_cost("moment_matched", laws[name].mmse)
     grid = grids.optimal(cost, 20, *ENDS)
     left.plot(grid, ".-", color=f"C{k + 1}", label=f"optimal, {name}")
@@ -105,7 +106,12 @@ for k, name in enumerate(("two bumps", "two points")):
         right.stairs(each, processes.ou.snr(times), color=f"C{k + 1}", ls=style, lw=1.5, baseline=None, label=told)
 left.set(yscale="log", xlabel="step", ylabel="OU time t", xticks=range(0, 21, 5))
 right.set(
-    xscale="log", yscale="log", ylim=(1e-6, None), xlabel="signal-to-noise ratio", ylabel="path KL of a step, nats"
+    xscale="log",
+    yscale="log",
+    xlim=(0.01, None),
+    ylim=(1e-5, 1),
+    xlabel="signal-to-noise ratio",
+    ylabel="path KL of a step, nats",
 )
 left.legend()
 right.legend(fontsize=8)
@@ -115,10 +121,10 @@ plt.show()
 # ## How the number grows with the dimension
 #
 # Take d independent coordinates, each the two bumps. Path KL adds up over independent coordinates, so for a given grid
-# it is proportional to d; and a step costs about 1/steps² of its share, so the steps for a given total grow like d too.
-# This is the *d-linear law*: nobody has to pay d² for dimension d (Benton et al. proved it for all data, up to
-# logarithms). `plan` finds the fewest steps for half a nat, and says how many exponential Euler on Benton's grid takes
-# to what the plan reaches.
+# it is proportional to d; and above it fell like 1/steps, so the steps for a given total grow like d too. This is the
+# *d-linear law*: nobody has to pay d² for dimension d (Benton et al. proved it for all data, up to logarithms). `plan`
+# finds the fewest steps for half a nat, and says how many exponential Euler on Benton's grid takes to what the plan
+# reaches.
 
 # %%
 dims = [4, 16] if SMALL else [4, 8, 16, 32, 64]
@@ -148,11 +154,14 @@ left.plot(dims, euler, "o-", label="exponential Euler, Benton's grid")
 left.plot(dims, planned, "s-", label="planned: moment matched")
 left.plot(dims, planned[0] * np.array(dims) / dims[0], "k--", lw=1, label="proportional to d")
 left.set(xlabel="d, all of them bumps", ylabel="steps for 0.5 nats")
+left.set_xscale("log", subs=[])
+left.set_xticks(dims, [str(d) for d in dims])
 for k, (name, costs) in enumerate(thin.items()):
     right.plot(thin_dims, costs, "os"[k] + "-", color=f"C{2 * k}", label=name)
 right.set(xlabel="d, four of which vary", ylabel="path KL of 50 steps, nats")
+right.set(xscale="log")
 for ax in (left, right):
-    ax.set(xscale="log", yscale="log")
+    ax.set(yscale="log")
     ax.legend(fontsize=9)
 plt.show()
 
