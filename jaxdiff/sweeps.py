@@ -79,6 +79,7 @@ def run(function, *, dims=None, seeds=None, resume=None, batch=BATCH, mesh=None,
         for some, results in work(function, wanted, axes, missing, batch, mesh):
             rows.add(some, results)
             moved(len(some))
+    rows.finish()
     return [rows.of(cell) for cell in cells]
 
 
@@ -279,7 +280,9 @@ class _Rows:
         """The cells without a row, the same in every process."""
         there = np.array([_name(cell) in self.rows for cell in cells])
         if self.path is not None and jax.process_count() > 1:
-            multihost_utils.assert_equal(there, "resume must be one file that all processes read.")
+            counts = multihost_utils.process_allgather(np.array([len(there), there.sum()]))
+            if (counts != counts[0]).any():
+                raise ValueError(f"processes read different rows from {self.path}: put it where all of them see it.")
         return [cell for cell, one in zip(cells, there, strict=True) if not one]
 
     def add(self, cells, results):
@@ -293,6 +296,11 @@ class _Rows:
         if self.path is not None and jax.process_index() == 0:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write("".join(json.dumps(row) + "\n" for row in rows))
+
+    def finish(self):
+        """Wait until all that is kept is written: the next sweep reads it, in every process."""
+        if self.path is not None and jax.process_count() > 1:
+            multihost_utils.sync_global_devices("sweep written")
 
     def of(self, cell):
         """The row of a cell."""

@@ -17,6 +17,13 @@ def _promotion(request):
         yield
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _few_programs():
+    """Compiled programs are let go of with their file: thousands of them reach the limit of a process's memory maps."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def key():
     return jax.random.key(2)

@@ -187,13 +187,13 @@ def test_the_interval_of_a_plan_covers_what_the_planned_run_costs(apart):
     axes = np.linalg.qr(np.random.default_rng(3).standard_normal((8, 8)))[0] if apart else None
     options = {"horizon": 3.0, "early_stop": 0.05, "n_nodes": 41, "n_noises": 1, "basis": axes}
     known, covered = dataclasses.replace(law.mmse, basis=axes), 0
-    for seed in range(30):
+    for seed in range(20):
         curve = loss_curve(denoiser, law.sample(jax.random.key(seed), 100), jax.random.key(1000 + seed), **options)
         made = jaxdiff.plan(evals=8, curve=curve)
         truth = path_kl("moment_matched", made.grid, known, matched=curve, basis=made.basis)
         low, high = made.certificate.interval("discretisation")
         covered += low <= truth <= high
-    assert covered >= 24  # in sample a few of them are
+    assert covered >= 16  # in sample a few of them are
 
 
 def test_axes_of_the_same_rows_are_warned_of(key):

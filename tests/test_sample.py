@@ -1,5 +1,6 @@
 """sample: the law of its output, one compilation, batch invariance, gradients, and what it refuses."""
 
+import functools
 import inspect
 import warnings
 
@@ -59,10 +60,11 @@ def test_sample_is_the_loop_of_steps_with_the_documented_noise(name, key):
     kernel, x = family.make(name), jnp.array([[0.1, -2.0], [1.0, 0.3], [0.0, 0.5]])
     grid, m = family.grid_of(kernel), kernel.noises_per_step
     got, table, state = sample(kernel, x, grid, key), kernel.coefficients(grid), kernel.init(x)
+    step = jax.jit(kernel.step)
     for k in range(len(grid) - 1):
         row = jax.tree.map(lambda column, k=k: jnp.asarray(column[k]), table)
         increments = [noise.normal(key, np.arange(3, dtype=np.uint32), k * m + i, 2, x.dtype) for i in range(m)]
-        state = kernel.step(kernel.score, state, row, (*increments, None)[0] if m < 2 else jnp.stack(increments))
+        state = step(kernel.score, state, row, (*increments, None)[0] if m < 2 else jnp.stack(increments))
     np.testing.assert_allclose(got, kernel.position(state), rtol=1e-11)
 
 
@@ -224,6 +226,7 @@ def test_gradients_do_not_depend_on_the_chunk(name, key):
     law = targets.mixture([0.3, 0.7], [[0.0, 1.0], [1.0, -1.0]], [[0.1, 0.2], [0.3, 0.1]])
     x = noise.initial(key, jnp.arange(20), 2, jnp.float64)
 
+    @functools.partial(jax.jit, static_argnums=2)
     def loss(shift, x, chunk):
         kernel = getattr(kernels, name)(Partial(lambda shift, x, t: law.score(x - shift, t), shift))
         return jnp.sum(jnp.cos(sample(kernel, x, GRID, key, chunk=chunk)))
