@@ -227,9 +227,9 @@ def draw(rows, path):
     """Accuracy against wall time, a panel a law; colour and marker are the package's, line styles the method's."""
     rows = [row for row in rows if not row.get("missing") and not row.get("diverged")]
     rows = [row for row in rows if row["draws"] or row["distance"] < FAR]
-    laws, styles = list(dict.fromkeys(row["law"] for row in rows)), ("-", "--", ":", "-.", (0, (1, 1)))
+    laws, styles = list(dict.fromkeys(row["law"] for row in rows)), ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))
     packages = list(dict.fromkeys([OURS, *peer_samplers.NEEDS]))
-    figure = plots.canvas(4 * len(laws) + 1.5, 7)
+    figure = plots.canvas(max(8, 3.6 * len(laws) + 1.5), 6.6)
     axes = figure.subplots(2, len(laws), squeeze=False)
     for (line, column), draws in zip(enumerate(("distance", "sliced_w2")), (False, True), strict=True):
         names = list(dict.fromkeys(row["method"] for row in rows if row["draws"] == draws))
@@ -237,7 +237,7 @@ def draw(rows, path):
             own = [row for row in rows if row["law"] == law and row["draws"] == draws]
             for package, name in dict.fromkeys((row["package"], row["method"]) for row in own):
                 index, style = packages.index(package), styles[names.index(name)]
-                curve = sorted((r["seconds"], r[column]) for r in own if (r["package"], r["method"]) == (package, name))
+                curve = [(r["seconds"], r[column]) for r in own if (r["package"], r["method"]) == (package, name)]
                 look = {"color": figures.COLOURS[index], "marker": figures.MARKERS[index], "ls": style}
                 ax.plot(*zip(*curve, strict=True), ms=4.5, lw=1.3, **look)
             if draws:
@@ -249,11 +249,12 @@ def draw(rows, path):
             axes[line, 0].plot([], [], color=plots.INK, ls=styles[i], label=name)[0] for i, name in enumerate(names)
         ]
         axes[line, -1].legend(handles=handles, frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    shown = [name for name in packages if any(row["package"] == name for row in rows)]
-    for name in shown:
-        index = packages.index(name)
-        axes[0, 0].plot([], [], figures.MARKERS[index], color=figures.COLOURS[index], label=name)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=len(shown))
+    handles = [
+        axes[0, 0].plot([], [], figures.MARKERS[i], color=figures.COLOURS[i], label=name)[0]
+        for i, name in enumerate(packages)
+        if any(row["package"] == name for row in rows)
+    ]
+    figure.legend(handles=handles, frameon=False, loc="outside lower center", ncols=len(handles))
     return plots.saved(figure, path)
 
 
