@@ -41,7 +41,8 @@ snr = np.geomspace(*processes.ou.snr(np.array(ENDS)), 300)
 figure, ax = plt.subplots(figsize=(6.5, 3.4), layout="constrained")
 for (name, law), style in zip(laws.items(), ("-", "--", "-."), strict=True):
     ax.plot(snr, law.mmse(snr), style, label=name)
-ax.set(xscale="log", xlim=(0.01, None), xlabel="signal-to-noise ratio (data on the right)", ylabel="mmse")
+ax.set(xscale="log", yscale="log", xlim=(0.01, None), ylabel="mmse")
+ax.set_xlabel("signal-to-noise ratio (data on the right)")
 ax.legend()
 plt.show()
 
@@ -154,15 +155,14 @@ left.plot(dims, euler, "o-", label="exponential Euler, Benton's grid")
 left.plot(dims, planned, "s-", label="planned: moment matched")
 left.plot(dims, planned[0] * np.array(dims) / dims[0], "k--", lw=1, label="proportional to d")
 left.set(xlabel="d, all of them bumps", ylabel="steps for 0.5 nats")
-left.set_xscale("log", subs=[])
-left.set_xticks(dims, [str(d) for d in dims])
 for k, (name, costs) in enumerate(thin.items()):
     right.plot(thin_dims, costs, "os"[k] + "-", color=f"C{2 * k}", label=name)
 right.set(xlabel="d, four of which vary", ylabel="path KL of 50 steps, nats")
-right.set(xscale="log")
 for ax in (left, right):
-    ax.set(yscale="log")
+    ax.set(xscale="log", yscale="log")
     ax.legend(fontsize=9)
+left.set_xticks(dims, [str(d) for d in dims])
+left.xaxis.minorticks_off()
 plt.show()
 
 # %% [markdown]

@@ -227,9 +227,9 @@ else:
 # ## PyTorch and everything else
 #
 # A model that JAX cannot trace is called back on the host with `jax.pure_callback`. That is the slow way: each step
-# leaves the compiled program, all particles are copied to the host and back (from a GPU, a long way), and no gradient
-# passes. Good for a check; for much work, port the weights to JAX. Here plain NumPy stands for the foreign model; the
-# times are those of a model that itself costs next to nothing.
+# leaves the compiled program, all particles are copied to the host and back, and no gradient passes. On a CPU it is
+# bearable, as the times below say, of a model that itself costs next to nothing; from a GPU it is a long way. Good for
+# a check; for much work, port the weights to JAX. Here plain NumPy stands for the foreign model.
 
 
 # %%
@@ -265,8 +265,8 @@ print("largest difference:", np.max(np.abs(ends["JAX"] - ends["called back"])))
 #
 # and for a DDPM of `diffusers`, which takes whole times 0 to 999 and pictures (n, channels, height, width), it is
 # `unet(y.reshape(-1, 3, 32, 32), t).sample.reshape(len(y), -1)`, with `processes.ddpm(scheduler.alphas_cumprod)` and
-# "noise". Run it on a grid of whole times, `processes.to_ou(process, np.array([999, 949, ..., 0]))`. (Neither library
-# is installed here, so these lines were not run.)
+# "noise". Run it on a grid of whole times, `processes.to_ou(process, np.array([999, 949, ..., 0]))`. (These lines were
+# not run for this page: neither library is needed for anything else here.)
 #
 # ## What to remember
 #

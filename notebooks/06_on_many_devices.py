@@ -122,8 +122,9 @@ for (name, marker), k in zip((("exponential Euler", "o"), ("ancestral", "s")), r
 left.axhline(0.25 * np.exp(-0.02) - np.expm1(-0.02), color="k", ls="--", lw=1, label="law")
 right.plot(dims, 1 / np.sqrt(2 * np.array(dims)), "k--", lw=1, label="(2d)^-1/2")
 left.set(xscale="log", ylim=(0, 0.65), xlabel="dimension d", ylabel="variance a coordinate")
-right.set_yscale("log", subs=[])
+right.set_yscale("log")
 right.set_yticks([0.5, 0.2, 0.1, 0.05], ["0.5", "0.2", "0.1", "0.05"])
+right.yaxis.minorticks_off()
 right.set(xscale="log", xlabel="dimension d", ylabel="spread of lengths, relative")
 for ax in (left, right):
     ax.legend()
