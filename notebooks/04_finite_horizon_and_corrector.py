@@ -141,9 +141,9 @@ plt.show()
 # %% [markdown]
 # With the exact score, 16 steps of the reversal from a long horizon come close to the floor, and no share for Langevin
 # does much better. With the wrong score a long horizon is out of the question; at a short T1, Langevin is the better
-# use of the same work. The study `benchmarks/corrector.py` asks this of three laws, three scores and four budgets, mostly
-# without sampling, and says it more sharply: Langevin never pays with the exact score, and pays where the score is bad
-# at large times.
+# use of the same work. The study `benchmarks/corrector.py` asks this of three laws, three scores and four budgets,
+# mostly without sampling, and says it more sharply: Langevin never pays with the exact score, and pays where the score
+# is bad at large times.
 
 # %% [markdown]
 # ## What can be proved
