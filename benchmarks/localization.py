@@ -130,7 +130,7 @@ _gaps = jax.jit(jax.vmap(_one_gap, in_axes=(None, None, 0, 0, 0, 0, 0)))
 
 
 def gaps(target, t, v, key, frozen=None):
-    """|s_v(X_v) - s_t(X_t)|^2 of forward pairs, times (n,) for each; frozen: another score at t. One key, same pairs."""
+    """|s_v(X_v) - s_t(X_t)|^2 of forward pairs at times (n,); frozen: another score at t. One key, the same pairs."""
     key_data, key_noise = jax.random.split(key)
     t, v = np.broadcast_arrays(np.asarray(t, np.float64), np.asarray(v, np.float64))
     x0, noise = target.sample(key_data, len(v)), jax.random.normal(key_noise, (2, len(v), target.dim))
