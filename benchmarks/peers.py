@@ -254,6 +254,7 @@ def draw(rows, path):
         for i, name in enumerate(packages)
         if any(row["package"] == name for row in rows)
     ]
+    handles += axes[0, 0].plot([], [], color="black", ls="--", lw=1, label="exact samples")
     figure.legend(handles=handles, frameon=False, loc="outside lower center", ncols=len(handles))
     return plots.saved(figure, path)
 

@@ -211,6 +211,13 @@ def test_rows_of_a_normal_law_are_attained_by_the_bounds_from_nodes():
     assert all(one["ratio"] > 1 for one in rows if one["bound"].startswith("benton"))
 
 
+def test_no_bound_is_violated_on_two_points_and_those_of_information_are_strict():
+    rows = list(tightness.on_grid(COIN, "Benton", grids.exponential_then_uniform(3.0, 0.05, 10)))
+    assert not any(map(tightness.violated, rows))
+    low, high = (one["ratio"] for one in rows if one["bound"].startswith("information"))
+    assert low < 0.99 < 1.01 < high
+
+
 def test_what_does_not_apply_says_why():
     wide, grid = exactly.Case(targets.gaussian([0.0], [1.5])), grids.exponential_then_uniform(3.0, 0.05, 5)
     reasons = {one["bound"]: one["reason"] for one in tightness.on_grid(wide, "g", grid) if not one["applies"]}

@@ -24,25 +24,26 @@ def problem(evals=8):
     return peer_samplers.Problem(MIXTURE, LAW, START, evals, 3.0, 0.02)
 
 
-def in_numpy(x, t):
+def in_numpy(x, t, mixture=MIXTURE):
     """The score by NumPy alone."""
     noise = -np.expm1(-2 * t)
-    return peer_samplers.score_of(MIXTURE, x, np.exp(-t), noise, np.log, functools.partial(softmax, axis=-1))
+    return peer_samplers.score_of(mixture, x, np.exp(-t), noise, np.log, functools.partial(softmax, axis=-1))
 
 
 @pytest.mark.parametrize("t", [0.01, 0.7, 3.0])
 def test_the_score_is_the_derivative_of_the_log_density(t):
     x, step = START[:4].astype(np.float64), 1e-5
+    mixture = MIXTURE._replace(variances=MIXTURE.variances * np.linspace(0.5, 2, 8)[:, None])  # of unequal volumes
 
     def log_density(x):
-        v = np.exp(-2 * t) * MIXTURE.variances - np.expm1(-2 * t)
-        parts = -((x[:, None] - np.exp(-t) * MIXTURE.means) ** 2 / v + np.log(v)).sum(-1) / 2
-        return logsumexp(parts + MIXTURE.log_weights, axis=-1)
+        v = np.exp(-2 * t) * mixture.variances - np.expm1(-2 * t)
+        parts = -((x[:, None] - np.exp(-t) * mixture.means) ** 2 / v + np.log(v)).sum(-1) / 2
+        return logsumexp(parts + mixture.log_weights, axis=-1)
 
     slopes = [(log_density(x + step * e) - log_density(x - step * e)) / (2 * step) for e in np.eye(16)]
     expected = np.stack(slopes, -1)
     np.testing.assert_allclose(
-        in_numpy(x, t), expected, atol=1e-5 * np.abs(expected).max()
+        in_numpy(x, t, mixture), expected, atol=1e-5 * np.abs(expected).max()
     )  # differences of order step^2
 
 
