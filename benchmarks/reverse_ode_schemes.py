@@ -196,7 +196,7 @@ def _of(rows, part, **fixed):
 def verdict(rows):
     """Orders on smooth and rough laws, best kernels at 32 evaluations, budgets that meet a perturbed score's floor."""
     named = _of(rows, "exact", grid="log_snr", early_stop=EARLY_STOP)
-    return " ".join([_of_smooth(named), _of_rough(named), _of_best(named), _of_floor(rows)])
+    return " ".join([f"{_of_smooth(named)}; {_of_best(named)}.", _of_rough(named), _of_floor(rows)])
 
 
 def _of_smooth(named):
@@ -208,7 +208,7 @@ def _of_smooth(named):
     return (
         f"Smooth laws, log_snr: {len(smooth) - len(off)} of {len(smooth)} orders are within {NEAR:g} of the declared, "
         f"{whole} of {len({row['kernel'] for row in smooth})} kernels on every law"
-        + (f" (furthest off: {which})." if off else ".")
+        + (f" (furthest off: {which})" if off else "")
     )
 
 
@@ -232,7 +232,7 @@ def _median(values):
 
 def _of_best(named):
     said = (f"{kind} {' at '.join(best(named, kind))}" for kind in ("smooth", "rough"))
-    return f"Least error at {AT} evaluations, geometric mean over laws: {', '.join(said)}."
+    return f"least error at {AT} evaluations, geometric mean over laws: {', '.join(said)}"
 
 
 def best(named, kind):

@@ -71,10 +71,10 @@ def test_starts_on_the_line_average_as_a_standard_normal_does():
 def test_distances_are_weighted_and_relative():
     problem = problems.Problem(None, None, np.array([0.5, 0.25, 0.25]), None)
     end = np.array([[3.0, 4.0], [0.0, 5.0], [5.0, 0.0]])  # mean square 25
-    x = end + np.array([[0.0, 1.0], [2.0, 0.0], [6.0, 0.0]])
-    assert problems.rms(problem, x, end) == pytest.approx(np.sqrt((0.5 + 1 + 9) / 25), rel=1e-14)
+    x = end + np.array([[0.0, 1.0], [2.0, 0.0], [3.0, 0.0]])
+    assert problems.rms(problem, x, end) == pytest.approx(np.sqrt((0.5 + 1 + 2.25) / 25), rel=1e-14)
     far, median, strayed = problems.together(problem, [x, x], end)
-    assert (far, median, strayed) == pytest.approx((np.sqrt(10.5) / 5, 0.2, 0.25), rel=1e-14)
+    assert (far, median, strayed) == pytest.approx((np.sqrt(3.75) / 5, 0.2, 0.25), rel=1e-14)
     assert problems.rms(problem, x + np.nan, end) is None
     assert problems.together(problem, [x, x + np.nan], end) == (None, None, None)
 
@@ -121,6 +121,11 @@ def test_the_window_is_the_last_four():
     found = study.orders(evals, errors, 1e-12)
     assert (found["first"], found["last"], found["order"]) == (32, 256, pytest.approx(2, rel=1e-12))
     assert study.orders(evals[:2], errors[:2], 1e-12)["order"] is None
+
+
+def test_an_error_beyond_a_tenth_is_in_no_window():
+    found = study.orders([64, 128, 256, 512], [0.5, 0.04, 0.01, 0.0025], 1e-12)
+    assert (found["first"], found["order"]) == (128, pytest.approx(2, rel=1e-12))
 
 
 def test_ddim_on_a_gaussian_is_its_recursion():
@@ -272,6 +277,8 @@ def test_the_verdict_names_the_best_kernels():
 
 def test_the_verdict_says_whether_the_floor_is_met():
     assert "smooth (floor 0.02): from 32 ddim and heun, ddim from 32, 2 of 2" in study.verdict(some_rows(2.0, 0.5, 32))
+    later = [row | {"reached": 512} if row["kernel"] == "ddim" else row for row in some_rows(2.0, 0.5, 32)]
+    assert "smooth (floor 0.02): from 32 heun, ddim from 512, 2 of 2" in study.verdict(later)
     assert "smooth (floor 0.02): no kernel, ddim not by the last, 0 of 2" in study.verdict(some_rows(2.0, 0.5, None))
 
 
