@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := runs/digits
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow lint notebooks clean
 
 demo: .venv/demo
 	$(BIN)/jaxdiff train digits --out $(RUN)
@@ -22,6 +22,12 @@ lint: .venv/test
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
+# Renders notebooks/*.py with outputs.
+notebooks: .venv/notebooks
+	$(BIN)/jupytext --quiet --to ipynb --set-kernel python3 --update-metadata '{"jupytext": null}' notebooks/*.py
+	$(BIN)/jupyter nbconvert --log-level ERROR --to notebook --execute --inplace \
+	  --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
+
 clean:
 	rm -rf .venv runs
 
@@ -30,6 +36,10 @@ clean:
 
 .venv/demo: pyproject.toml | .venv/bin/pip
 	$(BIN)/python -m pip install --quiet --editable ".[all]"
+	touch $@
+
+.venv/notebooks: pyproject.toml | .venv/bin/pip
+	$(BIN)/python -m pip install --quiet --editable ".[all,notebooks]"
 	touch $@
 
 .venv/test: pyproject.toml | .venv/bin/pip

@@ -69,14 +69,13 @@ def by_curve(bound, side, value, exact, case, slack, **about):
     return compared(bound, side, bounded(curve), exact(curve), max(5 * spread, slack), **about)
 
 
-def named_grids(curve, n_steps):
+def named_grids(case, n_steps):
     """Benton's grid, that of least path KL of ancestral sampling, and equal steps of log snr."""
-    ends, cost = (HORIZON, EARLY_STOP), information.step_cost("ancestral", curve)
-    return {
-        f"Benton, {n_steps}": grids.exponential_then_uniform(*ends, n_steps),
-        f"optimal, {n_steps}": grids.optimal(cost, n_steps, *ends),
-        f"log snr, {n_steps}": grids.log_snr(*ends, n_steps),
-    }
+    ends, cost = (HORIZON, EARLY_STOP), information.step_cost("ancestral", case.law.mmse)
+    named = {"Benton": grids.exponential_then_uniform(*ends, n_steps), "log snr": grids.log_snr(*ends, n_steps)}
+    if case.total_variance >= exactly.SMALL:  # on a point every grid is optimal
+        named["optimal"] = grids.optimal(cost, n_steps, *ends)
+    return {f"{name}, {n_steps}": grid for name, grid in named.items()}
 
 
 def rounding(dim, grid):
@@ -233,7 +232,7 @@ def rows(quick, repeats):
     for name, case in exactly.cases().items():
         own = [*at_the_ends(case), *in_a_ball(case)]
         for n_steps in STEPS["quick" if quick else "full"]:
-            chosen = named_grids(case.law.mmse, n_steps)
+            chosen = named_grids(case, n_steps)
             own += [row for grid in chosen.items() for row in on_grid(case, *grid)]
             own += on_geometric(case, n_steps)
             if case.line is not None and case.copies == 1 and n_steps == STEPS["quick"][0]:

@@ -22,7 +22,6 @@ import numpy as np
 
 import jaxdiff
 from jaxdiff.files import to_json, written
-from jaxdiff.tables import table
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

@@ -12,7 +12,7 @@ import numpy as np
 
 import jaxdiff
 from benchmarks import harness
-from jaxdiff import grids, information, targets
+from jaxdiff import grids, information, tables, targets
 
 NAME = "planning"
 QUESTION = "How much path KL does planning save at equal steps, and how long does planning take?"
@@ -133,8 +133,8 @@ def main(argv=None):
     print(QUESTION, end="\n\n")
     rows = [row for case in cases() for row in savings(case)]
     times = durations(options.repeats)
-    print(harness.table(rows, ("law", "steps", "sampler", "grid", "path_kl", "times_less")), end="\n\n")
-    print(harness.table(times, ("work", "seconds", "spread")), end="\n\n")
+    print(tables.table(rows, ("law", "steps", "sampler", "grid", "path_kl", "times_less")), end="\n\n")
+    print(tables.table(times, ("work", "seconds", "spread")), end="\n\n")
     said = verdict(rows, times)
     print(said)
     if options.json or not options.quick:

@@ -31,7 +31,7 @@ from jax.tree_util import Partial
 
 import jaxdiff
 from benchmarks import harness
-from jaxdiff import grids, kernels, targets
+from jaxdiff import grids, kernels, tables, targets
 from jaxdiff.types import as_score
 
 NAME = "step_throughput"
@@ -388,15 +388,15 @@ def main(argv=None):
             n = particles(law, d, coordinates)
             case = measured(law, d, n, options.repeats, peers, peaks)
             rows += case
-            print(f"\n{law.name}, d = {d}, {n} particles\n\n{harness.table(case, COLUMNS)}", flush=True)
+            print(f"\n{law.name}, d = {d}, {n} particles\n\n{tables.table(case, COLUMNS)}", flush=True)
 
     memory = [memory_row(n_steps) for n_steps in MEMORY_STEPS]
-    print(f"\n{harness.table(memory, MEMORY_COLUMNS)}")
+    print(f"\n{tables.table(memory, MEMORY_COLUMNS)}")
     if peaks is not None:
-        print(f"\n{harness.table([row for row in rows if 'gb_per_s' in row], LIMIT_COLUMNS)}")
+        print(f"\n{tables.table([row for row in rows if 'gb_per_s' in row], LIMIT_COLUMNS)}")
     bar = [] if options.quick else [bar_row(options.repeats)]
     if bar:
-        print(f"\n{harness.table(bar, BAR_COLUMNS)}")
+        print(f"\n{tables.table(bar, BAR_COLUMNS)}")
     rows += memory + bar
     verdict = verdict_of(rows)
     print(f"\n{verdict}")

@@ -10,7 +10,7 @@ from jax.tree_util import Partial
 from scipy.optimize import linear_sum_assignment
 
 from benchmarks import harness
-from jaxdiff import noise, predict_correct
+from jaxdiff import noise, predict_correct, tables
 from jaxdiff.types import as_score
 
 QUICK = harness.ROOT / "runs" / "studies"  # records and figures of quick runs; those of full ones are kept
@@ -40,7 +40,7 @@ def main(study, argv=None):
     print(study.question, end="\n\n")
     rows = study.rows(options.quick, options.repeats)
     shown = [row for row in rows if row.get("part") not in study.hidden]
-    print(harness.table(shown, study.columns), end="\n\n")
+    print(tables.table(shown, study.columns), end="\n\n")
     said = study.verdict(rows)
     print(said)
     record = options.json or (QUICK / f"{study.name}.json" if options.quick else None)

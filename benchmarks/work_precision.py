@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks import figures, harness
 from benchmarks.laws import LAWS, RANK
-from jaxdiff import fit_grid, grids, information, kernels, metrics, noise, plots, targets
+from jaxdiff import fit_grid, grids, information, kernels, metrics, noise, plots, tables, targets
 from jaxdiff.files import written
 from jaxdiff.processes import forward, ou
 
@@ -417,7 +417,7 @@ def report(rows, budgets):
         ),
         ("Which kernel for which budget", recommendations(rows, budgets), ["evals", *CHOICES]),
     ]
-    return "\n\n".join(f"## {title}\n\n{harness.table(table, columns)}" for title, table, columns in parts if table)
+    return "\n\n".join(f"## {title}\n\n{tables.table(table, columns)}" for title, table, columns in parts if table)
 
 
 SHOWN = {

@@ -52,16 +52,6 @@ def test_a_timing_waits_for_the_result(monkeypatch):
     assert waited == ["result"] * 3
 
 
-def test_a_table_is_aligned_with_numbers_to_the_right():
-    rows = [{"method": "scan", "median_ms": 1234.5, "n": 7}, {"method": "a", "median_ms": 0.012345, "note": "x"}]
-    assert harness.table(rows, ["method", "median_ms", "n", "note"]).splitlines() == [
-        "| method | median ms |   n | note |",
-        "| ------ | --------: | --: | ---- |",
-        "| scan   |      1234 |   7 |      |",
-        "| a      |   0.01235 |     | x    |",
-    ]
-
-
 def test_an_environment_names_what_a_number_depends_on():
     about = harness.environment(["scipy", "no-such-package"])
     keys = "date commit versions platform device devices cpu cores load"
