@@ -383,9 +383,9 @@ def verdict(rows):
     return (
         f"Exponential Euler's path KL grows by eps^2, to {SHARP:g} of it, from {min(SIZES):g} to {max(SIZES):g} nats, "
         f"for {', '.join(straight) or 'NO SHAPE'}; not for {', '.join(said) or 'none'}{less}, as the frozen score lags "
-        f"along itself: that cross term is at most {share:.2g} of Theorem 1's{' (EXCEEDED)' if share > 1 else ''}{lag}. "
+        f"along itself: its cross term is at most {share:.2g} of Theorem 1's{' (EXCEEDED)' if share > 1 else ''}{lag}. "
         f"Ancestral, any shape: {min(near):.3g} to {max(near):.3g} times at N = {N_STEPS}, {max(fine):.3g} at most at "
-        f"{max(REFINED)}. KL of the end points added / eps^2: {ends}. Forward pairs and samples: "
+        f"{max(REFINED)}. KL of the end points added / eps^2: {ends}. Pairs and samples: "
         f"{sum(abs(one) <= 5 for one in z)} of {len(z)} within 5 standard errors."
     )
 

@@ -147,9 +147,7 @@ def test_what_the_end_keeps_of_a_constant_error_has_a_closed_form():
 def test_forward_pairs_and_samples_agree_with_what_is_exact(key, monkeypatch):
     every = [*study.cases()]
     assert len(every) == 16
-    some = [
-        case for case in every if (case[0], case[2]) in ((study.COIN, "along the score"), (study.BUMPS, "x turned"))
-    ]
+    some = [case for case in every if (case[0], case[2]) == (study.COIN, "along the score")]
     monkeypatch.setattr(study, "cases", lambda: some)
     monkeypatch.setattr(study, "LINES", {study.COIN: study.LINES[study.COIN]})
     pairs, samples = list(study.by_pairs(512, key)), list(study.sampled(2**13, key))
