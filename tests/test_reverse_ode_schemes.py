@@ -261,6 +261,8 @@ def test_the_verdict_counts_orders_reached():
 
 def test_the_verdict_says_what_rough_laws_do():
     assert "the rms has 0.50 times the declared order" in study.verdict(some_rows(2.0, 0.5, 32))
+    later = exact("heun", "2 points", "rough", 1.9, 0.1, early_stop=0.05)
+    assert "stopped at 0.05 0.95 times" in study.verdict([*some_rows(2.0, 0.5, 32), later])
     kept = study.verdict(some_rows(2.0, 1.0, 32))
     assert "the rms has 1.00 times" in kept
     assert "1.00 up to 64 evaluations and 1.50 from 128" in kept
