@@ -261,8 +261,8 @@ def verdict(rows):
         f"integral over a step is the step's path KL to {max(row['integral_off'] for row in own):.1g}. Relative error "
         f"of the derivative identity, median over times: {derivative}. While E Tr Sigma_t > {RESOLVED:g} M, its "
         f"bound min(M, d/snr) is within a factor {close['trace_loosest']:.2g} on {close['law']} and is loosest on "
-        f"{wide['law']}, {wide['trace_loosest']:.2g} times at t = {wide['loosest_t']:.2g}; the bound on the path KL is tightest on "
-        f"{tight['law']} ({tight['proof_factor']:.2g} times) and loosest on {loose['law']} "
+        f"{wide['law']}, {wide['trace_loosest']:.2g} times at t = {wide['loosest_t']:.2g}; the bound on the path KL is "
+        f"tightest on {tight['law']} ({tight['proof_factor']:.2g} times) and loosest on {loose['law']} "
         f"({loose['proof_factor']:.2g} times)."
     )
 
