@@ -1,4 +1,4 @@
-"""The studies of prediction-correction: laws on the line against closed forms, distances, verdicts on known rows."""
+"""The records of all studies; of prediction-correction: laws on the line against closed forms, distances, verdicts."""
 
 import itertools
 import json
@@ -9,10 +9,37 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from benchmarks import corrector, harness, line, lsi_constant, studies, t1_t2_tradeoff, truncation
+from benchmarks import (
+    bound_tightness,
+    corrector,
+    dimension_sweep,
+    harness,
+    line,
+    localization,
+    lsi_constant,
+    peers,
+    reverse_ode_schemes,
+    schedules,
+    score_error,
+    simulated_sweep,
+    studies,
+    t1_t2_tradeoff,
+    truncation,
+)
 from jaxdiff import grids, kernels, sample, targets
 
-STUDIES = (lsi_constant.STUDY, corrector.STUDY, t1_t2_tradeoff.STUDY, truncation.STUDY)
+TIMED = (lsi_constant.STUDY, corrector.STUDY, t1_t2_tradeoff.STUDY, truncation.STUDY)  # seconds beside evaluations
+STUDIES = (
+    *TIMED,
+    bound_tightness.STUDY,
+    dimension_sweep.STUDY,
+    localization.STUDY,
+    peers.STUDY,
+    reverse_ode_schemes.STUDY,
+    schedules.STUDY,
+    score_error.STUDY,
+    simulated_sweep.STUDY,
+)
 BUMPS = line.Law([0.3, 0.7], [-1.0, 1.0], [0.05, 0.1])
 
 
@@ -164,7 +191,10 @@ def test_the_record_says_what_its_rows_do_and_can_be_drawn(study, tmp_path):
     study.draw(record["rows"], tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes()[1:4] == b"PNG"
     assert all(np.isfinite(row.get("w2") or 0) for row in record["rows"])
-    assert all("seconds" in row for row in record["rows"] if row.get("evals"))
+    if study in TIMED:
+        assert all("seconds" in row for row in record["rows"] if row.get("evals"))
+    else:
+        assert record["environment"]["seed"] == study.seed
 
 
 def test_a_quick_study_leaves_record_and_figure_and_a_verdict(tmp_path, monkeypatch, capsys):
