@@ -2,9 +2,10 @@
 
 import argparse
 import functools
-import importlib.util
+import importlib
 import json
 import pathlib
+import runpy
 import sys
 
 from jax.errors import JaxRuntimeError
@@ -305,20 +306,18 @@ def _function(name):
     if not place or not attribute:
         raise ValueError(f"a function is FILE.py:NAME or MODULE:NAME: it is {name}.")
     if place.endswith(".py"):
-        spec = importlib.util.spec_from_file_location(pathlib.Path(place).stem, place)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        there = runpy.run_path(place)
     else:
         sys.path.insert(0, "")  # modules of the working directory, as python -m finds them
         try:
-            module = importlib.import_module(place)
+            there = vars(importlib.import_module(place))
         except ModuleNotFoundError as error:
             if error.name is None or not f"{place}.".startswith(f"{error.name}."):
                 raise
             raise ValueError(
                 f"there is no module {place} here: give FILE.py:{attribute}, or go where it is."
             ) from error
-    function = getattr(module, attribute, None)
+    function = there.get(attribute)
     if not callable(function):
         raise ValueError(f"{place} has no function {attribute}.")
     return function
