@@ -62,9 +62,9 @@ def run(function, *, dims=None, seeds=None, resume=None, batch=BATCH, mesh=None,
       ValueError: the function does not take what is given or lacks what it takes, a sequence is empty or says something
         twice, a result is no dict of scalars or repeats a column, or `resume` holds another sweep.
 
-    Rows of a traced function do not depend on batch and mesh but for rounding; nor on the other dimensions, if draws of a
-    coordinate do not depend on how many there are, as those of jaxdiff.noise do not and those of jax.random do. Where several processes run the same
-    sweep after jax.distributed.initialize(), all get all rows and the first one writes.
+    Rows of a traced function do not depend on batch and mesh but for rounding; nor on the other dimensions, if draws of
+    a coordinate do not depend on how many there are, as those of jaxdiff.noise do not and those of jax.random do. Where
+    several processes run the same sweep after jax.distributed.initialize(), all get all rows and the first one writes.
     """
     if batch < 1:
         raise ValueError(f"batch is how many rows run at once, 1 at least: batch = {batch}.")
