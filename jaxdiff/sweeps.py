@@ -73,7 +73,7 @@ def run(function, *, dims=None, seeds=None, resume=None, batch=BATCH, mesh=None,
     axes |= {name: _choices(name, value) for name, value in settings.items()}
     axes |= {} if seeds is None else {"seed": _whole("seeds", seeds, 0)}
     cells = [dict(zip(axes, cell, strict=True)) for cell in itertools.product(*axes.values())]
-    rows = _Rows(resume, list(axes))
+    rows = _Rows(resume, list(axes), wanted)
     missing = rows.lacking(cells)
     work = _traced if "mask" in wanted else _called
     with counter(len(missing), "sweep", enabled=progress) as moved:
@@ -196,9 +196,8 @@ def _called(function, wanted, axes, cells, batch, mesh):
 def _traced(function, wanted, axes, cells, batch, mesh):
     """(cells, results) of a function that is traced, in batches."""
     mesh = jax.make_mesh((jax.device_count(),), ("rows",)) if mesh is None else mesh
-    batch = -(-min(batch, len(cells)) // mesh.size) * mesh.size
     traced = [name for name, choices in axes.items() if all(choice.number for choice in choices)]
-    kinds = {name: np.result_type(*(type(choice.value) for choice in axes[name])) for name in traced}
+    kinds = {name: _kind(name, [choice.value for choice in axes[name]]) for name in traced}
     groups = {}
     for cell in cells:
         fixed = {name: choice for name, choice in cell.items() if name not in traced}
@@ -206,12 +205,23 @@ def _traced(function, wanted, axes, cells, batch, mesh):
     width = max(choice.value for choice in axes["dim"])
     for fixed, own in groups.values():
         many = _compiled(function, wanted, {name: choice.value for name, choice in fixed.items()}, width, mesh)
-        for first in range(0, len(own), batch):
-            some = own[first : first + batch]
-            full = [*some, *some[:1] * (batch - len(some))]
+        size = -(-min(batch, len(own)) // mesh.size) * mesh.size
+        for first in range(0, len(own), size):
+            some = own[first : first + size]
+            full = [*some, *some[:1] * (size - len(some))]
             columns = {name: np.array([cell[name].value for cell in full], kinds[name]) for name in traced}
             results = jax.device_get(many(columns))
             yield some, [_scalars(jax.tree.map(lambda column, i=i: column[i], results)) for i in range(len(some))]
+
+
+def _kind(name, values):
+    """The dtype of traced numbers; whole ones that JAX would wrap are refused."""
+    if name == "seed":
+        return np.dtype(np.uint32)
+    kind = np.result_type(*map(type, values))
+    if kind.kind == "i" and max(map(abs, values)) > np.iinfo(jax.dtypes.canonicalize_dtype(kind)).max:
+        raise ValueError(f"{name} = {max(values, key=abs)} does not fit 32 bits: set jax_enable_x64.")
+    return kind
 
 
 def _compiled(function, wanted, fixed, width, mesh):
@@ -260,7 +270,7 @@ def _name(cell):
 class _Rows:
     """Rows by cell, in a file too if there is one."""
 
-    def __init__(self, path, names):
+    def __init__(self, path, names, wanted):
         self.path = None if path is None else pathlib.Path(path)
         self.rows = {}
         if self.path is None:
@@ -269,7 +279,7 @@ class _Rows:
         text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
         whole = text[: text.rfind("\n") + 1]  # what was cut off while it was written is not whole
         for row in map(json.loads, whole.splitlines()):
-            if list(row)[: len(names)] != names:
+            if list(row)[: len(names)] != names or {*wanted, *GIVEN} & set(list(row)[len(names) :]):
                 raise ValueError(
                     f"{self.path} holds another sweep, of {', '.join(list(row))}: give each a file of its own."
                 )

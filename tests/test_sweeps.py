@@ -125,6 +125,21 @@ def test_the_file_of_another_sweep_is_refused(tmp_path):
         sweeps.run(lambda dim, m: m, dims=[1], m=2, resume=path)
 
 
+def test_a_file_with_a_setting_more_is_another_sweep(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    multiple = lambda dim, n=4: n * dim
+    sweeps.run(multiple, dims=[1], n=2, resume=path)
+    with pytest.raises(ValueError, match="another sweep"):
+        sweeps.run(multiple, dims=[1], resume=path)
+
+
+def test_whole_numbers_that_would_wrap_are_refused_and_seeds_do_not():
+    (row,) = sweeps.run(lambda mask, seed: seed, dims=[1], seeds=[2**32 - 1])
+    assert row["value"] == 2**32 - 1
+    with jax.enable_x64(False), pytest.raises(ValueError, match="n = 10000000000 does not fit 32 bits"):
+        sweeps.run(lambda mask, n: n, dims=[1], n=[3, 10**10])
+
+
 def test_means_over_seeds_have_their_standard_errors():
     rows = sweeps.run(lambda dim, seed, n: {"s": seed**2 * n, "name": "x"}, dims=[1, 2], seeds=[0, 1, 5], n=[1, 3])
     means = sweeps.over_seeds(rows)
