@@ -117,6 +117,26 @@ def extrapolated(t, t_next, times, values, order, form):
     return lambda u: exact(u) - curve / 4 * ((u - level(t)) / step) ** 2
 
 
+def within_reach(times, t_next, most, eta=0.0, what="denoiser", along=level):
+    """How many of the times, newest first, a step to t_next may use, at most `most`.
+
+    A step more than twice as long as one of the steps behind it uses a node only while an error of size 1 in what was
+    seen, of any signs, moves x/alpha by 3 at most (for the noise, x/sigma).
+    """
+    nodes, a = [along(t) for t in times], 1 + eta**2
+    start, end = level(times[0]), level(t_next)
+    weight = (lambda u: np.exp(-u)) if what == "noise" else (lambda u: np.exp(-a * (end - u)))
+    count = 1
+    while count < min(most, len(times)):
+        if abs(along(t_next) - nodes[0]) > 2.000001 * np.abs(np.diff(nodes[: count + 1])).min():
+            unit = polynomial(times[: count + 1], np.eye(count + 1), along)
+            moved, _ = quad_vec(lambda u, unit=unit: weight(u) * unit(u), start, end, epsrel=1e-10)
+            if np.abs(moved).sum() / quad_vec(weight, start, end)[0] * -np.expm1(-a * (end - start)) > 3:
+                break
+        count += 1
+    return count
+
+
 def vp_time(t):
     """The time u at which beta = 0.1 + 19.9 u has made alpha what it is at OU time t: 0.1 u + 9.95 u^2 = 2 t."""
     return brentq(lambda u: 0.1 * u + 9.95 * u**2 - 2 * t, 0, 2, xtol=1e-16, rtol=1e-14)
@@ -138,15 +158,17 @@ def multistep(order, what="denoiser", eta=0.0, form="exact", corrector=0, lower_
                 left = len(grid) - 1 - k
                 order, corrector = min(most[0], left), min(most[1], left + 1 + (form == "unipc"))
             if corrector and k > 0:
-                known = polynomial(times[:corrector], values[:corrector], level)
-                if form == "unipc" and (len(times) == 2 or most[1] == 2):  # half of each
+                count = 1 + (within_reach(times[1:], t, corrector - 1, eta) if corrector > 1 else 0)
+                known = polynomial(times[:count], values[:count], level)
+                if form == "unipc" and count == 2:  # half of each
                     half = (values[0] + values[1]) / 2
                     known = lambda u, half=half: half
                 x = flow(grid[k - 1], t, before, what, known, eta)[0] + noise
+            count = within_reach(times, t_next, order, eta, what, time if what == "noise" else level)
             along = (
-                polynomial(times[:order], values[:order], time)
+                polynomial(times[:count], values[:count], time)
                 if what == "noise"
-                else extrapolated(t, t_next, times, values, order, form)
+                else extrapolated(t, t_next, times, values, count, form)
             )
             mean, deviation = flow(t, t_next, x, what, along, eta)
             before, noise = x, deviation * (z[k, 0] if eta > 0 else 0.0)
@@ -349,7 +371,8 @@ def remembering(order):
     def step(score, t, t_next, x, z):
         times.insert(0, t)
         values.insert(0, seen_by(score, x, t, "denoiser"))
-        return flow(t, t_next, x, "denoiser", extrapolated(t, t_next, times, values, order, "published"))[0]
+        count = within_reach(times, t_next, order)
+        return flow(t, t_next, x, "denoiser", extrapolated(t, t_next, times, values, count, "published"))[0]
 
     return step
 

@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import methods
 import numpy as np
 import pytest
-from family import CASES, PER_DIRECTION, make
+from family import CASES, MULTISTEP, PER_DIRECTION, constructor_of, make
 
-GRID = np.array([2.1, 1.3, 0.9, 0.35, 0.3, 0.04])
-NEAR_DATA = np.array([0.011, 0.01, 1e-3, 9e-6, 2e-6, 1e-6])
+GRID = np.array([2.1, 1.3, 0.9, 0.35, 0.2, 0.08])  # no step is more than twice as long as one before it
+NEAR_DATA = np.array([2e-3, 6e-4, 1e-4, 3e-5, 4e-6, 1e-6])
+LONG_STEPS = np.array([2.1, 1.3, 0.9, 0.35, 0.3, 0.04])  # multistep methods use fewer nodes here
+LONG_STEPS_NEAR_DATA = np.array([0.011, 0.01, 1e-3, 9e-6, 2e-6, 1e-6])
 RUNNING = np.array([0.9, 0.6, 0.5, 0.2, 0.0])
 START = np.array([0.7, -1.4, 0.1])
 
@@ -121,6 +123,22 @@ def test_every_case_has_an_oracle():
 @pytest.mark.parametrize("name", ORACLES)
 def test_every_step_is_that_of_the_frozen_equation(name, grid):
     follows_its_equation(name, make(name, traced), grid)
+
+
+@pytest.mark.parametrize("grid", [LONG_STEPS, LONG_STEPS_NEAR_DATA], ids=["", "near the data"])
+@pytest.mark.parametrize("name", [name for name in ORACLES if constructor_of(name) in MULTISTEP])
+def test_a_long_step_uses_as_many_nodes_as_the_rule_allows(name, grid):
+    follows_its_equation(name, make(name, traced), grid)
+
+
+@pytest.mark.parametrize(
+    ("name", "order"),
+    [("exponential_adams 4", 4), ("deis 4", 4), ("sa_solver", 3), ("dpm_solver 3", 3), ("unipc 3", 3)],
+)
+def test_only_a_long_step_uses_fewer_nodes(name, order):
+    used = lambda grid: np.count_nonzero(make(name, traced).coefficients(grid).weights, axis=1).tolist()
+    assert used(GRID) == used(NEAR_DATA) == [min(order, k + 1) for k in range(5)]
+    assert used(LONG_STEPS) == [*used(GRID)[:4], 1]  # eleven times as long as the step before it
 
 
 @pytest.mark.parametrize("grid", [GRID, NEAR_DATA], ids=["", "near the data"])

@@ -7,6 +7,7 @@ from jaxdiff.kernels.multistep import (
     Init,
     Row,
     Step,
+    bounded,
     check_order,
     half_log_snr,
     history,
@@ -35,6 +36,8 @@ def deis(score: ScoreFn, order: int = 3, *, process: Process = ou, lower_order_f
 
     Accuracy: order 1 to 4, one evaluation a step; exact where the predicted noise is a polynomial of the time.
       (Starting with fewer predictions leaves an error of order 2, times about e^(-2 grid[0]).)
+    Long steps: where a step in the time of `process` is more than twice as long as a step behind it, and the polynomial
+      would amplify errors of the predictions more than three times, that step uses fewer (`multistep.bounded`).
     Source: Zhang, Chen, ICLR 2023, arXiv:2204.13902.
     """
     check_order(order, 4)
@@ -54,8 +57,10 @@ class Coefficients:
     def __call__(self, grid):
         """The table of a grid, float64 on the host."""
         xp, level = namespace(grid), half_log_snr(grid)
-        nodes, known = history(from_ou(self.process, grid), self.order, lower_final=self.lower_final)
+        times = from_ou(self.process, grid)
+        nodes, known = history(times, self.order, lower_final=self.lower_final)
         u, w = gauss(level[:-1], level[1:])
-        mass = ou.alpha(grid[1:])[:, None] * w * xp.exp(-u)
-        weights = -xp.einsum("nq,nqp->np", mass, lagrange(nodes, known, self.process.time(xp.exp(2 * u))))
-        return Row(grid[:-1], xp.exp(grid[:-1] - grid[1:]), weights, 0 * grid[:-1])
+        mass, at = ou.alpha(grid[1:])[:, None] * w * xp.exp(-u), self.process.time(xp.exp(2 * u))
+        weigh = lambda known: -xp.einsum("nq,nqp->np", mass, lagrange(nodes, known, at))
+        known = bounded(times, nodes, known, -xp.expm1(-xp.diff(level)), weigh)
+        return Row(grid[:-1], xp.exp(grid[:-1] - grid[1:]), weigh(known), 0 * grid[:-1])

@@ -9,8 +9,8 @@ from jaxdiff.kernels.multistep import (
     Step,
     check_order,
     denoised,
+    denoiser_history,
     half_log_snr,
-    history,
     linear_part,
     position,
 )
@@ -25,7 +25,7 @@ def dpm_solver(score: ScoreFn, order: int = 2, *, eta: float = 0.0, lower_order_
       score: s(x, t), the gradient of log q_t at x; shapes (..., d), () -> (..., d).
       order: 1, 2 or 3; the first steps use as many denoisers as there are.
       eta: of the family dY = (Y + (1 + eta^2) s) du + eta sqrt(2) dB, >= 0; 0 is the ODE.
-      lower_order_final: use no more denoisers than steps are left, for few steps and a long last one.
+      lower_order_final: use no more denoisers than steps are left, which helps with few steps.
 
     Returns:
       A Kernel. Times are OU times and run down: 0 < t_next < t.
@@ -36,6 +36,9 @@ def dpm_solver(score: ScoreFn, order: int = 2, *, eta: float = 0.0, lower_order_
     Accuracy: order 1 and 2; 3M as published is of order 2 too, since its second difference enters with half its weight:
       exponential_adams reaches 3 and 4. With eta > 0 the law's error is of order 1 and 2 on Gaussian data. Exact on a
       point mass.
+    Long steps: where a step is more than twice as long as a step behind it, and the polynomial would amplify errors of
+      the denoiser more than three times, that step uses fewer denoisers (`multistep.bounded`). On a flow grid from .999
+      to 0 in ten steps the standard deviation .5 of N(0, 1/4) comes out as .498 for order 3 (2.19 at full order).
     Source: Lu et al. 2022, arXiv:2211.01095 (2M; its SDE form in the appendix); 3M as in its authors' code.
     """
     check_order(order, 3)
@@ -63,7 +66,7 @@ class Coefficients:
         """The table of a grid, float64 on the host."""
         xp, level = namespace(grid), half_log_snr(grid)
         keep, spread = linear_part(grid, self.eta)
-        h, (nodes, known) = xp.diff(level), history(level, 3, lower_final=self.lower_final)
+        h, (nodes, known) = xp.diff(level), denoiser_history(grid, 3, self.eta, lower_final=self.lower_final)
         r_1, r_2 = (xp.where(known[:, j], (nodes[:, j - 1] - nodes[:, j]) / xp.where(h > 0, h, 1), 1) for j in (1, 2))
         zero, moments = 0 * h, _moments(h, 1 + self.eta**2)
         first = zero + 1, zero, zero

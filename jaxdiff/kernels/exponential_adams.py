@@ -8,9 +8,8 @@ from jaxdiff.kernels.multistep import (
     Step,
     check_order,
     denoised,
+    denoiser_history,
     denoiser_weights,
-    half_log_snr,
-    history,
     linear_part,
     position,
 )
@@ -23,7 +22,7 @@ def exponential_adams(score: ScoreFn, order: int = 3, *, lower_order_final: bool
     Args:
       score: s(x, t), the gradient of log q_t at x; shapes (..., d), () -> (..., d).
       order: 1 to 4; 1 is DDIM. The first steps use as many denoisers as there are.
-      lower_order_final: use no more of them than steps are left, for few steps and a long last one.
+      lower_order_final: use no more of them than steps are left, which helps with few steps.
 
     Returns:
       A Kernel. Times are OU times and run down: 0 < t_next < t.
@@ -32,8 +31,10 @@ def exponential_adams(score: ScoreFn, order: int = 3, *, lower_order_final: bool
       ValueError: another order.
 
     Accuracy: order 1 to 4, one evaluation a step; exact on a point mass. (Starting with fewer denoisers leaves an error
-      of order 2, times about e^(-2 grid[0]). After much shorter steps a long one extrapolates far:
-      lower_order_final, or a lower order, where a grid ends so.)
+      of order 2, times about e^(-2 grid[0]).)
+    Long steps: where a step is more than twice as long as a step behind it, and the polynomial would amplify errors of
+      the denoiser more than three times, that step uses fewer denoisers (`multistep.bounded`). On a flow grid from .999
+      to 0 in ten steps the standard deviation .5 of N(0, 1/4) comes out as .489 for order 4 (16.6 at full order).
     Source: Hochbruck, Ostermann, Acta Numerica 2010 (exponential Adams methods); in the denoiser as DPM-Solver++, Lu et
       al. 2022, arXiv:2211.01095, whose third order is not exact (see dpm_solver).
     """
@@ -51,6 +52,6 @@ class Coefficients:
 
     def __call__(self, grid):
         """The table of a grid, float64 on the host."""
-        nodes, known = history(half_log_snr(grid), self.order, lower_final=self.lower_final)
+        nodes, known = denoiser_history(grid, self.order, 0.0, lower_final=self.lower_final)
         keep, spread = linear_part(grid, 0.0)
         return Row(grid[:-1], keep, denoiser_weights(grid, nodes, known, 0.0), spread)

@@ -2,8 +2,6 @@
 
 import dataclasses
 
-import numpy as np
-
 from jaxdiff.kernels.multistep import (
     CorrectedInit,
     CorrectedStep,
@@ -13,9 +11,9 @@ from jaxdiff.kernels.multistep import (
     before,
     check_order,
     denoised,
+    denoiser_history,
     denoiser_weights,
     half_log_snr,
-    history,
     linear_part,
     position,
 )
@@ -38,7 +36,7 @@ def sa_solver(
       predictor_order: 1 to 3, how many denoisers predict; the first steps use as many as there are.
       corrector_order: 0 to 3, how many correct, the one at the predicted position among them; 0 is no corrector.
       eta: >= 0, tau in the paper; 0 is the probability-flow ODE, 1 the reverse SDE.
-      lower_order_final: use no more denoisers than steps are left, for few steps and a long last one.
+      lower_order_final: use no more denoisers than steps are left, which helps with few steps.
 
     Returns:
       A Kernel. Times are OU times and run down: 0 < t_next < t. One evaluation a step; the last position is not
@@ -48,7 +46,12 @@ def sa_solver(
       ValueError: another order, or a negative eta.
 
     Accuracy: by default order 3 for eta = 0; with noise the law's error is of order 2 on Gaussian data. Exact on a
-      point mass. (Starting with fewer denoisers leaves an error of order 2, times about e^(-2 grid[0]).)
+      point mass. (Starting with fewer denoisers leaves an error of order 2, times about e^(-2 grid[0]).) A corrector
+      of lower order lowers the order of the whole: with eta = 0, corrector_order = 1 gives order 1 and
+      corrector_order = 2 gives order 2.
+    Long steps: where a step is more than twice as long as a step behind it, and the polynomial would amplify errors of
+      the denoiser more than three times, that step uses fewer denoisers (`multistep.bounded`). On a flow grid from .999
+      to 0 in ten steps the standard deviation .5 of N(0, 1/4) comes out as .506; the full order makes it 13.0.
     Source: Xue et al., NeurIPS 2023, arXiv:2309.05019.
     """
     check_order(predictor_order, 3)
@@ -74,11 +77,12 @@ class Coefficients:
         """The table of a grid, float64 on the host."""
         xp, level = namespace(grid), half_log_snr(grid)
         keep, spread = linear_part(grid, self.eta)
-        nodes, known = history(level, self.predictor_order, lower_final=self.lower_final)
+        nodes, known = denoiser_history(grid, self.predictor_order, self.eta, lower_final=self.lower_final)
         row = Row(grid[:-1], keep, denoiser_weights(grid, nodes, known, self.eta), spread)
         if self.corrector_order == 0:
             return row
-        nodes, known = history(level, self.corrector_order - 1, lower_final=self.lower_final, beside=1)
+        depth = self.corrector_order - 1
+        nodes, known = denoiser_history(grid, depth, self.eta, lower_final=self.lower_final, beside=1)
         nodes = xp.concatenate([level[1:, None], nodes], axis=1)
-        known = np.concatenate([np.ones((len(nodes), 1), bool), known], axis=1)
+        known = xp.concatenate([xp.ones((len(nodes), 1), bool), known], axis=1)
         return before(row, keep, denoiser_weights(grid, nodes, known, self.eta))

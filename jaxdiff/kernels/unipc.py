@@ -12,9 +12,9 @@ from jaxdiff.kernels.multistep import (
     before,
     check_order,
     denoised,
+    denoiser_history,
     denoiser_weights,
     half_log_snr,
-    history,
     position,
 )
 from jaxdiff.processes import namespace
@@ -27,7 +27,7 @@ def unipc(score: ScoreFn, order: int = 3, *, lower_order_final: bool = False) ->
     Args:
       score: s(x, t), the gradient of log q_t at x; shapes (..., d), () -> (..., d).
       order: 1, 2 or 3; the first steps use as many denoisers as there are.
-      lower_order_final: predict with no more of them than steps are left, for few steps and a long last one.
+      lower_order_final: predict with no more of them than steps are left, which helps with few steps.
 
     Returns:
       A Kernel. Times are OU times and run down: 0 < t_next < t. One evaluation a step: what is seen at the predicted
@@ -38,6 +38,9 @@ def unipc(score: ScoreFn, order: int = 3, *, lower_order_final: bool = False) ->
 
     Accuracy: order 2, 3 and 4 for `order` 1, 2 and 3: one more than the predictor's. Exact on a point mass. (Starting
       with fewer denoisers leaves an error of order 3, times about e^(-2 grid[0]).)
+    Long steps: where a step is more than twice as long as a step behind it, and the polynomial would amplify errors of
+      the denoiser more than three times, that step uses fewer denoisers (`multistep.bounded`). On a flow grid from .999
+      to 0 in ten steps the standard deviation .5 of N(0, 1/4) comes out as .494; the full order makes it 5.68.
     Source: Zhao et al., NeurIPS 2023, arXiv:2302.04867.
     """
     check_order(order, 3)
@@ -59,12 +62,12 @@ class Coefficients:
         """The table of a grid, float64 on the host."""
         xp, level = namespace(grid), half_log_snr(grid)
         row = DPMSolver(min(self.order, 2), lower_final=self.lower_final)(grid)
-        nodes, known = history(level, self.order, lower_final=self.lower_final)
+        nodes, known = denoiser_history(grid, self.order, 0.0, lower_final=self.lower_final)
         if self.order == 3:
             weights = xp.where(known[:, 2:], ExponentialAdams(3)(grid).weights, _padded(row.weights, 3))
             row = row._replace(weights=weights)
         nodes = xp.concatenate([level[1:, None], nodes], axis=1)
-        known = np.concatenate([np.ones_like(known[:, :1]), known], axis=1)
+        known = xp.concatenate([xp.ones_like(known[:, :1]), known], axis=1)
         weights = denoiser_weights(grid, nodes, known, 0.0)
         halves = xp.where(np.arange(self.order + 1) < 2, weights.sum(-1, keepdims=True) / 2, 0)
         weights = xp.where(known.sum(-1, keepdims=True) > 2, weights, halves)
