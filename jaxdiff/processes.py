@@ -10,6 +10,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.tree_util import Partial
 
 from jaxdiff.types import DenoiserFn, Particles, Process, ScoreFn, as_score, float_time
@@ -275,10 +276,11 @@ def to_ou(process, t):
       ValueError: a concrete time lies outside the ends.
     """
     t = float_time(t) if isinstance(t, jax.Array) else np.asarray(t, np.float64)[()]
-    if not isinstance(t, jax.core.Tracer):
+    if not isinstance(t, Tracer):
         t = _within_ends(process, t)
     with np.errstate(divide="ignore"):  # pure data or pure noise
-        return namespace(t).clip(ou.time(process.snr(t)), EARLIEST, LATEST)
+        same = ou.time(process.snr(t))  # traced where the process has traced parameters
+    return namespace(same).clip(same, EARLIEST, LATEST)
 
 
 def _within_ends(process, t):

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Float64
 
@@ -31,7 +33,7 @@ def float_time(t):
     """
     if not isinstance(t, jax.Array):
         t = np.asarray(t)
-    if not jax.dtypes.issubdtype(t.dtype, np.floating):
+    if not jnp.issubdtype(t.dtype, jnp.floating):
         return t.astype(float) if isinstance(t, jax.Array) else t.astype(np.float64)[()]
     t = t if t.dtype.itemsize >= 4 else t.astype(np.float32)
     return t if isinstance(t, jax.Array) else t[()]
@@ -104,7 +106,7 @@ def _check_functions(process):
     times = first + span * np.array([0.25, 0.5, 0.75])
     with np.errstate(all="ignore"):
         found = [(process.alpha(t), process.sigma(t), process.snr(t), process.time(process.snr(t))) for t in times]
-    if any(isinstance(value, jax.core.Tracer) for row in found for value in row):
+    if any(isinstance(value, Tracer) for row in found for value in row):
         return
     alpha, sigma, snr, back = np.array(found, np.float64).T
     ordinary = (snr > 0) & (snr < math.inf)  # a process without a last time may be past all snr at these three
