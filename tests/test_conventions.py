@@ -342,8 +342,8 @@ def test_a_process_that_contradicts_itself_is_refused(change, message):
 def test_what_is_no_function_of_a_time_is_refused_and_a_copy_is_equal():
     with pytest.raises(TypeError, match="sigma"):
         Process("angle", **{**FUNCTIONS, "sigma": 1.0})
-    process = Process("angle", **FUNCTIONS, ends=(0, 1.5))
-    again = Process("angle", **FUNCTIONS, ends=(0, 1.5))
+    process = Process("angle", **FUNCTIONS, ends=(0.0, 1.5))
+    again = Process("angle", **FUNCTIONS, ends=(0.0, 1.5))
     assert process == again == dataclasses.replace(process)
     assert hash(process) == hash(again)
 
