@@ -5,16 +5,22 @@ Every formula takes a NumPy time (float64 on the host) or a traced one.
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.tree_util import Partial
 
-from jaxdiff.types import DenoiserFn, Particles, Process, ScoreFn, as_score
+from jaxdiff.types import DenoiserFn, Particles, Process, ScoreFn, as_score, float_time
 
 SAME_ROW, SAME_END = 2e-3, 1e-3  # how far rounding may move a row of a table, and relatively an end
+SAME_ZERO = 1e-6  # how far rounding may move a time of 0
 EARLIEST, LATEST = 1e-12, 40.0  # OU times between which snr and its square root are ordinary float32 numbers
+# alpha^2 that stands for 0 where a schedule begins in pure noise, as in diffusers' schedulers: the draw from N(0, I) is
+# then 3e-8 E|X_0|^2 nats away from the law there, and no step from there to the data is too long for float32.
+NEARLY_ZERO = 2.0**-24
 
 
 def namespace(value):
@@ -45,8 +51,8 @@ ou = Process("ou", _alpha, _sigma, _snr, _time)
 
 def forward(x0: Particles, t, z: Particles) -> Particles:
     """Noised data X_t = alpha(t) x0 + sigma(t) z; shapes (..., d), () -> (..., d)."""
-    t = like(t, x0)
-    return ou.alpha(t) * x0 + ou.sigma(t) * z
+    t = _scalar(t, x0)
+    return (ou.alpha(t) * x0.astype(t.dtype) + ou.sigma(t) * z.astype(t.dtype)).astype(x0.dtype)
 
 
 def like(t, x):
@@ -54,6 +60,12 @@ def like(t, x):
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"positions must be of a float dtype: x is {x.dtype}. Use x.astype(jnp.float32).")
     return jnp.asarray(t, x.dtype)
+
+
+def _scalar(t, x):
+    """The time t, or another number, in the dtype of x, or in float32 where x has 16 bits."""
+    narrow = jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4
+    return jnp.asarray(t, jnp.float32) if narrow else like(t, x)
 
 
 def check_ends(horizon, early_stop):
@@ -202,11 +214,15 @@ def ddpm(alphas_cumprod=None) -> Process:
 
     Args:
       alphas_cumprod: (steps,) alpha_n^2, decreasing; default the 1,000 steps of beta from 1e-4 to 0.02. A model that
-        takes whole times alone is run on grids of them, to_ou(process, n): n then comes back whole.
+        takes whole times alone is run on grids of them, to_ou(process, n): n then comes back whole. The last row may be
+        0 (zero terminal SNR). It then stands for alpha^2 = 2^-24, or a quarter of the row before where that is less:
+        for alpha^2 = A, the start from N(0, I) is A E|X_0|^2/2 nats away from the law there, to first order in A. A
+        model of the noise or of the score says nothing about the data at such a row: begin its grid a row earlier.
 
     Raises:
       ValueError: the table does not decrease inside (0, 1).
-    Source: Ho, Jain, Abbeel, NeurIPS 2020, arXiv:2006.11239.
+    Source: Ho, Jain, Abbeel, NeurIPS 2020, arXiv:2006.11239; Lin et al., WACV 2024, arXiv:2305.08891 (zero terminal
+      SNR); 2^-24 as in diffusers' EulerDiscreteScheduler.
     """
     if alphas_cumprod is None:
         alphas_cumprod = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
@@ -216,8 +232,11 @@ def ddpm(alphas_cumprod=None) -> Process:
 @functools.cache  # the same process, so that a rebuilt kernel recompiles nothing
 def _ddpm(table):
     table = np.array(table)
-    if len(table) < 2 or not (np.diff(table) < 0).all() or table[-1] <= 0 or table[0] >= 1:
-        raise ValueError("alphas_cumprod must be a table (steps,) that decreases inside (0, 1).")
+    if len(table) < 2 or not (np.diff(table) < 0).all() or table[-1] < 0 or table[0] >= 1:
+        raise ValueError(
+            "alphas_cumprod must be a table (steps,) that decreases inside (0, 1); the last row alone may be 0."
+        )
+    table[-1] = table[-1] or min(NEARLY_ZERO, table[-2] / 4)
     level, rows = np.log(table) - np.log1p(-table), np.arange(len(table), dtype=np.float64)
     log_snr = lambda t: _interpolated(t, rows, level)
     return Process(
@@ -242,21 +261,100 @@ def _whole(row):
 
 
 def to_ou(process, t):
-    """The OU time of the same signal-to-noise ratio as a process has at its time t, in [EARLIEST, LATEST]."""
-    t = t if isinstance(t, jax.Array) else np.asarray(t, np.float64)[()]
+    """The OU time of the same signal-to-noise ratio as a process has at its time t, in [EARLIEST, LATEST].
+
+    Args:
+      process: a Process.
+      t: times of the process, any shape; whole numbers are as good as floats. Concrete times must lie between the
+        process's ends, but for rounding; traced times are trusted.
+
+    Returns:
+      OU times of the shape of t, float64 for what is no JAX array. Pure noise (flow's time 1) has no OU time and gives
+      LATEST, a step from which `sample` refuses: grids.from_process makes a grid of such times.
+
+    Raises:
+      ValueError: a concrete time lies outside the ends.
+    """
+    t = float_time(t) if isinstance(t, jax.Array) else np.asarray(t, np.float64)[()]
+    if not isinstance(t, Tracer):
+        t = _within_ends(process, t)
     with np.errstate(divide="ignore"):  # pure data or pure noise
-        return namespace(t).clip(ou.time(process.snr(t)), EARLIEST, LATEST)
+        same = ou.time(process.snr(t))  # traced where the process has traced parameters
+    return namespace(same).clip(same, EARLIEST, LATEST)
+
+
+def _within_ends(process, t):
+    """Concrete times of a process, those that rounding has moved across an end moved back to the end."""
+    first, last = sorted(process.ends)
+    slack = [max(min(SAME_END * abs(end), SAME_ROW), SAME_ZERO) for end in (first, last)]
+    times = np.asarray(t)
+    outside = ~((first - slack[0] <= times) & (times <= last + slack[1]))
+    if outside.any():
+        raise ValueError(
+            f"the process {process.name!r} has times from {first:g} to {last:g}: t = {times[outside].flat[0]:.6g}. "
+            f"Take times between process.ends."
+        )
+    return namespace(t).clip(t, first, last)
 
 
 def from_ou(process, t):
-    """The process's time of the same signal-to-noise ratio as OU time t."""
+    """The process's time of the same signal-to-noise ratio as OU time t; any shape, whole numbers too."""
     return process.time(ou.snr(t))
 
 
 def ou_ends(process):
-    """(horizon, early_stop): the OU times of a process's last and first time, the longest grid for a model of it."""
-    first, last = process.ends
-    return float(to_ou(process, last)), float(to_ou(process, first))
+    """(horizon, early_stop): the OU times of a process's noisiest and cleanest time, whichever end comes first.
+
+    A model of the process can be asked between them; they are the ends of the longest grid for it.
+    """
+    first, last = (float(to_ou(process, end)) for end in process.ends)
+    return max(first, last), min(first, last)
+
+
+def process_of(score):
+    """The process of the model that a score was made of by score_from_model, or None.
+
+    Scores that the package has made of such a score (`truncated`, `clipped`, the conversions between score, denoiser
+    and noise) are seen through; a function of yours around one is not.
+    """
+    if not isinstance(score, Partial):
+        return None
+    if isinstance(score.func, _FromModel):
+        return score.func.process
+    if isinstance(score.func, _FromScore) or not getattr(score.func, "__module__", "").startswith("jaxdiff."):
+        return None
+    return next((found for part in score.args if (found := process_of(part)) is not None), None)
+
+
+def range_of(score):
+    """(horizon, early_stop): the OU times at which a score can be asked, or None where any will do.
+
+    They are the `ou_ends` of the process whose model the score was made of, as far as `process_of` sees one.
+    """
+    process = process_of(score)
+    return None if process is None else ou_ends(process)
+
+
+def check_times(score, times):
+    """Raise ValueError where one of concrete OU times (n,) lies outside the range_of a score, but for rounding."""
+    process = process_of(score)
+    if process is None:
+        return
+    horizon, early_stop = ou_ends(process)
+    outside = ~_inside(process, np.asarray(times, np.float64), SAME_END)
+    if outside.any():
+        raise ValueError(
+            f"the score is asked at OU time {np.asarray(times)[outside][0]:.6g}, but the model of the process "
+            f"{process.name!r} has OU times from {early_stop:.6g} to {horizon:.6g} alone, its own times "
+            f"{min(process.ends):g} to {max(process.ends):g}. Take a grid between horizon, early_stop = "
+            f"processes.ou_ends(process)."
+        )
+
+
+def _inside(process, t, rounding):
+    """Are OU times those of a process, to a relative rounding?"""
+    horizon, early_stop = ou_ends(process)
+    return (early_stop * (1 - rounding) <= t) & (t <= horizon * (1 + rounding))
 
 
 PREDICTIONS = ("score", "noise", "denoiser", "v", "flow")
@@ -272,21 +370,21 @@ class _FromModel:
     predicts: str
 
     def __call__(self, model, x: Particles, t) -> Particles:
-        t = like(t, x)
-        own = like(from_ou(self.process, t), x)
-        alpha, sigma = like(self.process.alpha(own), x), like(self.process.sigma(own), x)
-        y = jnp.sqrt(alpha**2 + sigma**2) * x
-        out = model(y, own)
+        rounding = max(SAME_END, _eps(t))
+        t = _scalar(t, x)
+        own = _scalar(from_ou(self.process, t), x)
+        alpha, sigma = _scalar(self.process.alpha(own), x), _scalar(self.process.sigma(own), x)
+        y = (jnp.sqrt(alpha**2 + sigma**2) * x.astype(t.dtype)).astype(x.dtype)
+        out = model(y, own).astype(t.dtype)
+        wide_x, y = x.astype(t.dtype), y.astype(t.dtype)
         score = {
             "score": lambda: sigma * out / ou.sigma(t),
             "noise": lambda: -out / ou.sigma(t),
-            "denoiser": lambda: (ou.alpha(t) * out - x) / ou.sigma(t) ** 2,
+            "denoiser": lambda: (ou.alpha(t) * out - wide_x) / ou.sigma(t) ** 2,
             "v": lambda: -(sigma * y + alpha * out) / (alpha**2 + sigma**2) / ou.sigma(t),
             "flow": lambda: -(y + alpha * out) / (alpha + sigma) / ou.sigma(t),
         }[self.predicts]()
-        horizon, early_stop = ou_ends(self.process)
-        inside = (early_stop * (1 - SAME_END) <= t) & (t <= horizon * (1 + SAME_END))
-        return jnp.where(inside, score, jnp.nan)
+        return jnp.where(_inside(self.process, t, rounding), score, jnp.nan).astype(x.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -295,12 +393,13 @@ class _FromScore:
     predicts: str
 
     def __call__(self, score, y: Particles, t) -> Particles:
-        t = like(t, y)
+        t = _scalar(t, y)
         # Of x + sigma^2 s, which the denoiser is alpha times, eps e^t is left: no later than where e^-t is as much.
-        at = jnp.minimum(like(to_ou(self.process, t), y), -np.log(jnp.finfo(y.dtype).eps) / 2)
-        alpha, sigma = like(self.process.alpha(t), y), like(self.process.sigma(t), y)
-        x = y / jnp.sqrt(alpha**2 + sigma**2)
-        s = score(x, at)
+        at = jnp.minimum(_scalar(to_ou(self.process, t), y), _scalar(-math.log(_eps(y)) / 2, y))
+        alpha, sigma = _scalar(self.process.alpha(t), y), _scalar(self.process.sigma(t), y)
+        x = (y.astype(t.dtype) / jnp.sqrt(alpha**2 + sigma**2)).astype(y.dtype)
+        s = score(x, at).astype(t.dtype)
+        x = x.astype(t.dtype)
         noise, denoiser = -ou.sigma(at) * s, (x + ou.sigma(at) ** 2 * s) / ou.alpha(at)
         return {
             "score": lambda: -noise / sigma,
@@ -308,16 +407,23 @@ class _FromScore:
             "denoiser": lambda: denoiser,
             "v": lambda: alpha * noise - sigma * denoiser,
             "flow": lambda: noise - denoiser,
-        }[self.predicts]()
+        }[self.predicts]().astype(y.dtype)
+
+
+def _eps(value):
+    """The relative rounding of an array's dtype; 0 for what is no array of floats."""
+    dtype = getattr(value, "dtype", np.dtype(int))
+    return float(jnp.finfo(dtype).eps) if jnp.issubdtype(dtype, jnp.floating) else 0.0
 
 
 def score_from_model(model, process, predicts: str) -> ScoreFn:
     """The score on the OU clock of a model of another process.
 
     Args:
-      model: f(y, t), shapes (..., d), () -> (..., d): y and t the process's own; t has the dtype of y.
+      model: f(y, t), shapes (..., d), () -> (..., d): y and t the process's own. y has the dtype of x; t has the dtype
+        of y, or float32 where y has 16 bits: bfloat16 cannot tell two rows of a table of 1,000.
       process: vp_linear(), vp_cosine(), ve(), edm, flow, ddpm() or a Process of yours. Outside the times that it has,
-        `ou_ends(process)`, the score is nan.
+        `ou_ends(process)`, the score is nan; `sample` refuses a concrete grid that asks there.
       predicts: "score" of its own law at t, "noise", "denoiser" E[X_0 | y], "v" = alpha noise - sigma denoiser, or
         "flow" = noise - denoiser, the velocity of rectified flow towards the noise.
 

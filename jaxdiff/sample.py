@@ -12,7 +12,7 @@ from jax.core import Tracer, eval_context
 from jax.extend.core import get_opaque_trace_state
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxdiff import driver, noise
+from jaxdiff import driver, noise, processes
 from jaxdiff.grids import check_grid
 from jaxdiff.progress import counter
 from jaxdiff.types import Kernel
@@ -49,7 +49,9 @@ def sample(
 
     Raises:
       ValueError: the grid is not one or has a step of OU time 9 (float32) or 29 (float64) and more, x is not
-        (particles, d), or the score returns another shape than x.
+        (particles, d), the score returns another shape than x, or a concrete grid asks a score of
+        processes.score_from_model outside processes.ou_ends. A kernel of one evaluation a step asks at all times of the
+        grid but the last, which may lie below the model's first time; a kernel of more asks at the last one too.
       TypeError: x is not of a float dtype, or kernel, grid or key is another kind of thing.
 
     The noise is the same bits for any batch, chunk and mesh. So are float32 positions under a score made of elementwise
@@ -146,8 +148,10 @@ class _Run:
             grid = check_grid(grid, own_clock=kernel.own_clock)
             _check_steps(grid, x.dtype, kernel.own_clock)
         self.kernel, self.grid, self.key, self.n = kernel, grid, key, len(x)
+        coefficients = kernel.coefficients(grid)
+        _check_asked(kernel, grid, coefficients)
         # Arrays, never constants: some GPU compilers fold a constant step size wrongly (jax 36958, 39336).
-        self.table = jax.tree.map(lambda column: jnp.asarray(column, x.dtype), kernel.coefficients(grid))
+        self.table = jax.tree.map(lambda column: jnp.asarray(column, x.dtype), coefficients)
         self.first = tuple(np.uint32(first_particle >> shift & 0xFFFFFFFF) for shift in (32, 0))
         # Inside a trace of any kind the program becomes part of the caller's.
         self.traced = not _at_top_level()
@@ -234,8 +238,21 @@ def _check_steps(grid, dtype, own_clock):
     if not own_clock and eps < COARSE and longest > np.log(ROUNDING / eps):
         raise ValueError(
             f"a step of OU time {longest:.3g} leaves rounding of e^{longest:.3g} times {eps:.1g} behind: put nodes "
-            f"between, or begin at 5, where noise is all there is."
+            f"between, or begin at 5, where noise is all there is. For a model's schedule that begins in pure noise, "
+            f"grids.from_process(process, times) does so."
         )
+
+
+def _check_asked(kernel, grid, table):
+    """Raise ValueError where the grid has the score of a model asked at concrete times that the model does not have."""
+    columns = [
+        column for path, column in jax.tree_util.tree_leaves_with_path(table) if getattr(path[-1], "name", "") == "t"
+    ]
+    if not kernel.own_clock:
+        columns += [grid[:-1]] if kernel.evals_per_step == 1 else [grid[:-1], grid[1:]]
+    for column in columns:
+        if not isinstance(column, Tracer):
+            processes.check_times(kernel.score, np.asarray(column, np.float64))
 
 
 def _mesh_of(x) -> tuple[Mesh | None, tuple[str, ...]]:

@@ -1,5 +1,7 @@
 """Other clocks and other predictions: round trips, the laws they stand for, and models of three frameworks."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,9 @@ import oracles
 import pytest
 from scipy import integrate
 
-from jaxdiff import grids, kernels, noise, processes, sample
+from jaxdiff import grids, kernels, noise, processes, sample, scores
 from jaxdiff.processes import PREDICTIONS, from_ou, model_from_score, ou, score_from_model, to_ou
+from jaxdiff.types import Process
 
 # Signal and noise of every process at some of its times, from the defining equations: d log alpha/dt = -beta/2 for VP.
 BETA = lambda t: 0.1 + 19.9 * t
@@ -165,6 +168,305 @@ def test_what_no_model_predicts_is_refused():
 def test_a_rebuilt_process_is_the_same_object_so_that_nothing_recompiles():
     assert processes.vp_linear() is processes.vp_linear()
     assert processes.ddpm() is processes.ddpm(KEPT)
+
+
+# Times that every dtype here can hold, so that the definition is asked at the very number.
+WHOLE = {"vp_linear": [1], "vp_cosine": [0], "ve": [0, 1], "edm": [2, 30], "flow": [1], "ddpm": [200, 300, 999]}
+SHORT = {"ddpm": [3.0, 200.0, 448.0]}  # the others at .25 and .5
+INTEGERS = [np.int64, np.int32, np.uint16, jnp.int32, jnp.uint16, int]
+NARROW = [jnp.bfloat16, jnp.float16]
+
+
+def in_dtype(times, dtype):
+    """The times one by one and as an array, NumPy's and JAX's."""
+    if dtype is int:
+        return [*((t, t) for t in times), (list(times), times)]
+    scalars = [(make(t, dtype), t) for t in times for make in (lambda t, dtype: np.asarray(t, dtype)[()], jnp.asarray)]
+    return [*scalars, (np.asarray(times, dtype), times), (jnp.asarray(times, dtype), times)]
+
+
+def check_clock(name, times, rel):
+    """Every function of a clock at times (as given, as numbers) against the definition."""
+    process, definition, _ = CLOCKS[name]
+    for given, number in times:
+        alpha, sigma = np.transpose([definition(t) for t in np.atleast_1d(number)])
+        close = {"rtol": rel, "atol": 1e-12}
+        np.testing.assert_allclose(np.atleast_1d(process.alpha(given)), alpha, **close)
+        np.testing.assert_allclose(np.atleast_1d(process.sigma(given)), sigma, **close)
+        if (np.array(sigma) > 0).all():
+            np.testing.assert_allclose(
+                np.atleast_1d(process.snr(given)), (alpha / sigma) ** 2, rtol=4 * rel, atol=1e-12
+            )
+        if (np.array(alpha) > 1e-12).all() and (np.array(sigma) > 0).all():
+            want = np.log1p((sigma / alpha) ** 2) / 2
+            np.testing.assert_allclose(np.atleast_1d(to_ou(process, given)), want, rtol=4 * rel)
+
+
+@every_clock
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+def test_whole_numbers_are_times_like_any_other(name, dtype):
+    check_clock(name, in_dtype(WHOLE[name], dtype), 2e-6)
+
+
+@every_clock
+@pytest.mark.parametrize("dtype", NARROW)
+def test_16_bit_times_are_read_in_a_clock_of_at_least_32(name, dtype):
+    times = in_dtype(SHORT.get(name, [0.25, 0.5]), dtype)
+    check_clock(name, times, 3e-6)
+    assert all(CLOCKS[name][0].alpha(given).dtype.itemsize >= 4 for given, _ in times)
+
+
+def test_the_table_at_whole_times_has_its_published_values():
+    process = processes.ddpm()
+    for rows in (np.array([200, 300]), jnp.array([200, 300])):
+        np.testing.assert_allclose(process.alpha(rows), [0.8102, 0.6277], atol=5e-5)
+        np.testing.assert_allclose(to_ou(process, rows), [0.2105, 0.4657], atol=5e-5)
+    jitted = jax.jit(lambda rows: to_ou(process, rows))
+    np.testing.assert_allclose(jitted(jnp.array([200, 300])), [0.2105, 0.4657], atol=5e-5)
+
+
+@every_clock
+def test_whole_ou_times_and_whole_snrs_are_floats_too(name):
+    process, definition, _ = CLOCKS[name]
+    for one, t in ((1, 1.0), (np.int32(1), 1.0), (jnp.int32(1), 1.0), (np.array([1, 2]), [1.0, 2.0])):
+        np.testing.assert_allclose(from_ou(process, one), from_ou(process, np.array(t)), rtol=1e-6)
+    if name != "ddpm":
+        alpha, sigma = definition(float(process.time(3)))
+        assert (alpha / sigma) ** 2 == pytest.approx(3, rel=1e-9)
+    model = score_from_model(lambda y, t: 0 * y, process, "noise")
+    np.testing.assert_array_equal(model(jnp.ones((2, 1)), 1), model(jnp.ones((2, 1)), 1.0))
+
+
+VARIANCE = 0.25
+
+
+def exact_model(definition, own, kind, asked=None):
+    """A model of N(0, 1/4) at one time, computed in float64 and returned in the dtype of y."""
+    alpha, sigma = definition(own)
+
+    def model(y, at):
+        if asked is not None:
+            asked.append((y.dtype, at.dtype))
+        wide = y.astype(jnp.float64)
+        total = alpha**2 * VARIANCE + sigma**2
+        noise, denoiser = sigma * wide / total, alpha * VARIANCE * wide / total
+        out = {
+            "denoiser": denoiser,
+            "noise": noise,
+            "score": -wide / total,
+            "v": alpha * noise - sigma * denoiser,
+            "flow": noise - denoiser,
+        }[kind]
+        return out.astype(y.dtype)
+
+    return model
+
+
+# Late times, where sigma^2 of ve (50^2) and edm (500^2) is more than float16 holds: 65,504.
+LATE = {"ve": 0.999, "edm": 500.0, "ddpm": 999.0, "vp_linear": 0.99, "vp_cosine": 0.99, "flow": 0.99}
+
+
+@every_clock
+@pytest.mark.parametrize("kind", PREDICTIONS)
+@pytest.mark.parametrize("dtype", NARROW)
+def test_models_in_16_bits_and_back(name, kind, dtype):
+    process, definition, times = CLOCKS[name]
+    for own in (times[1], LATE[name]):
+        t, asked = to_ou(process, own), []
+        variance = np.exp(-2 * t) * VARIANCE - np.expm1(-2 * t)
+        x, eps = jnp.linspace(-3, 3, 7, dtype=dtype)[:, None], float(jnp.finfo(dtype).eps)
+        got = score_from_model(exact_model(definition, own, kind, asked), process, kind)(x, jnp.float32(t))
+        assert asked == [(dtype, jnp.float32)]
+        assert got.dtype == dtype
+        wide = np.asarray(x, np.float64)
+        amplified = 1 / -np.expm1(-2 * t)  # of the rounding of x and of the prediction
+        np.testing.assert_allclose(np.asarray(got, np.float64), -wide / variance, atol=8 * eps * amplified)
+        alpha, sigma = definition(own)
+        y = (x.astype(jnp.float64) * np.hypot(alpha, sigma)).astype(dtype)
+        score = lambda x, at: (-x.astype(at.dtype) / (jnp.exp(-2 * at) * VARIANCE - jnp.expm1(-2 * at))).astype(x.dtype)
+        back = model_from_score(score, process, kind)(y, jnp.float32(own))
+        assert back.dtype == dtype
+        want = exact_model(definition, own, kind)(y.astype(jnp.float64), jnp.float64(own))
+        lost = 8 * np.sqrt(eps) * max(1, sigma if kind == "v" else 1)  # the denoiser's, late: see _FromScore
+        np.testing.assert_allclose(np.asarray(back, np.float64), want, rtol=8 * eps, atol=lost)
+
+
+# A flow from noise to data: X_t = t X_0 + (1 - t) Z, its data at time 1.
+def rising(ends=(0.0, 1.0)):
+    time = lambda snr: snr**0.5 / (1 + snr**0.5)
+    return Process("rising", lambda t: t, lambda t: 1 - t, lambda t: (t / (1 - t)) ** 2, time, ends)
+
+
+@pytest.mark.parametrize("ends", [(0.0, 1.0), (1.0, 0.0), (0.1, 0.95)])
+def test_a_process_may_run_from_noise_to_data(ends, key):
+    process = rising(ends)
+    noisy, clean = min(ends), max(ends)
+    horizon, early_stop = processes.ou_ends(process)
+    assert horizon == pytest.approx(min(np.log1p(((1 - noisy) / max(noisy, 1e-30)) ** 2) / 2, processes.LATEST))
+    assert early_stop == pytest.approx(max(np.log1p(((1 - clean) / clean) ** 2) / 2, processes.EARLIEST))
+    velocity = lambda y, t: (1 - t - VARIANCE * t) * y / (t**2 * VARIANCE + (1 - t) ** 2)  # noise - data
+    score = score_from_model(velocity, process, "flow")
+    x = jnp.linspace(-2, 2, 5)[:, None]
+    for t in (0.06, 0.5, 2.0):
+        total = np.exp(-2 * t) * VARIANCE - np.expm1(-2 * t)
+        np.testing.assert_allclose(score(x, t), -x / total, rtol=1e-9)
+        own = from_ou(process, t)
+        exact = lambda x, at: -x / (jnp.exp(-2 * at) * VARIANCE - jnp.expm1(-2 * at))
+        np.testing.assert_allclose(model_from_score(exact, process, "flow")(x, own), velocity(x, own), rtol=1e-9)
+    grid = grids.log_snr(2.0, 0.06, 200)
+    ratio = sample(kernels.heun(score), x, grid, key) / x  # of the law's deviations, by the ODE
+    total = np.exp(-2 * grid) * VARIANCE - np.expm1(-2 * grid)
+    np.testing.assert_allclose(ratio[np.array([0, 1, 3, 4])], np.sqrt(total[-1] / total[0]), rtol=1e-4)
+
+
+FUNCTIONS = {"alpha": np.cos, "sigma": np.sin, "snr": lambda t: np.tan(t) ** -2, "time": lambda s: np.arctan(s**-0.5)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"snr": lambda t: 1 / np.tan(t)}, r"snr must be alpha\^2/sigma\^2"),
+        ({"time": lambda s: np.arctan(s**0.5)}, "time must be the inverse of snr"),
+        ({"snr": lambda t: 0 * t - 1}, "snr must be positive"),
+        ({"ends": (1.0, 1.0)}, r"two different numbers.*ends = \(1.0, 1.0\)"),
+        ({"ends": (0.0, np.nan)}, "two different numbers"),
+        ({"ends": (-np.inf, 0.0)}, "two different numbers"),
+    ],
+)
+def test_a_process_that_contradicts_itself_is_refused(change, message):
+    Process("angle", **FUNCTIONS, ends=(0.0, 1.5))
+    with pytest.raises(ValueError, match=message):
+        Process("angle", **{**FUNCTIONS, "ends": (0.0, 1.5), **change})
+
+
+def test_what_is_no_function_of_a_time_is_refused_and_a_copy_is_equal():
+    with pytest.raises(TypeError, match="sigma"):
+        Process("angle", **{**FUNCTIONS, "sigma": 1.0})
+    process = Process("angle", **FUNCTIONS, ends=(0.0, 1.5))
+    again = Process("angle", **FUNCTIONS, ends=(0.0, 1.5))
+    assert process == again == dataclasses.replace(process)
+    assert hash(process) == hash(again)
+
+
+def test_a_process_may_be_made_under_a_trace():
+    def at(scale):
+        process = Process(
+            "scaled", lambda t: 0 * t + 1, lambda t: scale * t, lambda t: (scale * t) ** -2, lambda s: s**-0.5 / scale
+        )
+        return to_ou(process, 0.5)
+
+    assert jax.jit(at)(3.0) == pytest.approx(np.log1p(2.25) / 2)
+
+
+@pytest.mark.parametrize(
+    ("process", "t", "message"),
+    [
+        (processes.edm, -1.0, "'edm' has times from 0 to inf: t = -1"),
+        (processes.vp_linear(), 2.0, "'vp_linear' has times from 0 to 1: t = 2"),
+        (processes.ddpm(), np.array([3, 1000]), "'ddpm' has times from 0 to 999: t = 1000"),
+        (processes.ddpm(), -1, "t = -1"),
+        (processes.flow, jnp.array([0.5, 1.01], jnp.float32), "t = 1.01"),
+        (processes.flow, np.nan, "t = nan"),
+    ],
+)
+def test_times_that_a_process_does_not_have_are_refused(process, t, message):
+    with pytest.raises(ValueError, match=message):
+        to_ou(process, t)
+
+
+def test_rounding_across_an_end_is_the_end_and_traced_times_are_trusted():
+    assert to_ou(processes.vp_linear(), 1 + 1e-7) == to_ou(processes.vp_linear(), 1.0)
+    assert to_ou(processes.edm, -1e-9) == processes.EARLIEST
+    assert to_ou(processes.flow, np.float32(1 + 1e-6)) == processes.LATEST
+    beyond = jax.jit(lambda t: to_ou(processes.vp_linear(), t))(2.0)
+    assert beyond == pytest.approx((0.1 * 2 + 19.9 * 2) / 2)
+
+
+def test_the_range_of_a_score_is_seen_through_the_packages_own_wrappers():
+    process = processes.ddpm()
+    score = score_from_model(lambda y, t: y, process, "noise")
+    ends = processes.ou_ends(process)
+    denoiser = processes.denoiser_from_score(score)
+    wrapped = [
+        *(score, denoiser, processes.noise_from_score(score), scores.truncated(score, 2.0)),
+        processes.score_from_denoiser(processes.clipped(denoiser, 2.0)),
+    ]
+    assert [processes.range_of(one) for one in wrapped] == [ends] * len(wrapped)
+    inner = model_from_score(score, processes.flow, "flow")  # a model in another time: the outer process counts
+    assert processes.range_of(score_from_model(inner, processes.vp_linear(), "flow")) == processes.ou_ends(
+        processes.vp_linear()
+    )
+    for other in (inner, lambda x, t: score(x, t), jax.tree_util.Partial(lambda x, t: -x), processes.edm):
+        assert processes.range_of(other) is None
+
+
+# Lin et al. 2023, algorithm 1: the table's sqrt(alpha^2) shifted and scaled so that it ends at 0 and begins as before.
+def zero_terminal():
+    root = np.sqrt(KEPT)
+    return ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_table_that_ends_in_pure_noise_keeps_its_rows(dtype):
+    table = zero_terminal()
+    assert table[-1] == 0
+    process, rows = processes.ddpm(table.astype(dtype)), np.arange(1000)
+    np.testing.assert_allclose(process.alpha(rows[:-1]) ** 2, table[:-1], rtol=1e-4 if dtype == np.float32 else 1e-9)
+    assert process.alpha(999) ** 2 == pytest.approx(table[-2] / 4, rel=1e-4)
+    back = jax.vmap(lambda t: from_ou(process, t))(jnp.asarray(to_ou(process, rows), dtype))
+    np.testing.assert_array_equal(back, rows)
+    assert processes.ddpm([0.9, 0.1, 0.0]).alpha(2) ** 2 == pytest.approx(2.0**-24)
+    for wrong in ([0.9, 0.0, 0.0], [0.9, -0.1], [1.0, 0.5], [0.5, np.nan]):
+        with pytest.raises(ValueError, match="decreases inside"):
+            processes.ddpm(wrong)
+
+
+def schedule(name):
+    """A process that begins in pure noise, its schedule from there to the data, and alpha, sigma along it."""
+    if name == "flow":
+        own = np.linspace(1, 0, 11)
+        return processes.flow, own, 1 - own, own
+    own, kept = np.arange(999, -1, -111), zero_terminal()
+    return processes.ddpm(kept), own, np.sqrt(kept[own]), np.sqrt(1 - kept[own])
+
+
+# DDIM in NumPy from pure noise itself, alpha = 0: y' = alpha' m + sigma' n, of N(MEAN, 1/4). For flow this is Euler's.
+MEAN = 1.5
+
+
+@pytest.mark.parametrize("name", ["flow", "ddpm"])
+@pytest.mark.parametrize("kind", ["denoiser", "v", "flow"])
+def test_a_schedule_from_pure_noise_samples_as_from_there(name, kind, key):
+    process, own, alphas, sigmas = schedule(name)
+
+    def model(y, t):
+        alpha, sigma = process.alpha(t), process.sigma(t)
+        total = alpha**2 * VARIANCE + sigma**2
+        denoiser = MEAN + alpha * VARIANCE / total * (y - alpha * MEAN)
+        noise = sigma / total * (y - alpha * MEAN)
+        return {"denoiser": denoiser, "v": alpha * noise - sigma * denoiser, "flow": noise - denoiser}[kind]
+
+    x = jnp.linspace(-3, 3, 7, dtype=jnp.float32)[:, None]
+    y = np.asarray(x, np.float64)
+    for k in range(len(own) - 1):
+        total = alphas[k] ** 2 * VARIANCE + sigmas[k] ** 2
+        noise = sigmas[k] / total * (y - alphas[k] * MEAN)
+        denoiser = MEAN + alphas[k] * VARIANCE / total * (y - alphas[k] * MEAN)
+        y = alphas[k + 1] * denoiser + sigmas[k + 1] * noise
+    grid = grids.from_process(process, own)
+    assert len(grid) == len(own)
+    got = sample(kernels.ddim(score_from_model(model, process, kind)), x, grid, key)
+    np.testing.assert_allclose(got, y, atol=2e-3)  # e^-8.3 = 2.4e-4 times the slope of the map
+
+
+@pytest.mark.parametrize("name", ["flow", "ddpm"])
+def test_pure_noise_itself_is_refused_with_the_remedy(name, key):
+    process, own, _, _ = schedule("flow") if name == "flow" else (processes.ddpm([0.9, 0.5, 0.2, 0.0]), [3, 0], 0, 0)
+    score, x = score_from_model(lambda y, t: 0 * y, process, "flow"), jnp.ones((2, 1), jnp.float32)
+    if name == "flow":
+        with pytest.raises(ValueError, match=r"grids\.from_process\(process, times\)"):
+            sample(kernels.ddim(score), x, to_ou(process, own), key)
+    assert jnp.isfinite(sample(kernels.ddim(score), x, grids.from_process(process, own), key)).all()
 
 
 # Models of N(0, 4 I) in three frameworks, each exact: the noise of EDM's process is y t/(4 + t^2).

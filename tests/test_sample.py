@@ -13,7 +13,7 @@ import oracles
 import pytest
 from jax.tree_util import Partial
 
-from jaxdiff import driver, grids, kernels, noise, targets
+from jaxdiff import driver, grids, kernels, noise, processes, targets
 from jaxdiff.plan import plan
 from jaxdiff.sample import _compiled, _warn_of_wrong_jax, sample
 
@@ -261,3 +261,41 @@ def test_steps_so_long_that_they_amplify_rounding_are_refused(dtype, longest, ke
         else:
             with pytest.raises(ValueError, match=rf"a step of OU time {horizon:.3g}"):
                 sample(kernel, x, grid, key)
+
+
+def ddpm_score():
+    process = processes.ddpm()
+    return processes.score_from_model(lambda y, t: 0 * y, process, "denoiser"), *processes.ou_ends(process)
+
+
+@pytest.mark.parametrize("name", ["heun", "randomized_midpoint"])
+def test_a_model_is_not_asked_below_its_first_time(name, key):
+    score, horizon, early_stop = ddpm_score()
+    kernel, x, grid = getattr(kernels, name)(score), jnp.ones((3, 1)), np.geomspace(horizon, early_stop, 5)
+    assert jnp.isfinite(sample(kernel, x, grid, key)).all()
+    with pytest.raises(ValueError, match=r"OU time 1e-05, .* 'ddpm' .* own times 0 to 999.*ou_ends"):
+        sample(kernel, x, [*grid, 1e-5], key)
+
+
+def test_kernels_of_one_evaluation_may_end_below_a_models_first_time(key):
+    score, horizon, early_stop = ddpm_score()
+    grid, x = np.geomspace(horizon, early_stop, 5), jnp.ones((3, 1))
+    for kernel in (kernels.ddim(score), kernels.unipc(score)):
+        assert jnp.isfinite(sample(kernel, x, [*grid, 1e-5], key)).all()
+        with pytest.raises(ValueError, match="asked at OU time 1e-05"):
+            sample(kernel, x, [*grid, 1e-5, 1e-6], key)
+        with pytest.raises(ValueError, match=f"asked at OU time {1.01 * horizon:.6g}"):
+            sample(kernel, x, [1.01 * horizon, *grid[1:]], key)
+    traced = jax.jit(lambda grid: sample(kernels.ddim(score), x, grid, key))
+    assert jnp.isnan(traced(np.array([*grid, 1e-5, 1e-6]))).all()  # no sentence, but no number either
+
+
+def test_times_that_stand_in_the_table_alone_are_checked_too(key):
+    score, horizon, early_stop = ddpm_score()
+    x, grid = jnp.ones((3, 1)), np.geomspace(horizon, early_stop, 5)
+    with pytest.raises(ValueError, match="asked at OU time 1e-05"):
+        sample(kernels.langevin(score, 1e-5), x, [1e-6, 0.0], key)
+    lifted = f"asked at OU time {horizon + np.log(2) / 2:.3f}"  # churn raises sigma/alpha by at most sqrt(2) a step
+    with pytest.raises(ValueError, match=lifted):
+        sample(kernels.heun(score, churn=2.0), x, grid, key)
+    assert jnp.isfinite(sample(kernels.langevin(score, 0.5), x, [0.5, 0.0], key)).all()

@@ -2,8 +2,10 @@
 
 import numpy as np
 
-from jaxdiff.processes import EARLIEST, LATEST, check_ends, from_ou, ou, to_ou, vp_cosine
+from jaxdiff.processes import EARLIEST, LATEST, NEARLY_ZERO, check_ends, from_ou, ou, to_ou, vp_cosine
 from jaxdiff.types import Grid, Plan
+
+PURE_NOISE = -np.log(NEARLY_ZERO) / 2  # OU time, 8.32
 
 
 def check_grid(grid, *, own_clock=False) -> Grid:
@@ -45,7 +47,38 @@ def uniform(horizon, early_stop, n_steps, *, process=ou) -> Grid:
     """Equal steps in OU time, or in the time of another process of `processes`."""
     check_request(horizon, early_stop, n_steps)
     start, end = from_ou(process, np.array([horizon, early_stop], np.float64))
-    return with_ends(to_ou(process, np.linspace(start, end, n_steps + 1)), horizon, early_stop)
+    between = ou.time(process.snr(np.linspace(start, end, n_steps + 1)[1:-1]))
+    return with_ends(np.concatenate([[horizon], between, [early_stop]]), horizon, early_stop)
+
+
+def from_process(process, times, *, horizon=PURE_NOISE) -> Grid:
+    """The grid of a model's own schedule: OU times of times of another process, pure noise replaced by a horizon.
+
+    Args:
+      process: whose times they are: flow, ddpm(), a Process of yours.
+      times: (n,) from the noise to the data, np.linspace(1, 0, 11) of flow say. Whole numbers (an integer dtype) stay
+        whole: they are rows of a table.
+      horizon: OU time at which the grid begins if `times` begin later. The times beyond are left out, and one node
+        stands for them: the horizon, or the row nearest to it where times are rows.
+
+    Returns:
+      (at most n,) decreasing OU times. Sampling starts at N(0, I), of which a law with second moment M = E|X_0|^2 in d
+      dimensions is at most (A M - d A - d log(1 - A))/2 nats away at OU time T, A = e^-2T: 3e-8 M at the default,
+      log(2^24)/2 = 8.32.
+
+    Raises:
+      ValueError: times lie outside the process's ends or do not run from the noise to the data, or no time but one is
+        left below the horizon.
+    """
+    check_ends(horizon, EARLIEST)
+    own = np.asarray(times)
+    t = np.atleast_1d(to_ou(process, own))
+    if not (t > horizon).any():
+        return check_grid(t)
+    start, row = horizon, np.round(from_ou(process, np.float64(horizon)))
+    if np.issubdtype(own.dtype, np.integer) and to_ou(process, row) < LATEST:
+        start = to_ou(process, row)
+    return check_grid(np.concatenate([[start], t[t < min(start, horizon)]]))
 
 
 def cosine(horizon, early_stop, n_steps) -> Grid:
