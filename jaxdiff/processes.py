@@ -269,8 +269,8 @@ def to_ou(process, t):
         process's ends, but for rounding; traced times are trusted.
 
     Returns:
-      OU times of the shape of t, float64 for what is no JAX array. Pure noise (flow's time 1) has no OU time and gives
-      LATEST, a step from which `sample` refuses: grids.from_process makes a grid of such times.
+      OU times of the shape of t, float64 unless t is a JAX array. Pure noise (flow's time 1) has no finite OU time and
+      gives LATEST. `sample` refuses the long step that follows; grids.from_process makes a grid that avoids it.
 
     Raises:
       ValueError: a concrete time lies outside the ends.
@@ -411,7 +411,7 @@ class _FromScore:
 
 
 def _eps(value):
-    """The relative rounding of an array's dtype; 0 for what is no array of floats."""
+    """The machine epsilon of an array's float dtype; 0 for values that are not float arrays."""
     dtype = getattr(value, "dtype", np.dtype(int))
     return float(jnp.finfo(dtype).eps) if jnp.issubdtype(dtype, jnp.floating) else 0.0
 

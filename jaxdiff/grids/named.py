@@ -62,9 +62,9 @@ def from_process(process, times, *, horizon=PURE_NOISE) -> Grid:
         stands for them: the horizon, or the row nearest to it where times are rows.
 
     Returns:
-      (at most n,) decreasing OU times. Sampling starts at N(0, I), of which a law with second moment M = E|X_0|^2 in d
-      dimensions is at most (A M - d A - d log(1 - A))/2 nats away at OU time T, A = e^-2T: 3e-8 M at the default,
-      log(2^24)/2 = 8.32.
+      (at most n,) decreasing OU times. Sampling starts at N(0, I). At OU time T, with A = e^-2T, a law in d dimensions
+        with second moment M = E|X_0|^2 is at most (A M - d A - d log(1 - A))/2 nats away from N(0, I). At the default
+        horizon, log(2^24)/2 = 8.32, that is 3e-8 M.
 
     Raises:
       ValueError: times lie outside the process's ends or do not run from the noise to the data, or no time but one is

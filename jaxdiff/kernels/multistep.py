@@ -22,9 +22,9 @@ from jaxdiff.processes import denoiser_from_score, namespace, noise_from_score, 
 # A step no more than LONGER times as long as each step behind it keeps its order, so every grid whose steps change
 # slowly keeps its coefficients (Karras' and Benton's grids stay below 1.7). The last digit makes room for rounding.
 LONGER = 2.000001
-# A longer step uses a node only while errors in what was seen move y by at most AMPLIFIED times their size. Three is
-# the most that two equally spaced nodes reach in a step of any length. Of 2, 3, 4 and 5, three is the largest value at
-# which no method here was unstable on grids of alternating steps (1 : 4 to 1 : 10, eta from 0 to 2).
+# A longer step uses a node only while an error in the denoisers (or noises) moves y by at most AMPLIFIED times that
+# error. Two equally spaced nodes reach 3 in a very long step, and never more. Of 2, 3, 4 and 5, the value 3 is the
+# largest at which every method here was stable on grids of alternating steps (1 : 4 to 1 : 10, eta from 0 to 2).
 AMPLIFIED = 3.0
 
 
@@ -172,8 +172,9 @@ def denoiser_history(grid, depth, eta, *, lower_final=False, beside=0):
     return nodes, bounded(level, nodes, known, -xp.expm1(-(1 + eta**2) * xp.diff(level)), weigh)
 
 
-# Errors of size e in what was seen move y by at most e sum_j |w_j| of the weights in y. The weights in y add up to
-# 1 - e^(-a h), the weight of one node alone; the common factor (alpha', and e^-l for the noise) divides out.
+# Let w_j be the weights of the denoisers in y. Errors of size e in the denoisers move y by at most e sum_j |w_j|. The
+# w_j add up to 1 - e^(-a h), which is the weight of one node used alone. A common factor of the weights divides out:
+# alpha' for the denoiser, and also e^-l for the noise.
 def bounded(values, nodes, known, alone, weigh):
     """The `known` nodes that a step may use without amplifying errors.
 
