@@ -11,6 +11,7 @@ GRID = np.array([2.1, 1.3, 0.9, 0.35, 0.2, 0.08])  # no step is more than twice 
 NEAR_DATA = np.array([2e-3, 6e-4, 1e-4, 3e-5, 4e-6, 1e-6])
 LONG_STEPS = np.array([2.1, 1.3, 0.9, 0.35, 0.3, 0.04])  # multistep methods use fewer nodes here
 LONG_STEPS_NEAR_DATA = np.array([0.011, 0.01, 1e-3, 9e-6, 2e-6, 1e-6])
+UNEVEN_BUT_SHORT = np.log1p(np.exp(-2 * np.array([0.0, 0.01, 0.05, 0.06, 0.1, 0.11]))) / 2  # 1 : 4 in log(alpha/sigma)
 RUNNING = np.array([0.9, 0.6, 0.5, 0.2, 0.0])
 START = np.array([0.7, -1.4, 0.1])
 
@@ -125,7 +126,7 @@ def test_every_step_is_that_of_the_frozen_equation(name, grid):
     follows_its_equation(name, make(name, traced), grid)
 
 
-@pytest.mark.parametrize("grid", [LONG_STEPS, LONG_STEPS_NEAR_DATA], ids=["", "near the data"])
+@pytest.mark.parametrize("grid", [LONG_STEPS, LONG_STEPS_NEAR_DATA, UNEVEN_BUT_SHORT], ids=["", "near data", "short"])
 @pytest.mark.parametrize("name", [name for name in ORACLES if constructor_of(name) in MULTISTEP])
 def test_a_long_step_uses_as_many_nodes_as_the_rule_allows(name, grid):
     follows_its_equation(name, make(name, traced), grid)
@@ -137,7 +138,7 @@ def test_a_long_step_uses_as_many_nodes_as_the_rule_allows(name, grid):
 )
 def test_only_a_long_step_uses_fewer_nodes(name, order):
     used = lambda grid: np.count_nonzero(make(name, traced).coefficients(grid).weights, axis=1).tolist()
-    assert used(GRID) == used(NEAR_DATA) == [min(order, k + 1) for k in range(5)]
+    assert used(GRID) == used(NEAR_DATA) == used(UNEVEN_BUT_SHORT) == [min(order, k + 1) for k in range(5)]
     assert used(LONG_STEPS) == [*used(GRID)[:4], 1]  # eleven times as long as the step before it
 
 
