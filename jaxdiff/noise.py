@@ -168,8 +168,8 @@ def normal(key, particle, step, dim, dtype=jnp.float32, *, slot=0, slots=1) -> F
       particle: integer array of any shape, the particles' indices (64-bit where x64 is on).
       step: integer scalar, below 2^32 / slots.
       dim: d, coordinates a particle, at most 2^29.
-      dtype: float32, float64, or bfloat16 (drawn in float32 and rounded). A float64 draw is the float32 one with more
-        bits.
+      dtype: float32, float64, or one of 16 bits (drawn in float32 and rounded). A float64 draw is the float32 one
+        with more bits.
       slot: which of the `slots` increments of the step.
 
     Returns:

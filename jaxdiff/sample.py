@@ -146,12 +146,13 @@ class _Run:
         _warn_of_wrong_jax()
         if not isinstance(grid, Tracer):
             grid = check_grid(grid, own_clock=kernel.own_clock)
-            _check_steps(grid, x.dtype, kernel.own_clock)
+            _check_steps(grid, noise.computed_in(x.dtype), kernel.own_clock)
         self.kernel, self.grid, self.key, self.n = kernel, grid, key, len(x)
         coefficients = kernel.coefficients(grid)
         _check_asked(kernel, grid, coefficients)
         # Arrays, never constants: some GPU compilers fold a constant step size wrongly (jax 36958, 39336).
-        self.table = jax.tree.map(lambda column: jnp.asarray(column, x.dtype), coefficients)
+        dtype = noise.computed_in(x.dtype)
+        self.table = jax.tree.map(lambda column: jnp.asarray(column, dtype), coefficients)
         self.first = tuple(np.uint32(first_particle >> shift & 0xFFFFFFFF) for shift in (32, 0))
         # Inside a trace of any kind the program becomes part of the caller's.
         self.traced = not _at_top_level()
@@ -168,6 +169,7 @@ class _Run:
             mesh,
             axes,
             platform,
+            x.dtype,
         )
 
     def __call__(self, function, table, carried, *more, donate=False):
@@ -190,11 +192,12 @@ class _Run:
 
     def watched(self, donate):
         """As `sample`, with a bar: blocks of bodies, each as long as a bar may stand still."""
-        state, n_steps = self.kernel.init(self.x), len(self.grid) - 1
+        state, n_steps = self.kernel.init(self.x.astype(self.program.dtype)), len(self.grid) - 1
         state = jax.tree.map(jnp.copy, state)  # every leaf is donated, and two may be one array
         if donate:
             self.x.delete()
-        plan = driver.plan_of(self.program, self.kernel.score, n_steps, self.x.shape, self.x.dtype)
+        score = driver.asked(self.program, self.kernel.score, self.x.shape)
+        plan = driver.plan_of(self.program, score, n_steps, self.x.shape)
         bodies, done, block = n_steps // plan.unroll, 0, 1
         with counter(n_steps, self.kernel.name) as moved:
             while done < bodies:
@@ -207,7 +210,7 @@ class _Run:
                 block = max(1, round(block * min(REFRESH / took, GROWTH)))
             state = jax.block_until_ready(self(driver.run_rest, self.table, state, donate=True))
             moved(n_steps - bodies * plan.unroll)
-        return self.own(self.kernel.position(state))
+        return self.own(self.kernel.position(state).astype(self.program.stored))
 
 
 @functools.cache
