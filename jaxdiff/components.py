@@ -1,17 +1,22 @@
 """A Gaussian mixture by its components: covariance, principal axes, and what a little noise does to it.
 
-NumPy float64 throughout; many components are gone through a few at a time.
+NumPy float64 throughout, whatever dtype came in; many components are gone through a few at a time.
 """
 
+import math
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.processes import ou
 
 ELEMENTS_AT_ONCE = 2**18  # of an array: 2 MiB
 LEAST_ROWS = 32  # of a matrix product
-SYMMETRY = 1e-8  # relative: what rounding may leave of an asymmetry or of a negative eigenvalue
+# Both are relative to the largest entry of a covariance; eps is the rounding of its dtype. A covariance may
+# differ from its transpose by ASYMMETRY sqrt(eps): 1e-8 in float64, 2e-4 in float32. An eigenvalue may lie below 0 by
+# NEGATIVE d eps, or by ROUNDED_ZERO if that is more.
+ASYMMETRY, NEGATIVE, ROUNDED_ZERO = 0.67, 8, 1e-12
 
 
 class Components(NamedTuple):
@@ -82,14 +87,53 @@ def blocks(n, width):
 
 def gaussian_moments(mean, cov, dim=None):
     """Mean (d,), and the eigenvalues (d,) and axes (d, d) or None of cov (d, d) or its diagonal (d,), checked."""
+    rounding = rounding_of(cov)
     mean, cov = np.asarray(mean, np.float64), np.asarray(cov, np.float64)
     if mean.ndim != 1 or mean.size != (dim or mean.size or 1) or cov.shape not in (mean.shape, mean.shape * 2):
         raise ValueError(f"moments are mean (d,) and cov (d,) or (d, d): they have {mean.shape} and {cov.shape}.")
     if not (np.isfinite(mean).all() and np.isfinite(cov).all()):
         raise ValueError("moments must be finite: mean or cov holds nan or inf.")
-    if cov.ndim == 2 and np.abs(cov - cov.T).max() > SYMMETRY * np.abs(cov).max():
-        raise ValueError(f"cov must be symmetric: it differs from its transpose by {np.abs(cov - cov.T).max():.3g}.")
-    values, axes = (cov, None) if cov.ndim == 1 else np.linalg.eigh(cov)
-    if values.min() < -SYMMETRY * np.abs(values).max():
-        raise ValueError(f"cov must be positive semi-definite: its smallest eigenvalue is {values.min():.3g}.")
-    return mean, np.maximum(values, 0), axes
+    return mean, *spectrum(cov, rounding)
+
+
+def rounding_of(value):
+    """The relative rounding error of the numbers that came in: eps of their float dtype, float64's for other kinds."""
+    dtype = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
+    return float(jnp.finfo(dtype if jnp.issubdtype(dtype, jnp.floating) else np.float64).eps)
+
+
+# A float32 inverse or sample covariance differs from its transpose, and is negative, by a few roundings.
+def spectrum(cov, rounding):
+    """Eigenvalues (..., d) and axes (..., d, d) of covariances, symmetrised and not negative.
+
+    Args:
+      cov: (..., d, d), or (d,) a diagonal, float64.
+      rounding: of the numbers that `cov` was made from, as rounding_of finds it.
+
+    Returns:
+      Eigenvalues and axes; a diagonal is its own eigenvalues, with axes None.
+
+    Raises:
+      ValueError: cov differs from its transpose, or an eigenvalue lies below 0, by more than that rounding explains.
+    """
+    size = np.abs(cov).max()
+    if cov.ndim == 1:
+        return not_negative(cov, rounding), None
+    skew = np.abs(cov - np.swapaxes(cov, -1, -2)).max()
+    if skew > ASYMMETRY * math.sqrt(rounding) * size:
+        raise ValueError(
+            f"cov must be symmetric: it differs from its transpose by {skew:.3g}. Pass (cov + cov.T)/2."
+        )
+    values, axes = np.linalg.eigh((cov + np.swapaxes(cov, -1, -2)) / 2)
+    return not_negative(values, rounding), axes
+
+
+def not_negative(variances, rounding):
+    """Variances (..., d) of which those that rounding has put below 0 are 0; ValueError for others below 0."""
+    slack = max(ROUNDED_ZERO, NEGATIVE * variances.shape[-1] * rounding) * np.abs(variances).max()
+    if variances.min() < -slack:
+        raise ValueError(
+            f"cov must be positive semi-definite: its smallest eigenvalue is {variances.min():.3g}, where "
+            f"rounding explains {-slack:.2g}."
+        )
+    return np.maximum(variances, 0)

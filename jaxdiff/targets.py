@@ -1,6 +1,7 @@
 """Laws whose noised score is known in closed form: a Gaussian, a Gaussian mixture, weighted points."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
-from jaxdiff.components import Components, smoothing_kl
+from jaxdiff.components import Components, not_negative, rounding_of, smoothing_kl, spectrum
 from jaxdiff.posterior import mmse_of
 from jaxdiff.processes import like, ou
 from jaxdiff.products import product
@@ -18,6 +19,9 @@ __all__ = ["gaussian", "mixture", "point_masses", "product"]
 
 FEW_COMPONENTS, FEW_COORDINATES = 16, 64  # of a score without matrix products
 BLOCK = 8  # coordinates of it written out
+# The sum of K weights of a dtype may differ from 1 by eps (4 + sqrt(K)): each is rounded by itself, and so is the
+# constant that normalised them. In float64 by 1e-9, for weights that were written down with as many digits.
+LEAST_SLACK = 1e-9
 
 
 def gaussian(mean, cov) -> Target:
@@ -26,10 +30,12 @@ def gaussian(mean, cov) -> Target:
     Its mmse is the closed form sum_i s_i/(1 + snr s_i) over the eigenvalues s_i of cov.
 
     Raises:
-      ValueError: the shapes disagree, a number is not finite, or cov is not symmetric positive semi-definite.
+      ValueError: the shapes disagree, a number is not finite, or cov is not symmetric positive semi-definite but for
+        the rounding of its dtype (which is removed: the symmetric part is taken, eigenvalues below 0 become 0).
     """
     mean = _array("mean", mean, 1)
-    return _target("gaussian", *_components(np.ones(1), mean[None], np.asarray(cov, np.float64)[None]))
+    rounding, cov = rounding_of(cov), np.asarray(cov, np.float64)
+    return _target("gaussian", *_components(np.ones(1), mean[None], cov[None], rounding))
 
 
 def mixture(weights, means, covs) -> Target:
@@ -43,9 +49,10 @@ def mixture(weights, means, covs) -> Target:
 
     Raises:
       ValueError: the shapes disagree, a number is not finite, weights do not sum to 1, or a cov is not symmetric
-        positive semi-definite.
+        positive semi-definite. What the rounding of their dtypes explains is mended instead (see `gaussian`).
     """
-    return _target("mixture", *_components(weights, _array("means", means, 2), np.asarray(covs, np.float64)))
+    rounding, covs = rounding_of(covs), np.asarray(covs, np.float64)
+    return _target("mixture", *_components(weights, _array("means", means, 2), covs, rounding))
 
 
 def point_masses(points, weights=None) -> Target:
@@ -58,7 +65,7 @@ def point_masses(points, weights=None) -> Target:
     """
     points = _array("points", points, 2)
     weights = np.full(len(points), 1 / len(points)) if weights is None else weights
-    return _target("point_masses", *_components(weights, points, np.broadcast_to(0.0, points.shape)))
+    return _target("point_masses", *_components(weights, points, np.broadcast_to(0.0, points.shape), 0.0))
 
 
 def _target(name, components, second_moment):
@@ -74,40 +81,33 @@ def _target(name, components, second_moment):
     )
 
 
-def _components(weights, means, covs):
-    """Checked arguments -> (Components, E|X_0|^2)."""
-    weights = _array("weights", weights, 1)
+def _components(weights, means, covs, rounding):
+    """Checked arguments -> (Components, E|X_0|^2); rounding is that of the covariances."""
+    of_weights, weights = rounding_of(weights), _array("weights", weights, 1)
     k, d = means.shape
     if weights.shape != (k,) or covs.shape not in ((k, d), (k, d, d)):
         raise ValueError(
             f"shapes disagree: weights {weights.shape}, means {means.shape}, covs {covs.shape}. For K components in d "
             f"dimensions: (K,), (K, d) and (K, d) or (K, d, d)."
         )
-    if (weights <= 0).any() or not np.isclose(weights.sum(), 1, rtol=0, atol=1e-9):
-        raise ValueError(f"weights must be positive with sum 1: smallest {weights.min():g}, sum {weights.sum():.12g}.")
+    slack = max(LEAST_SLACK, of_weights * (4 + math.sqrt(k)))
+    if (weights <= 0).any() or not np.isclose(weights.sum(), 1, rtol=0, atol=slack):
+        raise ValueError(
+            f"weights must be positive with sum 1, to {slack:.2g} for their dtype: smallest {weights.min():g}, sum "
+            f"{weights.sum():.12g}. Divide them by their sum and leave out components without weight."
+        )
     if not np.isfinite(covs).all():
         raise ValueError("cov must be finite: it holds nan or inf.")
-    variances, axes = (covs, None) if covs.ndim == 2 else _eigen(covs)
-    if variances.min() < 0:
-        raise ValueError(f"cov must be positive semi-definite: its smallest eigenvalue is {variances.min():.3g}.")
+    variances, axes = (not_negative(covs, rounding), None) if covs.ndim == 2 else spectrum(covs, rounding)
+    weights = weights / weights.sum()
     second_moment = float(weights @ (np.einsum("kd,kd->k", means, means) + variances.sum(-1)))
-    return Components(np.log(weights / weights.sum()), means, *_once(variances, axes)), second_moment
+    return Components(np.log(weights), means, *_once(variances, axes)), second_moment
 
 
 def _once(variances, axes):
     """Variances and axes, with a first axis of 1 where they are the same for all components."""
     same = (variances == variances[0]).all() and (axes is None or (axes == axes[0]).all())
     return (variances[:1], None if axes is None else axes[:1]) if same else (variances, axes)
-
-
-def _eigen(covs):
-    size = np.abs(covs).max()
-    skew = np.abs(covs - np.swapaxes(covs, -1, -2)).max()
-    if skew > 1e-8 * size:
-        raise ValueError(f"cov must be symmetric: it differs from its transpose by {skew:.3g}.")
-    variances, axes = np.linalg.eigh(covs)
-    rounding = (variances < 0) & (variances > -1e-12 * size)  # a rank-deficient cov has eigenvalues of -1e-17
-    return np.where(rounding, 0.0, variances), axes
 
 
 def _array(name, value, ndim):
