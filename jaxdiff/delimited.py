@@ -1,15 +1,15 @@
 """Tables of numbers in text files: their delimiter, header line and index column are found, or refused by name."""
 
 import codecs
+import contextlib
 import csv
-import io
 import itertools
 import re
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxdiff.headers import DataError, header_of, index_columns, is_number, positions_of
+from jaxdiff.headers import MINUS, DataError, header_of, index_columns, number, positions_of
 
 DELIMITERS = "\t;,"
 # UTF-32's mark for little-endian text begins with that of UTF-16.
@@ -33,7 +33,7 @@ ENCODE = "encode or drop it, or leave its column out (columns, --columns)"
 
 
 class Table(NamedTuple):
-    """A file as it was read; `header` and `columns` make `read` do the same again, without notes.
+    """A file as it was read; with its `header` and `columns`, `read` reads the same again.
 
     Attributes:
       rows: (n, d) float64.
@@ -67,9 +67,8 @@ def read(path, *, header=None, columns=None) -> Table:
       DataError: the text cannot be decoded, rows differ in length, a cell is no number, or the first line or the
         first column can be read in two ways.
     """
-    text = _decoded(path)
-    delimiter = _delimiter(text)
-    numbers, lines, empty = _records(path, text, delimiter)
+    delimiter = _delimiter(path)
+    numbers, lines, empty = _records(path, delimiter)
     header, names, numbers, lines, about_header = header_of(path, numbers, lines, header)
     width = len(names if names is not None else lines[0] if lines else ())
     _check_widths(path, numbers, lines, width)
@@ -80,81 +79,93 @@ def read(path, *, header=None, columns=None) -> Table:
         positions, about_index = positions_of(path, columns, names, width), []
     if positions != list(range(width)):
         lines = [[line[position] for position in positions] for line in lines]
-    pointed, about_commas = _with_points(lines, delimiter)
-    try:
-        rows = _floats(pointed, len(positions))
-    except ValueError:
-        raise _first_mistake(path, numbers, lines, pointed, positions) from None
+    rows, about_commas = _converted(path, numbers, lines, positions, delimiter)
     chosen = None if names is None else tuple(names[position] for position in positions)
     notes = (*empty, *about_header, *about_index, *about_commas)
     return Table(rows, header, tuple(positions), chosen, notes)
 
 
-def _decoded(path):
-    content = path.read_bytes()
-    encoding = next((name for mark, name in MARKS if content.startswith(mark)), "UTF-8")
-    try:
-        text = content.decode("utf-8-sig" if encoding == "UTF-8" else encoding)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no {encoding} text ({error}): export it as CSV in UTF-8.") from error
-    if "\0" in text:
+def _encoding(path):
+    """By the byte-order mark; a NUL without one is refused."""
+    with path.open("rb") as stream:
+        content = stream.read(4096)
+    encoding = next((name for mark, name in MARKS if content.startswith(mark)), "UTF-8-sig")
+    if encoding == "UTF-8-sig" and b"\0" in content:
         raise DataError(
             f"{path} has NUL characters, as UTF-16 without a byte-order mark has: export it as CSV in UTF-8."
         )
-    return text.replace("\u2212", "-")  # the typographic minus sign
+    return encoding
 
 
-def _records(path, text, delimiter):
-    """Line numbers from 1, cells of all lines that are not blank, and notes on rows that have no value."""
-    stream = io.StringIO(text, newline="")
-    told = int(text.startswith("sep="))  # a first line with which spreadsheets are told the delimiter
-    for _ in range(told):
-        stream.readline()
-    reader = csv.reader(stream, delimiter=delimiter, skipinitialspace=True, strict=True)
-    numbers, lines, empty = [], [], []
+@contextlib.contextmanager
+def _text(path):
+    """The open file, decoded; what is no text or no table is a DataError."""
+    encoding = _encoding(path)
     try:
+        with path.open(encoding=encoding, newline="") as stream:
+            yield stream
+    except (UnicodeDecodeError, csv.Error) as error:
+        kind = encoding.removesuffix("-sig")
+        raise DataError(f"{path} is no {kind} text of a table ({error}): export it as CSV in UTF-8.") from error
+
+
+def _records(path, delimiter):
+    """Line numbers from 1, cells of all lines that are not blank, and notes on rows that have no value."""
+    numbers, lines, empty = [], [], []
+    with _text(path) as stream:
+        reader = csv.reader(stream, delimiter=delimiter, skipinitialspace=True, strict=True)
         for line in reader:
             if any(map(str.strip, line)):
-                numbers.append(reader.line_num + told)
+                numbers.append(reader.line_num)
                 lines.append(line)
             elif len(line) > 1:
-                empty.append(reader.line_num + told)
-    except csv.Error as error:
-        where = f"at line {reader.line_num + told} ({error})"
-        raise DataError(f"{path} is no table of text, {where}: export it as CSV.") from error
+                empty.append(reader.line_num)
+    if lines and lines[0][0].startswith("sep=") and len("".join(lines[0])) <= len("sep=;"):
+        del numbers[0], lines[0]  # the line with which spreadsheets are told the delimiter
     notes = [f"{len(empty)} row(s) of empty cells are left out, the first in line {empty[0]}."] if empty else []
     return numbers, lines, notes
 
 
-def _delimiter(text):
+def _delimiter(path):
     """Of tab, semicolon and comma the one that cuts the second line into the largest share of numbers."""
-    if re.match(r"sep=[\t;,]\r?\n", text):
-        return text[4]
-    shown = (line for line in io.StringIO(text) if line.strip() and not line.startswith("#"))
-    line = (list(itertools.islice(shown, 2)) or [""])[-1]
+    with _text(path) as stream:
+        shown = (line for line in stream if line.strip() and not line.startswith(("#", "sep=")))
+        line = (list(itertools.islice(shown, 2)) or [""])[-1]
     best, most = ",", -1.0
     for delimiter in DELIMITERS:
         cells = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
-        decimal = cells if delimiter == "," else [cell.replace(",", ".") for cell in cells]
-        share = sum(map(is_number, decimal)) / max(len(cells), 1)
+        share = sum(number(cell) is not None for cell in cells) / max(len(cells), 1)
         if len(cells) > 1 and share > most:
             best, most = delimiter, share
     return best
 
 
 def _check_widths(path, numbers, lines, width):
-    for number, line in zip(numbers, lines, strict=True):
+    for row, line in zip(numbers, lines, strict=True):
         if len(line) != width:
-            raise DataError(f"{path}: row {number} has {len(line)} cells, the first has {width}: make the rows equal.")
+            raise DataError(f"{path}: row {row} has {len(line)} cells, the first has {width}: make the rows equal.")
 
 
-def _with_points(lines, delimiter):
-    """Lines whose decimal commas, if the file has some and no point, are points; and a note on that."""
-    comma = None if delimiter == "," else next((cell for line in lines for cell in line if "," in cell), None)
-    if comma is None or any("." in cell for line in lines for cell in line):
-        return lines, []
-    note = f"Commas are read as decimal commas: {comma.strip()} is {comma.strip().replace(',', '.')}."
-    return [[cell.replace(",", ".") for cell in line] for line in lines], [note]
+def _converted(path, numbers, lines, positions, delimiter):
+    """Cells (n lists of d) to (n, d) float64, and a note on decimal commas that could separate thousands."""
+    with contextlib.suppress(ValueError):
+        return _floats(lines, len(positions)), []
+    pointed = [[cell.replace(MINUS, "-") for cell in line] for line in lines]
+    commas = [cell.strip() for line in lines for cell in line if "," in cell and number(cell) is not None]
+    notes = []
+    if delimiter != "," and commas:
+        point = next((cell.strip() for line in lines for cell in line if "." in cell), None)
+        if point is not None:
+            raise DataError(
+                f"{path} has cells with a comma, {commas[0]!r}, and with a point, {point!r}: write all numbers with a "
+                f"point before the decimals and nothing between the thousands."
+            )
+        pointed = [[cell.replace(",", ".") for cell in line] for line in pointed]
+        if all(re.fullmatch(r"[+-]?\d{1,3},\d{3}", cell) for cell in commas):
+            notes = [f"Commas are read as decimal commas: {commas[0]} is {commas[0].replace(',', '.')}."]
+    with contextlib.suppress(ValueError):
+        return _floats(pointed, len(positions)), notes
+    raise _first_mistake(path, numbers, lines, pointed, positions)
 
 
 def _floats(lines, width):
@@ -165,18 +176,26 @@ def _floats(lines, width):
     return np.fromiter(map(float, cells), np.float64, len(lines) * width).reshape(len(lines), width)
 
 
+def _is_float(cell):
+    try:
+        return len(_floats([[cell]], 1)) == 1
+    except ValueError:
+        return False
+
+
 def _first_mistake(path, numbers, lines, pointed, positions):
     """The error for the first cell that is no number; of empty cells it says how many there are."""
     wrong = (
-        (number, position, cell.strip())
-        for number, line, new in zip(numbers, lines, pointed, strict=True)
+        (row, position, cell.strip())
+        for row, line, new in zip(numbers, lines, pointed, strict=True)
         for position, cell, dotted in zip(positions, line, new, strict=True)
-        if not is_number(dotted)
+        if not _is_float(dotted)
     )
-    number, position, cell = next(wrong)
-    what = f"{path}: row {number}, column {position + 1} is {cell[:40]!r}, not a number"
+    row, position, cell = next(wrong)
+    what = f"{path}: row {row}, column {position + 1} is {cell[:40]!r}, not a number"
     if not cell:
         others = sum(not cell.strip() for line in lines for cell in line) - 1
         return DataError(f"{what}, and {others} more cells are empty: fill or drop the missing values.")
     remedy = next((remedy for pattern, remedy in MISTAKES if re.fullmatch(pattern, cell, re.DOTALL)), ENCODE)
-    return DataError(f"{what}: {remedy}.")
+    name = "; if it is a name, say header=True, --header" if row == 1 else ""
+    return DataError(f"{what}: {remedy}{name}.")

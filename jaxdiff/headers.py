@@ -8,6 +8,7 @@ ENOUGH_TO_COUNT = 5  # so many numbers that count by one are names; fewer can be
 YEARS = range(1900, 2101)
 INDEX_NAMES = ("index", "id", "row", "no", "nr", "#", "level_0")
 MISSING = ("", "na", "n/a", "<na>", "nan", "null", "none", "missing", "?", "-", "--", ".")
+MINUS = "\u2212"
 OVERRULE = "(header=True or False, --header or --no-header, overrules this)"
 
 
@@ -25,13 +26,13 @@ class Headed(NamedTuple):
     notes: list[str]
 
 
-def is_number(cell):
-    """Whether float reads the cell; "1_000", which it reads too, is none."""
+def number(cell):
+    """The number that a cell is, also with a decimal comma or a typographic minus sign, or None; "1_000" is none."""
+    plain = cell.replace(MINUS, "-")
     try:
-        float(cell)
+        return None if "_" in plain else float(plain.replace(",", ".", 1) if "." not in plain else plain)
     except ValueError:
-        return False
-    return "_" not in cell
+        return None
 
 
 def header_of(path, numbers, lines, header=None) -> Headed:
@@ -39,8 +40,9 @@ def header_of(path, numbers, lines, header=None) -> Headed:
 
     A first line without a finite number is a header, "nan" and "inf" too. One of different whole numbers is a header
     where some column has no other whole number (names 0,1,2 or 2019,2020,2021 over 0.5,0.7,0.2), or where it counts by
-    one over five columns or more and no other line does. What counts by one from 0 or 1, or in years, over two to four
-    columns of whole numbers can be names or a row, and is refused. All other lines of numbers are rows.
+    one over five columns or more, from 0 or 1, in years or from elsewhere, and no other line does. What counts so from
+    0 or 1 or in years over two to four columns of whole numbers can be names or a row, and is refused. All other lines
+    of numbers are rows. An empty first cell before whole numbers is a header where the first column is an index.
 
     Args:
       path: for messages.
@@ -59,16 +61,16 @@ def header_of(path, numbers, lines, header=None) -> Headed:
     if header is None:
         header, notes = _judged(path, lines)
     if header and lines:
-        names, number = [cell.strip() for cell in lines[0]], numbers[0]
+        names, own = [cell.strip() for cell in lines[0]], numbers[0]
         again = next((n for n, line in zip(numbers[1:], lines[1:], strict=True) if line == lines[0]), None)
         if again is not None:
-            raise DataError(f"{path}: row {again} repeats the header of row {number}: remove it.")
+            raise DataError(f"{path}: row {again} repeats the header of row {own}: remove it.")
         if len(lines) > 1 and len(lines[1]) == len(names) + 1:
             names = ["", *names]  # R's write.table gives the row names no name
         return Headed(True, names, numbers[1:], lines[1:], notes)
     if commented and lines and len(commented) == len(lines[0]):
         names = [cell.strip() for cell in (commented[0].lstrip("# "), *commented[1:])]
-        if not all(map(is_number, names)):
+        if any(number(name) is None for name in names):
             return Headed(False, names, numbers, lines, notes)
     return Headed(False, None, numbers, lines, notes)
 
@@ -89,36 +91,48 @@ def _without_empty_end(lines):
 
 def _judged(path, lines):
     """Whether the first line is a header, and notes on what is assumed."""
-    if not lines:
-        return False, []
+    if not lines or any(len(line) != len(lines[1]) for line in lines[2:]):
+        return False, []  # rows of different lengths are refused by their place
     first, body = [cell.strip() for cell in lines[0]], lines[1:]
-    values = [float(cell) for cell in first if is_number(cell) and math.isfinite(float(cell))]
-    words = [cell for cell in first if not is_number(cell)]
-    shown = _shown(first)
-    note = [f"The first line, {shown}, is read as names of columns {OVERRULE}."]
-    if not values:
-        named = any(word.lower() not in MISSING for word in words)
-        return True, [] if named else note
-    if len(values) < len(first) - len(words):  # nan or inf among numbers
-        return False, []
-    gaps = [word for word in words if word.lower() in MISSING]
-    if gaps and not (gaps == [""] and first[0] == ""):
-        return False, []
-    whole = len(set(values)) == len(values) and all(value.is_integer() for value in values)
-    names = whole and _differs(first, body)
-    count = _counts(first)
-    if not names and count and len(values) >= ENOUGH_TO_COUNT:
-        others = [line for line in body if _counts(line)]
-        names = not others or all(line == lines[0] for line in others)
-    if names:
-        return True, [] if gaps else note
-    years = values[0] in YEARS and values[-1] in YEARS
-    doubtful = count and len(values) > 1 and (years or values[0] in (0, 1))
-    if words or (doubtful and len(values) < ENOUGH_TO_COUNT and not any(map(_counts, body)) and body):
+    words = [cell for cell in first if number(cell) is None]
+    values = [number(cell) for cell in first if number(cell) is not None]
+    finite = [value for value in values if math.isfinite(value)]
+    gaps, odd = [word for word in words if word.lower() in MISSING], [word for word in words if _is_odd(word)]
+    note = [f"The first line, {_shown(first)}, is read as names of columns {OVERRULE}."]
+    if not finite and not odd:
+        return True, note if len(gaps) == len(words) else []
+    over_an_index = gaps == [""] and first[0] == ""
+    if odd or len(finite) < len(values) or (gaps and not over_an_index):
+        return False, []  # a row with cells that are refused by their place
+    if _are_names(first, finite, body):
+        return True, [] if over_an_index else note
+    kind = _count_of(first)
+    asked = kind in ("0 or 1", "years") and 1 < len(finite) < ENOUGH_TO_COUNT
+    if words or (asked and body and not any(_count_of(line) == kind for line in body)):
         raise DataError(
-            f"{path}: the first line, {shown}, can be names or a row: say header=True or False (--header, --no-header)."
+            f"{path}: the first line, {_shown(first)}, can be names or a row: say header=True or False "
+            f"(--header, --no-header)."
         )
     return False, []
+
+
+def _is_odd(word):
+    """Whether a word has digits and no letter: a date, 1_000, 5 %, a number with thousands separators; or is 0x1F."""
+    letters = any(map(str.isalpha, word)) and not re.fullmatch(r"[+-]?0[xX][0-9a-fA-F]+", word)
+    return any(map(str.isdigit, word)) and not letters
+
+
+def _are_names(first, values, body):
+    """Whether the numbers of the first line are names by the rules of `header_of`."""
+    if len(set(values)) < len(values) or not all(value.is_integer() for value in values):
+        return False
+    if not first[0] and _index("", [line[0] for line in body]) == "count":
+        return True
+    if _differs(first, body):
+        return True
+    kind = _count_of(first)
+    others = [[cell.strip() for cell in line] for line in body if kind and _count_of(line) == kind]
+    return len(values) >= ENOUGH_TO_COUNT and kind is not None and all(line == first for line in others)
 
 
 def _differs(first, body):
@@ -130,13 +144,16 @@ def _differs(first, body):
     return any(not any(_is_whole(line[column]) for line in others) for column in columns)
 
 
-def _counts(line):
-    """Whether the cells count by one; an empty first cell, over an index, is left out."""
-    cells = line[1:] if not line[0].strip() else line
-    if not cells or not all(map(is_number, cells)):
-        return False
-    values = [float(cell) for cell in cells]
-    return values[0].is_integer() and all(value == values[0] + i for i, value in enumerate(values))
+def _count_of(line):
+    """From where the cells count by one: "0 or 1", "years", "elsewhere", or None; an empty first cell is left out."""
+    values = [number(cell) for cell in (line if line[0].strip() else line[1:])]
+    if not values or None in values or not values[0].is_integer():
+        return None
+    if any(value != values[0] + i for i, value in enumerate(values)):
+        return None
+    if values[0] in (0, 1):
+        return "0 or 1"
+    return "years" if values[0] in YEARS and values[-1] in YEARS else "elsewhere"
 
 
 def _is_whole(cell):
@@ -164,14 +181,14 @@ def index_columns(path, names, lines):
         what = f"Column {position}" + (f", {name!r}," if name else ", without a name,")
         if verdict == "doubtful":
             raise DataError(
-                f"{path}: column {position} has no name and does not count the rows: "
+                f"{path}: column {position} has no name and does not number the rows: "
                 f"name it, or choose columns (columns, --columns)."
             )
         if verdict == "count":
-            notes.append(f"{what} counts the rows and is left out (columns, --columns, overrules this).")
+            notes.append(f"{what} numbers the rows and is left out (columns, --columns, overrules this).")
             left_out.append(position)
         if verdict == "kept":
-            notes.append(f"{what} looks like a count of the rows and is kept: leave it out with columns, --columns.")
+            notes.append(f"{what} may number the rows and is kept: columns, --columns, leaves it out.")
         if verdict != "count" or names is None:
             break
     return left_out, notes
@@ -182,9 +199,9 @@ def _index(name, cells):
     nameless = name is not None and (not name or re.fullmatch(r"Unnamed: \d+(\.\d+)*", name))
     if name is None and not all(map(_is_whole, cells[:2])):
         return "feature"
-    if not all(map(is_number, cells)):
+    values = [number(cell) for cell in cells]
+    if None in values:
         return "feature"
-    values = [float(cell) for cell in cells]
     runs = all(value == values[0] + i for i, value in enumerate(values))
     differ = len(set(values)) == len(values) and all(value.is_integer() for value in values)
     if name is None:
