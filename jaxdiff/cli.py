@@ -1,12 +1,15 @@
 """jaxdiff train | plan | sample | certify | sweep. Errors of the user end in one sentence and exit code 2."""
 
 import argparse
+import csv
+import dataclasses
 import functools
 import importlib
 import json
 import pathlib
 import runpy
 import sys
+import warnings
 
 from jax.errors import JaxRuntimeError
 
@@ -57,7 +60,16 @@ def _parser():
     commands = parser.add_subparsers(required=True, metavar="command")
 
     train = commands.add_parser("train", help="fit a denoiser to data", formatter_class=_Defaults)
-    train.add_argument("source", help="digits, or a .npy, .npz or .csv file whose rows are samples")
+    train.add_argument("source", help="digits, or a .npy, .npz, .csv or .tsv file whose rows are samples")
+    train.add_argument(
+        "--header",
+        action=argparse.BooleanOptionalAction,
+        help="the first line of a text file names the columns, or is a row (default: found out, and said in doubt)",
+    )
+    train.add_argument(
+        "--columns", metavar="NAME[,NAME...]", help="which to read, by names or positions from 0 (default: all)"
+    )
+    train.add_argument("--key", metavar="NAME", help="the array to read from an .npz archive of several")
     train.add_argument("--out", type=pathlib.Path, help="run folder (default: runs/NAME)")
     train.add_argument("--steps", type=int, default=4000, help="optimiser steps")
     train.add_argument("--batch-size", type=int, default=256, help="rows a step")
@@ -127,7 +139,7 @@ def _train(options):
     _check_seed(options.seed)
     processes.check_ends(options.horizon, options.early_stop)
     files.check_folder(options.out or "runs")
-    dataset = data.load(options.source, seed=options.seed)
+    dataset = _dataset(options)
     sizes = ", ".join(f"{len(getattr(dataset, name))} {name.replace('_', '-')}" for name in runs.SPLITS)
     constant = f", {dataset.constant} of them constant: kept, unscaled" if dataset.constant else ""
     print(f"{dataset.name}: {sizes} rows of {dataset.dim} columns{constant}")
@@ -147,6 +159,7 @@ def _train(options):
     model = {"horizon": options.horizon, "early_stop": options.early_stop, "seed": options.seed}
     model |= {"source": options.source, "network": network, "history": trained.history}
     model["image_shape"] = data.IMAGE_SHAPES.get(options.source)
+    model["reading"] = dataclasses.asdict(dataset.reading)
     folder = options.out or pathlib.Path("runs") / dataset.name
     if (folder / "model.json").exists():
         print(f"replacing the run in {folder}", file=sys.stderr)
@@ -154,6 +167,19 @@ def _train(options):
     losses = [row["held_out_loss"] for row in trained.history]
     first = trained.history[0]["step"]
     print(f"held-out loss {min(losses):.4g} at best, {losses[0]:.4g} after {first} steps; model in {folder}")
+
+
+def _dataset(options):
+    """The data of the train command; what was assumed about its file is said on standard error."""
+    from jaxdiff import data
+
+    columns = None if options.columns is None else next(csv.reader([options.columns], skipinitialspace=True), [])
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
+        how = {"header": options.header, "columns": columns, "key": options.key}
+        dataset = data.load(options.source, seed=options.seed, **how)
+    for note in dataset.reading.notes:
+        print(f"{options.source}: {note}", file=sys.stderr)
+    return dataset
 
 
 def _plan(options):
