@@ -212,10 +212,11 @@ class Spline:
     def integral_error(self, values, first, last):
         """How wrong an integral of the interpolant of values (levels,) from `first` to `last` may be.
 
-        The estimate is a sixteenth of the width times the sum of the fourth differences, whose first and last weigh
-        eleven times as much. For a jump of height 1 between two nodes that is at least half a width, which is the most
-        that the interpolant can miss. For a smooth function it is about fifty times what the interpolant misses.
-        What the interpolant misses at a further level counts with half a width on top.
+        The estimate is a fourteenth of the width times the sum of the fourth differences, whose first and last weigh
+        eleven times as much. A jump of height 1 between two nodes has fourth differences 1, 3, 3, 1, which make 0.57
+        of a width. The interpolant misses half a width of such a jump at most, and 0.54 where the integral ends next
+        to the jump. For a smooth function the estimate is about fifty times what the interpolant misses. What the
+        nodes' interpolant misses at a further level counts with half a width on top.
         """
         fourth = np.abs(np.diff(values[: len(self.u)], 4))
         weight = np.ones(len(fourth))
@@ -223,7 +224,7 @@ class Spline:
         centre, reach = self.u[2:-2], 3 * self.width
         weight *= (centre >= first - reach) & (centre <= last + reach)
         own = np.abs(self._rest(values)[1]).sum() if len(self.extra) else 0.0
-        return self.width * (weight @ fourth / 16 + own / 2)
+        return self.width * (weight @ fourth / 14 + own / 2)
 
     def _rest(self, values):
         """All levels in order, and what the smooth interpolant leaves of the values there: (levels, ...)."""
