@@ -28,7 +28,14 @@ from jaxdiff.information import (
     mutual_information,
     violations,
 )
-from jaxdiff.path_costs import interpolation_error, level_samples, path_kl, path_kl_samples, range_of_rows, standard_error
+from jaxdiff.path_costs import (
+    interpolation_error,
+    level_samples,
+    path_kl,
+    path_kl_samples,
+    range_of_rows,
+    standard_error,
+)
 from jaxdiff.processes import ou
 from jaxdiff.types import Basis, as_curve
 
@@ -338,8 +345,8 @@ def _between_levels(term):
     if term.bias <= term.standard_error:
         return ()
     return (
-        f"between the levels of the curve the loss may change the discretisation by {term.bias:.3g} nats, more than its "
-        f"standard error {term.standard_error:.3g}: measure with loss_curve(..., grid=grid), or with more n_nodes",
+        f"between the levels of the curve the loss may change the discretisation by {term.bias:.3g} nats, more than "
+        f"the standard error {term.standard_error:.3g}: measure with loss_curve(..., grid=grid), or with more n_nodes",
     )
 
 

@@ -177,7 +177,8 @@ def loss_curve(
 
     Raises:
       ValueError: fewer than two rows or five nodes, data that are not finite, early_stop not below the horizon, a grid
-        that does not decrease or that leaves the interval between them, a basis that is none, or the denoiser's output is not finite or not of the shape of its input.
+        that does not decrease or that leaves the interval between them, a basis that is none, or the denoiser's
+        output is not finite or not of the shape of its input.
     """
     check_ends(horizon, early_stop)
     data = _checked(data)

@@ -179,7 +179,7 @@ class Spline:
         return smooth + (1 - x) * rest[i] + x * rest[i + 1]
 
     def integral(self, values, u):
-        """The integral of the interpolant of values (levels, ...) from the first node to the points u: (points, ...)."""
+        """The interpolant's integral, of values (levels, ...), from the first node to the points u: (points, ...)."""
         smooth = self._smooth_integral(values[: len(self.u)], u)
         if not len(self.extra):
             return smooth
@@ -195,7 +195,7 @@ class Spline:
         return np.clip(i - 2, 0, len(self.u) - size)[:, None] + np.arange(size)
 
     def error(self, near, u):
-        """How wrong the interpolant may be at the points u, (points, ...), from the values (points, 6, ...) around them.
+        """How wrong the interpolant may be at the points u, (points, ...), by the values (points, 6, ...) around them.
 
         The estimate is a third of the larger fourth difference around the point's panel. A jump between the two nodes
         of a panel has a fourth difference of three times its height there, so the estimate is the height. A smooth
