@@ -25,6 +25,8 @@ class Term:
       unit: terms in nats add up; others ("W2", "TV") stand beside them.
       degrees: of freedom of the standard error; intervals are Student's.
       margin: half width of an interval at the certificate's confidence that needs no asymptotics, or None.
+      bias: how far the value may be off for another reason than sampling, such as interpolation, in `unit`. It adds to
+        both sides of an interval.
     """
 
     name: str
@@ -35,12 +37,14 @@ class Term:
     unit: str = NATS
     degrees: float | int = math.inf
     margin: float | None = None
+    bias: float = 0.0
 
     def reach(self, probability):
         """How far the term can be above its value with this probability."""
         if self.margin is not None:
-            return self.margin
-        return student_quantile(probability, self.degrees) * self.standard_error if self.standard_error > 0 else 0.0
+            return self.margin + self.bias
+        sampling = student_quantile(probability, self.degrees) * self.standard_error if self.standard_error > 0 else 0.0
+        return sampling + self.bias
 
 
 @dataclasses.dataclass(frozen=True)

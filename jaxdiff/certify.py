@@ -28,7 +28,14 @@ from jaxdiff.information import (
     mutual_information,
     violations,
 )
-from jaxdiff.path_costs import level_samples, path_kl, path_kl_samples, range_of_rows, standard_error
+from jaxdiff.path_costs import (
+    interpolation_error,
+    level_samples,
+    path_kl,
+    path_kl_samples,
+    range_of_rows,
+    standard_error,
+)
 from jaxdiff.processes import ou
 from jaxdiff.types import Basis, as_curve
 
@@ -102,7 +109,7 @@ def certify(
         *early_stopping(second_moment, known.dim, grid[-1], target),
     )
     assumptions, warnings = _caveats(known, grid, basis, confidence, asymptotic=radius is None)
-    warnings += _other_moment(known, second_moment)
+    warnings += _other_moment(known, second_moment) + _between_levels(terms[1])
     if target is None and second_moment is not None:
         assumptions += (f"the data have E|X_0|^2 = {second_moment:.6g}",)
     if radius is not None:
@@ -180,7 +187,12 @@ def certify_difference(first: Sampler, second: Sampler, *, confidence=CONFIDENCE
     names = f"{first.kernel}, {len(grids[0]) - 1} steps, less {second.kernel}, {len(grids[1]) - 1} steps"
     source = f"path KL of {names}; {first.curve.n} rows, paired"
     error = standard_error(gaps)
-    term = Term(DIFFERENCE, float(value), error, "measured", source, unit="nats, a difference", degrees=size - 1)
+    bias = sum(
+        interpolation_error(one.kernel, grid, one.curve, matched=one.matched, basis=one.basis, integral=False)
+        for one, grid in zip((first, second), grids, strict=True)
+    )
+    told = {"unit": "nats, a difference", "degrees": size - 1, "bias": bias}
+    term = Term(DIFFERENCE, float(value), error, "measured", source, **told)
     each = [_caveats(one.curve, grids[0], one.basis, confidence, asymptotic=True) for one in (first, second)]
     assumptions, warnings = (tuple(dict.fromkeys(a + b)) for a, b in zip(*each, strict=True))
     assumptions += ("both curves saw the same rows with the same noise",)
@@ -249,11 +261,13 @@ def _discretisation(kernel_name, grid, known, matched, basis, radius, confidence
     if kernel_name == "covariance_matched" and known.coarse is not None:
         left = abs(value - path_kl(kernel_name, grid, known.coarse))
         source += f", Lanczos truncated within {left:.1e}"
+    bias = interpolation_error(kernel_name, grid, known, matched=matched, basis=basis)
+    source += f", interpolated within {bias:.1e}"
     if radius is None:
-        return Term(DISCRETISATION, value, error, "measured", source, degrees=degrees)
+        return Term(DISCRETISATION, value, error, "measured", source, degrees=degrees, bias=bias)
     width = range_of_rows(kernel_name, grid, known, matched, radius, basis=basis)
     margin = empirical_bernstein(samples, width, confidence)
-    return Term(DISCRETISATION, value, error, "measured", f"{source}, empirical Bernstein", margin=margin)
+    return Term(DISCRETISATION, value, error, "measured", f"{source}, empirical Bernstein", margin=margin, bias=bias)
 
 
 def cross_fits(kernel_name, curve):
@@ -267,15 +281,17 @@ def cross_fitted(kernel_name, curve, basis, grid_of) -> Term:
     Rows that set a variance or a grid look better on them than any others will; this looks slightly worse than it is,
     as half the rows plan worse than all. `grid_of` maps a half's curve to its grid.
     """
-    halves, values, samples = curve.halves, [], []
+    halves, values, samples, bias = curve.halves, [], [], 0.0
     for own, other in (halves, halves[::-1]):
         options = {"matched": other, "basis": basis}
         grid = grid_of(other)
         values.append(own.n * path_kl(kernel_name, grid, own, **options) / curve.n)
         samples.append(path_kl_samples(kernel_name, grid, own, **options))
+        bias += own.n * interpolation_error(kernel_name, grid, own, **options) / curve.n
     samples = np.concatenate(samples)
-    source = f"{_source(kernel_name, basis, grid)}, {curve.n} rows, cross-fitted"
-    return Term(DISCRETISATION, sum(values), standard_error(samples), "measured", source, degrees=len(samples) - 1)
+    source = f"{_source(kernel_name, basis, grid)}, {curve.n} rows, cross-fitted, interpolated within {bias:.1e}"
+    known = {"degrees": len(samples) - 1, "bias": bias}
+    return Term(DISCRETISATION, sum(values), standard_error(samples), "measured", source, **known)
 
 
 def _source(kernel_name, basis, grid):
@@ -322,6 +338,16 @@ def _other_moment(known, second_moment):
     if squares is None or abs(np.mean(squares) - second_moment) <= 5 * standard_error(squares) + 1e-6 * second_moment:
         return ()
     return (f"the rows have E|X_0|^2 = {np.mean(squares):.6g}, not {second_moment:.6g}: initialisation may cost more",)
+
+
+def _between_levels(term):
+    """A warning where interpolation adds more to an interval than a standard error does."""
+    if term.bias <= term.standard_error:
+        return ()
+    return (
+        f"between the levels of the curve the loss may change the discretisation by {term.bias:.3g} nats, more than "
+        f"the standard error {term.standard_error:.3g}: measure with loss_curve(..., grid=grid), or with more n_nodes",
+    )
 
 
 def _levels(grid):

@@ -163,6 +163,33 @@ def path_kl_error(kernel_name, grid, curve, *, matched=None, basis=None):
     return standard_error(path_kl_samples(kernel_name, grid, curve, matched=matched, basis=basis))
 
 
+def interpolation_error(kernel_name, grid, curve, *, matched=None, basis=None, integral=True):
+    """How wrong path_kl may be, in nats, because a MeasuredCurve knows the losses at its levels only; 0 for others.
+
+    The estimates of `Spline.error` and `Spline.integral_error`, weighted and added up without regard to signs. A grid
+    given to `loss_curve` has its own nodes among the levels; what is left is the error of (1/2) int L dsnr, which
+    integral=False leaves out.
+    """
+    if not isinstance(curve, MeasuredCurve):
+        return 0.0
+    matched = curve if matched is None else matched
+    _check_kernel(kernel_name, basis, curve, matched)
+    grid = check_grid(grid)
+    snr, spline = ou.snr(grid), curve.spline
+    u, nodes = np.log(snr[:-1]), np.exp(spline.u)
+    missed = lambda near, weight: float(np.sum(np.abs(weight) * spline.error(near, u)))
+    around, total = spline.around(u), 0.0
+    if kernel_name == "covariance_matched":
+        total += missed(curve.log_det(nodes[around], np.diff(snr)[:, None]), 0.5)
+    else:
+        tau = np.maximum(_losses(matched, snr[:-1], basis), 0)
+        line = KERNELS[kernel_name](grid[:-1], grid[1:], tau, curve)
+        losses = curve.losses if basis is None else (nodes * curve.directions(nodes).T).T
+        total += missed(losses[around], (line.loss.T / snr[:-1]).T)
+        total += missed(curve.crosses[around], line.cross / np.sqrt(snr[:-1]))
+    return total + (spline.integral_error(curve.losses, *np.log(snr[[0, -1]])) / 2 if integral else 0.0)
+
+
 def standard_error(samples):
     """Of the mean of independent samples (n,); 0 where there are none."""
     return float(np.std(samples, ddof=1) / np.sqrt(len(samples))) if len(samples) > 1 else 0.0
@@ -170,7 +197,7 @@ def standard_error(samples):
 
 def level_samples(curve, grid):
     """(n,) independent estimates of (1/2) int L dsnr between a grid's ends, one for each row of a MeasuredCurve."""
-    return curve.rows[:, : len(curve.spline.u)] @ _half_integral(curve.spline, np.log(ou.snr(grid)))
+    return curve.rows[:, : len(curve.spline.levels)] @ _half_integral(curve.spline, np.log(ou.snr(grid)))
 
 
 def range_of_rows(kernel_name, grid, curve, matched, radius, *, basis=None):
@@ -184,21 +211,22 @@ def range_of_rows(kernel_name, grid, curve, matched, radius, *, basis=None):
         raise ValueError("radius= is for ancestral and moment_matched without basis: other path KLs are not bounded.")
     if kernel_name == "moment_matched" and (matched is None or matched is curve):
         raise ValueError("radius= needs matched=, the curve that set the variance, from other rows than these.")
-    losses, most = curve.rows[:, : len(curve.spline.u)], 4 * radius**2 * np.exp(curve.spline.u)
+    levels = np.exp(curve.spline.levels)
+    losses, most = curve.rows[:, : len(levels)], 4 * radius**2 * levels
     if (losses > most * (1 + 1e-6)).any():
-        worst = float(np.sqrt((losses / np.exp(curve.spline.u)).max()))
+        worst = float(np.sqrt((losses / levels).max()))
         raise ValueError(f"a row is {worst:.4g} from its denoised self, more than 2 radius = {2 * radius:.4g}: clip D.")
     _, weights = _of_rows(kernel_name, check_grid(grid), curve, curve if matched is None else matched)
     return float(np.sum(np.abs(weights[: len(most)]) * most))
 
 
 def _half_integral(spline, u):
-    """(nodes,): values of snr L at the nodes -> (1/2) int L dsnr from u[0] to u[-1]."""
+    """(levels,): values of snr L at the levels -> (1/2) int L dsnr from u[0] to u[-1]."""
     return 0.5 * (spline.integral_basis(u[-1:]) - spline.integral_basis(u[:1]))[0]
 
 
 def _of_rows(kernel_name, grid, curve, matched):
-    """Constant and weights (2 nodes,): the path KL of a row of a MeasuredCurve is constant + weights @ row."""
+    """Constant and weights (2 levels,): the path KL of a row of a MeasuredCurve is constant + weights @ row."""
     snr = ou.snr(grid)
     u, spline = np.log(snr), curve.spline
     line = KERNELS[kernel_name](grid[:-1], grid[1:], np.maximum(matched(snr[:-1]), 0), curve)

@@ -61,6 +61,16 @@ def test_a_margin_overrules_the_standard_error():
     assert certificate.upper == pytest.approx(0.7)
 
 
+def test_a_bias_widens_both_sides_of_an_interval_and_the_upper_end():
+    for margin, reach in ((0.5, 0.5), (None, 0.04 * stats.norm.ppf(0.975))):
+        term = Term("discretisation", 0.2, 0.04, "measured", "rows", margin=margin, bias=0.03)
+        certificate = Certificate("a run", (term,), 0.95)
+        assert certificate.interval("discretisation") == pytest.approx((0.2 - reach - 0.03, 0.2 + reach + 0.03))
+        one_sided = 0.5 if margin else 0.04 * stats.norm.ppf(0.95)
+        assert certificate.upper == pytest.approx(0.2 + one_sided + 0.03)
+        assert Certificate.from_dict(json.loads(json.dumps(certificate.to_dict()))) == certificate
+
+
 @pytest.mark.parametrize("certificate", [KNOWN, LEARNED], ids=["known", "learned"])
 def test_json_and_back_is_the_same_certificate(certificate):
     text = json.dumps(certificate.to_dict(), allow_nan=False)

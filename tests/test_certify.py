@@ -5,10 +5,12 @@ import functools
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
 from scipy import stats
+from scipy.integrate import quad
 
 import jaxdiff
 from jaxdiff import certify, grids, kernels, processes, targets
@@ -45,7 +47,7 @@ def test_learned_certificate_says_what_is_unknown(key):
     assert certificate.assumptions[-1] == f"the data have E|X_0|^2 = {np.mean(curve.squares):.6g}"
     assert certificate["discretisation"].status == "measured"
     low, high = certificate.interval("discretisation")
-    reach = stats.t.ppf(0.975, 299) * certificate["discretisation"].standard_error
+    reach = stats.t.ppf(0.975, 299) * certificate["discretisation"].standard_error + certificate["discretisation"].bias
     assert (low, high) == pytest.approx((value_of(certificate) - reach, value_of(certificate) + reach), rel=1e-6)
     assert {certificate[name].standard_error for name in ("score error", "initialisation")} == {0.0}
     assert certificate.upper == np.inf
@@ -206,6 +208,49 @@ def test_axes_of_the_same_rows_are_warned_of(key):
     apart, ancestral = Sampler("moment_matched", GRID, curve, other, curve.basis), Sampler("ancestral", GRID, curve)
     assert says(certify_difference(apart, ancestral))
     assert not says(certify_difference(ancestral, ancestral))
+
+
+# The denoiser x -> c x of N(0, 1) has E|X_0 - c X_t|^2 = (1 - c alpha)^2 + c^2 sigma^2; here c is 0 until t = 0.5.
+def jumping(x, t):
+    return jnp.where(t > 0.5, 0.0, jnp.exp(-t)) * x
+
+
+def excess_of_jumping(grid):
+    c = lambda t: 0.0 if t > 0.5 else np.exp(-t)
+    loss = lambda t: (1 - c(t) * np.exp(-t)) ** 2 - c(t) ** 2 * np.expm1(-2 * t)
+    rate = lambda t: loss(t) * 2 * np.exp(2 * t) / np.expm1(2 * t) ** 2
+    level = quad(rate, 0.5, grid[0])[0] + quad(rate, grid[-1], 0.5)[0]
+    heads = sum(h * loss(t) for h, t in zip(np.diff(1 / np.expm1(2 * grid)), grid, strict=False))
+    return (heads - level) / 2
+
+
+@pytest.mark.parametrize("own_nodes", [False, True])
+def test_the_interval_of_a_denoiser_that_jumps_covers_the_closed_form(own_nodes):
+    grid, covered = np.array([3.0, 1.5, 0.52, 0.499, 0.2, 0.05, 0.01]), 0
+    truth = excess_of_jumping(grid)
+    assert truth == pytest.approx(1.862, abs=1e-3)
+    options = {"horizon": 3.0, "early_stop": 0.01, "n_noises": 1, "grid": grid if own_nodes else None}
+    for seed in range(10):
+        rows = jax.random.normal(jax.random.key(seed), (2000, 1))
+        certificate = certify("ancestral", grid, curve=loss_curve(jumping, rows, jax.random.key(99 + seed), **options))
+        low, high = certificate.interval("discretisation")
+        covered += low <= truth <= high
+    assert covered >= 8
+    assert (high - low < 0.2) == own_nodes
+    assert any("loss_curve(..., grid=grid)" in text for text in certificate.warnings) != own_nodes
+
+
+@pytest.mark.parametrize("name", ["exponential_euler", "ancestral", "moment_matched", "covariance_matched"])
+def test_a_smooth_denoisers_interval_is_hardly_wider_for_interpolation(name, key):
+    law = targets.gaussian([0.0, 0.0], [0.8, 0.2])
+    options = ENDS | {"n_nodes": 101, "n_noises": 1, "basis": "coordinates"}
+    products = 1 if name == "covariance_matched" else None
+    curve = loss_curve(denoiser_from_score(law.score), law.sample(key, 400), key, products=products, **options)
+    term = certify(name, GRID, curve=curve)["discretisation"]
+    assert 0 < term.bias < 0.02 * term.standard_error
+    if name == "moment_matched":
+        apart = certify(name, GRID, curve=curve, basis="coordinates")["discretisation"]
+        assert 0 < apart.bias < 0.02 * apart.standard_error
 
 
 @pytest.mark.parametrize("option", [{"radius": 1.0}, {"second_moment": 1.0}, {"matched": COIN.mmse}])
