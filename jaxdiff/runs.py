@@ -155,7 +155,7 @@ def measure(run, split, *, progress=False) -> MeasuredCurve:
 def keep(run, split, curve):
     """Write a split's loss curve into the folder, as SPLIT_curve.npz."""
     with written(run.folder / f"{split}_curve.npz") as draft, draft.open("wb") as stream:
-        kept = {name: getattr(curve, name) for name in ("rows", "by_group", "basis", "squares")}
+        kept = {name: getattr(curve, name) for name in ("rows", "by_group", "basis", "squares", "row_ids")}
         np.savez(stream, u=curve.spline.u, **kept)
 
 
@@ -164,4 +164,5 @@ def measured(run, split) -> MeasuredCurve:
     path = run.folder / f"{split}_curve.npz"
     with _reading(path, f"jaxdiff plan {run.folder}"), path.open("rb") as stream, np.load(stream) as arrays:
         parts = {name: arrays[name] for name in ("u", "rows", "by_group", "basis", "squares")}
+        parts["row_ids"] = arrays["row_ids"] if "row_ids" in arrays else None  # files of version 0.1 have none
         return measured_curve(dim=run.dataset.dim, **parts)

@@ -12,7 +12,7 @@ from scipy import stats
 
 import jaxdiff
 from jaxdiff import certify, grids, kernels, processes, targets
-from jaxdiff.certify import Sampler, certify_difference, empirical_bernstein
+from jaxdiff.certify import Sampler, certify_difference
 from jaxdiff.curves import loss_curve, measured_curve
 from jaxdiff.path_costs import level_samples, path_kl, path_kl_samples, standard_error
 from jaxdiff.processes import denoiser_from_score

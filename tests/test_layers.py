@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "jaxdiff"
 ROWS = (
-    "types certificates progress files tables",
+    "types certificates intervals progress files tables",
     "processes noise interpolation schedule goals spectra lanczos",
     "targets grids kernels networks scores data metrics curves driver posterior components moments products"
     " innovations",
