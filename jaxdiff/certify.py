@@ -261,14 +261,8 @@ def _discretisation(kernel_name, grid, known, matched, basis, radius, confidence
         return measured_term(DISCRETISATION, value, _units(samples, known.row_ids), source)
     least, most = range_of_rows(kernel_name, grid, known, matched, radius, basis=basis)
     margin = bounded(samples, least, most, confidence)
-    return Term(
-        DISCRETISATION,
-        value,
-        standard_error(samples),
-        "measured",
-        f"{source}, by betting on bounded rows",
-        margin=margin,
-    )
+    source += ", betting interval of bounded rows"
+    return Term(DISCRETISATION, value, standard_error(samples), "measured", source, margin=margin)
 
 
 def _units(samples, ids):

@@ -20,8 +20,9 @@ def row_ids(rows):
 def copies(ids):
     """(n,) the number of the independent unit of each row, from 0 on, or None where every row is one of its own.
 
-    Rows that are equal are copies of one draw, and one unit, where they are at most sqrt(n). A row that occurs more often
-    is an atom of the law (a coin's side, the zeros of sparse data), which independent draws do repeat: each is a unit.
+    Rows that are equal are copies of one draw, and one unit, where they are at most sqrt(n). A row that occurs more
+    often is an atom of the law (a coin's side, the zeros of sparse data). Independent draws repeat an atom, so each
+    of them is a unit.
     """
     if ids is None:
         return None
@@ -79,7 +80,7 @@ def copied(ids):
 
 
 def doubts(samples):
-    """Sentences that say why an asymptotic interval of the mean of samples (n,) may not cover; () where none is known."""
+    """Sentences that say why an asymptotic interval of the mean of samples (n,) may not cover; () without a reason."""
     found, samples = [], np.asarray(samples, np.float64)
     sizes = np.sort(np.abs(samples - np.mean(samples)))[::-1]
     n, share = len(samples), sizes[0] ** 2 / max(np.sum(sizes**2), np.finfo(float).tiny)
@@ -106,7 +107,7 @@ def bounded(samples, low, high, confidence):
     them over the rows is a wealth: below 1/p with probability 1 - p, if m is right (Markov). The wealth here is the
     average over l = 2^-j/m, j = 0 to log2 sqrt(n), and for the other side over l = -2^-j/(1 - m). Each side has
     p = (1 - confidence)/2. The result does not depend on the order of the rows.
-    Source: betting confidence intervals, Waudby-Smith and Ramdas, arXiv:2010.09686; the average over l: their Section 5.
+    Source: betting confidence intervals, Waudby-Smith and Ramdas, arXiv:2010.09686.
     """
     x = np.clip((np.asarray(samples, np.float64) - low) / (high - low), 0, 1)
     needed, centre = math.log(2 / (1 - confidence)), float(x.mean())

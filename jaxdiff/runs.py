@@ -164,5 +164,5 @@ def measured(run, split) -> MeasuredCurve:
     path = run.folder / f"{split}_curve.npz"
     with _reading(path, f"jaxdiff plan {run.folder}"), path.open("rb") as stream, np.load(stream) as arrays:
         parts = {name: arrays[name] for name in ("u", "rows", "by_group", "basis", "squares")}
-        parts["row_ids"] = arrays["row_ids"] if "row_ids" in arrays else None  # files of version 0.1 have none
+        parts["row_ids"] = arrays.get("row_ids")  # earlier versions wrote none
         return measured_curve(dim=run.dataset.dim, **parts)
