@@ -1,6 +1,7 @@
 """Certificates: what is known of a run, term by term, with how it is known."""
 
 import dataclasses
+import functools
 import math
 import statistics
 
@@ -174,6 +175,7 @@ def unskewed(x, w):
 
 # From 300 degrees on Cornish and Fisher's expansion about the normal quantile, with a relative error below 1e-8 up to a
 # probability of 1 - 1e-6; below, the distribution function is inverted by bisection.
+@functools.cache
 def student_quantile(probability, degrees):
     """The quantile of Student's t law; `degrees` inf is the normal, below 300 they are whole."""
     z = statistics.NormalDist().inv_cdf(probability)
