@@ -89,6 +89,7 @@ def _parser():
         "--evals", type=int, help="score evaluations a sample may cost (20 for a run where no --target-kl is given)"
     )
     plan.add_argument("--target-kl", type=float, help="nats that initialisation and discretisation may cost, instead")
+    plan.add_argument("--confidence", type=float, help="with which a run's rows must show that --target-kl is reached")
     plan.add_argument("--dim", type=int, help="dimension of the data, in place of a run")
     plan.add_argument("--second-moment", type=float, help="E|X|^2 of the data, with --dim (its value by default)")
     plan.add_argument("--early-stop", type=float, help="OU time to stop at (0.001 with --dim; a run has its own)")
@@ -188,6 +189,8 @@ def _plan(options):
     if (options.run is None) == (options.dim is None):
         raise ValueError("plan what? Give one of a run folder and --dim.")
     if options.run is None:
+        if options.confidence is not None:
+            raise ValueError("--confidence goes with a run: a plan for --dim is a bound, without rows.")
         _plan_for_all_data(options)
         return
     if options.second_moment is not None or options.out is not None:
@@ -225,7 +228,8 @@ def _plan_for_a_run(options, evals):
     run = runs.load(options.run)
     curve = runs.measure(run, "held_out", progress=True)
     moment = run.dataset.second_moment("held_out")
-    made = plan(options.target_kl, options.early_stop, evals=evals, curve=curve, second_moment=moment)
+    known = {"curve": curve, "second_moment": moment}
+    made = plan(options.target_kl, options.early_stop, evals=evals, confidence=options.confidence, **known)
     removed = runs.discard(run.folder, runs.OF_THE_PLAN)
     if removed:
         print(f"removed, of the former plan: {', '.join(removed)}", file=sys.stderr)

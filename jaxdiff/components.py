@@ -121,9 +121,7 @@ def spectrum(cov, rounding):
         return not_negative(cov, rounding), None
     skew = np.abs(cov - np.swapaxes(cov, -1, -2)).max()
     if skew > ASYMMETRY * math.sqrt(rounding) * size:
-        raise ValueError(
-            f"cov must be symmetric: it differs from its transpose by {skew:.3g}. Pass (cov + cov.T)/2."
-        )
+        raise ValueError(f"cov must be symmetric: it differs from its transpose by {skew:.3g}. Pass (cov + cov.T)/2.")
     values, axes = np.linalg.eigh((cov + np.swapaxes(cov, -1, -2)) / 2)
     return not_negative(values, rounding), axes
 

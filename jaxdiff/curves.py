@@ -10,6 +10,7 @@ import numpy as np
 from jaxdiff import innovations, noise
 from jaxdiff.grids import check_grid
 from jaxdiff.interpolation import SAME, Spline
+from jaxdiff.intervals import row_ids
 from jaxdiff.processes import check_ends, forward, ou
 from jaxdiff.progress import bar
 from jaxdiff.types import Basis, Curve, DenoiserFn, as_score
@@ -30,6 +31,7 @@ class MeasuredCurve(Curve):
       coarse: the curve with log_det from two Lanczos products fewer; None where log_det is None or exact.
       own_axes: the basis is made from these very rows, which look better in it than others will.
       squares: (n,) |X_0|^2 of every data point; None where it was not kept.
+      row_ids: (n,) whole numbers, equal where data points are equal; None where they were not kept.
     """
 
     spline: Spline = dataclasses.field(repr=False)
@@ -38,10 +40,11 @@ class MeasuredCurve(Curve):
     coarse: Curve | None = dataclasses.field(default=None, repr=False)
     own_axes: bool = dataclasses.field(default=False, repr=False)
     squares: np.ndarray | None = dataclasses.field(default=None, repr=False)
+    row_ids: np.ndarray | None = dataclasses.field(default=None, repr=False)
 
     @property
     def n(self):
-        """Independent data points."""
+        """Data points."""
         return len(self.rows)
 
     @property
@@ -59,8 +62,11 @@ class MeasuredCurve(Curve):
         """The curves of every second row, and of the others; without log_det."""
         groups = [None, None] if self.by_group is None else [self.by_group[half::2] for half in range(2)]
         each = [None, None] if self.squares is None else [self.squares[half::2] for half in range(2)]
+        ids = [None, None] if self.row_ids is None else [self.row_ids[half::2] for half in range(2)]
         shared = {"extra": self.spline.extra, "basis": self.basis}
-        options = [{"by_group": groups[half], "squares": each[half], **shared} for half in range(2)]
+        options = [
+            {"by_group": groups[half], "squares": each[half], "row_ids": ids[half], **shared} for half in range(2)
+        ]
         return tuple(measured_curve(self.spline.u, self.rows[half::2], self.dim, **options[half]) for half in range(2))
 
     @property
@@ -79,6 +85,7 @@ def measured_curve(
     basis: Basis = None,
     own_axes=False,
     squares=None,
+    row_ids=None,
     levels=None,
     coarse_levels=None,
 ):
@@ -118,6 +125,7 @@ def measured_curve(
         by_group=by_group,
         own_axes=own_axes,
         squares=squares,
+        row_ids=row_ids,
         coarse=None if coarse_levels is None else curve(rows.mean(0), whole, coarse_levels, mean),
     )
 
@@ -221,6 +229,7 @@ def loss_curve(
     rows = rows.reshape(n, -1)
     squares = np.sum(np.asarray(data, np.float64) ** 2, axis=1)
     options = {"extra": extra, "by_group": by_group, "basis": basis, "own_axes": own_axes, "squares": squares}
+    options["row_ids"] = row_ids(data)
     return measured_curve(u, rows, dim, levels=levels, coarse_levels=coarse, **options)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from jaxdiff.curves import MeasuredCurve
 from jaxdiff.grids import check_grid
 from jaxdiff.interpolation import antiderivative
+from jaxdiff.intervals import independent
 from jaxdiff.processes import ou
 from jaxdiff.types import as_curve, check_basis
 
@@ -159,8 +160,11 @@ def path_kl_samples(kernel_name, grid, curve, *, matched=None, basis=None):
 
 
 def path_kl_error(kernel_name, grid, curve, *, matched=None, basis=None):
-    """Standard error of path_kl from the spread of path_kl_samples; 0 for a curve known exactly."""
-    return standard_error(path_kl_samples(kernel_name, grid, curve, matched=matched, basis=basis))
+    """Standard error of path_kl from the spread of path_kl_samples, copies of a row together; 0 for an exact curve."""
+    samples, ids = path_kl_samples(kernel_name, grid, curve, matched=matched, basis=basis), None
+    if isinstance(curve, MeasuredCurve) and curve.row_ids is not None and len(samples) == curve.n:
+        ids = curve.row_ids
+    return standard_error(independent(samples, ids))
 
 
 def interpolation_error(kernel_name, grid, curve, *, matched=None, basis=None, integral=True):
@@ -200,8 +204,10 @@ def level_samples(curve, grid):
     return curve.rows[:, : len(curve.spline.levels)] @ _half_integral(curve.spline, np.log(ou.snr(grid)))
 
 
+# No narrower range holds for every clipped D: one that knows X_0 may be anywhere in the ball between two levels and
+# elsewhere at the levels, so the loss takes 0 and 4 R^2 at either, whatever the weights' signs.
 def range_of_rows(kernel_name, grid, curve, matched, radius, *, basis=None):
-    """Largest less smallest path KL that a row can have, if |X_0 - D| <= 2 radius always.
+    """Smallest and largest path KL that a row can have, if |X_0 - D| <= 2 radius always.
 
     Raises:
       ValueError: the kernel's path KL holds a noise term or `matched` is not from other data, or a row's loss shows
@@ -216,8 +222,9 @@ def range_of_rows(kernel_name, grid, curve, matched, radius, *, basis=None):
     if (losses > most * (1 + 1e-6)).any():
         worst = float(np.sqrt((losses / levels).max()))
         raise ValueError(f"a row is {worst:.4g} from its denoised self, more than 2 radius = {2 * radius:.4g}: clip D.")
-    _, weights = _of_rows(kernel_name, check_grid(grid), curve, curve if matched is None else matched)
-    return float(np.sum(np.abs(weights[: len(most)]) * most))
+    constant, weights = _of_rows(kernel_name, check_grid(grid), curve, curve if matched is None else matched)
+    ends = weights[: len(most)] * most
+    return constant + float(np.minimum(ends, 0).sum()), constant + float(np.maximum(ends, 0).sum())
 
 
 def _half_integral(spline, u):

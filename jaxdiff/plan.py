@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from jaxdiff.certificates import DISCRETISATION
-from jaxdiff.certify import certify, cross_fits, cross_fitted, moment_of
+from jaxdiff.certificates import CONFIDENCE, DISCRETISATION
+from jaxdiff.certify import certify, check_confidence, cross_fits, cross_fitted, moment_of
 from jaxdiff.curves import MeasuredCurve
 from jaxdiff.data_free import KERNEL as DATA_FREE_KERNEL
 from jaxdiff.data_free import data_free_plan
@@ -39,6 +39,7 @@ def plan(
     evals=None,
     horizon=None,
     kernel=None,
+    confidence=None,
 ) -> Plan:
     """The sampler of least predicted path KL for a budget, or the cheapest for an accuracy.
 
@@ -56,6 +57,8 @@ def plan(
       horizon: OU time to start from; by default the best one is found together with the grid.
       kernel: a kernel with a path KL; default "moment_matched", in the basis of the curve where it has one and the rows
         are enough to tell that it pays, or "ancestral" where only dim is known.
+      confidence: with target_kl and a curve or target: the target must hold at the upper end of the certificate's
+        interval at this confidence, `certificate.known_upper`, instead of at the measured value. Default None.
 
     Returns:
       A Plan: the kernel on its optimal grid; for moment matching build it with `basis=plan.basis`. The alternatives say
@@ -67,6 +70,7 @@ def plan(
         says what would do.
     """
     check_goal(target_kl, evals)
+    _check_planned_confidence(confidence, target_kl, target is None and curve is None)
     early_stop = EARLY_STOP if early_stop is None and not isinstance(curve, MeasuredCurve) else early_stop
     if target is None and curve is None:
         _check_data_free(dim, kernel)
@@ -88,9 +92,18 @@ def plan(
         basis = min((basis, None), key=lambda one: _measured(kernel, OPTIMAL, ends, n, known, one))
         grid = _planner(kernel, OPTIMAL, ends, n, basis)(known) if basis is None else grid
     given = {"curve": known, "second_moment": second_moment} if target is None else {"target": target}
-    certificate = certify(kernel, grid, basis=basis, **given)
+    certifies = functools.partial(certify, kernel, basis=basis, confidence=confidence or CONFIDENCE, **given)
+    certificate = certifies(grid)
+    grid_at = lambda n, curve: _planner(kernel, OPTIMAL, ends, n, basis)(curve)
     if cross_fits(kernel, known):
-        grid, certificate = _cross_fitted(kernel, grid, known, basis, certificate, target_kl)
+        certified = lambda n: _cross_fitted(kernel, known, basis, certificate, lambda curve: grid_at(n, curve))
+        enough, certificate = _enough_steps(certified, n, kernel, target_kl, confidence)
+    elif confidence is not None:
+        certified = lambda n: certificate if n == len(grid) - 1 else certifies(grid_at(n, known))
+        enough, certificate = _enough_steps(certified, n, kernel, target_kl, confidence)
+    else:
+        enough = n
+    grid = grid if enough == n else grid_at(enough, known)
     alternatives = _alternatives(kernel, grid, known, basis, certificate[DISCRETISATION].value)
     return Plan(ends[0], grid, kernel, len(grid) - 1, certificate, alternatives, basis)
 
@@ -110,21 +123,37 @@ def _measured(kernel, shape, ends, n_steps, curve, basis):
     return path_kl(kernel, planner(curve), curve, basis=basis)
 
 
-def _cross_fitted(kernel, grid, curve, basis, certificate, target_kl):
-    """Grid and certificate with the discretisation cross-fitted, with as many steps as that takes to a target_kl."""
-    others, n = certificate.known - certificate[DISCRETISATION].value, len(grid) - 1
-    ends = float(grid[0]), float(grid[-1])
+def _cross_fitted(kernel, curve, basis, certificate, grid_of):
+    """The certificate with its discretisation cross-fitted."""
+    term = cross_fitted(kernel, curve, basis, grid_of)
+    terms = tuple(term if one.name == DISCRETISATION else one for one in certificate.terms)
+    return dataclasses.replace(certificate, terms=terms)
+
+
+def _enough_steps(certified, n, kernel, target_kl, confidence):
+    """Steps and certificate, from n steps on until the certificate reaches target_kl, at its upper end if asked to.
+
+    `certified` maps a number of steps to a certificate.
+    """
     while True:
-        term = cross_fitted(kernel, curve, basis, _planner(kernel, OPTIMAL, ends, n, basis))
-        reached = others + term.value
+        certificate = certified(n)
+        reached = certificate.known if confidence is None else certificate.known_upper
         if target_kl is None or reached <= target_kl:
-            break
+            return n, certificate
         n += max(1, math.ceil(n * (reached / target_kl - 1) / 2))
         if n > MOST_EVALS:
             raise _out_of_reach(target_kl, MOST_EVALS, kernel, reached)
-    grid = _planner(kernel, OPTIMAL, ends, n, basis)(curve) if n != len(grid) - 1 else grid
-    terms = tuple(term if one.name == DISCRETISATION else one for one in certificate.terms)
-    return grid, dataclasses.replace(certificate, terms=terms)
+
+
+def _check_planned_confidence(confidence, target_kl, data_free):
+    if confidence is None:
+        return
+    if target_kl is None or data_free:
+        raise ValueError(
+            "confidence= says how surely target_kl= is reached by a measured curve= or a target=: give those, or leave "
+            "confidence out."
+        )
+    check_confidence(confidence)
 
 
 def _out_of_reach(target_kl, most, kernel, least):

@@ -158,7 +158,7 @@ def measure(run, split, *, grid=None, progress=False) -> MeasuredCurve:
 def keep(run, split, curve):
     """Write a split's loss curve into the folder, as SPLIT_curve.npz."""
     with written(run.folder / f"{split}_curve.npz") as draft, draft.open("wb") as stream:
-        kept = {name: getattr(curve, name) for name in ("rows", "by_group", "basis", "squares")}
+        kept = {name: getattr(curve, name) for name in ("rows", "by_group", "basis", "squares", "row_ids")}
         np.savez(stream, u=curve.spline.u, extra=curve.spline.extra, **kept)
 
 
@@ -168,4 +168,5 @@ def measured(run, split) -> MeasuredCurve:
     with _reading(path, f"jaxdiff plan {run.folder}"), path.open("rb") as stream, np.load(stream) as arrays:
         parts = {name: arrays[name] for name in ("u", "rows", "by_group", "basis", "squares")}
         parts["extra"] = arrays.get("extra", ())  # an older file has equidistant nodes alone
+        parts["row_ids"] = arrays.get("row_ids")  # earlier versions wrote none
         return measured_curve(dim=run.dataset.dim, **parts)
