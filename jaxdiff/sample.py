@@ -13,13 +13,12 @@ from jax.extend.core import get_opaque_trace_state
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxdiff import driver, noise, processes
-from jaxdiff.grids import check_grid
+from jaxdiff.grids import check_grid, longest_step
 from jaxdiff.progress import counter
 from jaxdiff.types import Kernel
 
 SOURCES = {"auto": "counter", "counter": "counter", "jax": "jax"}
 REFRESH, GROWTH = 1.0, 16  # seconds between two moves of the bar; how much longer a block may be than the one before
-ROUNDING, COARSE = 1e-3, 1e-4  # what a step may leave behind of it; dtypes that are coarser anyway are not asked
 SAME_TIME = 1e-9  # relative: how close a time to save at must be to one of the grid
 
 
@@ -235,14 +234,13 @@ def _check_particles(x, first):
         raise ValueError(f"first_particle must be an index below 2^64: first_particle = {first}.")
 
 
-# Away from the data every step multiplies x, and its rounding, by e^h before the score takes that back.
 def _check_steps(grid, dtype, own_clock):
-    longest, eps = -np.diff(grid).min(), float(jnp.finfo(dtype).eps)
-    if not own_clock and eps < COARSE and longest > np.log(ROUNDING / eps):
+    longest = -np.diff(grid).min()
+    if not own_clock and longest > longest_step(dtype):
         raise ValueError(
-            f"a step of OU time {longest:.3g} leaves rounding of e^{longest:.3g} times {eps:.1g} behind: put nodes "
-            f"between, or begin at 5, where noise is all there is. For a model's schedule that begins in pure noise, "
-            f"grids.from_process(process, times) does so."
+            f"a step of OU time {longest:.3g} leaves rounding of e^{longest:.3g} times {float(jnp.finfo(dtype).eps):.1g} "
+            f"behind: put nodes between, or begin at 5, where noise is all there is of data of mean 0 and variance 1. For "
+            f"a model's schedule that begins in pure noise, grids.from_process(process, times) does so."
         )
 
 

@@ -12,6 +12,7 @@ from jaxdiff.grids.named import (
     geometric,
     karras,
     log_snr,
+    longest_step,
     uniform,
 )
 from jaxdiff.grids.shortest_path import fewest, frontier, optimal
@@ -26,6 +27,7 @@ __all__ = [
     "geometric",
     "karras",
     "log_snr",
+    "longest_step",
     "optimal",
     "uniform",
 ]
