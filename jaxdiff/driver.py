@@ -191,12 +191,12 @@ def plan_of(program, score, n_steps, shape):
 def _all_at_once(program, n):
     """n, the chunk of a score that depends on where a particle stands; ValueError if the particles are cut up."""
     if program.shares > 1 or (program.chunk or n) < n:
-        cut = f"over {program.shares} devices" if program.shares > 1 else f"into chunks of {program.chunk}"
+        cut = f"across {program.shares} devices" if program.shares > 1 else f"into chunks of {program.chunk}"
         raise ValueError(
-            f"the score of a particle depends on its row in x (through jnp.arange(len(x)), a slice up to len(x) or random "
-            f"numbers of x.shape), and the particles are cut {cut}, where they have other rows. Run all of them at once on "
-            f"one device, with chunk=None. A condition for each particle is an array of len(x) rows in the score, as in "
-            f"jax.tree_util.Partial(lambda condition, x, t: ..., condition)."
+            f"the score of a particle depends on its row in x (through jnp.arange(len(x)), a slice up to len(x) or "
+            f"random numbers of x.shape), but the particles are cut {cut}, in which they have other rows. Run all of "
+            f"them at once on one device, with chunk=None. A condition for each particle is an array of len(x) rows in "
+            f"the score, as in jax.tree_util.Partial(lambda condition, x, t: ..., condition)."
         )
     return n
 

@@ -157,7 +157,7 @@ def _sine_cosine(h):
 
 def computed_in(dtype):
     """The dtype that draws of a dtype are made in: float32, or float64."""
-    return jnp.float32 if jnp.dtype(dtype).itemsize <= 4 else jnp.dtype(dtype)
+    return jnp.dtype(jnp.float32) if jnp.dtype(dtype).itemsize <= 4 else jnp.dtype(dtype)
 
 
 def normal(key, particle, step, dim, dtype=jnp.float32, *, slot=0, slots=1) -> Float[Array, "*particles dim"]:

@@ -6,6 +6,7 @@ places: a chunk of the particles, whose places count from 0 again, would be give
 """
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.extend import core
@@ -14,8 +15,7 @@ from jax.extend import core
 # particle, as in logits[jnp.arange(len(x)), label], pair a particle with its own row. The numbers are the other
 # operands that carry values: what is written.
 INDEXING = {"gather": (), "dynamic_slice": (), "dynamic_update_slice": (1,)}
-INDEXING |= {name: (2,) for name in ("scatter", "scatter_add", "scatter_mul", "scatter_min", "scatter_max")}
-INDEXING |= {name.replace("_", "-"): kept for name, kept in INDEXING.items() if name.startswith("scatter_")}
+INDEXING |= dict.fromkeys(("scatter", "scatter-add", "scatter-sub", "scatter-mul", "scatter-min", "scatter-max"), (2,))
 REPEATING = frozenset({"broadcast_in_dim", "reshape"})  # an axis of particles that they add has equal rows
 RUNNING = frozenset({"cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"})  # of equal rows, different ones
 
@@ -46,7 +46,7 @@ def _followed(jaxpr, consts, given, n):
 def _constant(value, n):
     """A constant is placed if it has an axis of particles, along which its values differ."""
     along = [axis for axis, size in enumerate(np.shape(value)) if _of_particles(size, n)]
-    if not along or isinstance(value, Tracer) or jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+    if not along or isinstance(value, Tracer) or jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         return False, bool(along)
     array = np.asarray(value)
     return False, not all((array == array.take([0], axis)).all() for axis in along)

@@ -30,12 +30,14 @@ def sample(
     Args:
       kernel: from jaxdiff.kernels. Its score acts on every particle by itself.
       x: (particles, d), where they start: at an OU horizon, draws of N(0, I), as noise.initial(key, jnp.arange(n), d)
-        makes. Its dtype, a float, is the dtype of the run.
+        makes. The result has its dtype, a float. A run of float32 or float64 computes in that dtype; particles of 16
+        bits are widened, computed in float32 and rounded at the end (see below).
       grid: (n_steps + 1,) decreasing times, checked here; a traced array is trusted.
       key: a JAX key, new style or old. Particle i sees noise.normal(key, first_particle + i, step, d).
       noise: "counter", which "auto" means, or "jax": jax.random.normal, a key for every particle and step; slower.
       chunk: particles that run down the whole grid before the next ones start. None chooses (`schedule.choose`), and
-        takes all at once where the score does not accept fewer. A score that mixes particles needs chunk=len(x).
+        takes all at once where the score does not accept fewer or depends on the rows that particles have in x. A
+        score that mixes particles needs chunk=len(x).
       mesh: a jax.sharding.Mesh, over all axes of which the particles are spread; an x that is already sharded along its
         first axis needs none. Nothing is exchanged between steps. The result is spread like x; whole on every device
         where the particles do not divide evenly.
@@ -48,10 +50,23 @@ def sample(
 
     Raises:
       ValueError: the grid is not one or has a step of OU time 9 (float32) or 29 (float64) and more, x is not
-        (particles, d), the score returns another shape than x, or a concrete grid asks a score of
+        (particles, d), the score returns another shape than x, the score depends on the rows that particles have in x
+        while they are cut into chunks or spread over devices, or a concrete grid asks a score of
         processes.score_from_model outside processes.ou_ends. A kernel of one evaluation a step asks at all times of the
         grid but the last, which may lie below the model's first time; a kernel of more asks at the last one too.
       TypeError: x is not of a float dtype, or kernel, grid or key is another kind of thing.
+
+    Particles of 16 bits (bfloat16, float16): coefficients, times, noise, updates and the positions between steps are
+    float32. The result is that of the same run of x.astype(jnp.float32), rounded once. The score gets float32 x and t,
+    and returns float32 or the dtype of the particles. A network in bfloat16 casts its input, as in
+    lambda x, t: network(x.astype(jnp.bfloat16), t). One that raises TypeError at a float32 x gets x in the dtype of the
+    particles. The gain is memory outside the run: that of x, of the result and of a trajectory.
+
+    A condition for each particle belongs into the score as an array with len(x) rows in the order of x:
+    jax.tree_util.Partial(lambda condition, x, t: ..., condition). The particles then run all at once on one device. A
+    score that counts or cuts rows itself, table[jnp.arange(len(x))] or table[: len(x)], or draws random numbers of
+    x.shape, gives a particle another value in another chunk; it is seen in the score's jaxpr, and all particles run at
+    once, or the run is refused.
 
     The noise is the same bits for any batch, chunk and mesh. So are float32 positions under a score made of elementwise
     operations (a sum of two products a b + c d in it may be rounded in two ways). Matrix products round differently for
@@ -93,7 +108,7 @@ def trajectory(kernel: Kernel, x, grid, key, save_at, *, noise="auto", chunk=Non
       save_at: times of the grid, in any order, matched to a relative 1e-9; the run ends at the last of them.
 
     Returns:
-      (len(save_at), particles, d), the positions `sample` would pass through; nothing else is kept.
+      (len(save_at), particles, d), the positions `sample` would pass through, in the dtype of x; nothing else is kept.
 
     Raises:
       ValueError: a time is not one of the grid; else as `sample`. The grid must be concrete.

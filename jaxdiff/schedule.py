@@ -64,9 +64,9 @@ def traits(jaxpr, n) -> Traits:
 def mark_beside(jaxpr) -> int:
     """A number of particles to trace with: the least prime from MARK on of which no size in the jaxpr is a multiple.
 
-    The jaxpr is that of the score with the particles of the run. Traced once more with the mark, an axis is one of
-    particles if and only if its size is a multiple of the mark: sizes that do not depend on the particles are the same in
-    both jaxprs.
+    The jaxpr is that of the score with the particles of the run. The score is then traced with the mark. An axis is one
+    of particles there if and only if its size is a multiple of the mark, because sizes that do not depend on the
+    particles are the same in both jaxprs.
     """
     used = _sizes(jaxpr)
     free = (p for p in itertools.count(MARK) if all(p % q for q in range(2, math.isqrt(p) + 1)))
