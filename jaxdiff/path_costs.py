@@ -60,12 +60,16 @@ def _moment_matched(t, t_next, tau, curve):
 
 # The innovation's own mean and covariance: (1/2) E log det(I + h Cov(X_0 | X_t)), for the exact score.
 def _covariance_matched(t, t_next, tau, curve):
+    snr, zero = ou.snr(t), np.zeros(np.broadcast(t, t_next).shape)
+    return Linear(_log_det(curve, snr, ou.snr(t_next) - snr) / 2, zero, zero)
+
+
+def _log_det(curve, snr, h):
     if curve.log_det is None:
         raise ValueError(
             "covariance matching needs a curve with log_det: a known target's, or loss_curve(..., products=...)."
         )
-    snr, zero = ou.snr(t), np.zeros(np.broadcast(t, t_next).shape)
-    return Linear(curve.log_det(snr, ou.snr(t_next) - snr) / 2, zero, zero)
+    return curve.log_det(snr, h)
 
 
 KERNELS = {
@@ -184,11 +188,11 @@ def interpolation_error(kernel_name, grid, curve, *, matched=None, basis=None, i
     missed = lambda near, weight: float(np.sum(np.abs(weight) * spline.error(near, u)))
     around, total = spline.around(u), 0.0
     if kernel_name == "covariance_matched":
-        total += missed(curve.log_det(nodes[around], np.diff(snr)[:, None]), 0.5)
+        total += missed(_log_det(curve, nodes[around], np.diff(snr)[:, None]), 0.5)
     else:
         tau = np.maximum(_losses(matched, snr[:-1], basis), 0)
         line = KERNELS[kernel_name](grid[:-1], grid[1:], tau, curve)
-        losses = curve.losses if basis is None else (nodes * curve.directions(nodes).T).T
+        losses = (nodes * _losses(curve, nodes, basis).T).T
         total += missed(losses[around], (line.loss.T / snr[:-1]).T)
         total += missed(curve.crosses[around], line.cross / np.sqrt(snr[:-1]))
     return total + (spline.integral_error(curve.losses, *np.log(snr[[0, -1]])) / 2 if integral else 0.0)
