@@ -57,8 +57,9 @@ def certify(
     radius=None,
     dim=None,
     confidence=CONFIDENCE,
+    start_mean=None,
 ) -> Certificate:
-    """The terms of an upper bound on KL(q_early_stop || law of the samples), in nats, for a run from N(0, I).
+    """The terms of an upper bound on KL(q_early_stop || law of the samples), in nats, for a run from N(start_mean, I).
 
     Args:
       kernel_name: a kernel with a path KL, as in information.step_cost.
@@ -75,6 +76,8 @@ def certify(
         other rows and a kernel whose path KL has no noise term (ancestral, moment-matched without basis).
       dim: d, where curve is a plain callable.
       confidence: of the intervals.
+      start_mean: (d,) of the normal law that the run of a target starts from, a plan's own; default 0. Of a curve give
+        second_moment= about m where the run starts from N(alpha(horizon) m, I).
 
     Returns:
       A Certificate. Its terms in nats add up to the bound; beside them stands what early stopping costs in W2 and in
@@ -103,8 +106,11 @@ def certify(
         second_moment = moment_of(known, second_moment)
     if matched is not None:
         _check_matched(matched, known, grid)
+    about_start, law = second_moment, "N(0, I)"
+    if start_mean is not None:
+        about_start, law = _moment_about_start(target, start_mean, grid[0]), "N(start_mean, I)"
     terms = (
-        initialisation(second_moment, known, grid[0], exact=exact),
+        initialisation(about_start, known, grid[0], exact=exact, law=law),
         _discretisation(kernel_name, grid, known, matched, basis, radius, confidence, given=not exact),
         _score_error(known, grid, exact=exact),
         *early_stopping(second_moment, known.dim, grid[-1], target),
@@ -116,7 +122,18 @@ def certify(
         assumptions += (f"the data have E|X_0|^2 = {second_moment:.6g}",)
     if radius is not None:
         assumptions += (f"data and denoiser stay in the ball of radius {radius:.6g} about 0",)
-    return Certificate(f"KL(q_{grid[-1]:g} || {kernel_name})", terms, confidence, assumptions, warnings)
+    subject = f"KL(q_{grid[-1]:g} || {kernel_name}" + ("" if start_mean is None else f" from {law}") + ")"
+    return Certificate(subject, terms, confidence, assumptions, warnings)
+
+
+# KL(q_T || N(m, I)) is KL(q_T || N(0, I)) of the law moved by -m/alpha(T).
+def _moment_about_start(target, start_mean, horizon):
+    """E|X_0 - start_mean/alpha(T)|^2 of a target."""
+    if target is None:
+        raise ValueError(
+            "start_mean= is for target=. Of a curve give second_moment=, the mean of |X_0 - start_mean/alpha(T)|^2."
+        )
+    return target.moment_about(np.asarray(start_mean, np.float64) / ou.alpha(float(horizon)))
 
 
 def moment_of(curve, second_moment, default=None):
@@ -224,16 +241,19 @@ def _in_groups(samples, size):
     return samples if len(samples) == size else np.array([samples[g::size].mean() for g in range(size)])
 
 
-def initialisation(second_moment, curve, horizon, *, exact):
-    """KL(q_horizon || N(0, I)): exact from an exact mmse curve, else its Gaussian bound."""
+def initialisation(second_moment, curve, horizon, *, exact, law="N(0, I)"):
+    """KL(q_horizon || the start's law): exact from an exact mmse curve, else its Gaussian bound.
+
+    second_moment: E|X_0 - m/alpha(horizon)|^2, m the mean of the start's law N(m, I), which `law` writes in words.
+    """
     if second_moment is None:
         return Term(INITIALISATION, math.nan, 0.0, "unknown", "needs second_moment = E|X_0|^2")
     value = float(initial_kl(second_moment, curve.dim, horizon))
     if exact and not curve.replicates:
         value = max(value - mutual_information(curve, horizon), 0.0)
-        return Term(INITIALISATION, value, 0.0, "exact", "KL(q_T || N(0, I)), from E|X_0|^2 and the mmse")
+        return Term(INITIALISATION, value, 0.0, "exact", f"KL(q_T || {law}), from E|X_0|^2 and the mmse")
     status = "bound" if exact else "assumed"
-    return Term(INITIALISATION, value, 0.0, status, "Gaussian bound on KL(q_T || N(0, I)), from E|X_0|^2")
+    return Term(INITIALISATION, value, 0.0, status, f"Gaussian bound on KL(q_T || {law}), from E|X_0|^2")
 
 
 def early_stopping(second_moment, dim, early_stop, target=None):

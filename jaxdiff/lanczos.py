@@ -1,7 +1,7 @@
 """Functions of symmetric operators: by eigenvalues, and by Lanczos' method on many operators at once.
 
-Lanczos' method gives b^T f(A) b and f(A) b from a few products with A. Both routes have their own derivative rules, since
-the derivative of an eigenvector does not exist where eigenvalues coincide, but that of f(A) does.
+Lanczos' method gives b^T f(A) b and f(A) b from a few products with A. Both routes have derivative rules of their
+own, since the derivative of an eigenvector does not exist where eigenvalues coincide, but that of f(A) does.
 """
 
 import functools

@@ -443,12 +443,6 @@ def score_from_model(model, process, predicts: str) -> ScoreFn:
     return Partial(_FromModel(process, predicts), as_score(model))
 
 
-def range_of(score):
-    """(horizon, early_stop), the OU times that the model behind a score has; None for a score of no such model."""
-    source = score.func if isinstance(score, Partial) else None
-    return ou_ends(source.process) if isinstance(source, _FromModel) else None
-
-
 def model_from_score(score: ScoreFn, process, predicts: str):
     """The model f(y, t) of another process that a score on the OU clock makes: the inverse of score_from_model."""
     _check_model(process, predicts)

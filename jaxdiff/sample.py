@@ -254,8 +254,8 @@ def _check_steps(grid, dtype, own_clock):
     if not own_clock and longest > longest_step(dtype):
         raise ValueError(
             f"a step of OU time {longest:.3g} leaves rounding of e^{longest:.3g} times {float(jnp.finfo(dtype).eps):.1g} "
-            f"behind: put nodes between, or begin at 5, where noise is all there is of data of mean 0 and variance 1. For "
-            f"a model's schedule that begins in pure noise, grids.from_process(process, times) does so."
+            f"behind: put nodes between, or begin at 5, where noise is all there is of data of mean 0 and variance 1. "
+            f"For a model's schedule that begins in pure noise, grids.from_process(process, times) does so."
         )
 
 

@@ -1,7 +1,6 @@
 """Laws whose noised score is known in closed form: a Gaussian, a Gaussian mixture, weighted points."""
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +8,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
-from jaxdiff.components import Components, not_negative, rounding_of, smoothing_kl, spectrum
+from jaxdiff.components import Components, checked_weights, eigen, moments, smoothing_kl, tolerances
 from jaxdiff.posterior import mmse_of
 from jaxdiff.processes import like, ou
 from jaxdiff.products import product
@@ -19,9 +18,6 @@ __all__ = ["gaussian", "mixture", "point_masses", "product"]
 
 FEW_COMPONENTS, FEW_COORDINATES = 16, 64  # of a score without matrix products
 BLOCK = 8  # coordinates of it written out
-# The sum of K weights of a dtype may differ from 1 by eps (4 + sqrt(K)): each is rounded by itself, and so is the
-# constant that normalised them. In float64 by 1e-9, for weights that were written down with as many digits.
-LEAST_SLACK = 1e-9
 
 
 def gaussian(mean, cov) -> Target:
@@ -30,12 +26,10 @@ def gaussian(mean, cov) -> Target:
     Its mmse is the closed form sum_i s_i/(1 + snr s_i) over the eigenvalues s_i of cov.
 
     Raises:
-      ValueError: the shapes disagree, a number is not finite, or cov is not symmetric positive semi-definite but for
-        the rounding of its dtype (which is removed: the symmetric part is taken, eigenvalues below 0 become 0).
+      ValueError: the shapes disagree, a number is not finite, or cov is not symmetric positive semi-definite.
     """
     mean = _array("mean", mean, 1)
-    rounding, cov = rounding_of(cov), np.asarray(cov, np.float64)
-    return _target("gaussian", *_components(np.ones(1), mean[None], cov[None], rounding))
+    return _target("gaussian", _components(np.ones(1), mean[None], np.asarray(cov)[None]))
 
 
 def mixture(weights, means, covs) -> Target:
@@ -49,10 +43,9 @@ def mixture(weights, means, covs) -> Target:
 
     Raises:
       ValueError: the shapes disagree, a number is not finite, weights do not sum to 1, or a cov is not symmetric
-        positive semi-definite. What the rounding of their dtypes explains is mended instead (see `gaussian`).
+        positive semi-definite.
     """
-    rounding, covs = rounding_of(covs), np.asarray(covs, np.float64)
-    return _target("mixture", *_components(weights, _array("means", means, 2), covs, rounding))
+    return _target("mixture", _components(weights, _array("means", means, 2), covs))
 
 
 def point_masses(points, weights=None) -> Target:
@@ -65,10 +58,11 @@ def point_masses(points, weights=None) -> Target:
     """
     points = _array("points", points, 2)
     weights = np.full(len(points), 1 / len(points)) if weights is None else weights
-    return _target("point_masses", *_components(weights, points, np.broadcast_to(0.0, points.shape), 0.0))
+    return _target("point_masses", _components(weights, points, np.broadcast_to(0.0, points.shape)))
 
 
-def _target(name, components, second_moment):
+def _target(name, components):
+    mean, total_variance, second_moment = moments(components)
     return Target(
         name=name,
         dim=components.means.shape[1],
@@ -78,30 +72,25 @@ def _target(name, components, second_moment):
         log_density=functools.partial(_log_density, components),
         mmse=mmse_of(components),
         smoothing_kl=functools.partial(smoothing_kl, components),
+        mean=mean,
+        total_variance=total_variance,
     )
 
 
-def _components(weights, means, covs, rounding):
-    """Checked arguments -> (Components, E|X_0|^2); rounding is that of the covariances."""
-    of_weights, weights = rounding_of(weights), _array("weights", weights, 1)
-    k, d = means.shape
+def _components(weights, means, covs):
+    """Checked arguments -> Components, without what the rounding of the dtypes that came in leaves."""
+    given, weights = weights, _array("weights", weights, 1)
+    symmetry, definite, _ = tolerances(covs)
+    covs, (k, d) = np.asarray(covs, np.float64), means.shape
     if weights.shape != (k,) or covs.shape not in ((k, d), (k, d, d)):
         raise ValueError(
             f"shapes disagree: weights {weights.shape}, means {means.shape}, covs {covs.shape}. For K components in d "
             f"dimensions: (K,), (K, d) and (K, d) or (K, d, d)."
         )
-    slack = max(LEAST_SLACK, of_weights * (4 + math.sqrt(k)))
-    if (weights <= 0).any() or not np.isclose(weights.sum(), 1, rtol=0, atol=slack):
-        raise ValueError(
-            f"weights must be positive with sum 1, to {slack:.2g} for their dtype: smallest {weights.min():g}, sum "
-            f"{weights.sum():.12g}. Divide them by their sum and leave out components without weight."
-        )
+    weights = checked_weights(weights, given)
     if not np.isfinite(covs).all():
         raise ValueError("cov must be finite: it holds nan or inf.")
-    variances, axes = (not_negative(covs, rounding), None) if covs.ndim == 2 else spectrum(covs, rounding)
-    weights = weights / weights.sum()
-    second_moment = float(weights @ (np.einsum("kd,kd->k", means, means) + variances.sum(-1)))
-    return Components(np.log(weights), means, *_once(variances, axes)), second_moment
+    return Components(np.log(weights), means, *_once(*eigen(covs, symmetry, definite)))
 
 
 def _once(variances, axes):

@@ -13,6 +13,7 @@ from jaxdiff.grids.named import (
     karras,
     log_snr,
     longest_step,
+    runs_in_float32,
     uniform,
 )
 from jaxdiff.grids.shortest_path import fewest, frontier, optimal
@@ -29,5 +30,6 @@ __all__ = [
     "log_snr",
     "longest_step",
     "optimal",
+    "runs_in_float32",
     "uniform",
 ]

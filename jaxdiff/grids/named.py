@@ -20,6 +20,11 @@ def longest_step(dtype=np.float32):
     return float(np.log(ROUNDING / eps)) if eps < COARSE else np.inf
 
 
+def runs_in_float32(grid):
+    """Whether no step of a grid is longer than float32 allows."""
+    return bool(-np.diff(grid).min() <= longest_step())
+
+
 def check_grid(grid, *, own_clock=False) -> Grid:
     """The grid as a float64 NumPy array, once it is known to be one.
 

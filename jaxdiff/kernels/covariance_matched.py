@@ -25,8 +25,8 @@ def covariance_matched(score: ScoreFn, *, products: int | None = None) -> Kernel
 
     Returns:
       A Kernel. Times are OU times and run down: 0 < t_next < t. A step costs one evaluation and the products. First
-      derivatives exist in forward and reverse mode, also where variances coincide. Posterior variances are cut off at 0;
-      the derivative at 0 is the one towards positive variances. Second derivatives are finite only where the
+      derivatives exist in forward and reverse mode, also where variances coincide. Posterior variances are cut off at
+      0; the derivative at 0 is the one towards positive variances. Second derivatives are finite only where the
       innovation's variances differ from each other.
 
     Raises:
