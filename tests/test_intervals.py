@@ -1,4 +1,4 @@
-"""Intervals of means: copies, tails, bounded rows; against binomial and cluster sums, closed-form rows, Pareto's law."""
+"""Intervals of means: copies, tails, bounded rows; against binomial and cluster sums, closed forms, Pareto's law."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ LAWS = {
 
 
 def ancestral_rows(law, n, rng):
-    """A row's path KL is quadratic in X_0 where the denoiser is linear; (rows, their mean), up to scale and constant."""
+    """A row's path KL, quadratic in X_0 for a linear denoiser, up to scale and constant: (rows, their mean)."""
     draw, moment = LAWS[law]
     return draw(rng, n) ** 2 / moment + 0.1 * rng.chisquare(4, n) / 4, 1.1
 
