@@ -176,8 +176,8 @@ def _read(path, header, columns, key):
     suffix = path.suffix.lower()
     if suffix in (".csv", ".tsv"):
         _refuse_options(path, key=key)
-        rows, *read = delimited.read(path, header=header, columns=columns)
-        return rows, Reading(read[0], read[1], None, *read[2:])
+        table = delimited.read(path, header=header, columns=columns)
+        return table.rows, Reading(table.header, table.columns, None, table.names, table.notes)
     _refuse_options(path, header=header)
     if suffix == ".npy":
         _refuse_options(path, key=key)

@@ -54,7 +54,7 @@ def data_free_plan(target_kl, evals, early_stop, dim, second_moment, horizon) ->
     return Plan(best, grid, KERNEL, int(n), certificate, _alternatives(certificate, grid, dim, moment))
 
 
-# In equal steps of log(snr + 1/Mbar) OU time falls by (snr + 1/Mbar)/(2 snr (1 + snr)) each, less and less as snr rises.
+# In equal steps of log(snr + 1/Mbar) OU time falls by (snr + 1/Mbar)/(2 snr (1 + snr)) each, less as snr rises.
 def _first_step(horizons, early_stop, n_steps, mean_variance):
     """The longest step of `any_grid.geometric_grid`, the first, in OU time; shape of horizons."""
     first, last = ou.snr(horizons), ou.snr(float(early_stop))
@@ -67,8 +67,8 @@ def _check_number(n_steps, horizon, early_stop, mean_variance):
     step = float(_first_step(np.array(horizon), early_stop, n_steps or MOST_STEPS, mean_variance))
     if step > longest_step():
         raise ValueError(
-            f"{n_steps or MOST_STEPS} steps from horizon {horizon:g} begin with one of OU time {step:.3g}; a float32 run "
-            f"takes steps of {longest_step():.3g} at most. Take more evals, a shorter horizon, or data scaled to "
+            f"{n_steps or MOST_STEPS} steps from horizon {horizon:g} begin with one of OU time {step:.3g}; a float32 "
+            f"run takes steps of {longest_step():.3g} at most. Take more evals, a shorter horizon, or data scaled to "
             f"variance 1."
         )
 

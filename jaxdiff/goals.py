@@ -26,8 +26,8 @@ def checked_moment(second_moment, dim):
 def check_reachable(target_kl, start, horizons, early_stop):
     """Refuse a target_kl that no start reaches, and one that the start itself reaches.
 
-    `start` maps an array of times to the KL of q_t from the start's law, or a bound on it, falling in t; `horizons` are those
-    that may be chosen.
+    `start` maps an array of times to the KL of q_t from the start's law, or a bound on it, falling in t;
+    `horizons` are those that may be chosen.
     """
     if target_kl is None:
         return

@@ -95,7 +95,7 @@ def _judged(path, lines):
         return False, []  # rows of different lengths are refused by their place
     first, body = [cell.strip() for cell in lines[0]], lines[1:]
     words = [cell for cell in first if number(cell) is None]
-    values = [number(cell) for cell in first if number(cell) is not None]
+    values = [value for cell in first if (value := number(cell)) is not None]
     finite = [value for value in values if math.isfinite(value)]
     gaps, odd = [word for word in words if word.lower() in MISSING], [word for word in words if _is_odd(word)]
     note = [f"The first line, {_shown(first)}, is read as names of columns {OVERRULE}."]
@@ -146,8 +146,9 @@ def _differs(first, body):
 
 def _count_of(line):
     """From where the cells count by one: "0 or 1", "years", "elsewhere", or None; an empty first cell is left out."""
-    values = [number(cell) for cell in (line if line[0].strip() else line[1:])]
-    if not values or None in values or not values[0].is_integer():
+    cells = line if line[0].strip() else line[1:]
+    values = [value for cell in cells if (value := number(cell)) is not None]
+    if not values or len(values) < len(cells) or not values[0].is_integer():
         return None
     if any(value != values[0] + i for i, value in enumerate(values)):
         return None
@@ -199,8 +200,8 @@ def _index(name, cells):
     nameless = name is not None and (not name or re.fullmatch(r"Unnamed: \d+(\.\d+)*", name))
     if name is None and not all(map(_is_whole, cells[:2])):
         return "feature"
-    values = [number(cell) for cell in cells]
-    if None in values:
+    values = [value for cell in cells if (value := number(cell)) is not None]
+    if len(values) < len(cells):
         return "feature"
     runs = all(value == values[0] + i for i, value in enumerate(values))
     differ = len(set(values)) == len(values) and all(value.is_integer() for value in values)

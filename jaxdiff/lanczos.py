@@ -38,7 +38,8 @@ def applied_in_full(function, matrix, b):
 
     It has first derivatives in forward and reverse mode for every A.
     """
-    return _in_eigenbasis(function, *jnp.linalg.eigh(matrix), b)
+    values, axes = jnp.linalg.eigh(matrix)
+    return _in_eigenbasis(function, values, axes, b)
 
 
 @applied_in_full.defjvp

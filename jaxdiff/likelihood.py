@@ -44,7 +44,7 @@ def log_likelihood(
     """
     score, x = as_score(score), checked_positions(x)
     if horizon is None:
-        horizon = HORIZON if range_of(score) is None else range_of(score)[0]
+        horizon, _ = range_of(score) or (HORIZON, early_stop)
     check_ends(horizon, early_stop)
     check_times(score, np.array([horizon, early_stop], np.float64))
     if probes is not None and (key is None or probes < 1 or probes != int(probes)):

@@ -7,8 +7,8 @@ consecutive increments of a coordinate share the pair.
     particle key   k_i = threefry(key, 64-bit index i)                  a bijection: no two particles share one
     counter        (m div 2, domain 2^29 + coordinate),  m = step slots + slot;   m mod 2 says which of the pair
 
-Domains: 1 the steps', 2 the starting draws' (`initial`), 4 and 5 the words that float64 needs beyond these, 6 the random
-signs' (`signs`). Domain
+Domains: 1 the steps', 2 the starting draws' (`initial`), 4 and 5 the words that float64 needs beyond these, 6 the
+random signs' (`signs`). Domain
 0 stays empty: `jax.random` counts there, so that even keys of `jax.random.split(key)`, which are particle keys of the
 same key, draw other words. Two seeds are two ciphers of the particle index; that some particle key of one is a particle
 key of the other has probability n^2/2^64.
@@ -197,8 +197,8 @@ def initial(key, particle, dim, dtype=jnp.float32) -> Float[Array, "*particles d
 def signs(key, particle, index, dim, dtype=jnp.float32) -> Float[Array, "*particles dim"]:
     """Random signs, -1 or 1 with equal probability, for probes of particles; arguments as of `normal`.
 
-    index: integer scalar, below 2^32: which of a particle's probes. They share no cipher block with increments or starts
-    of the same key.
+    index: integer scalar, below 2^32: which of a particle's probes. They share no cipher block with increments or
+      starts of the same key.
     """
     check_key(key)
     which = jnp.asarray(index).astype(jnp.uint32)

@@ -75,7 +75,7 @@ def check_finished(values, steps):
     """
     if isinstance(values, Tracer):
         return
-    lost = np.isnan(np.asarray(values)).reshape(len(values), -1).any(-1)
+    lost = np.asarray(np.isnan(np.asarray(values)).reshape(len(values), -1).any(-1)).ravel()
     if not lost.any():
         return
     first = int(np.argmax(lost))
@@ -83,11 +83,11 @@ def check_finished(values, steps):
         why = f"it takes more than {MOST_STEPS:,} steps. Ask for less with rtol and atol, or stop earlier."
     else:
         why = (
-            f"its steps shrink to the rounding of {values.dtype}. Either score(x, t) is nan or infinite on the way, or x "
-            f"is so at the start, or rtol and atol are too fine for this dtype."
+            f"its steps shrink to the rounding of {values.dtype}. Either score(x, t) is nan or infinite on the way, or "
+            f"x is so at the start, or rtol and atol are too fine for this dtype."
         )
     raise RuntimeError(
-        f"{int(lost.sum())} of {len(lost)} particles do not come to the end, the first at index {first}: {why}"
+        f"{int(lost.sum())} of {lost.size} particles do not come to the end, the first at index {first}: {why}"
     )
 
 

@@ -102,7 +102,7 @@ def plan(
     if basis is not None and cross_fits(kernel, known):
         basis = min((basis, None), key=lambda one: _measured(kernel, OPTIMAL, ends, n, known, one))
         grid = _planner(kernel, OPTIMAL, ends, n, basis)(known) if basis is None else grid
-    start_mean = ou.alpha(ends[0]) * target.mean if center else None
+    start_mean = ou.alpha(ends[0]) * target.mean if center and target is not None else None
     given = {"curve": known, "second_moment": second_moment}
     if target is not None:
         given = {"target": target, "start_mean": start_mean}

@@ -252,8 +252,9 @@ def _check_particles(x, first):
 def _check_steps(grid, dtype, own_clock):
     longest = -np.diff(grid).min()
     if not own_clock and longest > longest_step(dtype):
+        eps = float(jnp.finfo(dtype).eps)
         raise ValueError(
-            f"a step of OU time {longest:.3g} leaves rounding of e^{longest:.3g} times {float(jnp.finfo(dtype).eps):.1g} "
+            f"a step of OU time {longest:.3g} leaves rounding of e^{longest:.3g} times {eps:.1g} "
             f"behind: put nodes between, or begin at 5, where noise is all there is of data of mean 0 and variance 1. "
             f"For a model's schedule that begins in pure noise, grids.from_process(process, times) does so."
         )

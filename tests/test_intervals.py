@@ -1,4 +1,4 @@
-"""Intervals of means of rows: copies, tails, bounded rows; against binomial sums, closed-form rows and Pareto's law."""
+"""Intervals of means: copies, tails, bounded rows; against binomial and cluster sums, closed forms, Pareto's law."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ LAWS = {
 
 
 def ancestral_rows(law, n, rng):
-    """Rows that are quadratic in X_0, as path KLs of a linear denoiser are, and their mean; up to scale and constant."""
+    """A row's path KL, quadratic in X_0 for a linear denoiser, up to scale and constant: (rows, their mean)."""
     draw, moment = LAWS[law]
     return draw(rng, n) ** 2 / moment + 0.1 * rng.chisquare(4, n) / 4, 1.1
 

@@ -46,9 +46,9 @@ def test_the_default_horizon_is_the_models_own(process):
     due = likelihood.log_likelihood(LAW.score, X, early_stop=max(early_stop, 1e-3), horizon=horizon)
     np.testing.assert_allclose(got, due, atol=2e-4)
     np.testing.assert_allclose(got, LAW.log_density(X, max(early_stop, 1e-3)), atol=20 * np.exp(-horizon))
-    with pytest.raises(ValueError, match="OU time 12.*ou_ends"):
+    with pytest.raises(ValueError, match=r"OU time 12.*ou_ends"):
         likelihood.log_likelihood(made, X, early_stop=max(early_stop, 1e-3), horizon=12.0)
-    with pytest.raises(ValueError, match="OU time 12.*ou_ends"):
+    with pytest.raises(ValueError, match=r"OU time 12.*ou_ends"):
         ode.solve(made, X, 12.0, 1.0)
 
 

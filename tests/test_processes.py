@@ -9,7 +9,7 @@ import oracles
 import pytest
 from jax.tree_util import Partial
 
-from jaxdiff import processes
+from jaxdiff import processes, targets
 from jaxdiff.processes import ou
 
 LAW = ([0.3, 0.7], [-2.0, 1.0], [0.25, 0.0])

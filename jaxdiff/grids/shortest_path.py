@@ -122,7 +122,7 @@ class _Problem:
     start_cost: Callable[..., Any] | None
     horizon: float
     early_stop: float
-    longest: float
+    longest: float = math.inf
 
     @property
     def least_number(self):
@@ -133,9 +133,9 @@ class _Problem:
         """Raise ValueError where so many steps are too few."""
         if n_steps < self.least_number:
             raise ValueError(
-                f"{n_steps} steps from horizon {self.horizon:g} to {self.early_stop:g} are too few: a float32 run takes "
-                f"steps of OU time {self.longest:.3g} at most. Take {self.least_number} steps or more, or a shorter "
-                f"horizon; data that are scaled to variance 1 and centred need a horizon of about 5."
+                f"{n_steps} steps from horizon {self.horizon:g} to {self.early_stop:g} are too few: a float32 run "
+                f"takes steps of OU time {self.longest:.3g} at most. Take {self.least_number} steps or more, or a "
+                f"shorter horizon; data that are scaled to variance 1 and centred need a horizon of about 5."
             )
 
     def start(self, times):
