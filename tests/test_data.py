@@ -163,7 +163,7 @@ BAD = {
     "folder": ("x.npy", pathlib.Path.mkdir, "is a folder"),
     "no bytes": ("x.csv", raw(b""), "0 bytes"),
     "spaces": ("x.csv", csv("1 2\n3 4\n"), "separate columns by commas, semicolons or tabs"),
-    "two delimiters": ("x.csv", csv("1,5\n1,5\n1;2,3\n"), "separate columns by commas, semicolons or tabs"),
+    "two delimiters": ("x.csv", csv("1,5\n2,9\n1;2,3\n"), "separate columns by commas, semicolons or tabs"),
     "suffix": ("x.txt", raw(b"1,2"), r"ends in \.txt"),
     "no suffix": ("x", raw(b"1,2"), "ends in nothing"),
     "no rows": ("x.npy", npy(np.zeros((0, 4))), r"\(0, 4\)"),
