@@ -1,6 +1,7 @@
 """Certificates: what is known of a run, term by term, with how it is known."""
 
 import dataclasses
+import functools
 import math
 import statistics
 
@@ -23,8 +24,13 @@ class Term:
       status: "exact", "measured", "bound", "assumed" or "unknown".
       source: how it was found.
       unit: terms in nats add up; others ("W2", "TV") stand beside them.
-      degrees: of freedom of the standard error; intervals are Student's.
-      margin: half width of an interval at the certificate's confidence that needs no asymptotics, or None.
+      degrees: of freedom of the standard error.
+      margin: an interval at the certificate's confidence that needs no asymptotics, as its half width or as how far it
+        goes (below, above) the value; or None.
+      bias: how far the value may be off by interpolation, in `unit`. It adds to both sides of an interval.
+      skewness: of the degrees + 1 samples whose mean the value is. The interval is the union of Student's and of the
+        one that Hall's transformation corrects for skewness; at skewness 0 they are one.
+      allowance: for another error that is not one of chance, added to either side of the interval, in `unit`.
     """
 
     name: str
@@ -34,13 +40,30 @@ class Term:
     source: str
     unit: str = NATS
     degrees: float | int = math.inf
-    margin: float | None = None
+    margin: float | tuple[float, float] | None = None
+    bias: float = 0.0
+    skewness: float = 0.0
+    allowance: float = 0.0
 
     def reach(self, probability):
         """How far the term can be above its value with this probability."""
+        return self._reach(probability, above=True)
+
+    def depth(self, probability):
+        """How far the term can be below its value with this probability."""
+        return self._reach(probability, above=False)
+
+    def _reach(self, probability, *, above):
         if self.margin is not None:
-            return self.margin
-        return student_quantile(probability, self.degrees) * self.standard_error if self.standard_error > 0 else 0.0
+            return (self.margin[above] if isinstance(self.margin, tuple) else self.margin) + self.bias + self.allowance
+        if not self.standard_error > 0:
+            return self.bias + self.allowance
+        student = student_quantile(probability, self.degrees)
+        corrected = student
+        if self.skewness != 0 and math.isfinite(self.degrees):
+            w = self.skewness / math.sqrt(self.degrees + 1)
+            corrected = -unskewed(-student, w) if above else unskewed(student, w)
+        return max(student, corrected) * self.standard_error + self.bias + self.allowance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,11 +89,16 @@ class Certificate:
         return sum(term.value for term in self._nats() if term.status != UNKNOWN)
 
     @property
+    def known_upper(self):
+        """The sum of the terms in nats that are known, each at its upper end at the certificate's confidence."""
+        return self.known + sum(term.reach(self.confidence) for term in self._nats() if term.status != UNKNOWN)
+
+    @property
     def upper(self):
         """What the terms in nats add up to at most, at the certificate's confidence; inf if one is unknown."""
         if not self._nats() or any(term.status == UNKNOWN for term in self._nats()):
             return math.inf
-        return self.known + sum(term.reach(self.confidence) for term in self._nats())
+        return self.known_upper
 
     @property
     def total_variation(self):
@@ -80,8 +108,8 @@ class Certificate:
     def interval(self, name):
         """The two-sided interval of a term at the certificate's confidence."""
         term = self[name]
-        reach = term.reach((1 + self.confidence) / 2)
-        return term.value - reach, term.value + reach
+        probability = (1 + self.confidence) / 2
+        return term.value - term.depth(probability), term.value + term.reach(probability)
 
     def to_dict(self):
         """Plain JSON data; unknown and infinite values, and infinite degrees, are null."""
@@ -98,6 +126,7 @@ class Certificate:
             term | {name: value for name, value in absent(term).items() if term[name] is None}
             for term in record["terms"]
         ]
+        terms = [term | {"margin": tuple(term["margin"])} if _is_pair(term.get("margin")) else term for term in terms]
         texts = {name: tuple(record.get(name, ())) for name in ("assumptions", "warnings")}
         return cls(record["subject"], tuple(Term(**term) for term in terms), record["confidence"], **texts)
 
@@ -124,6 +153,10 @@ class Certificate:
         return [term for term in self.terms if term.unit == NATS]
 
 
+def _is_pair(margin):
+    return isinstance(margin, list | tuple)
+
+
 def _finite(value):
     return isinstance(value, int | float) and math.isfinite(value)
 
@@ -133,8 +166,18 @@ def total_variation(kl):
     return min(math.sqrt(kl / 2), math.sqrt(-math.expm1(-kl)))
 
 
+# Peter Hall 1992, J. R. Statist. Soc. B 54, 221: T = sqrt(n) (mean - mu)/s of samples of skewness g has
+#   P(t(T) <= x) = Phi(x) + O(1/n),  t(T) = T + w T^2/3 + w^2 T^3/27 + w/6,  w = g/sqrt(n):  a cubic with an inverse.
+def unskewed(x, w):
+    """The inverse of Hall's cubic transformation, increasing in x; x itself at w = 0."""
+    z = w * (x - w / 6)
+    root = math.expm1(math.log1p(z) / 3) if z > -1 else -math.cbrt(-1 - z) - 1
+    return 3 * root / w if w != 0 else x
+
+
 # From 300 degrees on Cornish and Fisher's expansion about the normal quantile, with a relative error below 1e-8 up to a
 # probability of 1 - 1e-6; below, the distribution function is inverted by bisection.
+@functools.cache
 def student_quantile(probability, degrees):
     """The quantile of Student's t law; `degrees` inf is the normal, below 300 they are whole."""
     z = statistics.NormalDist().inv_cdf(probability)

@@ -28,7 +28,15 @@ from jaxdiff.information import (
     mutual_information,
     violations,
 )
-from jaxdiff.path_costs import level_samples, path_kl, path_kl_samples, range_of_rows, standard_error
+from jaxdiff.intervals import bounded, copied, doubts, independent, skewness
+from jaxdiff.path_costs import (
+    interpolation_error,
+    level_samples,
+    path_kl,
+    path_kl_samples,
+    range_of_rows,
+    standard_error,
+)
 from jaxdiff.processes import ou
 from jaxdiff.types import Basis, as_curve
 
@@ -49,8 +57,9 @@ def certify(
     radius=None,
     dim=None,
     confidence=CONFIDENCE,
+    start_mean=None,
 ) -> Certificate:
-    """The terms of an upper bound on KL(q_early_stop || law of the samples), in nats, for a run from N(0, I).
+    """The terms of an upper bound on KL(q_early_stop || law of the samples), in nats, for a run from N(start_mean, I).
 
     Args:
       kernel_name: a kernel with a path KL, as in information.step_cost.
@@ -63,10 +72,12 @@ def certify(
       second_moment: E|X_0|^2, for initialisation and early stopping when only a curve is given; then "assumed". By
         default a measured curve's own, the mean over its rows.
       radius: the data lie in a ball of this radius about 0 and the denoiser is clipped to it (processes.clipped). The
-        interval is then an empirical Bernstein one, which holds at any number of rows; it needs `matched` from other
-        rows and a kernel whose path KL has no noise term (ancestral, moment-matched without basis).
+        interval is then a betting one (intervals.bounded), which holds at any number of rows; it needs `matched` from
+        other rows and a kernel whose path KL has no noise term (ancestral, moment-matched without basis).
       dim: d, where curve is a plain callable.
       confidence: of the intervals.
+      start_mean: (d,) of the normal law that the run of a target starts from, a plan's own; default 0. Of a curve give
+        second_moment= about m where the run starts from N(alpha(horizon) m, I).
 
     Returns:
       A Certificate. Its terms in nats add up to the bound; beside them stands what early stopping costs in W2 and in
@@ -80,7 +91,7 @@ def certify(
     """
     if (target is None) == (curve is None):
         raise ValueError("give exactly one of target= (exact score) and curve= (learned denoiser).")
-    _check_confidence(confidence)
+    check_confidence(confidence)
     grid, exact = check_grid(grid), target is not None
     known = as_curve(curve if target is None else target.mmse, dim)
     if exact and not (second_moment is None and radius is None and matched is None):
@@ -95,19 +106,34 @@ def certify(
         second_moment = moment_of(known, second_moment)
     if matched is not None:
         _check_matched(matched, known, grid)
+    about_start, law = second_moment, "N(0, I)"
+    if start_mean is not None:
+        about_start, law = _moment_about_start(target, start_mean, grid[0]), "N(start_mean, I)"
     terms = (
-        initialisation(second_moment, known, grid[0], exact=exact),
+        initialisation(about_start, known, grid[0], exact=exact, law=law),
         _discretisation(kernel_name, grid, known, matched, basis, radius, confidence, given=not exact),
         _score_error(known, grid, exact=exact),
         *early_stopping(second_moment, known.dim, grid[-1], target),
     )
     assumptions, warnings = _caveats(known, grid, basis, confidence, asymptotic=radius is None)
-    warnings += _other_moment(known, second_moment)
+    warnings += _of_the_rows(kernel_name, grid, known, matched, asymptotic=radius is None)
+    warnings += _other_moment(known, second_moment) + _between_levels(terms[1])
     if target is None and second_moment is not None:
         assumptions += (f"the data have E|X_0|^2 = {second_moment:.6g}",)
     if radius is not None:
         assumptions += (f"data and denoiser stay in the ball of radius {radius:.6g} about 0",)
-    return Certificate(f"KL(q_{grid[-1]:g} || {kernel_name})", terms, confidence, assumptions, warnings)
+    subject = f"KL(q_{grid[-1]:g} || {kernel_name}" + ("" if start_mean is None else f" from {law}") + ")"
+    return Certificate(subject, terms, confidence, assumptions, warnings)
+
+
+# KL(q_T || N(m, I)) is KL(q_T || N(0, I)) of the law moved by -m/alpha(T).
+def _moment_about_start(target, start_mean, horizon):
+    """E|X_0 - start_mean/alpha(T)|^2 of a target."""
+    if target is None:
+        raise ValueError(
+            "start_mean= is for target=. Of a curve give second_moment=, the mean of |X_0 - start_mean/alpha(T)|^2."
+        )
+    return target.moment_about(np.asarray(start_mean, np.float64) / ou.alpha(float(horizon)))
 
 
 def moment_of(curve, second_moment, default=None):
@@ -155,7 +181,7 @@ def certify_difference(first: Sampler, second: Sampler, *, confidence=CONFIDENCE
     Raises:
       ValueError: the ends or the numbers of rows differ, or a curve is not measured.
     """
-    _check_confidence(confidence)
+    check_confidence(confidence)
     grids = [check_grid(one.grid) for one in (first, second)]
     if not np.allclose(grids[0][[0, -1]], grids[1][[0, -1]], rtol=1e-9, atol=0):
         raise ValueError(f"grids must share their ends: {grids[0][[0, -1]]} and {grids[1][[0, -1]]}.")
@@ -176,16 +202,27 @@ def certify_difference(first: Sampler, second: Sampler, *, confidence=CONFIDENCE
     each = [_absolute(one, grid) for one, grid in zip((first, second), grids, strict=True)]
     size = min(len(samples) for samples in each)
     gaps = _in_groups(each[0], size) - _in_groups(each[1], size)
+    gaps = _units(gaps, first.curve.row_ids)
+    found = copied(first.curve.row_ids) + (doubts(gaps) if size == first.curve.n else ())
     value = _absolute_value(first, grids[0]) - _absolute_value(second, grids[1])
     names = f"{first.kernel}, {len(grids[0]) - 1} steps, less {second.kernel}, {len(grids[1]) - 1} steps"
     source = f"path KL of {names}; {first.curve.n} rows, paired"
-    error = standard_error(gaps)
-    term = Term(DIFFERENCE, float(value), error, "measured", source, unit="nats, a difference", degrees=size - 1)
+    bias = sum(
+        interpolation_error(one.kernel, grid, one.curve, matched=one.matched, basis=one.basis, integral=False)
+        for one, grid in zip((first, second), grids, strict=True)
+    )
+    term = measured_term(DIFFERENCE, value, gaps, source, unit="nats, a difference", bias=bias)
     each = [_caveats(one.curve, grids[0], one.basis, confidence, asymptotic=True) for one in (first, second)]
     assumptions, warnings = (tuple(dict.fromkeys(a + b)) for a, b in zip(*each, strict=True))
     assumptions += ("both curves saw the same rows with the same noise",)
     subject = f"path KL of {first.kernel} less that of {second.kernel}"
-    return Certificate(subject, (term,), confidence, assumptions, warnings)
+    return Certificate(subject, (term,), confidence, assumptions, warnings + found)
+
+
+def measured_term(name, value, units, source, **options):
+    """A Term of a value that is the mean of independent units (n,), with their standard error and skewness."""
+    options = {"degrees": len(units) - 1, "skewness": skewness(units)} | options
+    return Term(name, float(value), standard_error(units), "measured", source, **options)
 
 
 # Up to the constant C of the data a path KL is its excess plus (1/2) int L.
@@ -204,16 +241,19 @@ def _in_groups(samples, size):
     return samples if len(samples) == size else np.array([samples[g::size].mean() for g in range(size)])
 
 
-def initialisation(second_moment, curve, horizon, *, exact):
-    """KL(q_horizon || N(0, I)): exact from an exact mmse curve, else its Gaussian bound."""
+def initialisation(second_moment, curve, horizon, *, exact, law="N(0, I)"):
+    """KL(q_horizon || the start's law): exact from an exact mmse curve, else its Gaussian bound.
+
+    second_moment: E|X_0 - m/alpha(horizon)|^2, m the mean of the start's law N(m, I), which `law` writes in words.
+    """
     if second_moment is None:
         return Term(INITIALISATION, math.nan, 0.0, "unknown", "needs second_moment = E|X_0|^2")
     value = float(initial_kl(second_moment, curve.dim, horizon))
     if exact and not curve.replicates:
         value = max(value - mutual_information(curve, horizon), 0.0)
-        return Term(INITIALISATION, value, 0.0, "exact", "KL(q_T || N(0, I)), from E|X_0|^2 and the mmse")
+        return Term(INITIALISATION, value, 0.0, "exact", f"KL(q_T || {law}), from E|X_0|^2 and the mmse")
     status = "bound" if exact else "assumed"
-    return Term(INITIALISATION, value, 0.0, status, "Gaussian bound on KL(q_T || N(0, I)), from E|X_0|^2")
+    return Term(INITIALISATION, value, 0.0, status, f"Gaussian bound on KL(q_T || {law}), from E|X_0|^2")
 
 
 def early_stopping(second_moment, dim, early_stop, target=None):
@@ -242,18 +282,25 @@ def _discretisation(kernel_name, grid, known, matched, basis, radius, confidence
             check_mmse(known, _levels(grid))
         status, how = ("assumed", ", the curve as given") if given else ("exact", "")
         return Term(DISCRETISATION, value, 0.0, status, source + how)
-    error, degrees = standard_error(samples), len(samples) - 1
     if not isinstance(known, MeasuredCurve):
-        return Term(DISCRETISATION, value, error, "measured", f"{source}, Monte Carlo mmse", degrees=degrees)
+        return measured_term(DISCRETISATION, value, samples, f"{source}, Monte Carlo mmse")
     source += f", {known.n} rows"
     if kernel_name == "covariance_matched" and known.coarse is not None:
         left = abs(value - path_kl(kernel_name, grid, known.coarse))
         source += f", Lanczos truncated within {left:.1e}"
+    bias = interpolation_error(kernel_name, grid, known, matched=matched, basis=basis)
+    source += f", interpolated within {bias:.1e}"
     if radius is None:
-        return Term(DISCRETISATION, value, error, "measured", source, degrees=degrees)
-    width = range_of_rows(kernel_name, grid, known, matched, radius, basis=basis)
-    margin = empirical_bernstein(samples, width, confidence)
-    return Term(DISCRETISATION, value, error, "measured", f"{source}, empirical Bernstein", margin=margin)
+        return measured_term(DISCRETISATION, value, _units(samples, known.row_ids), source, bias=bias)
+    least, most = range_of_rows(kernel_name, grid, known, matched, radius, basis=basis)
+    margin = bounded(samples, least, most, confidence)
+    source += ", betting interval of bounded rows"
+    return Term(DISCRETISATION, value, standard_error(samples), "measured", source, margin=margin, bias=bias)
+
+
+def _units(samples, ids):
+    """Independent units of samples: copied rows together, where the samples are of rows and not of groups of rows."""
+    return samples if ids is None or len(samples) != len(ids) else independent(samples, ids)
 
 
 def cross_fits(kernel_name, curve):
@@ -265,32 +312,27 @@ def cross_fitted(kernel_name, curve, basis, grid_of) -> Term:
     """The discretisation of a run planned on these very rows: each half's rows, planned for by the other half.
 
     Rows that set a variance or a grid look better on them than any others will; this looks slightly worse than it is,
-    as half the rows plan worse than all. `grid_of` maps a half's curve to its grid.
+    as half the rows plan worse than all. The run's own value lies between the cross-fitted one and the halves' values
+    in sample; their difference is the term's allowance, because chance in the variance and grid is in no row's spread.
+    `grid_of` maps a half's curve to its grid.
     """
-    halves, values, samples = curve.halves, [], []
-    for own, other in (halves, halves[::-1]):
+    halves, value, in_sample, samples, bias = curve.halves, 0.0, 0.0, [], 0.0
+    planned = [grid_of(half) for half in halves]
+    for own, other, own_grid, grid in zip(halves, halves[::-1], planned, planned[::-1], strict=True):
         options = {"matched": other, "basis": basis}
-        grid = grid_of(other)
-        values.append(own.n * path_kl(kernel_name, grid, own, **options) / curve.n)
+        value += own.n * path_kl(kernel_name, grid, own, **options) / curve.n
+        in_sample += own.n * path_kl(kernel_name, own_grid, own, basis=basis) / curve.n
         samples.append(path_kl_samples(kernel_name, grid, own, **options))
-    samples = np.concatenate(samples)
-    source = f"{_source(kernel_name, basis, grid)}, {curve.n} rows, cross-fitted"
-    return Term(DISCRETISATION, sum(values), standard_error(samples), "measured", source, degrees=len(samples) - 1)
+        bias += own.n * interpolation_error(kernel_name, grid, own, **options) / curve.n
+    ids = None if curve.row_ids is None else np.concatenate([half.row_ids for half in halves])
+    source = f"{_source(kernel_name, basis, planned[-1])}, {curve.n} rows, cross-fitted, interpolated within {bias:.1e}"
+    units = _units(np.concatenate(samples), ids)
+    return measured_term(DISCRETISATION, value, units, source, allowance=abs(value - in_sample), bias=bias)
 
 
 def _source(kernel_name, basis, grid):
     apart = "" if basis is None else ", a variance for each direction"
     return f"path KL of {kernel_name}{apart}, {len(grid) - 1} steps"
-
-
-def empirical_bernstein(samples, width, confidence):
-    """Half width of an interval for the mean of independent samples in an interval of this width; any sample size.
-
-    sqrt(2 V log(2/p)/n) + 7 width log(2/p)/(3 (n - 1)) each way with p = (1 - confidence)/2 and V the sample variance.
-    Source: Maurer and Pontil 2009, arXiv:0907.3740, Theorem 4.
-    """
-    n, log_term = len(samples), math.log(4 / (1 - confidence))
-    return math.sqrt(2 * np.var(samples, ddof=1) * log_term / n) + 7 * width * log_term / (3 * (n - 1))
 
 
 def _score_error(known, grid, *, exact):
@@ -317,6 +359,16 @@ def _caveats(known, grid, basis, confidence, *, asymptotic):
     return assumptions, warnings
 
 
+def _of_the_rows(kernel_name, grid, known, matched, *, asymptotic):
+    """What copies among the rows and their tails say against the interval."""
+    if not isinstance(known, MeasuredCurve):
+        return ()
+    if kernel_name == "covariance_matched":  # its samples are of groups: the rows' own are those of ancestral sampling
+        kernel_name, matched = "ancestral", None
+    samples = _units(path_kl_samples(kernel_name, grid, known, matched=matched), known.row_ids)
+    return copied(known.row_ids) + (doubts(samples) if asymptotic else ())
+
+
 def _other_moment(known, second_moment):
     squares = getattr(known, "squares", None)
     if squares is None or abs(np.mean(squares) - second_moment) <= 5 * standard_error(squares) + 1e-6 * second_moment:
@@ -324,11 +376,22 @@ def _other_moment(known, second_moment):
     return (f"the rows have E|X_0|^2 = {np.mean(squares):.6g}, not {second_moment:.6g}: initialisation may cost more",)
 
 
+def _between_levels(term):
+    """A warning where interpolation adds more to an interval than a standard error does."""
+    if term.bias <= term.standard_error:
+        return ()
+    return (
+        f"between the levels of the curve the loss may change the discretisation by {term.bias:.3g} nats, more than "
+        f"the standard error {term.standard_error:.3g}: measure with loss_curve(..., grid=grid), or with more n_nodes",
+    )
+
+
 def _levels(grid):
     first, last = np.log(ou.snr(grid[[0, -1]]))
     return np.exp(np.linspace(first, last, 61))
 
 
-def _check_confidence(confidence):
+def check_confidence(confidence):
+    """Raise ValueError unless confidence is a probability between 0 and 1."""
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is a probability between 0 and 1: confidence = {confidence:g}. Take 0.95, say.")

@@ -1,12 +1,15 @@
 """jaxdiff train | plan | sample | certify | sweep. Errors of the user end in one sentence and exit code 2."""
 
 import argparse
+import csv
+import dataclasses
 import functools
 import importlib
 import json
 import pathlib
 import runpy
 import sys
+import warnings
 
 from jax.errors import JaxRuntimeError
 
@@ -57,7 +60,16 @@ def _parser():
     commands = parser.add_subparsers(required=True, metavar="command")
 
     train = commands.add_parser("train", help="fit a denoiser to data", formatter_class=_Defaults)
-    train.add_argument("source", help="digits, or a .npy, .npz or .csv file whose rows are samples")
+    train.add_argument("source", help="digits, or a .npy, .npz, .csv or .tsv file whose rows are samples")
+    train.add_argument(
+        "--header",
+        action=argparse.BooleanOptionalAction,
+        help="the first line of a text file names the columns, or is a row (default: found out, and said in doubt)",
+    )
+    train.add_argument(
+        "--columns", metavar="NAME[,NAME...]", help="which to read, by names or positions from 0 (default: all)"
+    )
+    train.add_argument("--key", metavar="NAME", help="the array to read from an .npz archive of several")
     train.add_argument("--out", type=pathlib.Path, help="run folder (default: runs/NAME)")
     train.add_argument("--steps", type=int, default=4000, help="optimiser steps")
     train.add_argument("--batch-size", type=int, default=256, help="rows a step")
@@ -77,6 +89,7 @@ def _parser():
         "--evals", type=int, help="score evaluations a sample may cost (20 for a run where no --target-kl is given)"
     )
     plan.add_argument("--target-kl", type=float, help="nats that initialisation and discretisation may cost, instead")
+    plan.add_argument("--confidence", type=float, help="with which a run's rows must show that --target-kl is reached")
     plan.add_argument("--dim", type=int, help="dimension of the data, in place of a run")
     plan.add_argument("--second-moment", type=float, help="E|X|^2 of the data, with --dim (its value by default)")
     plan.add_argument("--early-stop", type=float, help="OU time to stop at (0.001 with --dim; a run has its own)")
@@ -127,7 +140,7 @@ def _train(options):
     _check_seed(options.seed)
     processes.check_ends(options.horizon, options.early_stop)
     files.check_folder(options.out or "runs")
-    dataset = data.load(options.source, seed=options.seed)
+    dataset = _dataset(options)
     sizes = ", ".join(f"{len(getattr(dataset, name))} {name.replace('_', '-')}" for name in runs.SPLITS)
     constant = f", {dataset.constant} of them constant: kept, unscaled" if dataset.constant else ""
     print(f"{dataset.name}: {sizes} rows of {dataset.dim} columns{constant}")
@@ -147,6 +160,7 @@ def _train(options):
     model = {"horizon": options.horizon, "early_stop": options.early_stop, "seed": options.seed}
     model |= {"source": options.source, "network": network, "history": trained.history}
     model["image_shape"] = data.IMAGE_SHAPES.get(options.source)
+    model["reading"] = dataclasses.asdict(dataset.reading)
     folder = options.out or pathlib.Path("runs") / dataset.name
     if (folder / "model.json").exists():
         print(f"replacing the run in {folder}", file=sys.stderr)
@@ -156,12 +170,27 @@ def _train(options):
     print(f"held-out loss {min(losses):.4g} at best, {losses[0]:.4g} after {first} steps; model in {folder}")
 
 
+def _dataset(options):
+    """The data of the train command; what was assumed about its file is said on standard error."""
+    from jaxdiff import data
+
+    columns = None if options.columns is None else next(csv.reader([options.columns], skipinitialspace=True), [])
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
+        how = {"header": options.header, "columns": columns, "key": options.key}
+        dataset = data.load(options.source, seed=options.seed, **how)
+    for note in dataset.reading.notes:
+        print(f"{options.source}: {note}", file=sys.stderr)
+    return dataset
+
+
 def _plan(options):
     from jaxdiff.goals import check_goal
 
     if (options.run is None) == (options.dim is None):
         raise ValueError("plan what? Give one of a run folder and --dim.")
     if options.run is None:
+        if options.confidence is not None:
+            raise ValueError("--confidence goes with a run: a plan for --dim is a bound, without rows.")
         _plan_for_all_data(options)
         return
     if options.second_moment is not None or options.out is not None:
@@ -199,7 +228,8 @@ def _plan_for_a_run(options, evals):
     run = runs.load(options.run)
     curve = runs.measure(run, "held_out", progress=True)
     moment = run.dataset.second_moment("held_out")
-    made = plan(options.target_kl, options.early_stop, evals=evals, curve=curve, second_moment=moment)
+    known = {"curve": curve, "second_moment": moment}
+    made = plan(options.target_kl, options.early_stop, evals=evals, confidence=options.confidence, **known)
     removed = runs.discard(run.folder, runs.OF_THE_PLAN)
     if removed:
         print(f"removed, of the former plan: {', '.join(removed)}", file=sys.stderr)
@@ -264,7 +294,7 @@ def _certify(options):
 
     run = runs.load(options.run)
     plan = runs.load_plan(run)
-    held_out, test = runs.measured(run, "held_out"), runs.measure(run, "test", progress=True)
+    held_out, test = runs.measured(run, "held_out"), runs.measure(run, "test", grid=plan["grid"], progress=True)
     record = certified(run, plan, held_out, test, confidence=options.confidence, progress=True)
     runs.keep(run, "test", test)
     files.write_json(run.folder / "report.json", record)

@@ -5,13 +5,17 @@ NumPy float64 throughout; many components are gone through a few at a time.
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.processes import ou
 
+EPS = np.finfo(np.float64).eps
 ELEMENTS_AT_ONCE = 2**18  # of an array: 2 MiB
 LEAST_ROWS = 32  # of a matrix product
-SYMMETRY = 1e-8  # relative: what rounding may leave of an asymmetry or of a negative eigenvalue
+SYMMETRY = 1e-8  # relative: what rounding of float64 may leave of an asymmetry or of a negative eigenvalue
+DEFINITE, SUM = 1e-12, 1e-9  # of a law's own: what float64 may leave of a negative eigenvalue, and of weights' sum
+MOST_OFF = 1e-2  # of a sum of weights, however coarse their dtype
 
 
 class Components(NamedTuple):
@@ -32,6 +36,14 @@ def covariances(variances, axes):
     if axes is None:
         return variances[..., None] * np.eye(variances.shape[-1])
     return (axes * variances[..., None, :]) @ np.swapaxes(axes, -1, -2)
+
+
+def moments(components):
+    """(E X_0 (d,), E|X_0 - E X_0|^2, E|X_0|^2); the second without the cancellation of far means."""
+    weights, means = np.exp(components.log_weights), components.means
+    mean, own = weights @ means, components.variances.sum(-1)  # (K,), or (1,) where all components share them
+    about = lambda centre: float(weights @ (np.einsum("kd,kd->k", means - centre, means - centre) + own))
+    return mean, about(mean), about(0.0)
 
 
 def principal_axes(components):
@@ -80,16 +92,58 @@ def blocks(n, width):
     return [slice(i, i + size) for i in range(0, n, size)]
 
 
+def coarseness(value):
+    """The epsilon of the float dtype in which an array came over that of float64, at least 1.
+
+    Lists of Python floats and whole numbers are float64; a list of arrays has the dtype that NumPy gives it.
+    """
+    dtype = np.asarray(value).dtype
+    return max(1.0, float(jnp.finfo(dtype).eps) / EPS) if jnp.issubdtype(dtype, jnp.floating) else 1.0
+
+
+# Rounding leaves half the digits of an asymmetry, as an inverse of condition 1/sqrt(eps) has it: 1e-8 in float64,
+# 2.3e-4 in float32, 0.06 in bfloat16. An eigenvalue of 0 comes out as some eps of the largest; half the digits at most.
+def tolerances(value):
+    """(asymmetry, negative eigenvalue, sum of one weight), relative: what the dtype of an array may leave of each."""
+    coarse = coarseness(value)
+    symmetry = SYMMETRY * np.sqrt(coarse)
+    return symmetry, min(DEFINITE * coarse, symmetry), 8 * EPS * coarse
+
+
+def checked_weights(weights, given):
+    """Weights (K,) with sum 1, from positive ones whose sum is 1 up to the rounding of `given`, as they came in."""
+    off = max(SUM, min(tolerances(given)[2] * np.sqrt(len(weights)), MOST_OFF))
+    if (weights <= 0).any() or not np.isclose(weights.sum(), 1, rtol=0, atol=off):
+        raise ValueError(f"weights must be positive with sum 1: smallest {weights.min():g}, sum {weights.sum():.12g}.")
+    return weights / weights.sum()
+
+
+def eigen(covs, symmetry, definite):
+    """Variances (K, d) and axes (K, d, d) or None of matrices (K, d, d) or of diagonals (K, d), checked.
+
+    Asymmetries up to `symmetry` times a matrix's largest entry are averaged away; negative variances up to `definite`
+    times it are 0.
+    """
+    size = np.abs(covs).reshape(len(covs), -1).max(1, keepdims=True)
+    variances, axes = covs, None
+    if covs.ndim == 3:
+        flipped = np.swapaxes(covs, -1, -2)
+        skew = np.abs(covs - flipped)
+        if (skew > symmetry * size[..., None]).any():
+            raise ValueError(f"cov must be symmetric: it differs from its transpose by {skew.max():.3g}.")
+        variances, axes = np.linalg.eigh((covs + flipped) / 2)
+    if (variances < -definite * size).any():
+        raise ValueError(f"cov must be positive semi-definite: its smallest eigenvalue is {variances.min():.3g}.")
+    return np.maximum(variances, 0), axes
+
+
 def gaussian_moments(mean, cov, dim=None):
     """Mean (d,), and the eigenvalues (d,) and axes (d, d) or None of cov (d, d) or its diagonal (d,), checked."""
+    symmetry, _, _ = tolerances(cov)
     mean, cov = np.asarray(mean, np.float64), np.asarray(cov, np.float64)
     if mean.ndim != 1 or mean.size != (dim or mean.size or 1) or cov.shape not in (mean.shape, mean.shape * 2):
         raise ValueError(f"moments are mean (d,) and cov (d,) or (d, d): they have {mean.shape} and {cov.shape}.")
     if not (np.isfinite(mean).all() and np.isfinite(cov).all()):
         raise ValueError("moments must be finite: mean or cov holds nan or inf.")
-    if cov.ndim == 2 and np.abs(cov - cov.T).max() > SYMMETRY * np.abs(cov).max():
-        raise ValueError(f"cov must be symmetric: it differs from its transpose by {np.abs(cov - cov.T).max():.3g}.")
-    values, axes = (cov, None) if cov.ndim == 1 else np.linalg.eigh(cov)
-    if values.min() < -SYMMETRY * np.abs(values).max():
-        raise ValueError(f"cov must be positive semi-definite: its smallest eigenvalue is {values.min():.3g}.")
-    return mean, np.maximum(values, 0), axes
+    values, axes = eigen(cov[None], symmetry, symmetry)
+    return mean, values[0], None if axes is None else axes[0]

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import innovations, noise
-from jaxdiff.interpolation import Spline
+from jaxdiff.grids import check_grid
+from jaxdiff.interpolation import SAME, Spline
+from jaxdiff.intervals import row_ids
 from jaxdiff.processes import check_ends, forward, ou
 from jaxdiff.progress import bar
 from jaxdiff.types import Basis, Curve, DenoiserFn, as_score
@@ -22,13 +24,14 @@ class MeasuredCurve(Curve):
     """A loss curve from data: splines in log snr of snr L and sqrt(snr) K, so that every path KL is linear in them.
 
     Attributes:
-      spline: over the nodes' log snr.
-      rows: (n, 2 nodes) snr L and sqrt(snr) K of every data point at the nodes.
-      by_group: (groups, nodes, d) snr L in every direction of the basis, means over rows i, i + groups, ...; or None.
+      spline: over the levels' log snr: equidistant nodes, then the nodes of a sampler's grid if it was given.
+      rows: (n, 2 levels) snr L and sqrt(snr) K of every data point at the levels.
+      by_group: (groups, levels, d) snr L in every direction of the basis, means over rows i, i + groups, ...; or None.
       replicates: the curves of the groups alone.
       coarse: the curve with log_det from two Lanczos products fewer; None where log_det is None or exact.
       own_axes: the basis is made from these very rows, which look better in it than others will.
       squares: (n,) |X_0|^2 of every data point; None where it was not kept.
+      row_ids: (n,) whole numbers, equal where data points are equal; None where they were not kept.
     """
 
     spline: Spline = dataclasses.field(repr=False)
@@ -37,28 +40,33 @@ class MeasuredCurve(Curve):
     coarse: Curve | None = dataclasses.field(default=None, repr=False)
     own_axes: bool = dataclasses.field(default=False, repr=False)
     squares: np.ndarray | None = dataclasses.field(default=None, repr=False)
+    row_ids: np.ndarray | None = dataclasses.field(default=None, repr=False)
 
     @property
     def n(self):
-        """Independent data points."""
+        """Data points."""
         return len(self.rows)
 
     @property
     def losses(self):
-        """(nodes,) snr L at the nodes."""
-        return self.rows[:, : len(self.spline.u)].mean(0)
+        """(levels,) snr L at the levels."""
+        return self.rows[:, : len(self.spline.levels)].mean(0)
 
     @property
     def crosses(self):
-        """(nodes,) sqrt(snr) K at the nodes."""
-        return self.rows[:, len(self.spline.u) :].mean(0)
+        """(levels,) sqrt(snr) K at the levels."""
+        return self.rows[:, len(self.spline.levels) :].mean(0)
 
     @property
     def halves(self):
         """The curves of every second row, and of the others; without log_det."""
         groups = [None, None] if self.by_group is None else [self.by_group[half::2] for half in range(2)]
         each = [None, None] if self.squares is None else [self.squares[half::2] for half in range(2)]
-        options = [{"by_group": groups[half], "basis": self.basis, "squares": each[half]} for half in range(2)]
+        ids = [None, None] if self.row_ids is None else [self.row_ids[half::2] for half in range(2)]
+        shared = {"extra": self.spline.extra, "basis": self.basis}
+        options = [
+            {"by_group": groups[half], "squares": each[half], "row_ids": ids[half], **shared} for half in range(2)
+        ]
         return tuple(measured_curve(self.spline.u, self.rows[half::2], self.dim, **options[half]) for half in range(2))
 
     @property
@@ -68,13 +76,25 @@ class MeasuredCurve(Curve):
 
 
 def measured_curve(
-    u, rows, dim, *, by_group=None, basis: Basis = None, own_axes=False, squares=None, levels=None, coarse_levels=None
+    u,
+    rows,
+    dim,
+    *,
+    extra=(),
+    by_group=None,
+    basis: Basis = None,
+    own_axes=False,
+    squares=None,
+    row_ids=None,
+    levels=None,
+    coarse_levels=None,
 ):
-    """The MeasuredCurve of the losses of rows at nodes u in log snr (see its attributes).
+    """The MeasuredCurve of the losses of rows at equidistant nodes u in log snr (see its attributes).
 
-    levels, coarse_levels: of every node, as `innovations.compressed` makes them, or None.
+    extra: further levels in log snr, whose columns come after those of the nodes.
+    levels, coarse_levels: of every level, as `innovations.compressed` makes them, or None.
     """
-    spline = Spline(u)
+    spline = Spline(u, np.asarray(extra, np.float64))
     groups = min(len(rows), GROUPS) if by_group is None else len(by_group)
     group_means = np.stack([rows[g::groups].mean(0) for g in range(groups)])
     each = [None] * groups if by_group is None else by_group
@@ -82,7 +102,7 @@ def measured_curve(
     whole = None if by_group is None else np.tensordot(size, by_group, 1)
 
     def error(snr):
-        at_snr = rows[:, : len(u)] @ spline.basis(np.log(np.ravel(snr))).T
+        at_snr = rows[:, : len(spline.levels)] @ spline.basis(np.log(np.ravel(snr))).T
         return np.std(at_snr, axis=0, ddof=1).reshape(np.shape(snr)) / np.sqrt(len(rows)) / snr
 
     def curve(means, directions, levels, pick):
@@ -105,12 +125,13 @@ def measured_curve(
         by_group=by_group,
         own_axes=own_axes,
         squares=squares,
+        row_ids=row_ids,
         coarse=None if coarse_levels is None else curve(rows.mean(0), whole, coarse_levels, mean),
     )
 
 
 def _interpolated(spline, dim, means, directions, basis, levels, pick):
-    """The Curve of values at the nodes; levels and directions may be None."""
+    """The Curve of values at the spline's levels; levels and directions may be None."""
     losses, crosses = np.split(means, 2)
     at = lambda values, snr: spline.at(values, np.log(np.ravel(snr))).reshape(np.shape(snr) + values.shape[1:])
     return Curve(
@@ -133,6 +154,7 @@ def loss_curve(
     early_stop,
     basis: Basis = None,
     products=None,
+    grid=None,
     n_nodes=201,
     n_noises=4,
     progress=False,
@@ -150,7 +172,11 @@ def loss_curve(
         which they look better than others will: certificates then carry a warning.
       products: Lanczos products with the denoiser's Jacobian a start, for the path KL of covariance matching, which
         costs eight times as many evaluations as there are products; d of them are exact. Of the first 4,096 rows.
-      n_nodes: levels, uniform in log snr; between them cubic, so the interpolation error falls with the fourth power.
+      grid: OU times of a sampler's grid, at which the loss is measured too. The path KL down that grid then needs
+        interpolation for an integral alone, not for the losses at the grid's nodes. Give the grid where it is known,
+        above all if the denoiser jumps in time.
+      n_nodes: levels uniform in log snr. Between levels the curve is cubic, so for a smooth denoiser the interpolation
+        error falls with the fourth power of the distance. Certificates contain an estimate of that error.
       n_noises: antithetic pairs a row.
       progress: show a bar.
 
@@ -158,8 +184,9 @@ def loss_curve(
       A MeasuredCurve. Standard errors are over rows, which are assumed independent.
 
     Raises:
-      ValueError: fewer than two rows or five nodes, data that are not finite, early_stop not below the horizon, a basis
-        that is none, or the denoiser's output is not finite or not of the shape of its input.
+      ValueError: fewer than two rows or five nodes, data that are not finite, early_stop not below the horizon, a grid
+        that does not decrease or that leaves the interval between them, a basis that is none, or the denoiser's
+        output is not finite or not of the shape of its input.
     """
     check_ends(horizon, early_stop)
     data = _checked(data)
@@ -171,22 +198,25 @@ def loss_curve(
         )
     n, dim = data.shape
     u = np.linspace(np.log(ou.snr(float(horizon))), np.log(ou.snr(float(early_stop))), n_nodes)
-    rows, groups = np.empty((n, 2, n_nodes)), min(n, GROUPS)
-    by_group = None if basis is None else np.zeros((groups, n_nodes, dim))
+    extra = _further(u, grid)
+    measured_at = np.concatenate([u, extra])
+    n_levels, groups = len(measured_at), min(n, GROUPS)
+    rows = np.empty((n, 2, n_levels))
+    by_group = None if basis is None else np.zeros((groups, n_levels, dim))
     starts = range(0, n, ROWS_AT_ONCE)
-    work = ((first, node) for first in starts for node in range(n_nodes))
+    work = ((first, level) for first in starts for level in range(n_levels))
     denoiser, axes = as_score(denoiser), basis if isinstance(basis, np.ndarray) else None
-    for first, node in bar(work, "loss curve", enabled=progress, total=len(starts) * n_nodes):
-        here, snr = slice(first, first + ROWS_AT_ONCE), np.exp(u[node])
+    for first, level in bar(work, "loss curve", enabled=progress, total=len(starts) * n_levels):
+        here, snr = slice(first, first + ROWS_AT_ONCE), np.exp(measured_at[level])
         x0, index = jnp.asarray(data[here]), np.arange(n, dtype=np.uint32)[here]
         t = jnp.asarray(ou.time(snr), x0.dtype)
         loss, cross, squares = _errors(denoiser, x0, index, key, t, axes, n_noises, basis is not None)
-        rows[here, 0, node] = snr * np.asarray(loss, np.float64)
-        rows[here, 1, node] = np.sqrt(snr) * np.asarray(cross, np.float64)
+        rows[here, 0, level] = snr * np.asarray(loss, np.float64)
+        rows[here, 1, level] = np.sqrt(snr) * np.asarray(cross, np.float64)
         if by_group is not None:
-            np.add.at(by_group, (index % groups, node), snr * np.asarray(squares, np.float64))
+            np.add.at(by_group, (index % groups, level), snr * np.asarray(squares, np.float64))
     if not np.isfinite(rows).all():
-        worst = float(ou.time(np.exp(u[int(np.argmin(np.isfinite(rows).all((0, 1))))])))
+        worst = float(ou.time(np.exp(measured_at[int(np.argmin(np.isfinite(rows).all((0, 1))))])))
         raise ValueError(
             f"the denoiser's output is not finite, first at t = {worst:.4g}: check it on the held-out rows."
         )
@@ -194,12 +224,27 @@ def loss_curve(
         by_group /= np.bincount(np.arange(n) % groups)[:, None, None]
     levels = coarse = None
     if products is not None:
-        times, few = ou.time(np.exp(u)), data[:ROWS_AT_ONCE]
+        times, few = ou.time(np.exp(measured_at)), data[:ROWS_AT_ONCE]
         levels, coarse = innovations.measured(denoiser, few, key, times, min(products, dim), groups, progress=progress)
     rows = rows.reshape(n, -1)
     squares = np.sum(np.asarray(data, np.float64) ** 2, axis=1)
-    options = {"by_group": by_group, "basis": basis, "own_axes": own_axes, "squares": squares}
+    options = {"extra": extra, "by_group": by_group, "basis": basis, "own_axes": own_axes, "squares": squares}
+    options["row_ids"] = row_ids(data)
     return measured_curve(u, rows, dim, levels=levels, coarse_levels=coarse, **options)
+
+
+def _further(u, grid):
+    """The log snr of a grid's nodes that are none of the levels u, increasing."""
+    if grid is None:
+        return np.zeros(0)
+    wanted, slack = np.log(ou.snr(check_grid(grid))), SAME * (u[-1] - u[0])
+    if wanted[0] < u[0] - slack or wanted[-1] > u[-1] + slack:
+        ends, own = ou.time(np.exp(wanted[[0, -1]])), ou.time(np.exp(u[[0, -1]]))
+        raise ValueError(
+            f"the grid runs from {ends[0]:.6g} to {ends[1]:.6g}, the curve from {own[0]:.6g} to {own[1]:.6g}: measure "
+            f"it with a longer horizon or an earlier early_stop."
+        )
+    return wanted[np.abs(wanted[:, None] - u).min(1) > slack]
 
 
 def _checked(data):

@@ -1,20 +1,43 @@
 """Data in: built-in sets and files, checked, standardised, split once into train, held-out and test rows."""
 
 import dataclasses
+import functools
 import pathlib
+import warnings
 
 import numpy as np
 
-from jaxdiff.files import UNREADABLE, brief
+from jaxdiff import delimited
+from jaxdiff.arrays import read_npy, read_npz, reshaping
+from jaxdiff.headers import DataError, positions_of
 
 BUILT_IN = ("digits",)
 IMAGE_SHAPES = {"digits": (8, 8)}
 FURTHEST = 1e6  # standard deviations; float32 keeps nothing of the other rows beyond
 SHARES = (2 / 3, 1 / 6, 1 / 6)
+ENDINGS = ".npy, .npz, .csv or .tsv"
 
 
-class DataError(ValueError):
-    """The data cannot be used; the message names what came and what to do."""
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How a file was read: `load` with this header, columns and key reads the same again.
+
+    Attributes:
+      header: whether the first line of a text file gave names; None for other files.
+      columns: the positions, from 0, of the columns that were read; None for all columns of an array.
+      key: the name of the array in an .npz archive that was chosen; None elsewhere.
+      names: the names of the columns that were read; None where the file has none.
+      notes: sentences about everything that was assumed.
+    """
+
+    header: bool | None = None
+    columns: tuple[int, ...] | None = None
+    key: str | None = None
+    names: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+
+UNREAD = Reading()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,6 +49,7 @@ class Dataset:
       train, held_out, test: (n, d) float32, zero mean and unit variance a column on the train rows.
       mean, scale: (d,) of the train rows; scale is 1 where a column is constant.
       constant: how many columns are constant on the train rows.
+      reading: how the file was read; the default for rows that come from no file.
     """
 
     name: str
@@ -35,6 +59,7 @@ class Dataset:
     mean: np.ndarray
     scale: np.ndarray
     constant: int
+    reading: Reading = UNREAD
 
     @property
     def dim(self):
@@ -45,22 +70,50 @@ class Dataset:
         """E|X_0|^2 over the rows of "train", "held_out" or "test"."""
         return float(np.sum(np.square(getattr(self, part), dtype=np.float64)) / len(getattr(self, part)))
 
+    @functools.cached_property
+    def _constant_columns(self):
+        """(d,) of bool: `split` makes the columns that are constant on the train rows exactly 0 there."""
+        return ~self.train.any(axis=0)
+
     def restore(self, x):
-        """Standardised rows in the units of the file."""
-        return np.asarray(x) * self.scale + self.mean
+        """Standardised rows (..., d) in the units of the file.
+
+        A column that is constant on the train rows gets exactly its constant, whatever x holds there: a sampler leaves
+        the noise of the early stop in such a column. A held-out or test row that differs there loses the difference.
+        """
+        return np.where(self._constant_columns, self.mean, np.asarray(x) * self.scale + self.mean)
 
 
-def load(source, *, seed=0):
-    """A built-in name, or a path to .npy, .npz or .csv whose rows are samples -> Dataset.
+def load(source, *, seed=0, header=None, columns=None, key=None):
+    """A built-in name, or a path to a file whose rows are samples -> Dataset.
+
+    Files are .npy, .npz, and text with commas, semicolons or tabs: .csv, .tsv. What is assumed about a text file (which
+    line is a header, which column an index; the rules are those of `jaxdiff.headers`) is a UserWarning and a note in
+    `Dataset.reading`.
+
+    Args:
+      source: the name or the path.
+      seed: of the split.
+      header: whether the first line of a text file names the columns; None finds out.
+      columns: the columns to read: positions from 0, in text files names too; None for all but an index column.
+      key: which array of an .npz archive holds the rows; None where there is one.
 
     Raises:
-      DataError: the file is missing, empty, not two-dimensional, not numeric, not finite, or no column varies.
+      DataError: the file is missing, empty, not two-dimensional, not numeric, not finite, no column varies, or the file
+        can be read in two ways.
     """
-    rows, name = (_built_in(source), source) if source in BUILT_IN else (_read(pathlib.Path(source)), _stem(source))
-    return split(_check(rows, source), name=name, seed=seed)
+    if source in BUILT_IN:
+        _refuse_options(source, header=header, columns=columns, key=key)
+        rows, reading, name = _built_in(source), UNREAD, source
+    else:
+        rows, reading = _read(pathlib.Path(source), header, columns, key)
+        name = pathlib.Path(source).stem
+    for note in reading.notes:
+        warnings.warn(f"{source}: {note}", stacklevel=2)
+    return split(_check(rows, source, reading), name=name, seed=seed, reading=reading)
 
 
-def split(rows, *, name, seed=0):
+def split(rows, *, name, seed=0, reading=UNREAD):
     """Checked rows (n, d) -> Dataset: shuffled by the seed, two thirds train, a sixth held out, a sixth test."""
     rows = rows[np.random.default_rng(seed).permutation(len(rows))]
     first, second = np.round(np.cumsum(SHARES)[:2] * len(rows)).astype(int)
@@ -74,18 +127,20 @@ def split(rows, *, name, seed=0):
             )
         unit = np.where(constant, 1.0, reach)  # first to +-1, so that no square over- or underflows
         small = (rows - train[0]) / unit
+        small[:first, constant] = 0.0  # what rounding left; `restore` knows the column by it
         mean, deviation = small[:first].mean(0), np.where(constant, 1.0, small[:first].std(0))
         standardised = (small - mean) / deviation
     beyond = np.argwhere(~(np.abs(standardised) <= FURTHEST))
     if len(beyond):
         row, column = beyond[0]
         raise DataError(
-            f"{name}: {rows[row, column]:g} in column {column} (from 0) lies more than {FURTHEST:g} standard "
-            f"deviations of the train rows from their mean: drop it, or rescale the column."
+            f"{name}: {rows[row, column]:g} in column {_place(column, reading)} (from 0) lies more than {FURTHEST:g} "
+            f"standard deviations of the train rows from their mean: drop it, or rescale the column."
         )
     train_part, held_out, test = np.split(standardised.astype(np.float32), [first, second])
     parts = {"train": train_part, "held_out": held_out, "test": test}
-    return Dataset(name, **parts, mean=train[0] + unit * mean, scale=unit * deviation, constant=int(constant.sum()))
+    units = {"mean": train[0] + unit * mean, "scale": unit * deviation}
+    return Dataset(name, **parts, **units, constant=int(constant.sum()), reading=reading)
 
 
 def covariance(rows):
@@ -103,10 +158,6 @@ def covariance(rows):
     return np.where(off, (1 - share) * second, second) * n / (n - 1)
 
 
-def _stem(source):
-    return pathlib.Path(source).stem
-
-
 def _built_in(source):
     try:
         from sklearn.datasets import load_digits
@@ -115,75 +166,50 @@ def _built_in(source):
     return np.asarray(load_digits(return_X_y=True)[0])
 
 
-def _read(path):
+def _read(path, header, columns, key):
+    """The array of a file and how it was read."""
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
-        raise DataError(f"{path} {what}: give a .npy, .npz or .csv file of rows, or the name {', '.join(BUILT_IN)}.")
+        raise DataError(f"{path} {what}: give a {ENDINGS} file of rows, or the name {', '.join(BUILT_IN)}.")
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty (0 bytes): write the samples into it as rows.")
-    readers = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv}
-    if path.suffix.lower() not in readers:
-        raise DataError(f"{path} ends in {path.suffix or 'nothing'}: rows are read from .npy, .npz or .csv.")
-    return readers[path.suffix.lower()](path)
+    suffix = path.suffix.lower()
+    if suffix in (".csv", ".tsv"):
+        _refuse_options(path, key=key)
+        table = delimited.read(path, header=header, columns=columns)
+        return table.rows, Reading(table.header, table.columns, None, table.names, table.notes)
+    _refuse_options(path, header=header)
+    if suffix == ".npy":
+        _refuse_options(path, key=key)
+        rows = read_npy(path)
+    elif suffix == ".npz":
+        rows = read_npz(path, key)
+    else:
+        raise DataError(f"{path} ends in {path.suffix or 'nothing'}: rows are read from {ENDINGS}.")
+    if columns is not None and rows.ndim == 2:
+        columns = tuple(positions_of(path, columns, None, rows.shape[1]))
+        rows = rows[:, list(columns)]
+    return rows, Reading(None, columns, key)
 
 
-def _read_npy(path):
-    with path.open("rb") as stream:
-        try:
-            return np.lib.format.read_array(stream, allow_pickle=False)
-        except UNREADABLE as error:
-            raise DataError(f"{path} is no plain .npy array ({brief(error)}): save it with np.save.") from error
+def _refuse_options(source, **options):
+    """Raise for what says how to read another kind of file."""
+    for option, value in options.items():
+        if value is not None:
+            raise DataError(f"{source} is read without {option}, but {option} = {value!r} was given: leave it out.")
 
 
-def _read_npz(path):
-    with path.open("rb") as stream:
-        try:
-            arrays = np.load(stream, allow_pickle=False)
-            if isinstance(arrays, np.ndarray):
-                raise ValueError("it is one .npy array")
-            names = arrays.files
-            rows = arrays[names[0]] if len(names) == 1 else None
-        except UNREADABLE as error:
-            raise DataError(f"{path} is no .npz archive of numbers ({brief(error)}): save it with np.savez.") from error
-    if rows is None:
-        raise DataError(f"{path} holds {len(names)} arrays {names}: save one array of rows in it.")
-    return rows
+def _place(column, reading):
+    """The position in the file of a column that was read."""
+    return column if reading.columns is None else reading.columns[column]
 
 
-def _read_csv(path):
-    import csv
-
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            lines = [[cell.strip() for cell in line] for line in csv.reader(stream)]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is no UTF-8 text with commas ({error}): export it as CSV.") from error
-    lines = [line for line in lines if any(line)]
-    body = lines[1:] if lines and not any(_is_number(cell) for cell in lines[0]) else lines
-    width = len(lines[0]) if lines else 0
-    for number, line in enumerate(body, start=len(lines) - len(body) + 1):
-        if len(line) != width:
-            raise DataError(f"{path}: row {number} has {len(line)} cells, the first has {width}: make the rows equal.")
-        for column, cell in enumerate(line, start=1):
-            if not _is_number(cell):
-                remedy = "separate columns by commas" if set(cell) & set(";\t") else "encode or drop it"
-                raise DataError(f"{path}: row {number}, column {column} is {cell!r}, not a number: {remedy}.")
-    return np.array(body, np.float64).reshape(len(body), width)
-
-
-def _is_number(cell):
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _check(rows, source):
+def _check(rows, source, reading):
     if rows.dtype.kind not in "fiub":
         raise DataError(f"{source} holds {rows.dtype} values, not real numbers: encode them as numbers first.")
     if rows.ndim != 2:
-        raise DataError(f"{source} has {rows.ndim} dimension(s), shape {rows.shape}: rows must be samples, (n, d).")
+        shape = f"{rows.ndim} dimension(s), shape {rows.shape}"
+        raise DataError(f"{source} has {shape}: rows must be samples, (n, d){reshaping(rows)}.")
     if rows.shape[1] == 0 or rows.shape[0] == 0:
         raise DataError(f"{source} has shape {rows.shape}, no values: write the samples into it as rows.")
     if rows.shape[0] < 24:
@@ -193,8 +219,8 @@ def _check(rows, source):
     if len(bad):
         row, column = bad[0]
         raise DataError(
-            f"{source}: {len(bad)} value(s) are not finite, first {rows[row, column]} at row {row}, column {column} "
-            f"(from 0): fill or drop them."
+            f"{source}: {len(bad)} value(s) are not finite, first {rows[row, column]} at row {row}, column "
+            f"{_place(column, reading)} (from 0): fill or drop them."
         )
     if (rows == rows[0]).all():
         raise DataError(f"{source}: no column varies, all {len(rows)} rows are the same: there is nothing to learn.")

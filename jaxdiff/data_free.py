@@ -8,9 +8,9 @@ from jaxdiff.bounds import any_grid, benton2024
 from jaxdiff.certificates import CONFIDENCE, DISCRETISATION, INITIALISATION, SCORE_ERROR, Certificate, Term
 from jaxdiff.certify import early_stopping
 from jaxdiff.goals import check_reachable, checked_moment, steps_to_reach
-from jaxdiff.grids import exponential_then_uniform
+from jaxdiff.grids import exponential_then_uniform, longest_step, runs_in_float32
 from jaxdiff.information import initial_kl
-from jaxdiff.processes import LATEST, check_ends
+from jaxdiff.processes import LATEST, check_ends, ou
 from jaxdiff.types import Plan
 
 KERNEL = "ancestral"  # no curve sets its variance
@@ -34,9 +34,15 @@ def data_free_plan(target_kl, evals, early_stop, dim, second_moment, horizon) ->
     horizons = np.geomspace(early_stop, LATEST, HORIZONS)[1:] if free else np.array([float(horizon)])
     start = functools.partial(initial_kl, moment, dim)
     check_reachable(target_kl, start, horizons, early_stop)
-    totals = lambda n: start(horizons) + any_grid.geometric_kl(KERNEL, horizons, early_stop, n, dim, moment)
+
+    def totals(n):
+        """Nats of n steps from each horizon; infinite where float32 does not allow the first step, the longest."""
+        bound = start(horizons) + any_grid.geometric_kl(KERNEL, horizons, early_stop, n, dim, moment)
+        return np.where(_first_step(horizons, early_stop, n, moment / dim) <= longest_step(), bound, np.inf)
+
     n = evals if evals is not None else steps_to_reach(target_kl, lambda n: totals(n).min(), most=MOST_STEPS)
-    if n is None:
+    if n is None or totals(n).min() == np.inf:
+        _check_number(n, horizons.max(), early_stop, moment / dim)
         least = totals(MOST_STEPS).min()
         raise ValueError(
             f"target_kl = {target_kl:g} takes more than {MOST_STEPS} steps, which are good for {least:.3g} nats: ask "
@@ -46,6 +52,25 @@ def data_free_plan(target_kl, evals, early_stop, dim, second_moment, horizon) ->
     grid = any_grid.geometric_grid(best, early_stop, int(n), moment / dim)
     certificate = _certificate(grid, dim, moment)
     return Plan(best, grid, KERNEL, int(n), certificate, _alternatives(certificate, grid, dim, moment))
+
+
+# In equal steps of log(snr + 1/Mbar) OU time falls by (snr + 1/Mbar)/(2 snr (1 + snr)) each, less as snr rises.
+def _first_step(horizons, early_stop, n_steps, mean_variance):
+    """The longest step of `any_grid.geometric_grid`, the first, in OU time; shape of horizons."""
+    first, last = ou.snr(horizons), ou.snr(float(early_stop))
+    start = first + 1 / mean_variance
+    return horizons - ou.time(first + start * np.expm1(np.log1p((last - first) / start) / n_steps))
+
+
+def _check_number(n_steps, horizon, early_stop, mean_variance):
+    """Raise ValueError where so many steps begin with one that float32 does not allow."""
+    step = float(_first_step(np.array(horizon), early_stop, n_steps or MOST_STEPS, mean_variance))
+    if step > longest_step():
+        raise ValueError(
+            f"{n_steps or MOST_STEPS} steps from horizon {horizon:g} begin with one of OU time {step:.3g}; a float32 "
+            f"run takes steps of {longest_step():.3g} at most. Take more evals, a shorter horizon, or data scaled to "
+            f"variance 1."
+        )
 
 
 def _bound(kernel_name, grid, dim, moment):
@@ -74,15 +99,19 @@ def _certificate(grid, dim, moment):
 def _alternatives(certificate, grid, dim, moment):
     """What bounds promise of exponential Euler on Benton's grid: for as many steps, and how many are as good."""
     goal, benton = certificate[DISCRETISATION].value, functools.partial(exponential_then_uniform, grid[0], grid[-1])
-    euler = lambda n: any_grid.upper("exponential_euler", benton(n), dim, moment, cells=1)[DISCRETISATION].value
+    allowed = lambda cost: lambda n: cost(n) if runs_in_float32(benton(n)) else np.inf
+    euler = allowed(
+        lambda n: any_grid.upper("exponential_euler", benton(n), dim, moment, cells=1)[DISCRETISATION].value
+    )
     found = [("any_grid", len(grid) - 1, euler), ("any_grid", steps_to_reach(goal, euler), euler)]
     if grid[0] >= 1 >= grid[-1] and moment <= dim:
-        theorem = lambda n: sum(
-            benton2024.theorem1(benton(n), dim)[name].value for name in (DISCRETISATION, "second order")
-        )
+        terms = DISCRETISATION, "second order"
+        theorem = allowed(lambda n: sum(benton2024.theorem1(benton(n), dim)[name].value for name in terms))
         found.append(("benton2024.theorem1", steps_to_reach(goal, theorem), theorem))
     found = list(dict.fromkeys(found))
     row = {"kernel": "exponential_euler", "grid": "exponential_then_uniform", "per_direction": False}
     return tuple(
-        row | {"evals": n, "path_kl": float(cost(n)), "bound": bound} for bound, n, cost in found if n is not None
+        row | {"evals": n, "path_kl": float(cost(n)), "bound": bound}
+        for bound, n, cost in found
+        if n is not None and cost(n) < np.inf
     )

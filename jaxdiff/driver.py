@@ -2,8 +2,13 @@
 
 From the outside in: devices, each with its share of the particles; chunks, each down the whole grid while it is in
 cache; bodies of the scan, two steps of which share one call of the cipher; steps.
+
+Particles of 16 bits are widened to float32 where they enter a chunk and rounded where they leave it. The steps between
+are those of a float32 run: 2,000 small updates of a bfloat16 would all round to nothing.
 """
 
+import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,7 +19,7 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import PartitionSpec
 from jax.tree_util import Partial
 
-from jaxdiff import noise, schedule
+from jaxdiff import noise, positions, schedule
 
 
 class Program(NamedTuple):
@@ -22,6 +27,7 @@ class Program(NamedTuple):
 
     init, step, position, noises: the kernel's. source: "counter" or "jax". chunk: particles at a time, None chooses.
     mesh, axes: what the particles are spread over, None and () for one device. platform: "cpu", "gpu" or "tpu".
+    stored: dtype of the particles that come in and go out; a run computes in noise.computed_in(stored).
     """
 
     init: Callable
@@ -33,6 +39,17 @@ class Program(NamedTuple):
     mesh: jax.sharding.Mesh | None
     axes: tuple[str, ...]
     platform: str
+    stored: jnp.dtype
+
+    @property
+    def dtype(self):
+        """What the steps compute in."""
+        return noise.computed_in(self.stored)
+
+    @property
+    def shares(self):
+        """Devices that the particles are spread over."""
+        return 1 if self.mesh is None else math.prod(self.mesh.shape[axis] for axis in self.axes)
 
 
 def compiler_options(platform):
@@ -44,16 +61,20 @@ def run(program, score, table, x, key, first):
     """Positions (n, d) after all steps; `first`, two uint32 words (high, low), is the index of the first particle."""
 
     def walk(descent, x):
-        return program.position(descent.rest(descent.bodies(program.init(x))))
+        return program.position(descent.rest(descent.bodies(program.init(x.astype(program.dtype))))).astype(x.dtype)
 
     return _spread(program, walk, score, table, x, key, first)
 
 
 def run_in_turn(programs, scores, tables, x, key, first):
-    """Positions (n, d) after all steps of every program in order; program i draws from fold_in(key, i)."""
+    """Positions (n, d) after all steps of every program in order; program i draws from fold_in(key, i).
+
+    Between two programs the particles stay in the dtype that is computed in.
+    """
+    stored, x = x.dtype, x.astype(programs[0].dtype)
     for i, (program, score, table) in enumerate(zip(programs, scores, tables, strict=True)):
         x = run(program, score, table, x, jax.random.fold_in(key, i), first)
-    return x
+    return x.astype(stored)
 
 
 def run_bodies(program, score, table, state, key, first, span):
@@ -83,11 +104,12 @@ def run_saving(program, score, table, saved, key, first):
     def step(score, carried, row, z):
         state, saved = carried
         state = program.step(score, state, row[0], z)
-        return state, lax.dynamic_update_index_in_dim(saved, program.position(state), row[1], 1)
+        reached = program.position(state).astype(saved.dtype)
+        return state, lax.dynamic_update_index_in_dim(saved, reached, row[1], 1)
 
     def walk(descent, saved):
         saved = jnp.moveaxis(saved, 0, 1)  # particles in front, as in every state
-        _, saved = descent.rest(descent.bodies((program.init(saved[:, 0]), saved)))
+        _, saved = descent.rest(descent.bodies((program.init(saved[:, 0].astype(program.dtype)), saved)))
         return jnp.moveaxis(saved, 1, 0)
 
     return _spread(program._replace(step=step), walk, score, table, saved, key, first, axis=1)
@@ -99,25 +121,84 @@ def _called(score, x, t):
     return score(x, t)
 
 
-def plan_of(program, score, n_steps, shape, dtype):
-    """The schedule of a run on one device; raises ValueError if the score does not keep x's shape and dtype.
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """How a run that computes in float32 asks the score of particles stored in 16 bits.
 
-    Runs while tracing, once a compilation. A chunk is chosen only if the score also takes that many particles: one that
-    carries something for every particle is given them all.
+    seen: dtype in which the score gets x. stored: a dtype that the score may return besides that of the run.
     """
-    shaped = lambda n: (jax.ShapeDtypeStruct((n, *shape[1:]), dtype), jax.ShapeDtypeStruct((), dtype))
-    n = shape[0]
-    given = jax.eval_shape(_called, score, *shaped(n))
-    if given.shape != shape or given.dtype != dtype:
-        came, due = f"{given.dtype}{list(given.shape)}", f"{jnp.dtype(dtype)}{list(shape)}"
-        raise ValueError(f"the score returns {came} for x {due}: they must agree.")
-    chunk = program.chunk
+
+    seen: jnp.dtype
+    stored: jnp.dtype
+
+    def __call__(self, score, x, t):
+        """The score at x, in the dtype of the run."""
+        out = score(x.astype(self.seen), t)
+        return out.astype(x.dtype) if out.dtype == self.stored else out
+
+
+def asked(program, score, shape):
+    """The score as the run asks it: as it is, or as Asked where particles of shape (n, d) are stored in 16 bits.
+
+    It gets float32 x and t. A model that JAX cannot evaluate at a float32 x (TypeError: its convolutions hold bfloat16
+    weights, say) gets x in the dtype of storage.
+    """
+    if program.stored == program.dtype:
+        return score
+    at = jax.ShapeDtypeStruct(shape, program.dtype), jax.ShapeDtypeStruct((), program.dtype)
+    wide, narrow = (Partial(Asked(seen, program.stored), score) for seen in (program.dtype, program.stored))
     try:
-        jaxpr, n = jax.make_jaxpr(_called)(score, *shaped(schedule.MARK)), schedule.MARK
-    except (TypeError, ValueError):  # what JAX raises where shapes do not fit
-        jaxpr, chunk = jax.make_jaxpr(_called)(score, *shaped(n)), chunk or n
+        jax.eval_shape(_called, wide, *at)
+    except TypeError as refused:
+        try:
+            jax.eval_shape(_called, narrow, *at)
+        except TypeError:
+            raise refused from None
+        return narrow
+    return wide
+
+
+def plan_of(program, score, n_steps, shape):
+    """The schedule of a run of (n, d) particles on one device, of a score as `asked` returns it.
+
+    Runs while tracing, once a compilation. A chunk is chosen only if the score also takes that many particles, and does
+    not look at where a particle stands among them: one that carries something for every particle is given them all.
+
+    Raises:
+      ValueError: the score does not keep x's shape and dtype, or depends on where a particle stands among the others
+        while the particles are to be cut into chunks or spread over devices.
+    """
+    n = shape[0]
+    traced = lambda n: jax.make_jaxpr(_called, return_shape=True)(
+        score, jax.ShapeDtypeStruct((n, *shape[1:]), program.dtype), jax.ShapeDtypeStruct((), program.dtype)
+    )
+    jaxpr, given = traced(n)
+    if given.shape != shape or given.dtype != program.dtype:
+        came, due = f"{given.dtype}{list(given.shape)}", f"{jnp.dtype(program.dtype)}{list(shape)}"
+        raise ValueError(f"the score returns {came} for x {due}: they must agree.")
+    mark, chunk = schedule.mark_beside(jaxpr.jaxpr), program.chunk
+    try:
+        jaxpr, n = traced(mark)[0], mark
+    except (TypeError, ValueError, IndexError):  # what JAX and NumPy raise where shapes do not fit
+        chunk = chunk or n
+    else:
+        if positions.matter(jaxpr, mark):
+            chunk = _all_at_once(program, shape[0])
     found = schedule.traits(jaxpr.jaxpr, n)
     return schedule.choose(found, shape, n_steps, program.noises, chunk=chunk, platform=program.platform)
+
+
+def _all_at_once(program, n):
+    """n, the chunk of a score that depends on where a particle stands; ValueError if the particles are cut up."""
+    if program.shares > 1 or (program.chunk or n) < n:
+        cut = f"across {program.shares} devices" if program.shares > 1 else f"into chunks of {program.chunk}"
+        raise ValueError(
+            f"the score of a particle depends on its row in x (through jnp.arange(len(x)), a slice up to len(x) or "
+            f"random numbers of x.shape), but the particles are cut {cut}, in which they have other rows. Run all of "
+            f"them at once on one device, with chunk=None. A condition for each particle is an array of len(x) rows in "
+            f"the score, as in jax.tree_util.Partial(lambda condition, x, t: ..., condition)."
+        )
+    return n
 
 
 def _spread(program, walk, score, table, carried, key, first, axis=0):
@@ -147,12 +228,13 @@ def _in_chunks(program, walk, score, table, carried, key, first, axis):
     The last chunk ends with the last particle and may overlap its neighbour: its part is read before all others.
     """
     x = jax.tree.leaves(carried)[0]
-    n, dim, dtype = x.shape[axis], x.shape[-1], x.dtype
-    plan = plan_of(program, score, len(jax.tree.leaves(table)[0]), (n, dim), dtype)
+    n, dim = x.shape[axis], x.shape[-1]
+    score = asked(program, score, (n, dim))
+    plan = plan_of(program, score, len(jax.tree.leaves(table)[0]), (n, dim))
 
     def alone(part, start):
         keys = _keys(program, key, _advance(first, start), plan.chunk)
-        return walk(Descent(program, plan, score, table, keys, dim, dtype), part)
+        return walk(Descent(program, plan, score, table, keys, dim), part)
 
     if plan.chunk >= n:
         return alone(carried, jnp.uint32(0))
@@ -196,7 +278,6 @@ class Descent(NamedTuple):
     table: NamedTuple
     keys: Any
     dim: int
-    dtype: jnp.dtype
 
     @property
     def n_steps(self):
@@ -247,7 +328,7 @@ class Descent(NamedTuple):
         """Step k with increments z, both with particles where the plan has them."""
         row = jax.tree.map(lambda column: lax.dynamic_index_in_dim(column, k, keepdims=False), self.table)
         if z is not None:
-            z = self._back(z.astype(self.dtype), axis=z.ndim - 2)
+            z = self._back(z.astype(self.program.dtype), axis=z.ndim - 2)
         return self._turn(self.program.step(Partial(_called, self.score), self._back(state), row, z))
 
     def _turn(self, state):
@@ -277,7 +358,7 @@ class Descent(NamedTuple):
 
     def _pair(self, block):
         """Increments 2 block and 2 block + 1 of every particle, with particles where the plan has them."""
-        computed = noise.computed_in(self.dtype)
+        computed = self.program.dtype
         if self.program.source == "jax":
             draw = lambda key, m: jax.random.normal(jax.random.fold_in(key, m), (self.dim,), computed)
             return [self._turn(jax.vmap(draw, (0, None))(self.keys, 2 * block + jnp.uint32(i))) for i in range(2)]

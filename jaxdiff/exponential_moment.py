@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.intervals import ONE_SIDED, hill_index
 from jaxdiff.processes import EARLIEST, LATEST, like, ou
 from jaxdiff.scores import truncated
 from jaxdiff.types import ScoreFn, as_score
 
 FEW = 100.0  # effective samples below which a mean is not believed
-ONE_SIDED = 1.645  # standard errors of 95 %
 
 
 class ExponentialMoment(NamedTuple):
@@ -84,13 +84,10 @@ def of_squares(squares, alpha) -> ExponentialMoment:
         raise ValueError(f"alpha is the constant of a log-Sobolev inequality, positive: alpha = {alpha:g}.")
     w, n = np.sort(squares / alpha)[::-1], len(squares)
     y = np.exp(w - w[0])
-    k = int(np.sqrt(n))
-    above = w[:k].mean() - w[k]
-    tied = above <= 8 * np.finfo(float).eps * w[0]
-    index = np.inf if tied else 1 / above
+    index, k = hill_index(w)
     relative = y.std(ddof=1) / y.mean() / np.sqrt(n)
     effective = y.sum() ** 2 / (y**2).sum()
-    doubts = _doubts(effective, index, np.inf if tied else index * (1 - ONE_SIDED / np.sqrt(k)), k)
+    doubts = _doubts(effective, index, index * (1 - ONE_SIDED / np.sqrt(k)), k)
     return ExponentialMoment(
         float(w[0] + np.log(y.mean())),
         float(relative),

@@ -24,10 +24,10 @@ def checked_moment(second_moment, dim):
 
 
 def check_reachable(target_kl, start, horizons, early_stop):
-    """Refuse what no start from N(0, I) reaches, and what N(0, I) itself reaches.
+    """Refuse a target_kl that no start reaches, and one that the start itself reaches.
 
-    `start` maps an array of times to KL(q_t || N(0, I)), which falls with t, or a bound on it; `horizons` are those
-    that may be chosen.
+    `start` maps an array of times to the KL of q_t from the start's law, or a bound on it, falling in t;
+    `horizons` are those that may be chosen.
     """
     if target_kl is None:
         return
@@ -42,8 +42,8 @@ def check_reachable(target_kl, start, horizons, early_stop):
         beyond = times[start(times) > target_kl]
         earlier = f"an early_stop below {beyond.max():.3g}, or fewer nats" if len(beyond) else "fewer nats"
         raise ValueError(
-            f"N(0, I) itself is within target_kl = {target_kl:g} nats of the law at early_stop = {early_stop:g}: there "
-            f"is nothing to sample. Take {earlier}."
+            f"the normal law of the start is itself within target_kl = {target_kl:g} nats of the law at early_stop = "
+            f"{early_stop:g}: there is nothing to sample. Take {earlier}."
         )
 
 

@@ -85,7 +85,7 @@ def violations(curve, snr=None, *, dim=None):
     """
     curve = as_curve(curve, dim)
     if snr is None:
-        snr = np.exp(curve.spline.u) if isinstance(curve, MeasuredCurve) else LEVELS
+        snr = np.exp(np.sort(curve.spline.levels)) if isinstance(curve, MeasuredCurve) else LEVELS
     snr = np.asarray(snr, np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         value, error = np.asarray(curve(snr)), 5 * np.asarray(curve.standard_error(snr))
@@ -151,8 +151,8 @@ def information_error(curve, t, t_next):
     """How wrong information_gain can be by quadrature, in nats; 0 for a closed form and for splines.
 
     Bounded by the size of the last Legendre coefficients kept, for series that fall as those of analytic curves do.
-    Monte Carlo error is not in it: see the curve's standard_error and replicates; nor is what a spline misses between
-    its nodes.
+    Monte Carlo error is not in it: see the curve's standard_error and replicates. What a spline misses between its
+    levels is not in it either: see path_costs.interpolation_error.
     """
     error = integrated(curve).integral_error
     return 0.0 if error is None else error(ou.snr(np.array([t, t_next], np.float64))) / 2

@@ -1,9 +1,65 @@
-"""Lanczos' method on many symmetric operators at once: b^T f(A) b and f(A) b from a few products with A."""
+"""Functions of symmetric operators: by eigenvalues, and by Lanczos' method on many operators at once.
+
+Lanczos' method gives b^T f(A) b and f(A) b from a few products with A. Both routes have derivative rules of their
+own, since the derivative of an eigenvector does not exist where eigenvalues coincide, but that of f(A) does.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+
+class SpectralFunction(NamedTuple):
+    """A function f of eigenvalues.
+
+    Attributes:
+      value: l -> f(l), elementwise.
+      divided: (a, b) -> (f(a) - f(b))/(a - b), elementwise, and f'(a) where a = b.
+    """
+
+    value: Callable[..., Any]
+    divided: Callable[..., Any]
+
+    def slopes(self, values):
+        """The divided differences of all pairs: values (..., m) -> (..., m, m)."""
+        return self.divided(values[..., :, None], values[..., None, :])
+
+
+# The derivative of f(A) along E is, in A's eigenbasis, E_ij f[l_i, l_j] (Daleckii and Krein 1965): no eigenvector is
+# differentiated, and equal eigenvalues do no harm.
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def applied_in_full(function, matrix, b):
+    """f(A) b, (..., d), from the eigenvalues of symmetric matrices (..., d, d); function a SpectralFunction.
+
+    It has first derivatives in forward and reverse mode for every A.
+    """
+    values, axes = jnp.linalg.eigh(matrix)
+    return _in_eigenbasis(function, values, axes, b)
+
+
+@applied_in_full.defjvp
+def _applied_in_full_jvp(function, primals, tangents):
+    (matrix, b), (along, db) = primals, tangents
+    values, axes = jnp.linalg.eigh(matrix)
+    moved = _moved(function, values, axes, along, jnp.einsum("...ij,...i->...j", axes, b))
+    return _in_eigenbasis(function, values, axes, b), moved + _in_eigenbasis(function, values, axes, db)
+
+
+def _in_eigenbasis(function, values, axes, b):
+    turned = function.value(values) * jnp.einsum("...ij,...i->...j", axes, b)
+    return jnp.einsum("...ij,...j->...i", axes, turned)
+
+
+def _moved(function, values, axes, along, coordinates):
+    """The derivative of f(A) along a matrix, times the vector of given coordinates in A's eigenbasis."""
+    symmetric = (along + jnp.swapaxes(along, -1, -2)) / 2
+    inside = jnp.einsum("...ki,...kl,...lj->...ij", axes, symmetric, axes)
+    return jnp.einsum("...ij,...jk,...k->...i", axes, function.slopes(values) * inside, coordinates)
 
 
 def tridiagonal(apply, b, n_products):
@@ -16,36 +72,107 @@ def tridiagonal(apply, b, n_products):
       b: (n, d) where each row's Krylov space starts.
       n_products: m.
     """
-    tiny = jnp.finfo(b.dtype).tiny
-    size = jnp.sqrt(jnp.sum(b**2, -1))
-    q = b / jnp.maximum(size, tiny)[:, None]
+    return _krylov(apply, b, n_products)[:2]
+
+
+def _krylov(apply, b, n_products):
+    """What `tridiagonal` returns, and the rest (n, d) of the product with which a space ends before m products.
+
+    That rest is 0 to rounding, but its derivative is how the operator leads out of the space.
+    """
+    tiny, size = jnp.finfo(b.dtype).tiny, _norm(b)
+    q = b / jnp.where(size > 0, jnp.maximum(size, tiny), 1)[:, None]
 
     def step(carried, k):
-        basis, q = carried
+        basis, q, rest = carried
         basis = lax.dynamic_update_index_in_dim(basis, q, k, 0)
         w = apply(q)
         diagonal = jnp.sum(w * q, -1)
         for _ in range(2):  # twice is enough
             w = w - jnp.einsum("mnd,mn->nd", basis, jnp.einsum("mnd,nd->mn", basis, w))
-        beside = jnp.sqrt(jnp.sum(w**2, -1))
+        square, going_on = jnp.sum(w**2, -1), jnp.any(q != 0, -1)
+        beside = lax.stop_gradient(jnp.sqrt(square))
         complete = beside <= jnp.finfo(b.dtype).eps ** 0.75 * (jnp.abs(diagonal) + beside + tiny)
-        beside = jnp.where(complete, 0, beside)
-        q = jnp.where(complete[:, None], 0, w / jnp.maximum(beside, tiny)[:, None])
-        return (basis, q), (diagonal, beside)
+        ends = complete & going_on & (k < n_products - 1)
+        rest = jnp.where(ends[:, None], w, rest)
+        beside = jnp.where(complete, 0, jnp.sqrt(jnp.where(complete, 1, square)))  # no root is differentiated at 0
+        q = jnp.where(complete[:, None], 0, w / jnp.where(complete, 1, jnp.maximum(beside, tiny))[:, None])
+        return (basis, q, rest), (diagonal, beside)
 
     empty = jnp.zeros((n_products, *b.shape), b.dtype)
-    (basis, _), (diagonal, beside) = lax.scan(step, (empty, q), jnp.arange(n_products))
+    (basis, _, rest), (diagonal, beside) = lax.scan(step, (empty, q, jnp.zeros_like(b)), jnp.arange(n_products))
     matrix = jax.vmap(jnp.diag, 1)(diagonal)
     off = jax.vmap(lambda one: jnp.diag(one, 1), 1)(beside[:-1])
-    return matrix + off + jnp.swapaxes(off, -1, -2), basis
+    return matrix + off + jnp.swapaxes(off, -1, -2), basis, rest
+
+
+def _norm(b):
+    """|b| of every row, with derivative 0 at b = 0."""
+    square = jnp.sum(b**2, -1)
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
 
 
 def applied(function, apply, b, n_products):
-    """f(A) b, (n, d), for a function of eigenvalues; arguments as for `tridiagonal`. Exact once n_products is d."""
-    matrix, basis = tridiagonal(apply, b, n_products)
+    """f(A) b, (n, d), by `n_products` products; function a SpectralFunction, other arguments as for `tridiagonal`.
+
+    Exact once n_products is d, or as soon as the Krylov space of b is complete. First derivatives, in forward and
+    reverse mode, are those of what is computed. Where a Krylov space is complete after fewer than n_products products,
+    they also count changes of A that lead out of the space; that part supposes that A has no eigenvalues but those seen
+    in the space, which is so for almost every b.
+    """
+    matrix, basis, rest = _krylov(apply, b, n_products)
+    size = _norm(b)[:, None]
+    out = size * jnp.einsum("mnd,nm->nd", basis, _first_column(function, matrix))
+    pure, constants = jax.closure_convert(apply, b)
+    return out + _led_out(function, pure, constants, matrix, size * rest)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _first_column(function, matrix):
+    """The first column of f(T), (n, m)."""
     nodes, vectors = jnp.linalg.eigh(matrix)
-    inside = jnp.einsum("nij,nj,nj->ni", vectors, function(nodes), vectors[:, 0])
-    return jnp.sqrt(jnp.sum(b**2, -1, keepdims=True)) * jnp.einsum("mnd,nm->nd", basis, inside)
+    return jnp.einsum("nij,nj,nj->ni", vectors, function.value(nodes), vectors[:, 0])
+
+
+@_first_column.defjvp
+def _first_column_jvp(function, primals, tangents):
+    nodes, vectors = jnp.linalg.eigh(primals[0])
+    column = jnp.einsum("nij,nj,nj->ni", vectors, function.value(nodes), vectors[:, 0])
+    return column, _moved(function, nodes, vectors, tangents[0], vectors[:, 0])
+
+
+# A space with basis Q = (q_1 ... q_k) is complete: A Q = Q T. In a changed A' the algorithm finds Q', T' and a rest w,
+# A' Q' = Q' T' + w e_k^T: the changed A' couples q_k to what is beyond by w, small. So to first order f(A') b gains
+#   |b| sum_ij f[l_i, l_j] S_1j S_kj P_i w,   T = S diag(l) S^T,   P_i A's eigenspace of l_i,
+# beyond |b| Q' f(T') e_1. The polynomials of Lanczos' recurrence p_j, q_(j+1) = p_j(A) q_1, are S_(j+1)i/S_1i at l_i;
+# so the polynomial in A that is g_i = sum_j f[l_i, l_j] S_1j S_kj at l_i is sum_j c_j p_j(A), c = S (S_1 g).
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _led_out(function, apply, constants, matrix, rest):
+    """Nothing, (n, d), whose derivative is what the derivative of the rest adds to that of f(A) b."""
+    return jnp.zeros_like(rest)
+
+
+@_led_out.defjvp
+def _led_out_jvp(function, apply, primals, tangents):
+    constants, matrix, rest = primals
+    moved = tangents[2]
+    nodes, vectors = jnp.linalg.eigh(matrix)
+    diagonal = jnp.diagonal(matrix, axis1=-2, axis2=-1)
+    beside = jnp.pad(jnp.diagonal(matrix, 1, -2, -1), ((0, 0), (0, 1)))
+    last = jnp.take_along_axis(vectors, jnp.sum(beside != 0, -1)[:, None, None], 1)[:, 0]
+    wanted = jnp.einsum("nij,nj,nj->ni", function.slopes(nodes), vectors[:, 0], last)
+    shares = jnp.einsum("nji,ni,ni->jn", vectors, vectors[:, 0], wanted)
+
+    def step(carried, row):
+        total, v, before = carried
+        share, diagonal, beside, beside_before = (one[:, None] for one in row)
+        beyond = apply(v, *constants) - diagonal * v - beside_before * before
+        beyond = jnp.where(beside > 0, beyond / jnp.where(beside > 0, beside, 1), 0)
+        return (total + share * v, beyond, v), None
+
+    rows = shares, diagonal.T, beside.T, jnp.pad(beside, ((0, 0), (1, 0)))[:, :-1].T
+    (total, _, _), _ = lax.scan(step, (jnp.zeros_like(moved), moved, jnp.zeros_like(moved)), rows)
+    return jnp.zeros_like(rest), total
 
 
 def quadrature(matrix, square):

@@ -5,23 +5,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import noise
-from jaxdiff.ode import checked_positions, integrate, velocity
-from jaxdiff.processes import check_ends, ou
+from jaxdiff.ode import check_finished, checked_positions, integrate, velocity
+from jaxdiff.processes import check_ends, check_times, ou, range_of
 from jaxdiff.types import ScoreFn, as_score
 
-PROBES = 1  # folded into the key
+HORIZON = 12.0  # OU time: data of size r are e^-12 r = 6e-6 r away from N(0, I)
 
 
 def log_likelihood(
-    score: ScoreFn, x, key=None, *, early_stop, horizon=12.0, probes=None, first_particle=0, rtol=1e-6, atol=1e-6
+    score: ScoreFn, x, key=None, *, early_stop, horizon=None, probes=None, first_particle=0, rtol=1e-6, atol=1e-6
 ):
     """log q(x) of the law that the probability-flow ODE makes of N(0, I) at the horizon, at OU time early_stop; nats.
 
     Args:
-      score: s(x, t), differentiable; shapes (..., d), () -> (..., d).
+      score: s(x, t), differentiable; shapes (..., d), () -> (..., d). It is called with one particle at a time, as x of
+        shape (1, d).
       x: (n, d) points at early_stop.
       key: a JAX key for the probes.
-      early_stop, horizon: OU times, for a model of another process within processes.ou_ends. At the horizon the law is
+      early_stop, horizon: OU times, for a model of another process within processes.ou_ends. The horizon is by default
+        the latest time of the model that the score was made of (processes.range_of), or 12. At the horizon the law is
         taken for N(0, I), from which data of size r are about e^-horizon r away.
       probes: None takes the exact divergence, d products with the Jacobian a step; a number Hutchinson's estimate from
         so many random signs a particle, kept along its path: unbiased, with a standard error of its own.
@@ -32,28 +34,35 @@ def log_likelihood(
       (n,) log q(x). For bits per dimension see `bits_per_dim`.
 
     Raises:
-      ValueError: x is not (n, d), the ends are none, or probes without a key.
+      ValueError: x is not (n, d), early_stop and horizon are not two OU times, the model behind the score does not have
+        them, or there are probes without a key.
+      RuntimeError: the ODE of a point does not come to the horizon within 10,000 steps, or the score is not a number on
+        the way. Inside jit nothing can be raised, and the point's value is nan.
       ImportError: diffrax is missing; it comes with the extra `ode`.
     Source: Chen et al. 2018, arXiv:1806.07366; Grathwohl et al. 2019, arXiv:1810.01367; Song et al. 2021,
       arXiv:2011.13456.
     """
+    score, x = as_score(score), checked_positions(x)
+    if horizon is None:
+        horizon, _ = range_of(score) or (HORIZON, early_stop)
     check_ends(horizon, early_stop)
-    x = checked_positions(x)
+    check_times(score, np.array([horizon, early_stop], np.float64))
     if probes is not None and (key is None or probes < 1 or probes != int(probes)):
         raise ValueError(f"probes are a whole number, at least 1, and need a key: probes = {probes}.")
     n, d = x.shape
     if probes is None or key is None:
         signs = jnp.eye(d, dtype=x.dtype)
-    else:  # of a key of their own: sample uses the given one
-        key, index = jax.random.fold_in(key, PROBES), first_particle + jnp.arange(n, dtype=jnp.uint32)
-        each = jnp.arange(int(probes), dtype=jnp.uint32)
-        signs = jax.vmap(lambda k: jnp.sign(noise.normal(key, index, k, d, x.dtype)), out_axes=1)(each)
+    else:
+        index, each = first_particle + jnp.arange(n, dtype=jnp.uint32), jnp.arange(int(probes), dtype=jnp.uint32)
+        signs = jax.vmap(lambda k: noise.signs(key, index, k, d, x.dtype), out_axes=1)(each)
     ends, tolerances = jnp.asarray([early_stop, horizon], x.dtype), jnp.asarray([rtol, atol], x.dtype)
-    return _along(as_score(score), x, signs, ends, tolerances)
+    found, steps = _along(score, x, signs, ends, tolerances)
+    check_finished(found, steps)
+    return found
 
 
 # d log q/du = -div(dx/du) along a path; at the horizon q is N(0, I). Signs (d, d) are all unit vectors, (n, probes, d)
-# random ones: their mean, times 1.
+# random ones: their mean, times 1. Returns the log-likelihoods (n,) and the steps of each point (n,).
 @jax.jit
 def _along(score, x, signs, ends, tolerances):
     share = 1.0 if signs.ndim == 2 else 1.0 / signs.shape[1]
@@ -63,8 +72,8 @@ def _along(score, x, signs, ends, tolerances):
             dx, along = jax.linearize(lambda x: velocity(score, x, u), state[0])
             return dx, share * jnp.sum(signs * jax.vmap(along)(signs))
 
-        (end, divergence), _ = integrate(slope, (x, jnp.zeros((), x.dtype)), ends, tolerances)
-        return divergence - jnp.sum(end**2) / 2 - len(x) / 2 * jnp.log(2 * jnp.pi).astype(x.dtype)
+        (end, divergence), steps = integrate(slope, (x, jnp.zeros((), x.dtype)), ends, tolerances)
+        return divergence - jnp.sum(end**2) / 2 - len(x) / 2 * jnp.log(2 * jnp.pi).astype(x.dtype), steps
 
     return jax.vmap(one, in_axes=(0, None if signs.ndim == 2 else 0))(x, signs)
 

@@ -7,7 +7,8 @@ consecutive increments of a coordinate share the pair.
     particle key   k_i = threefry(key, 64-bit index i)                  a bijection: no two particles share one
     counter        (m div 2, domain 2^29 + coordinate),  m = step slots + slot;   m mod 2 says which of the pair
 
-Domains: 1 the steps', 2 the starting draws' (`initial`), and 4 and 5 the words that float64 needs beyond these. Domain
+Domains: 1 the steps', 2 the starting draws' (`initial`), 4 and 5 the words that float64 needs beyond these, 6 the
+random signs' (`signs`). Domain
 0 stays empty: `jax.random` counts there, so that even keys of `jax.random.split(key)`, which are particle keys of the
 same key, draw other words. Two seeds are two ciphers of the particle index; that some particle key of one is a particle
 key of the other has probability n^2/2^64.
@@ -23,6 +24,7 @@ from jaxtyping import Array, Float, UInt32
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = 0x1BD11BDA
 STEPS, INITIAL, BEYOND = 1, 2, 3  # domains; BEYOND is added for the second pair of words
+PROBES = 6  # the domain of `signs`, which are drawn in float32: a second pair of words would lie in domain 1
 MOST_COORDINATES = 2**29
 
 
@@ -157,7 +159,7 @@ def _sine_cosine(h):
 
 def computed_in(dtype):
     """The dtype that draws of a dtype are made in: float32, or float64."""
-    return jnp.float32 if jnp.dtype(dtype).itemsize <= 4 else jnp.dtype(dtype)
+    return jnp.dtype(jnp.float32) if jnp.dtype(dtype).itemsize <= 4 else jnp.dtype(dtype)
 
 
 def normal(key, particle, step, dim, dtype=jnp.float32, *, slot=0, slots=1) -> Float[Array, "*particles dim"]:
@@ -168,8 +170,8 @@ def normal(key, particle, step, dim, dtype=jnp.float32, *, slot=0, slots=1) -> F
       particle: integer array of any shape, the particles' indices (64-bit where x64 is on).
       step: integer scalar, below 2^32 / slots.
       dim: d, coordinates a particle, at most 2^29.
-      dtype: float32, float64, or bfloat16 (drawn in float32 and rounded). A float64 draw is the float32 one with more
-        bits.
+      dtype: float32, float64, or one of 16 bits (drawn in float32 and rounded). A float64 draw is the float32 one
+        with more bits.
       slot: which of the `slots` increments of the step.
 
     Returns:
@@ -190,6 +192,17 @@ def initial(key, particle, dim, dtype=jnp.float32) -> Float[Array, "*particles d
     """
     check_key(key)
     return _draws(key, jnp.asarray(particle), jnp.uint32(0), dim, jnp.dtype(dtype), INITIAL)
+
+
+def signs(key, particle, index, dim, dtype=jnp.float32) -> Float[Array, "*particles dim"]:
+    """Random signs, -1 or 1 with equal probability, for probes of particles; arguments as of `normal`.
+
+    index: integer scalar, below 2^32: which of a particle's probes. They share no cipher block with increments or
+      starts of the same key.
+    """
+    check_key(key)
+    which = jnp.asarray(index).astype(jnp.uint32)
+    return jnp.sign(_draws(key, jnp.asarray(particle), which, dim, jnp.dtype(jnp.float32), PROBES)).astype(dtype)
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4, 5))

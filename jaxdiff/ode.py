@@ -1,11 +1,14 @@
 """The probability-flow ODE to a tolerance: diffrax's adaptive Runge-Kutta methods in log(alpha/sigma)."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
-from jaxdiff.processes import EARLIEST, LATEST, ou
+from jaxdiff.processes import EARLIEST, LATEST, check_times, ou
 from jaxdiff.types import ScoreFn, as_score
 
 STAGES = 6  # new evaluations of a step of Tsit5, whose first is the last of the step before
@@ -19,21 +22,25 @@ class Solution(NamedTuple):
     evals: Any
 
 
-def solve(score: ScoreFn, x, start, end, *, rtol=1e-5, atol=1e-5) -> Solution:
+def solve(score: ScoreFn, x, start, end, *, rtol=1e-5, atol=1e-5, forward_mode=False) -> Solution:
     """Follow dX/dt = -X - s(X, t) from OU time start to end, up or down, every particle with steps of its own.
 
     Args:
-      score: s(x, t), shapes (..., d), () -> (..., d).
+      score: s(x, t), shapes (..., d), () -> (..., d). It is called with one particle at a time, as x of shape (1, d).
       x: (n, d) positions at `start`.
       start, end: OU times, as those of a grid.
       rtol, atol: of diffrax's PIDController: error of a step, relative and absolute.
+      forward_mode: False for reverse-mode derivatives (jax.grad, jax.vjp), True for forward-mode ones (jax.jvp,
+        jax.jacfwd). Both return the same positions; the other mode of each raises JAX's own error.
 
     Returns:
       A Solution. Down the grid it samples as the kernels of ODEs do, to the tolerance; up it encodes.
 
     Raises:
-      ValueError: x is not (n, d), or start and end are not two OU times.
-      RuntimeError: a particle takes more than 10,000 steps: ask for less, or stop earlier.
+      ValueError: x is not (n, d), start and end are not two OU times, or the score is that of a model
+        (processes.score_from_model) which has no such times.
+      RuntimeError: a particle takes more than 10,000 steps, or its steps shrink to rounding, as they do where the score
+        is nan. Inside jit, grad and vmap nothing can be raised: such a particle's position is nan there.
       ImportError: diffrax is missing; it comes with the extra `ode`.
     Source: Tsitouras 2011 (order 5), as in diffrax; Song et al., ICLR 2021, arXiv:2011.13456 (the ODE).
     """
@@ -41,8 +48,12 @@ def solve(score: ScoreFn, x, start, end, *, rtol=1e-5, atol=1e-5) -> Solution:
         raise ValueError(
             f"start and end are two OU times in [{EARLIEST:g}, {LATEST:g}]: start = {start:g}, end = {end:g}."
         )
-    x = checked_positions(x)
-    return _solved(as_score(score), x, jnp.asarray([start, end], x.dtype), jnp.asarray([rtol, atol], x.dtype))
+    score, x = as_score(score), checked_positions(x)
+    check_times(score, np.array([start, end], np.float64))
+    ends, tolerances = jnp.asarray([start, end], x.dtype), jnp.asarray([rtol, atol], x.dtype)
+    found, steps = _solved(score, x, ends, tolerances, forward_mode)
+    check_finished(found.x, steps)
+    return found
 
 
 def checked_positions(x):
@@ -55,23 +66,55 @@ def checked_positions(x):
     return x
 
 
-@jax.jit
-def _solved(score, x, ends, tolerances):
+def check_finished(values, steps):
+    """Raise RuntimeError for a particle that has not come to the end; nothing is known inside a trace.
+
+    Args:
+      values: (n, ...) what the ODE led to, nan where it led nowhere.
+      steps: (n,) steps taken.
+    """
+    if isinstance(values, Tracer):
+        return
+    lost = np.asarray(np.isnan(np.asarray(values)).reshape(len(values), -1).any(-1)).ravel()
+    if not lost.any():
+        return
+    first = int(np.argmax(lost))
+    if steps[first] >= MOST_STEPS:
+        why = f"it takes more than {MOST_STEPS:,} steps. Ask for less with rtol and atol, or stop earlier."
+    else:
+        why = (
+            f"its steps shrink to the rounding of {values.dtype}. Either score(x, t) is nan or infinite on the way, or "
+            f"x is so at the start, or rtol and atol are too fine for this dtype."
+        )
+    raise RuntimeError(
+        f"{int(lost.sum())} of {lost.size} particles do not come to the end, the first at index {first}: {why}"
+    )
+
+
+@functools.partial(jax.jit, static_argnames="forward_mode")
+def _solved(score, x, ends, tolerances, forward_mode):
     def one(x):
-        x, steps = integrate(lambda u, x: velocity(score, x, u), x, ends, tolerances)
-        return Solution(x, 1 + STAGES * steps)
+        x, steps = integrate(lambda u, x: velocity(score, x, u), x, ends, tolerances, forward_mode)
+        return Solution(x, 1 + STAGES * steps), steps
 
     return jax.vmap(one)(x)
 
 
 def velocity(score, x, u):
-    """dX/du at u = log(alpha/sigma): sigma^2 (X + s), finite at both ends."""
+    """dX/du at u = log(alpha/sigma) for one particle (d,): sigma^2 (X + s), finite at both ends.
+
+    The score sees a batch of one, (1, d): networks want batches.
+    """
     t = ou.time(jnp.exp(2 * u))
-    return ou.sigma(t) ** 2 * (x + score(x, t))
+    return ou.sigma(t) ** 2 * (x + score(x[None], t)[0])
 
 
-def integrate(slope, state, ends, tolerances):
-    """The state where d state/du = slope(u, state) leads between OU times `ends`, by diffrax, and the steps it took."""
+def integrate(slope, state, ends, tolerances, forward_mode=False):
+    """The state where d state/du = slope(u, state) leads between OU times `ends`, by diffrax, and the steps it took.
+
+    Where the steps do not suffice, or shrink to rounding, the state is nan. diffrax's own way to raise is a callback to
+    the host, which jax.export refuses.
+    """
     import diffrax
 
     first, last = jnp.log(ou.snr(ends)) / 2
@@ -83,7 +126,11 @@ def integrate(slope, state, ends, tolerances):
         t1=last,
         dt0=None,
         y0=state,
-        stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol),
+        stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol, dtmin=float(jnp.finfo(ends.dtype).eps), force_dtmin=False),
         max_steps=MOST_STEPS,
+        adjoint=diffrax.ForwardMode() if forward_mode else diffrax.RecursiveCheckpointAdjoint(),
+        throw=False,
     )
-    return jax.tree.map(lambda leaf: leaf[0], found.ys), found.stats["num_steps"]
+    arrived = found.result == diffrax.RESULTS.successful
+    end = jax.tree.map(lambda leaf: jnp.where(arrived, leaf[0], jnp.nan), found.ys)
+    return end, found.stats["num_steps"]

@@ -11,6 +11,7 @@ import numpy as np
 from jaxdiff.curves import MeasuredCurve
 from jaxdiff.grids import check_grid
 from jaxdiff.interpolation import antiderivative
+from jaxdiff.intervals import independent
 from jaxdiff.processes import ou
 from jaxdiff.types import as_curve, check_basis
 
@@ -59,12 +60,16 @@ def _moment_matched(t, t_next, tau, curve):
 
 # The innovation's own mean and covariance: (1/2) E log det(I + h Cov(X_0 | X_t)), for the exact score.
 def _covariance_matched(t, t_next, tau, curve):
+    snr, zero = ou.snr(t), np.zeros(np.broadcast(t, t_next).shape)
+    return Linear(_log_det(curve, snr, ou.snr(t_next) - snr) / 2, zero, zero)
+
+
+def _log_det(curve, snr, h):
     if curve.log_det is None:
         raise ValueError(
             "covariance matching needs a curve with log_det: a known target's, or loss_curve(..., products=...)."
         )
-    snr, zero = ou.snr(t), np.zeros(np.broadcast(t, t_next).shape)
-    return Linear(curve.log_det(snr, ou.snr(t_next) - snr) / 2, zero, zero)
+    return curve.log_det(snr, h)
 
 
 KERNELS = {
@@ -159,8 +164,38 @@ def path_kl_samples(kernel_name, grid, curve, *, matched=None, basis=None):
 
 
 def path_kl_error(kernel_name, grid, curve, *, matched=None, basis=None):
-    """Standard error of path_kl from the spread of path_kl_samples; 0 for a curve known exactly."""
-    return standard_error(path_kl_samples(kernel_name, grid, curve, matched=matched, basis=basis))
+    """Standard error of path_kl from the spread of path_kl_samples, copies of a row together; 0 for an exact curve."""
+    samples, ids = path_kl_samples(kernel_name, grid, curve, matched=matched, basis=basis), None
+    if isinstance(curve, MeasuredCurve) and curve.row_ids is not None and len(samples) == curve.n:
+        ids = curve.row_ids
+    return standard_error(independent(samples, ids))
+
+
+def interpolation_error(kernel_name, grid, curve, *, matched=None, basis=None, integral=True):
+    """How wrong path_kl may be, in nats, because a MeasuredCurve knows the losses at its levels only; 0 for others.
+
+    The estimates of `Spline.error` and `Spline.integral_error`, weighted and added up without regard to signs. A grid
+    given to `loss_curve` has its own nodes among the levels; what is left is the error of (1/2) int L dsnr, which
+    integral=False leaves out.
+    """
+    if not isinstance(curve, MeasuredCurve):
+        return 0.0
+    matched = curve if matched is None else matched
+    _check_kernel(kernel_name, basis, curve, matched)
+    grid = check_grid(grid)
+    snr, spline = ou.snr(grid), curve.spline
+    u, nodes = np.log(snr[:-1]), np.exp(spline.u)
+    missed = lambda near, weight: float(np.sum(np.abs(weight) * spline.error(near, u)))
+    around, total = spline.around(u), 0.0
+    if kernel_name == "covariance_matched":
+        total += missed(_log_det(curve, nodes[around], np.diff(snr)[:, None]), 0.5)
+    else:
+        tau = np.maximum(_losses(matched, snr[:-1], basis), 0)
+        line = KERNELS[kernel_name](grid[:-1], grid[1:], tau, curve)
+        losses = (nodes * _losses(curve, nodes, basis).T).T
+        total += missed(losses[around], (line.loss.T / snr[:-1]).T)
+        total += missed(curve.crosses[around], line.cross / np.sqrt(snr[:-1]))
+    return total + (spline.integral_error(curve.losses, *np.log(snr[[0, -1]])) / 2 if integral else 0.0)
 
 
 def standard_error(samples):
@@ -170,11 +205,13 @@ def standard_error(samples):
 
 def level_samples(curve, grid):
     """(n,) independent estimates of (1/2) int L dsnr between a grid's ends, one for each row of a MeasuredCurve."""
-    return curve.rows[:, : len(curve.spline.u)] @ _half_integral(curve.spline, np.log(ou.snr(grid)))
+    return curve.rows[:, : len(curve.spline.levels)] @ _half_integral(curve.spline, np.log(ou.snr(grid)))
 
 
+# No narrower range holds for every clipped D: one that knows X_0 may be anywhere in the ball between two levels and
+# elsewhere at the levels, so the loss takes 0 and 4 R^2 at either, whatever the weights' signs.
 def range_of_rows(kernel_name, grid, curve, matched, radius, *, basis=None):
-    """Largest less smallest path KL that a row can have, if |X_0 - D| <= 2 radius always.
+    """Smallest and largest path KL that a row can have, if |X_0 - D| <= 2 radius always.
 
     Raises:
       ValueError: the kernel's path KL holds a noise term or `matched` is not from other data, or a row's loss shows
@@ -184,21 +221,23 @@ def range_of_rows(kernel_name, grid, curve, matched, radius, *, basis=None):
         raise ValueError("radius= is for ancestral and moment_matched without basis: other path KLs are not bounded.")
     if kernel_name == "moment_matched" and (matched is None or matched is curve):
         raise ValueError("radius= needs matched=, the curve that set the variance, from other rows than these.")
-    losses, most = curve.rows[:, : len(curve.spline.u)], 4 * radius**2 * np.exp(curve.spline.u)
+    levels = np.exp(curve.spline.levels)
+    losses, most = curve.rows[:, : len(levels)], 4 * radius**2 * levels
     if (losses > most * (1 + 1e-6)).any():
-        worst = float(np.sqrt((losses / np.exp(curve.spline.u)).max()))
+        worst = float(np.sqrt((losses / levels).max()))
         raise ValueError(f"a row is {worst:.4g} from its denoised self, more than 2 radius = {2 * radius:.4g}: clip D.")
-    _, weights = _of_rows(kernel_name, check_grid(grid), curve, curve if matched is None else matched)
-    return float(np.sum(np.abs(weights[: len(most)]) * most))
+    constant, weights = _of_rows(kernel_name, check_grid(grid), curve, curve if matched is None else matched)
+    ends = weights[: len(most)] * most
+    return constant + float(np.minimum(ends, 0).sum()), constant + float(np.maximum(ends, 0).sum())
 
 
 def _half_integral(spline, u):
-    """(nodes,): values of snr L at the nodes -> (1/2) int L dsnr from u[0] to u[-1]."""
+    """(levels,): values of snr L at the levels -> (1/2) int L dsnr from u[0] to u[-1]."""
     return 0.5 * (spline.integral_basis(u[-1:]) - spline.integral_basis(u[:1]))[0]
 
 
 def _of_rows(kernel_name, grid, curve, matched):
-    """Constant and weights (2 nodes,): the path KL of a row of a MeasuredCurve is constant + weights @ row."""
+    """Constant and weights (2 levels,): the path KL of a row of a MeasuredCurve is constant + weights @ row."""
     snr = ou.snr(grid)
     u, spline = np.log(snr), curve.spline
     line = KERNELS[kernel_name](grid[:-1], grid[1:], np.maximum(matched(snr[:-1]), 0), curve)

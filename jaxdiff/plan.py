@@ -6,13 +6,13 @@ import math
 
 import numpy as np
 
-from jaxdiff.certificates import DISCRETISATION
-from jaxdiff.certify import certify, cross_fits, cross_fitted, moment_of
+from jaxdiff.certificates import CONFIDENCE, DISCRETISATION
+from jaxdiff.certify import certify, check_confidence, cross_fits, cross_fitted, moment_of
 from jaxdiff.curves import MeasuredCurve
 from jaxdiff.data_free import KERNEL as DATA_FREE_KERNEL
 from jaxdiff.data_free import data_free_plan
 from jaxdiff.goals import MOST_EVALS, check_goal, check_reachable, steps_to_reach
-from jaxdiff.grids import exponential_then_uniform
+from jaxdiff.grids import exponential_then_uniform, runs_in_float32
 from jaxdiff.information import initial_kl, mutual_information
 from jaxdiff.interpolation import antiderivative
 from jaxdiff.path_costs import path_kl
@@ -39,6 +39,8 @@ def plan(
     evals=None,
     horizon=None,
     kernel=None,
+    confidence=None,
+    center=False,
 ) -> Plan:
     """The sampler of least predicted path KL for a budget, or the cheapest for an accuracy.
 
@@ -56,18 +58,28 @@ def plan(
       horizon: OU time to start from; by default the best one is found together with the grid.
       kernel: a kernel with a path KL; default "moment_matched", in the basis of the curve where it has one and the rows
         are enough to tell that it pays, or "ancestral" where only dim is known.
+      confidence: with target_kl and a curve or target: the target must hold at the upper end of the certificate's
+        interval at this confidence, `certificate.known_upper`, instead of at the measured value. Default None.
+      center: True plans for a target as if its mean were 0: the run starts from N(alpha(horizon) mean, I), which is
+        where `x = made.start(noise.initial(key, jnp.arange(n), d))` puts it. False plans for a run from N(0, I). A law
+        whose mean is far from 0 then starts at a longer horizon, which costs exponential Euler many steps and kernels
+        of the reverse bridge about one for every 9 units of OU time.
 
     Returns:
       A Plan: the kernel on its optimal grid; for moment matching build it with `basis=plan.basis`. The alternatives say
       what other kernels and Benton's grid give for the same evaluations, and how many exponential Euler on Benton's
-      grid needs to be as good.
+      grid needs to be as good. No step of the grid is longer than grids.longest_step(), which float32 allows.
 
     Raises:
-      ValueError: neither or both of a pair of arguments, or a target_kl that no number of steps reaches; the message
-        says what would do.
+      ValueError: neither or both of a pair of arguments, a target_kl that no number of steps reaches, fewer evals than
+        steps of float32 from the horizon to the early stop, or center=True without a target that tells its mean; the
+        message says what would do.
     """
     check_goal(target_kl, evals)
+    _check_planned_confidence(confidence, target_kl, target is None and curve is None)
     early_stop = EARLY_STOP if early_stop is None and not isinstance(curve, MeasuredCurve) else early_stop
+    if center and target is None:
+        raise ValueError("center=True needs target=. Else centre the data, and give second_moment= about their mean.")
     if target is None and curve is None:
         _check_data_free(dim, kernel)
         return data_free_plan(target_kl, evals, early_stop, dim, second_moment, horizon)
@@ -76,7 +88,10 @@ def plan(
     known = as_curve(curve if target is None else target.mmse, dim)
     if target is not None and second_moment is not None:
         raise ValueError("a target brings its own second_moment: leave it out.")
-    second_moment = target.second_moment if target is not None else moment_of(known, second_moment, known.dim)
+    if target is not None:
+        second_moment = target.moment_about(target.mean) if center else target.second_moment
+    else:
+        second_moment = moment_of(known, second_moment, known.dim)
     if isinstance(known, MeasuredCurve):
         horizon, early_stop = _ends(known, horizon, early_stop)
     kernel = KERNEL if kernel is None else kernel
@@ -87,12 +102,24 @@ def plan(
     if basis is not None and cross_fits(kernel, known):
         basis = min((basis, None), key=lambda one: _measured(kernel, OPTIMAL, ends, n, known, one))
         grid = _planner(kernel, OPTIMAL, ends, n, basis)(known) if basis is None else grid
-    given = {"curve": known, "second_moment": second_moment} if target is None else {"target": target}
-    certificate = certify(kernel, grid, basis=basis, **given)
+    start_mean = ou.alpha(ends[0]) * target.mean if center and target is not None else None
+    given = {"curve": known, "second_moment": second_moment}
+    if target is not None:
+        given = {"target": target, "start_mean": start_mean}
+    certifies = functools.partial(certify, kernel, basis=basis, confidence=confidence or CONFIDENCE, **given)
+    certificate = certifies(grid)
+    grid_at = lambda n, curve: _planner(kernel, OPTIMAL, ends, n, basis)(curve)
     if cross_fits(kernel, known):
-        grid, certificate = _cross_fitted(kernel, grid, known, basis, certificate, target_kl)
+        certified = lambda n: _cross_fitted(kernel, known, basis, certificate, lambda curve: grid_at(n, curve))
+        enough, certificate = _enough_steps(certified, n, kernel, target_kl, confidence)
+    elif confidence is not None:
+        certified = lambda n: certificate if n == len(grid) - 1 else certifies(grid_at(n, known))
+        enough, certificate = _enough_steps(certified, n, kernel, target_kl, confidence)
+    else:
+        enough = n
+    grid = grid if enough == n else grid_at(enough, known)
     alternatives = _alternatives(kernel, grid, known, basis, certificate[DISCRETISATION].value)
-    return Plan(ends[0], grid, kernel, len(grid) - 1, certificate, alternatives, basis)
+    return Plan(ends[0], grid, kernel, len(grid) - 1, certificate, alternatives, basis, start_mean)
 
 
 def _planner(kernel, shape, ends: tuple[float, float], n_steps, basis):
@@ -103,28 +130,49 @@ def _planner(kernel, shape, ends: tuple[float, float], n_steps, basis):
 
 
 def _measured(kernel, shape, ends, n_steps, curve, basis):
-    """The path KL of a sampler on its grid of a shape, cross-fitted where the curve's rows set variance or grid."""
+    """The path KL of a sampler on its grid of a shape, cross-fitted where the curve's rows set variance or grid.
+
+    Infinite where the grid has a step that float32 does not allow.
+    """
     planner = _planner(kernel, shape, ends, n_steps, basis)
     if cross_fits(kernel, curve) and (kernel == KERNEL or shape == OPTIMAL):
-        return cross_fitted(kernel, curve, basis, planner).value
-    return path_kl(kernel, planner(curve), curve, basis=basis)
+        within = shape == OPTIMAL or runs_in_float32(planner(curve))
+        return cross_fitted(kernel, curve, basis, planner).value if within else math.inf
+    grid = planner(curve)
+    return path_kl(kernel, grid, curve, basis=basis) if runs_in_float32(grid) else math.inf
 
 
-def _cross_fitted(kernel, grid, curve, basis, certificate, target_kl):
-    """Grid and certificate with the discretisation cross-fitted, with as many steps as that takes to a target_kl."""
-    others, n = certificate.known - certificate[DISCRETISATION].value, len(grid) - 1
-    ends = float(grid[0]), float(grid[-1])
+def _cross_fitted(kernel, curve, basis, certificate, grid_of):
+    """The certificate with its discretisation cross-fitted."""
+    term = cross_fitted(kernel, curve, basis, grid_of)
+    terms = tuple(term if one.name == DISCRETISATION else one for one in certificate.terms)
+    return dataclasses.replace(certificate, terms=terms)
+
+
+def _enough_steps(certified, n, kernel, target_kl, confidence):
+    """Steps and certificate, from n steps on until the certificate reaches target_kl, at its upper end if asked to.
+
+    `certified` maps a number of steps to a certificate.
+    """
     while True:
-        term = cross_fitted(kernel, curve, basis, _planner(kernel, OPTIMAL, ends, n, basis))
-        reached = others + term.value
+        certificate = certified(n)
+        reached = certificate.known if confidence is None else certificate.known_upper
         if target_kl is None or reached <= target_kl:
-            break
+            return n, certificate
         n += max(1, math.ceil(n * (reached / target_kl - 1) / 2))
         if n > MOST_EVALS:
             raise _out_of_reach(target_kl, MOST_EVALS, kernel, reached)
-    grid = _planner(kernel, OPTIMAL, ends, n, basis)(curve) if n != len(grid) - 1 else grid
-    terms = tuple(term if one.name == DISCRETISATION else one for one in certificate.terms)
-    return grid, dataclasses.replace(certificate, terms=terms)
+
+
+def _check_planned_confidence(confidence, target_kl, data_free):
+    if confidence is None:
+        return
+    if target_kl is None or data_free:
+        raise ValueError(
+            "confidence= says how surely target_kl= is reached by a measured curve= or a target=: give those, or leave "
+            "confidence out."
+        )
+    check_confidence(confidence)
 
 
 def _out_of_reach(target_kl, most, kernel, least):
@@ -203,7 +251,8 @@ def _alternatives(kernel, grid, curve, basis, reached):
         for name, shape, apart in found
         if not (name == kernel and shape == OPTIMAL and apart is basis)
     ]
-    euler = lambda n: path_kl("exponential_euler", exponential_then_uniform(*ends, n), curve)
+    rows = [row for row in rows if row["path_kl"] < math.inf]  # the others have a step that float32 does not allow
+    euler = lambda n: _measured("exponential_euler", BENTON, ends, n, curve, None)
     needed = steps_to_reach(reached, euler) if reached > ROUNDING else None
     if needed is not None:
         rows.append(_row("exponential_euler", BENTON, needed, euler(needed), None))

@@ -49,6 +49,12 @@ ou = Process("ou", _alpha, _sigma, _snr, _time)
 """dX = -X dt + sqrt(2) dB: alpha = e^-t, sigma^2 = 1 - e^-2t, snr = alpha^2/sigma^2 = 1/(e^2t - 1)."""
 
 
+def root(value):
+    """The square root of value >= 0, with derivative 0 at 0: for what stays 0 when the grid changes a little."""
+    xp, zero = namespace(value), value == 0
+    return xp.where(zero, 0.0, xp.sqrt(xp.where(zero, 1.0, value)))
+
+
 def forward(x0: Particles, t, z: Particles) -> Particles:
     """Noised data X_t = alpha(t) x0 + sigma(t) z; shapes (..., d), () -> (..., d)."""
     t = _scalar(t, x0)
@@ -106,7 +112,9 @@ def _score_of_noise(noise, x: Particles, t) -> Particles:
 
 def _clipped(denoiser, radius, x: Particles, t) -> Particles:
     m = denoiser(x, t)
-    return m * (radius / jnp.maximum(jnp.linalg.norm(m, axis=-1, keepdims=True), radius))
+    square = jnp.sum(m**2, axis=-1, keepdims=True)
+    outside = square > radius**2
+    return m * jnp.where(outside, radius / jnp.sqrt(jnp.where(outside, square, 1)), 1)  # no root is differentiated at 0
 
 
 def clipped(denoiser: DenoiserFn, radius) -> DenoiserFn:

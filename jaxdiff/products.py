@@ -70,7 +70,14 @@ def product(factors) -> Target:
         log_density=functools.partial(_log_density, layout, tuple(one.log_density for one in ones)),
         mmse=_sum_of(tuple((one.mmse, copies) for one, copies in runs)),
         smoothing_kl=lambda t: math.fsum(copies * one.smoothing_kl(t) for one, copies in runs),
+        mean=_whole([one.mean for one in factors], np.concatenate),
+        total_variance=_whole([one.total_variance for one in factors], math.fsum),
     )
+
+
+def _whole(parts, join):
+    """What is joined of all parts; None where one of them is not known."""
+    return None if any(part is None for part in parts) else join(parts)
 
 
 def _score(layout, scores, x, t):

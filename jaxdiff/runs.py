@@ -145,18 +145,21 @@ def _reading(path, maker):
         raise RunError(f"{path} is damaged ({brief(error)}): make it again with {maker}.") from error
 
 
-def measure(run, split, *, progress=False) -> MeasuredCurve:
-    """The network's loss curve on the rows of a split, in the training rows' principal axes; not yet kept."""
+def measure(run, split, *, grid=None, progress=False) -> MeasuredCurve:
+    """The network's loss curve on the rows of a split, in the training rows' principal axes; not yet kept.
+
+    With a grid the loss is measured at the nodes of the grid too.
+    """
     ends = {"horizon": run.horizon, "early_stop": run.early_stop}
     rows, basis = getattr(run.dataset, split), principal_axes(run.dataset.train)
-    return loss_curve(denoiser_of(run.network), rows, run.key(split), **ends, basis=basis, progress=progress)
+    return loss_curve(denoiser_of(run.network), rows, run.key(split), **ends, basis=basis, grid=grid, progress=progress)
 
 
 def keep(run, split, curve):
     """Write a split's loss curve into the folder, as SPLIT_curve.npz."""
     with written(run.folder / f"{split}_curve.npz") as draft, draft.open("wb") as stream:
-        kept = {name: getattr(curve, name) for name in ("rows", "by_group", "basis", "squares")}
-        np.savez(stream, u=curve.spline.u, **kept)
+        kept = {name: getattr(curve, name) for name in ("rows", "by_group", "basis", "squares", "row_ids")}
+        np.savez(stream, u=curve.spline.u, extra=curve.spline.extra, **kept)
 
 
 def measured(run, split) -> MeasuredCurve:
@@ -164,4 +167,6 @@ def measured(run, split) -> MeasuredCurve:
     path = run.folder / f"{split}_curve.npz"
     with _reading(path, f"jaxdiff plan {run.folder}"), path.open("rb") as stream, np.load(stream) as arrays:
         parts = {name: arrays[name] for name in ("u", "rows", "by_group", "basis", "squares")}
+        parts["extra"] = arrays.get("extra", ())  # an older file has equidistant nodes alone
+        parts["row_ids"] = arrays.get("row_ids")  # earlier versions wrote none
         return measured_curve(dim=run.dataset.dim, **parts)

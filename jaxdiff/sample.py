@@ -13,13 +13,12 @@ from jax.extend.core import get_opaque_trace_state
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxdiff import driver, noise, processes
-from jaxdiff.grids import check_grid
+from jaxdiff.grids import check_grid, longest_step
 from jaxdiff.progress import counter
 from jaxdiff.types import Kernel
 
 SOURCES = {"auto": "counter", "counter": "counter", "jax": "jax"}
 REFRESH, GROWTH = 1.0, 16  # seconds between two moves of the bar; how much longer a block may be than the one before
-ROUNDING, COARSE = 1e-3, 1e-4  # what a step may leave behind of it; dtypes that are coarser anyway are not asked
 SAME_TIME = 1e-9  # relative: how close a time to save at must be to one of the grid
 
 
@@ -31,12 +30,14 @@ def sample(
     Args:
       kernel: from jaxdiff.kernels. Its score acts on every particle by itself.
       x: (particles, d), where they start: at an OU horizon, draws of N(0, I), as noise.initial(key, jnp.arange(n), d)
-        makes. Its dtype, a float, is the dtype of the run.
+        makes. The result has its dtype, a float. A run of float32 or float64 computes in that dtype; particles of 16
+        bits are widened, computed in float32 and rounded at the end (see below).
       grid: (n_steps + 1,) decreasing times, checked here; a traced array is trusted.
       key: a JAX key, new style or old. Particle i sees noise.normal(key, first_particle + i, step, d).
       noise: "counter", which "auto" means, or "jax": jax.random.normal, a key for every particle and step; slower.
       chunk: particles that run down the whole grid before the next ones start. None chooses (`schedule.choose`), and
-        takes all at once where the score does not accept fewer. A score that mixes particles needs chunk=len(x).
+        takes all at once where the score does not accept fewer or depends on the rows that particles have in x. A
+        score that mixes particles needs chunk=len(x).
       mesh: a jax.sharding.Mesh, over all axes of which the particles are spread; an x that is already sharded along its
         first axis needs none. Nothing is exchanged between steps. The result is spread like x; whole on every device
         where the particles do not divide evenly.
@@ -49,10 +50,23 @@ def sample(
 
     Raises:
       ValueError: the grid is not one or has a step of OU time 9 (float32) or 29 (float64) and more, x is not
-        (particles, d), the score returns another shape than x, or a concrete grid asks a score of
+        (particles, d), the score returns another shape than x, the score depends on the rows that particles have in x
+        while they are cut into chunks or spread over devices, or a concrete grid asks a score of
         processes.score_from_model outside processes.ou_ends. A kernel of one evaluation a step asks at all times of the
         grid but the last, which may lie below the model's first time; a kernel of more asks at the last one too.
       TypeError: x is not of a float dtype, or kernel, grid or key is another kind of thing.
+
+    Particles of 16 bits (bfloat16, float16): coefficients, times, noise, updates and the positions between steps are
+    float32. The result is that of the same run of x.astype(jnp.float32), rounded once. The score gets float32 x and t,
+    and returns float32 or the dtype of the particles. A network in bfloat16 casts its input, as in
+    lambda x, t: network(x.astype(jnp.bfloat16), t). One that raises TypeError at a float32 x gets x in the dtype of the
+    particles. The gain is memory outside the run: that of x, of the result and of a trajectory.
+
+    A condition for each particle belongs into the score as an array with len(x) rows in the order of x:
+    jax.tree_util.Partial(lambda condition, x, t: ..., condition). The particles then run all at once on one device. A
+    score that counts or cuts rows itself, table[jnp.arange(len(x))] or table[: len(x)], or draws random numbers of
+    x.shape, gives a particle another value in another chunk; it is seen in the score's jaxpr, and all particles run at
+    once, or the run is refused.
 
     The noise is the same bits for any batch, chunk and mesh. So are float32 positions under a score made of elementwise
     operations (a sum of two products a b + c d in it may be rounded in two ways). Matrix products round differently for
@@ -94,7 +108,7 @@ def trajectory(kernel: Kernel, x, grid, key, save_at, *, noise="auto", chunk=Non
       save_at: times of the grid, in any order, matched to a relative 1e-9; the run ends at the last of them.
 
     Returns:
-      (len(save_at), particles, d), the positions `sample` would pass through; nothing else is kept.
+      (len(save_at), particles, d), the positions `sample` would pass through, in the dtype of x; nothing else is kept.
 
     Raises:
       ValueError: a time is not one of the grid; else as `sample`. The grid must be concrete.
@@ -146,12 +160,13 @@ class _Run:
         _warn_of_wrong_jax()
         if not isinstance(grid, Tracer):
             grid = check_grid(grid, own_clock=kernel.own_clock)
-            _check_steps(grid, x.dtype, kernel.own_clock)
+            _check_steps(grid, noise.computed_in(x.dtype), kernel.own_clock)
         self.kernel, self.grid, self.key, self.n = kernel, grid, key, len(x)
         coefficients = kernel.coefficients(grid)
         _check_asked(kernel, grid, coefficients)
         # Arrays, never constants: some GPU compilers fold a constant step size wrongly (jax 36958, 39336).
-        self.table = jax.tree.map(lambda column: jnp.asarray(column, x.dtype), coefficients)
+        dtype = noise.computed_in(x.dtype)
+        self.table = jax.tree.map(lambda column: jnp.asarray(column, dtype), coefficients)
         self.first = tuple(np.uint32(first_particle >> shift & 0xFFFFFFFF) for shift in (32, 0))
         # Inside a trace of any kind the program becomes part of the caller's.
         self.traced = not _at_top_level()
@@ -168,6 +183,7 @@ class _Run:
             mesh,
             axes,
             platform,
+            x.dtype,
         )
 
     def __call__(self, function, table, carried, *more, donate=False):
@@ -190,11 +206,12 @@ class _Run:
 
     def watched(self, donate):
         """As `sample`, with a bar: blocks of bodies, each as long as a bar may stand still."""
-        state, n_steps = self.kernel.init(self.x), len(self.grid) - 1
+        state, n_steps = self.kernel.init(self.x.astype(self.program.dtype)), len(self.grid) - 1
         state = jax.tree.map(jnp.copy, state)  # every leaf is donated, and two may be one array
         if donate:
             self.x.delete()
-        plan = driver.plan_of(self.program, self.kernel.score, n_steps, self.x.shape, self.x.dtype)
+        score = driver.asked(self.program, self.kernel.score, self.x.shape)
+        plan = driver.plan_of(self.program, score, n_steps, self.x.shape)
         bodies, done, block = n_steps // plan.unroll, 0, 1
         with counter(n_steps, self.kernel.name) as moved:
             while done < bodies:
@@ -207,7 +224,7 @@ class _Run:
                 block = max(1, round(block * min(REFRESH / took, GROWTH)))
             state = jax.block_until_ready(self(driver.run_rest, self.table, state, donate=True))
             moved(n_steps - bodies * plan.unroll)
-        return self.own(self.kernel.position(state))
+        return self.own(self.kernel.position(state).astype(self.program.stored))
 
 
 @functools.cache
@@ -232,14 +249,14 @@ def _check_particles(x, first):
         raise ValueError(f"first_particle must be an index below 2^64: first_particle = {first}.")
 
 
-# Away from the data every step multiplies x, and its rounding, by e^h before the score takes that back.
 def _check_steps(grid, dtype, own_clock):
-    longest, eps = -np.diff(grid).min(), float(jnp.finfo(dtype).eps)
-    if not own_clock and eps < COARSE and longest > np.log(ROUNDING / eps):
+    longest = -np.diff(grid).min()
+    if not own_clock and longest > longest_step(dtype):
+        eps = float(jnp.finfo(dtype).eps)
         raise ValueError(
-            f"a step of OU time {longest:.3g} leaves rounding of e^{longest:.3g} times {eps:.1g} behind: put nodes "
-            f"between, or begin at 5, where noise is all there is. For a model's schedule that begins in pure noise, "
-            f"grids.from_process(process, times) does so."
+            f"a step of OU time {longest:.3g} leaves rounding of e^{longest:.3g} times {eps:.1g} "
+            f"behind: put nodes between, or begin at 5, where noise is all there is of data of mean 0 and variance 1. "
+            f"For a model's schedule that begins in pure noise, grids.from_process(process, times) does so."
         )
 
 

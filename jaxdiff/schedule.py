@@ -3,6 +3,8 @@
 None of this changes a draw: the noise is the same whatever is chosen here.
 """
 
+import itertools
+import math
 from typing import NamedTuple
 
 from jax.extend import core
@@ -19,7 +21,7 @@ ELEMENTWISE = ARITHMETIC | frozenset(
 PRODUCTS, LOOPS = frozenset({"dot_general", "conv_general_dilated"}), frozenset({"scan", "while", "cond"})
 MOST_EQUATIONS, FEW_EQUATIONS = 64, 12  # of a score that is fused; that is written out for more than two steps
 MOST_WRITTEN_OUT = 4  # steps; more run a little faster and compile a second longer
-MARK = 8191  # particles to trace with: a prime, which tells the particles' axis from all others
+MARK = 8191  # particles to trace with, or a few more: a prime, so that no product of other sizes is equal to it
 FAST_AXIS = 128  # particles that fill a vector unit
 FEW_COORDINATES = 16  # below, particles lie on the fast axis whatever the score
 # Coordinates a chunk on a CPU: what every step reads again should be in the fastest cache; matrix products and fused
@@ -59,10 +61,34 @@ def traits(jaxpr, n) -> Traits:
     return Traits(elementwise, arithmetic, not PRODUCTS.isdisjoint(names))
 
 
+def mark_beside(jaxpr) -> int:
+    """A number of particles to trace with: the least prime from MARK on of which no size in the jaxpr is a multiple.
+
+    The jaxpr is that of the score with the particles of the run. The score is then traced with the mark. An axis is one
+    of particles there if and only if its size is a multiple of the mark, because sizes that do not depend on the
+    particles are the same in both jaxprs.
+    """
+    used = _sizes(jaxpr)
+    free = (p for p in itertools.count(MARK) if all(p % q for q in range(2, math.isqrt(p) + 1)))
+    return next(p for p in free if not any(size and size % p == 0 for size in used))
+
+
+def _sizes(jaxpr):
+    """All sizes of axes in a jaxpr and in its inner ones."""
+    beside = [v for one in jaxpr.eqns for v in (*one.invars, *one.outvars)]
+    sizes = {size for v in (*jaxpr.constvars, *jaxpr.invars, *beside) for size in getattr(v.aval, "shape", ())}
+    return sizes.union(*(_sizes(one) for equation in jaxpr.eqns for one in inner_jaxprs(equation)))
+
+
+def inner_jaxprs(equation):
+    """The jaxprs that an equation calls."""
+    return [one for value in equation.params.values() for one in _jaxprs(value)]
+
+
 def _primitives(jaxpr, n):
     """Names of the equations on particles; those of inner jaxprs in place of a call, and beside a loop or a branch."""
     for equation in jaxpr.eqns:
-        inner = [one for value in equation.params.values() for one in _jaxprs(value)]
+        inner = inner_jaxprs(equation)
         for one in inner:
             yield from _primitives(one, n)
         shapes = [v.aval.shape for v in (*equation.invars, *equation.outvars) if hasattr(v.aval, "shape")]

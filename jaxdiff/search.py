@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdiff.goals import MOST_EVALS
-from jaxdiff.grids import fewest, optimal
+from jaxdiff.grids import fewest, longest_step, optimal
 from jaxdiff.path_costs import step_cost
 from jaxdiff.types import Basis, Curve, Grid
 
@@ -19,7 +19,10 @@ FEW_CANDIDATES, MOST_CANDIDATES, CANDIDATES_A_STEP, LEAST_A_STEP = 400, 2400, 8,
 
 
 class Search(NamedTuple):
-    """A sampler, by the name of its kernel and the basis of moment matching, and the curve that its path KL is of."""
+    """A sampler, by the name of its kernel and the basis of moment matching, and the curve that its path KL is of.
+
+    No grid found has a step that `sample` refuses in float32, the shortest-stepped of the dtypes it checks.
+    """
 
     kernel: str
     curve: Curve
@@ -37,15 +40,14 @@ class Search(NamedTuple):
 
     def best(self, n_steps, horizon, early_stop, start_cost=None) -> Grid:
         """The optimal grid of so many steps; with a start_cost from the best time up to the horizon."""
-        cost, options = self.cost, self._options(n_steps)
+        cost, options = self.cost, self._options(n_steps) | {"longest": longest_step()}
         found = lambda **more: optimal(cost, n_steps, horizon, early_stop, start_cost=start_cost, **options, **more)
         return found(around=found()) if self.dear else found()
 
     def fewest(self, budget, horizon, early_stop, start_cost=None) -> Grid | None:
         """The optimal grid of the fewest steps within a budget; None where `most` are too few."""
-        within = lambda most, **more: fewest(
-            self.cost, budget, horizon, early_stop, start_cost=start_cost, most=most, **more
-        )
+        limits = {"start_cost": start_cost, "longest": longest_step()}
+        within = lambda most, **more: fewest(self.cost, budget, horizon, early_stop, most=most, **limits, **more)
         if not self.dear:
             return within(self.most, **self._options(self.most))
         n, tried, grid = 0, {}, None

@@ -8,7 +8,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
-from jaxdiff.components import Components, smoothing_kl
+from jaxdiff.components import Components, checked_weights, eigen, moments, smoothing_kl, tolerances
 from jaxdiff.posterior import mmse_of
 from jaxdiff.processes import like, ou
 from jaxdiff.products import product
@@ -29,7 +29,7 @@ def gaussian(mean, cov) -> Target:
       ValueError: the shapes disagree, a number is not finite, or cov is not symmetric positive semi-definite.
     """
     mean = _array("mean", mean, 1)
-    return _target("gaussian", *_components(np.ones(1), mean[None], np.asarray(cov, np.float64)[None]))
+    return _target("gaussian", _components(np.ones(1), mean[None], np.asarray(cov)[None]))
 
 
 def mixture(weights, means, covs) -> Target:
@@ -45,7 +45,7 @@ def mixture(weights, means, covs) -> Target:
       ValueError: the shapes disagree, a number is not finite, weights do not sum to 1, or a cov is not symmetric
         positive semi-definite.
     """
-    return _target("mixture", *_components(weights, _array("means", means, 2), np.asarray(covs, np.float64)))
+    return _target("mixture", _components(weights, _array("means", means, 2), covs))
 
 
 def point_masses(points, weights=None) -> Target:
@@ -58,10 +58,11 @@ def point_masses(points, weights=None) -> Target:
     """
     points = _array("points", points, 2)
     weights = np.full(len(points), 1 / len(points)) if weights is None else weights
-    return _target("point_masses", *_components(weights, points, np.broadcast_to(0.0, points.shape)))
+    return _target("point_masses", _components(weights, points, np.broadcast_to(0.0, points.shape)))
 
 
-def _target(name, components, second_moment):
+def _target(name, components):
+    mean, total_variance, second_moment = moments(components)
     return Target(
         name=name,
         dim=components.means.shape[1],
@@ -71,43 +72,31 @@ def _target(name, components, second_moment):
         log_density=functools.partial(_log_density, components),
         mmse=mmse_of(components),
         smoothing_kl=functools.partial(smoothing_kl, components),
+        mean=mean,
+        total_variance=total_variance,
     )
 
 
 def _components(weights, means, covs):
-    """Checked arguments -> (Components, E|X_0|^2)."""
-    weights = _array("weights", weights, 1)
-    k, d = means.shape
+    """Checked arguments -> Components, without what the rounding of the dtypes that came in leaves."""
+    given, weights = weights, _array("weights", weights, 1)
+    symmetry, definite, _ = tolerances(covs)
+    covs, (k, d) = np.asarray(covs, np.float64), means.shape
     if weights.shape != (k,) or covs.shape not in ((k, d), (k, d, d)):
         raise ValueError(
             f"shapes disagree: weights {weights.shape}, means {means.shape}, covs {covs.shape}. For K components in d "
             f"dimensions: (K,), (K, d) and (K, d) or (K, d, d)."
         )
-    if (weights <= 0).any() or not np.isclose(weights.sum(), 1, rtol=0, atol=1e-9):
-        raise ValueError(f"weights must be positive with sum 1: smallest {weights.min():g}, sum {weights.sum():.12g}.")
+    weights = checked_weights(weights, given)
     if not np.isfinite(covs).all():
         raise ValueError("cov must be finite: it holds nan or inf.")
-    variances, axes = (covs, None) if covs.ndim == 2 else _eigen(covs)
-    if variances.min() < 0:
-        raise ValueError(f"cov must be positive semi-definite: its smallest eigenvalue is {variances.min():.3g}.")
-    second_moment = float(weights @ (np.einsum("kd,kd->k", means, means) + variances.sum(-1)))
-    return Components(np.log(weights / weights.sum()), means, *_once(variances, axes)), second_moment
+    return Components(np.log(weights), means, *_once(*eigen(covs, symmetry, definite)))
 
 
 def _once(variances, axes):
     """Variances and axes, with a first axis of 1 where they are the same for all components."""
     same = (variances == variances[0]).all() and (axes is None or (axes == axes[0]).all())
     return (variances[:1], None if axes is None else axes[:1]) if same else (variances, axes)
-
-
-def _eigen(covs):
-    size = np.abs(covs).max()
-    skew = np.abs(covs - np.swapaxes(covs, -1, -2)).max()
-    if skew > 1e-8 * size:
-        raise ValueError(f"cov must be symmetric: it differs from its transpose by {skew:.3g}.")
-    variances, axes = np.linalg.eigh(covs)
-    rounding = (variances < 0) & (variances > -1e-12 * size)  # a rank-deficient cov has eigenvalues of -1e-17
-    return np.where(rounding, 0.0, variances), axes
 
 
 def _array(name, value, ndim):

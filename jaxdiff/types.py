@@ -176,6 +176,8 @@ class Target:
       log_density: (x, t=0.0) -> (...,), log q_t.
       mmse: the Curve V(snr) = E|X_0 - E[X_0 | X_t]|^2.
       smoothing_kl: t -> an upper bound on KL(q_0 || q_t) in nats; inf for a law without a density.
+      mean: (d,) float64, E X_0; None where it is not known.
+      total_variance: E|X_0 - mean|^2; None where it is not known.
     """
 
     name: str
@@ -186,6 +188,21 @@ class Target:
     log_density: Callable[..., Any] = dataclasses.field(repr=False)
     mmse: "Curve" = dataclasses.field(repr=False)
     smoothing_kl: Callable[[float], float] = dataclasses.field(default=lambda t: math.inf, repr=False)
+    mean: np.ndarray | None = dataclasses.field(default=None, repr=False)
+    total_variance: float | None = dataclasses.field(default=None, repr=False)
+
+    def moment_about(self, point):
+        """E|X_0 - point|^2 for a point (d,), without the cancellation of far means.
+
+        Raises:
+          ValueError: the target does not tell its mean, or the point is not (d,) and finite.
+        """
+        if self.mean is None or self.total_variance is None:
+            raise ValueError(f"the target {self.name!r} does not tell its mean: give it mean= and total_variance=.")
+        point = np.asarray(point, np.float64)
+        if point.shape != (self.dim,) or not np.isfinite(point).all():
+            raise ValueError(f"a mean to start from is ({self.dim},) and finite: it is {point}.")
+        return float(self.total_variance + np.sum((self.mean - point) ** 2))
 
 
 def _zero(snr):
@@ -232,7 +249,10 @@ class Curve:
 class Plan:
     """What to run for an accuracy: `kernel` names a constructor of jaxdiff.kernels.
 
-    basis: of the moment-matched kernel, the curve's own, where it matches every direction; else None.
+    Attributes:
+      basis: of the moment-matched kernel, the curve's own, where it matches every direction; else None.
+      start_mean: (d,) where the plan was made with center=True: the run starts from N(start_mean, I), start_mean =
+        alpha(horizon) times the law's mean. None: from N(0, I). `start` makes either from draws of N(0, I).
     """
 
     horizon: float
@@ -242,6 +262,15 @@ class Plan:
     certificate: Certificate = dataclasses.field(repr=False)
     alternatives: tuple[dict, ...] = dataclasses.field(default=(), repr=False)
     basis: Basis = dataclasses.field(default=None, repr=False)
+    start_mean: np.ndarray | None = dataclasses.field(default=None, repr=False)
+
+    def start(self, x):
+        """Where particles of this plan start, from draws x (particles, d) of N(0, I), as noise.initial makes them.
+
+        Returns:
+          x + start_mean in the dtype of x; x itself where the plan starts from N(0, I).
+        """
+        return x if self.start_mean is None else x + np.asarray(self.start_mean, x.dtype)[None]
 
     @property
     def predicted_kl(self):
@@ -256,6 +285,7 @@ class Plan:
             "kernel": self.kernel,
             "evals": self.evals,
             "per_direction": self.basis is not None,
+            "start_mean": None if self.start_mean is None else [float(m) for m in self.start_mean],
             "predicted_kl": self.predicted_kl,
             "certificate": self.certificate.to_dict(),
             "alternatives": list(self.alternatives),

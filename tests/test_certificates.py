@@ -1,5 +1,6 @@
 """Certificates: sums, intervals, JSON and back, and Student's quantile against SciPy's."""
 
+import dataclasses
 import json
 import math
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxdiff.certificates import Certificate, Term, student_quantile
+from jaxdiff.certificates import Certificate, Term, student_quantile, unskewed
 
 TERMS = (
     Term("initialisation", 0.01, 0.0, "bound", "from E|X_0|^2"),
@@ -59,6 +60,56 @@ def test_a_margin_overrules_the_standard_error():
     certificate = Certificate("a run", (term,), 0.95)
     assert certificate.interval("discretisation") == pytest.approx((-0.3, 0.7))
     assert certificate.upper == pytest.approx(0.7)
+
+
+def test_a_bias_widens_both_sides_of_an_interval_and_the_upper_end():
+    for margin, reach in ((0.5, 0.5), (None, 0.04 * stats.norm.ppf(0.975))):
+        term = Term("discretisation", 0.2, 0.04, "measured", "rows", margin=margin, bias=0.03)
+        certificate = Certificate("a run", (term,), 0.95)
+        assert certificate.interval("discretisation") == pytest.approx((0.2 - reach - 0.03, 0.2 + reach + 0.03))
+        one_sided = 0.5 if margin else 0.04 * stats.norm.ppf(0.95)
+        assert certificate.upper == pytest.approx(0.2 + one_sided + 0.03)
+        assert Certificate.from_dict(json.loads(json.dumps(certificate.to_dict()))) == certificate
+
+
+def test_a_margin_may_be_of_two_sides_and_survives_json():
+    term = Term("discretisation", 0.2, 0.04, "measured", "betting", margin=(0.1, 0.5))
+    certificate = Certificate("a run", (term,), 0.95)
+    assert certificate.interval("discretisation") == pytest.approx((0.1, 0.7))
+    back = Certificate.from_dict(json.loads(json.dumps(certificate.to_dict())))
+    assert back == certificate
+
+
+# The cubic of Hall 1992: t = T + w T^2/3 + w^2 T^3/27 + w/6, w = skewness/sqrt(n).
+@pytest.mark.parametrize("w", [-0.9, -0.1, -1e-9, 0.0, 1e-9, 0.1, 0.9])
+def test_unskewed_inverts_halls_cubic(w):
+    for x in (-6.0, -1.0, 0.3, 2.5):
+        root = unskewed(x, w)
+        assert root + w * root**2 / 3 + w**2 * root**3 / 27 + w / 6 == pytest.approx(x, rel=1e-9, abs=1e-9)
+
+
+def test_an_interval_is_the_union_of_students_and_the_one_corrected_for_skewness():
+    skewed = Term("discretisation", 0.2, 0.04, "measured", "", degrees=24, skewness=2.0, allowance=0.01)
+    low, high = Certificate("a run", (skewed,), 0.95).interval("discretisation")
+    q, w = stats.t.ppf(0.975, 24), 2.0 / 5
+    root = 3 * (1 - np.cbrt(1 - w * (q + w / 6))) / w
+    assert root > q
+    assert (low, high) == pytest.approx((0.2 - 0.04 * q - 0.01, 0.2 + 0.04 * root + 0.01))
+    mirrored = Certificate("a run", (dataclasses.replace(skewed, skewness=-2.0),), 0.95).interval("discretisation")
+    assert mirrored == pytest.approx((0.4 - high, 0.4 - low))
+    plain = dataclasses.replace(skewed, skewness=0.0, allowance=0.0)
+    assert plain.reach(0.95) == plain.depth(0.95) == pytest.approx(0.04 * stats.t.ppf(0.95, 24))
+
+
+def test_a_record_of_an_earlier_version_has_neither_skewness_nor_allowance():
+    record = KNOWN.to_dict()
+    for term in record["terms"]:
+        del term["skewness"], term["allowance"]
+    assert Certificate.from_dict(record) == KNOWN
+
+
+def test_what_is_known_has_an_upper_end_where_another_term_is_unknown():
+    assert LEARNED.known_upper == KNOWN.upper < LEARNED.upper
 
 
 @pytest.mark.parametrize("certificate", [KNOWN, LEARNED], ids=["known", "learned"])

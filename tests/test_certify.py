@@ -5,16 +5,18 @@ import functools
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
 from scipy import stats
+from scipy.integrate import quad
 
 import jaxdiff
 from jaxdiff import certify, grids, kernels, processes, targets
-from jaxdiff.certify import Sampler, certify_difference, empirical_bernstein
+from jaxdiff.certify import Sampler, certify_difference
 from jaxdiff.curves import loss_curve, measured_curve
-from jaxdiff.path_costs import level_samples, path_kl, path_kl_samples, standard_error
+from jaxdiff.path_costs import level_samples, path_kl, path_kl_samples, range_of_rows, standard_error
 from jaxdiff.processes import denoiser_from_score
 from jaxdiff.types import Curve
 
@@ -45,8 +47,11 @@ def test_learned_certificate_says_what_is_unknown(key):
     assert certificate.assumptions[-1] == f"the data have E|X_0|^2 = {np.mean(curve.squares):.6g}"
     assert certificate["discretisation"].status == "measured"
     low, high = certificate.interval("discretisation")
-    reach = stats.t.ppf(0.975, 299) * certificate["discretisation"].standard_error
-    assert (low, high) == pytest.approx((value_of(certificate) - reach, value_of(certificate) + reach), rel=1e-6)
+    term, q = certificate["discretisation"], stats.t.ppf(0.975, 299)
+    w = term.skewness / np.sqrt(300)
+    hall = [3 * (np.cbrt(1 + w * (x - w / 6)) - 1) / w for x in (q, -q)]
+    assert low == pytest.approx(term.value - max(q, hall[0]) * term.standard_error - term.bias, rel=1e-6)
+    assert high == pytest.approx(term.value + max(q, -hall[1]) * term.standard_error + term.bias, rel=1e-6)
     assert {certificate[name].standard_error for name in ("score error", "initialisation")} == {0.0}
     assert certificate.upper == np.inf
     assert "C = (1/2) int mmse dsnr is the data's, and unknown" in certificate["score error"].source
@@ -109,7 +114,7 @@ def test_a_95_percent_interval_covers_the_truth_in_92_to_98_percent_of_1000_repe
     assert 920 <= covered <= 980
 
 
-def test_an_empirical_bernstein_interval_covers_the_truth_at_any_size():
+def test_a_betting_interval_covers_the_truth_at_any_size():
     exact = value_of(certify("moment_matched", GRID, target=COIN))
     options = {"matched": COIN.mmse, "radius": 1.0}
     for size in (5, 40):
@@ -121,17 +126,76 @@ def test_an_empirical_bernstein_interval_covers_the_truth_at_any_size():
             wider = certify("moment_matched", GRID, curve=curve, matched=COIN.mmse).interval("discretisation")
             assert high - low > wider[1] - wider[0]
         assert covered >= 0.95 * 400
-    assert "empirical Bernstein" in certificate["discretisation"].source
+    assert "betting" in certificate["discretisation"].source
     assert not any("asymptotic" in text for text in certificate.assumptions)
 
 
-def test_the_bernstein_margin_is_maurer_and_pontils():
-    samples = np.array([0.1, 0.4, 0.2, 0.9])
-    want = np.sqrt(2 * samples.var(ddof=1) * np.log(2 / 0.025) / 4) + 7 * 3.0 * np.log(2 / 0.025) / 9
-    assert empirical_bernstein(samples, 3.0, 0.95) == pytest.approx(want, rel=1e-12)
+# The path KL is linear in the losses at the nodes, so that its extremes over the cube [0, 4 R^2 snr] are at corners.
+def test_the_range_of_a_row_is_reached_where_its_loss_is_all_or_nothing():
+    curve = many_rows(COIN, 100, clip=1.0)
+    low, high = range_of_rows("ancestral", GRID, curve, None, 1.0)
+    weights = [path_kl("ancestral", GRID, node) for node in at_single_nodes(curve)]
+    most = 4 * np.exp(curve.spline.u)
+    assert low == pytest.approx(np.sum(np.minimum(weights, 0) * most), rel=1e-9)
+    assert high == pytest.approx(np.sum(np.maximum(weights, 0) * most), rel=1e-9)
+    assert (
+        low < path_kl_samples("ancestral", GRID, curve).min() < path_kl_samples("ancestral", GRID, curve).max() < high
+    )
 
 
-def test_what_bernstein_cannot_be_used_for_is_refused():
+def at_single_nodes(curve):
+    """Curves of two equal rows that are 1 at one node and 0 at the others."""
+    for node in range(len(curve.spline.u)):
+        row = np.zeros((2, 2 * len(curve.spline.u)))
+        row[:, node] = 1.0
+        yield measured_curve(curve.spline.u, row, curve.dim)
+
+
+# Every row twice: the interval is that of the distinct rows, and the certificate says so.
+def test_copies_of_rows_count_once(key):
+    law = targets.gaussian([0.0], [0.8])
+    rows = np.asarray(law.sample(key, 300))
+    curve = loss_curve(denoiser_from_score(law.score), np.tile(rows, (2, 1)), key, **ENDS, n_nodes=41, n_noises=1)
+    found = certify("ancestral", GRID, curve=curve)
+    pairs = path_kl_samples("ancestral", GRID, curve).reshape(2, 300).mean(0)
+    assert found["discretisation"].standard_error == pytest.approx(standard_error(pairs), rel=1e-9)
+    assert found["discretisation"].degrees == 299
+    assert any("600 rows 300 are copies of others" in text for text in found.warnings)
+    crossed = certify("moment_matched", GRID, curve=curve)["discretisation"]
+    assert crossed.degrees == 299
+    euler = certify_difference(Sampler("exponential_euler", GRID, curve), Sampler("ancestral", GRID, curve))
+    assert euler["difference"].degrees == 299
+    assert any("copies" in text for text in euler.warnings)
+    assert not certify("ancestral", GRID, curve=many_rows(law, 300)).warnings
+
+
+def test_heavy_tails_are_warned_of():
+    law = targets.gaussian([0.0], [0.8])
+    curve = many_rows(law, 300)
+    rows = curve.rows * np.random.default_rng(0).pareto(1.0, 300)[:, None]
+    heavy = measured_curve(curve.spline.u, rows, 1)
+    for found in (
+        certify("ancestral", GRID, curve=heavy),
+        certify_difference(Sampler("ancestral", GRID, heavy), Sampler("ancestral", GRID[[0, 5, 10]], heavy)),
+    ):
+        assert any("skewness is" in text for text in found.warnings)
+
+
+# Each half's rows are weighted by how many they are: the value is the mean over all rows, of an odd number too.
+def test_the_halves_of_an_odd_number_of_rows_weigh_as_much_as_their_rows():
+    curve = next(blocks(many_rows(targets.gaussian([0.0], [0.8]), 4000), 9))
+    halves = curve.halves
+    options = zip(halves, halves[::-1], strict=True)
+    each = [path_kl_samples("moment_matched", GRID, own, matched=other) for own, other in options]
+    assert [len(one) for one in each] == [5, 4]
+    term = certify("moment_matched", GRID, curve=curve)["discretisation"]
+    assert term.value == pytest.approx(np.mean(np.concatenate(each)), rel=1e-9)
+    in_sample = np.average([path_kl("moment_matched", GRID, half) for half in halves], weights=[5, 4])
+    assert term.allowance == pytest.approx(abs(term.value - in_sample), rel=1e-9)
+    assert term.allowance > 0
+
+
+def test_what_a_bounded_interval_cannot_be_used_for_is_refused():
     curve = many_rows(COIN, 100, clip=1.0)
     with pytest.raises(ValueError, match="from other rows"):
         certify("moment_matched", GRID, curve=curve, radius=1.0)
@@ -206,6 +270,49 @@ def test_axes_of_the_same_rows_are_warned_of(key):
     apart, ancestral = Sampler("moment_matched", GRID, curve, other, curve.basis), Sampler("ancestral", GRID, curve)
     assert says(certify_difference(apart, ancestral))
     assert not says(certify_difference(ancestral, ancestral))
+
+
+# The denoiser x -> c x of N(0, 1) has E|X_0 - c X_t|^2 = (1 - c alpha)^2 + c^2 sigma^2; here c is 0 until t = 0.5.
+def jumping(x, t):
+    return jnp.where(t > 0.5, 0.0, jnp.exp(-t)) * x
+
+
+def excess_of_jumping(grid):
+    c = lambda t: 0.0 if t > 0.5 else np.exp(-t)
+    loss = lambda t: (1 - c(t) * np.exp(-t)) ** 2 - c(t) ** 2 * np.expm1(-2 * t)
+    rate = lambda t: loss(t) * 2 * np.exp(2 * t) / np.expm1(2 * t) ** 2
+    level = quad(rate, 0.5, grid[0])[0] + quad(rate, grid[-1], 0.5)[0]
+    heads = sum(h * loss(t) for h, t in zip(np.diff(1 / np.expm1(2 * grid)), grid, strict=False))
+    return (heads - level) / 2
+
+
+@pytest.mark.parametrize("own_nodes", [False, True])
+def test_the_interval_of_a_denoiser_that_jumps_covers_the_closed_form(own_nodes):
+    grid, covered = np.array([3.0, 1.5, 0.52, 0.499, 0.2, 0.05, 0.01]), 0
+    truth = excess_of_jumping(grid)
+    assert truth == pytest.approx(1.862, abs=1e-3)
+    options = {"horizon": 3.0, "early_stop": 0.01, "n_noises": 1, "grid": grid if own_nodes else None}
+    for seed in range(10):
+        rows = jax.random.normal(jax.random.key(seed), (2000, 1))
+        certificate = certify("ancestral", grid, curve=loss_curve(jumping, rows, jax.random.key(99 + seed), **options))
+        low, high = certificate.interval("discretisation")
+        covered += low <= truth <= high
+    assert covered >= 8
+    assert (high - low < 0.2) == own_nodes
+    assert any("loss_curve(..., grid=grid)" in text for text in certificate.warnings) != own_nodes
+
+
+@pytest.mark.parametrize("name", ["exponential_euler", "ancestral", "moment_matched", "covariance_matched"])
+def test_a_smooth_denoisers_interval_is_hardly_wider_for_interpolation(name, key):
+    law = targets.gaussian([0.0, 0.0], [0.8, 0.2])
+    options = ENDS | {"n_nodes": 101, "n_noises": 1, "basis": "coordinates"}
+    products = 1 if name == "covariance_matched" else None
+    curve = loss_curve(denoiser_from_score(law.score), law.sample(key, 400), key, products=products, **options)
+    term = certify(name, GRID, curve=curve)["discretisation"]
+    assert 0 < term.bias < 0.02 * term.standard_error
+    if name == "moment_matched":
+        apart = certify(name, GRID, curve=curve, basis="coordinates")["discretisation"]
+        assert 0 < apart.bias < 0.02 * apart.standard_error
 
 
 @pytest.mark.parametrize("option", [{"radius": 1.0}, {"second_moment": 1.0}, {"matched": COIN.mmse}])

@@ -75,6 +75,25 @@ def test_bad_denoisers_and_data_are_refused(denoiser, data, message, key):
         loss_curve(denoiser, data, key, **ENDS, n_nodes=9)
 
 
+def test_losses_at_the_nodes_of_a_grid_are_those_of_the_rows_there(key):
+    data = np.asarray(jax.random.normal(key, (64, 2)))
+    jump = lambda x, t: jnp.where(t > 0.5, 0.0, 1.0) * x
+    grid = np.array([3.0, 0.5001, 0.4999, 0.02])
+    plain, own = (loss_curve(jump, data, key, **ENDS, n_nodes=9, grid=g, basis="coordinates") for g in (None, grid))
+    assert len(own.spline.levels) == 9 + 2
+    np.testing.assert_array_equal(own.rows.reshape(64, 2, -1)[..., :9], plain.rows.reshape(64, 2, -1))
+    for half in (own, *own.halves):
+        at = half(ou.snr(grid[1:3]))
+        assert at[0] == pytest.approx(half.squares.mean(), rel=1e-6)  # the denoiser is 0 there
+        np.testing.assert_allclose(half.directions(ou.snr(grid)).sum(-1), half(ou.snr(grid)), rtol=1e-9)
+    assert own(ou.snr(0.4999)) < 0.9 * own(ou.snr(0.5001))
+
+
+def test_a_grid_beyond_the_curves_ends_is_refused(key):
+    with pytest.raises(ValueError, match=r"the grid runs from 4 to 0\.1, the curve from 3 to 0\.02"):
+        loss_curve(lambda x, t: x, np.ones((5, 2)), key, **ENDS, n_nodes=9, grid=[4.0, 0.1])
+
+
 COV = np.array([[1.0, 0.4, 0.0], [0.4, 0.8, -0.2], [0.0, -0.2, 0.3]])
 MATRIX = np.array([[0.6, 0.5, -0.1], [-0.2, 0.3, 0.4], [0.3, -0.5, 0.4]])
 AXES = np.linalg.qr(np.random.default_rng(0).standard_normal((3, 3)))[0]

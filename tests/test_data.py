@@ -110,6 +110,7 @@ SPACED = TABLE.replace(",", " , ").replace("\n", "\n\n")
         ("rows.csv", csv("a,b,c,d\n" + TABLE)),
         ("rows.csv", csv("a,b,c,d\n" + SPACED)),
         ("rows.csv", csv("\ufeff" + TABLE)),  # a byte order mark, as spreadsheets write
+        ("rows.tsv", csv("a\tb\tc\td\n" + TABLE.replace(",", "\t"))),
     ],
 )
 def test_every_format_gives_the_rows_of_the_file(tmp_path, name, write):
@@ -161,15 +162,17 @@ BAD = {
     "missing": ("x.npy", lambda path: None, "does not exist"),
     "folder": ("x.npy", pathlib.Path.mkdir, "is a folder"),
     "no bytes": ("x.csv", raw(b""), "0 bytes"),
-    "semicolons": ("x.csv", csv("1;2\n3;4\n"), "separate columns by commas"),
+    "spaces": ("x.csv", csv("1 2\n3 4\n"), "separate columns by commas, semicolons or tabs"),
+    "two delimiters": ("x.csv", csv("1,5\n2,9\n1;2,3\n"), "separate columns by commas, semicolons or tabs"),
     "suffix": ("x.txt", raw(b"1,2"), r"ends in \.txt"),
     "no suffix": ("x", raw(b"1,2"), "ends in nothing"),
     "no rows": ("x.npy", npy(np.zeros((0, 4))), r"\(0, 4\)"),
     "no columns": ("x.npy", npy(np.zeros((30, 0))), r"\(30, 0\)"),
     "header only": ("x.csv", csv("a,b\n"), r"\(0, 2\)"),
     "blank lines": ("x.csv", csv("\n\n"), "no values"),
-    "one dimension": ("x.npy", npy(np.arange(30.0)), r"1 dimension.*\(30,\)"),
-    "three dimensions": ("x.npy", npy(np.zeros((30, 2, 2))), r"3 dimension.*\(30, 2, 2\)"),
+    "one dimension": ("x.npy", npy(np.arange(30.0)), r"1 dimension.*\(30,\).*x\[:, None\]"),
+    "grey images": ("x.npy", npy(np.zeros((30, 2, 3))), r"3 dim.*\(30, 2, 3\).*x\.reshape\(30, 6\).*\(-1, 2, 3\)"),
+    "colour images": ("x.npz", archive(np.zeros((30, 4, 5, 3))), r"4 dim.*x\.reshape\(30, 60\).*\(-1, 4, 5, 3\)"),
     "strings": ("x.npy", npy(np.full((30, 2), "abc")), "<U3"),
     "complex": ("x.npy", npy(ROWS * 1j), "complex128"),
     "objects": ("x.npy", npy(MIXED), "Object arrays|pickle"),
@@ -191,7 +194,9 @@ BAD = {
     "cut npz": ("x.npz", raw(b"PK\x03\x04hello"), "no .npz"),
     "damaged npz": ("x.npz", archive(ROWS, flip=True), "no .npz"),
     "damaged, compressed": ("x.npz", archive(ROWS, flip=True, compress=True), "no .npz"),
-    "two arrays": ("x.npz", archive(ROWS, ROWS), r"2 arrays \['arr_0', 'arr_1'\]"),
+    "two arrays": ("x.npz", archive(ROWS, ROWS), r"2 arrays \['arr_0', 'arr_1'\]: choose one with key"),
+    "NUL": ("x.csv", raw("1,2\n".encode("utf-16-le")), "UTF-16 without a byte-order mark"),
+    "cut UTF-16": ("x.csv", raw("1,2\n".encode("utf-16") + b"\xd8"), "no UTF-16 text"),
 }
 
 
@@ -204,6 +209,60 @@ def test_a_file_that_cannot_be_used_is_refused_in_one_line_with_its_path(tmp_pat
     gc.collect()  # an open file left behind is a warning, and so an error
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("column", [7.0, 0.1, 1e16, -3e-300])
+def test_a_constant_column_is_restored_exactly_whatever_a_sampler_leaves_in_it(column):
+    dataset = data.split(np.column_stack([ROWS, np.full(60, column)]), name="rows")
+    noisy = np.random.default_rng(1).normal(0, 0.06, (2, 9, 5)).astype(np.float32)
+    restored = dataset.restore(noisy)
+    assert (restored[..., 4] == column).all()
+    np.testing.assert_array_equal(restored[..., :4], data.split(ROWS, name="rows").restore(noisy[..., :4]))
+
+
+def test_a_column_that_rounding_alone_moves_is_constant():
+    tenths = np.where(np.arange(60) % 2, 0.3, 0.1 + 0.2)  # one ulp apart
+    dataset = data.split(np.column_stack([ROWS, tenths]), name="rows")
+    assert dataset.constant == 1
+    assert set(dataset.restore(np.ones((5, 5)))[:, 4]) <= {0.3, 0.1 + 0.2}
+
+
+def test_an_array_is_chosen_by_its_key_and_columns_by_their_positions(tmp_path):
+    np.savez(tmp_path / "x.npz", images=np.zeros((3, 2, 2)), rows=ROWS)
+    dataset, want = data.load(tmp_path / "x.npz", key="rows", columns=[2, 0]), data.split(ROWS[:, [2, 0]], name="x")
+    np.testing.assert_array_equal(dataset.train, want.train)
+    assert (dataset.reading.key, dataset.reading.columns) == ("rows", (2, 0))
+    with pytest.raises(data.DataError, match=r"2 arrays \['images', 'rows'\], none of them 'labels'"):
+        data.load(tmp_path / "x.npz", key="labels")
+    with pytest.raises(data.DataError, match=r"no column 4: .* from 0 to 3"):
+        data.load(tmp_path / "x.npz", key="rows", columns=[4])
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), [("digits", "header"), ("x.npy", "header"), ("x.npy", "key"), ("x.csv", "key")]
+)
+def test_an_option_of_another_kind_of_file_is_refused(tmp_path, name, option):
+    np.save(tmp_path / "x.npy", ROWS)
+    (tmp_path / "x.csv").write_text(TABLE)
+    source = name if name == "digits" else tmp_path / name
+    with pytest.raises(data.DataError, match=f"without {option}, but {option} = "):
+        data.load(source, **{option: "rows"})
+
+
+def test_what_is_assumed_of_a_file_is_warned_of_and_reads_the_same_when_it_is_said(tmp_path):
+    indexed = "\n".join(f"{i},{line}" for i, line in enumerate(TABLE.split()))
+    (tmp_path / "x.csv").write_text("Unnamed: 0,0,1,2,3\n" + indexed)  # pandas, twice
+    with pytest.warns(UserWarning, match="x.csv") as told:
+        dataset = data.load(tmp_path / "x.csv")
+    assert [str(one.message) for one in told] == [f"{tmp_path / 'x.csv'}: {note}" for note in dataset.reading.notes]
+    reading, want = dataset.reading, data.split(ROWS, name="x")
+    assert (reading.header, reading.columns, reading.names) == (True, (1, 2, 3, 4), ("0", "1", "2", "3"))
+    assert "Unnamed: 0,0,1,2,3, is read as names" in reading.notes[0]
+    assert "Column 0, 'Unnamed: 0', numbers the rows and is left out" in reading.notes[1]
+    again = data.load(tmp_path / "x.csv", header=reading.header, columns=reading.columns)
+    assert again.reading.notes == ()
+    for one in (dataset, again):
+        np.testing.assert_array_equal(one.train, want.train)
 
 
 def test_rows_that_vary_only_outside_the_train_part_are_refused():

@@ -137,6 +137,54 @@ def test_a_score_that_holds_something_for_every_particle_is_given_them_all(key):
         sample(kernel, x, grids.log_snr(3, 0.1, 4), key, chunk=1000)
 
 
+# On a point mass at c the method ddim is exact: x = alpha c + sigma z keeps its z.
+def expected_at(c, x, grid):
+    alpha, sigma = np.exp(-grid[[0, -1]]), np.sqrt(-np.expm1(-2 * grid[[0, -1]]))
+    return alpha[1] * c + sigma[1] / sigma[0] * (np.asarray(x) - alpha[0] * c)
+
+
+def to_a_point(c, x, t):
+    return (jnp.exp(-t) * c - x) / -jnp.expm1(-2 * t)
+
+
+# 15 coordinates: a CPU would take fewer at a time. 8,191 and 8,209 are primes, the first that a score is traced with.
+@pytest.mark.parametrize("n", [schedule.MARK, 8209, 2 * schedule.MARK, 10_000])
+@pytest.mark.parametrize("closed_over", [False, True])
+def test_every_number_of_particles_may_have_a_condition_each(n, closed_over, key):
+    grid, x = grids.log_snr(3, 0.1, 3), noise.initial(key, jnp.arange(n), 15, jnp.float64)
+    conditions = np.linspace(-1, 1, n)[:, None]
+    score = jax.tree_util.Partial(to_a_point, jnp.asarray(conditions))
+    kernel = kernels.ddim((lambda x, t: to_a_point(jnp.asarray(conditions), x, t)) if closed_over else score)
+    np.testing.assert_allclose(sample(kernel, x, grid, key), expected_at(conditions, x, grid), rtol=1e-9, atol=1e-12)
+
+
+TABLE = np.linspace(-1, 1, 20_000)[:, None]
+BY_ROW = {
+    "counted": lambda x, t: to_a_point(jnp.asarray(TABLE)[jnp.arange(len(x))], x, t),
+    "cut": lambda x, t: to_a_point(jnp.asarray(TABLE)[: len(x)], x, t),
+    "counted by NumPy": lambda x, t: to_a_point(jnp.asarray(TABLE[np.arange(len(x))]), x, t),
+}
+
+
+@pytest.mark.parametrize("kind", BY_ROW)
+def test_conditions_by_row_are_right_or_refused(kind, key):
+    n, grid, kernel = 10_000, grids.log_snr(3, 0.1, 3), kernels.ddim(BY_ROW[kind])
+    x = noise.initial(key, jnp.arange(n), 15, jnp.float64)
+    for options in ({}, {"chunk": n}):
+        got = sample(kernel, x, grid, key, **options)
+        np.testing.assert_allclose(got, expected_at(TABLE[:n], x, grid), rtol=1e-9, atol=1e-12)
+    for options in ({}, {"progress": True}):
+        with pytest.raises(ValueError, match=r"row in x .* cut into chunks of 1000.*Partial\(lambda condition"):
+            sample(kernel, x, grid, key, chunk=1000, **options)
+
+
+def test_a_table_shorter_than_the_mark_is_taken_by_row(key):
+    n, grid = 7000, grids.log_snr(3, 0.1, 3)
+    x = noise.initial(key, jnp.arange(n), 15, jnp.float64)
+    kernel = kernels.ddim(lambda x, t: to_a_point(jnp.asarray(TABLE[:7000][np.arange(len(x))]), x, t))  # IndexError
+    np.testing.assert_allclose(sample(kernel, x, grid, key), expected_at(TABLE[:n], x, grid), rtol=1e-9, atol=1e-12)
+
+
 def lowered(n, d, n_steps, **options):
     law = targets.gaussian(np.zeros(d), np.linspace(0.5, 2, d))
     kernel, grid = kernels.exponential_euler(law.score), grids.uniform(3, 0.1, n_steps)

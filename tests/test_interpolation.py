@@ -50,6 +50,46 @@ def test_spline_error_at_the_ends_is_bounded_by_the_one_sided_slopes():
     assert np.abs(Spline(s).at(np.exp(2 * s), u) - np.exp(2 * u)).max() < bound
 
 
+@pytest.mark.parametrize("n", [5, 6, 9, 40])
+def test_the_estimated_errors_bound_those_of_a_jump_anywhere(n):
+    spline, rng = Spline(np.linspace(0, 1, n)), np.random.default_rng(n)
+    for place in rng.uniform(0, 1, 60):
+        values, u = 1.0 * (spline.u > place), np.sort(rng.uniform(0, 1, 20))
+        wrong = np.abs(spline.at(values, u) - (u > place))
+        assert (wrong <= spline.error(values[spline.around(u)], u) + 1e-12).all()
+        for first, last in ((0.0, 1.0), u[[3, 15]]):
+            low, high = spline.integral(values, np.array([first, last]))
+            wrong = abs(high - low - (max(last - place, 0) - max(first - place, 0)))
+            assert wrong <= spline.integral_error(values, first, last) + 1e-12
+
+
+def test_the_estimated_errors_of_a_smooth_function_fall_with_the_fourth_power():
+    errors = []
+    for n in (41, 81):
+        spline, u = Spline(np.linspace(0, 1, n)), np.linspace(0.1, 0.9, 97) + 1e-4
+        values = np.sin(3 * spline.u)
+        point = spline.error(values[spline.around(u)], u)
+        assert (np.abs(spline.at(values, u) - np.sin(3 * u)) <= point).all()
+        errors.append((point.max(), spline.integral_error(values, 0.2, 0.8)))
+    np.testing.assert_allclose(np.divide(*errors), 16, rtol=0.1)
+
+
+def test_a_spline_passes_through_further_levels_however_close_and_stays_linear():
+    extra = np.array([0.31, 0.31 + 1e-7, 0.5 + 1e-8, 0.83])
+    spline, rng = Spline(np.linspace(0, 1, 11), extra), np.random.default_rng(0)
+    values = rng.standard_normal((15, 2))
+    np.testing.assert_allclose(spline.at(values, spline.levels), values, atol=1e-7)
+    assert (spline.error(values[spline.around(spline.levels)], spline.levels) == 0).all()
+    u = np.union1d(np.linspace(0, 1, 20_001), spline.levels)
+    inside = spline.at(values, u)
+    assert np.abs(inside).max() < 4 * np.abs(values).max()
+    np.testing.assert_allclose(spline.basis(u[::50]) @ values, inside[::50], atol=1e-12)
+    np.testing.assert_allclose(spline.integral_basis(u[::50]) @ values, spline.integral(values, u[::50]), atol=1e-12)
+    np.testing.assert_allclose(spline.integral(values, u[-1:])[0], np.trapezoid(inside, u, axis=0), atol=1e-6)
+    cubic = np.polynomial.Polynomial([0.3, -1.0, 0.5, 0.2])
+    np.testing.assert_allclose(spline.at(cubic(spline.levels), u), cubic(u), atol=1e-13)
+
+
 def test_spline_refuses_to_extrapolate():
     with pytest.raises(ValueError, match=r"asked in \[-2, 0\]"):
         Spline(np.linspace(-1, 1, 9)).basis(np.array([-2.0, 0.0]))

@@ -7,8 +7,8 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "jaxdiff"
 ROWS = (
-    "types certificates progress files tables",
-    "processes noise interpolation schedule goals spectra lanczos",
+    "types certificates intervals progress files tables headers",
+    "processes noise interpolation positions schedule goals spectra lanczos delimited arrays",
     "targets grids kernels networks scores data metrics curves driver posterior components moments products"
     " innovations",
     "information path_costs exponential_moment losses sample ode",
@@ -30,6 +30,7 @@ WITHIN_A_ROW = {
     ("posterior", "moments"),
     ("moments", "components"),
     ("curves", "innovations"),
+    ("curves", "grids"),
     ("information", "path_costs"),
     ("scores", "networks"),
     ("losses", "exponential_moment"),

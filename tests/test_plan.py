@@ -165,6 +165,28 @@ def test_alternatives_of_a_plan_from_rows_are_measured_as_the_plan_is(key):
     assert rows["ancestral", "exponential_then_uniform"] == information.path_kl("ancestral", grid, curve)
 
 
+# Few rows look better in sample than they do to each other, so that the first number of steps is too small.
+def test_a_plan_from_rows_reaches_its_target_cross_fitted_and_with_confidence_at_its_upper_end(key):
+    law = targets.gaussian(np.zeros(8), np.linspace(0.2, 2.0, 8))
+    options = {"horizon": 3.0, "early_stop": 0.01, "n_nodes": 41, "n_noises": 1}
+    curve = loss_curve(denoiser_from_score(law.score), law.sample(key, 400), key, **options)
+    for target_kl in (0.8,):
+        made = plan(target_kl, curve=curve)
+        assert made.certificate.known <= target_kl
+        sure = plan(target_kl, curve=curve, confidence=0.9)
+        assert sure.certificate.known_upper <= target_kl
+        assert sure.certificate.confidence == 0.9
+        assert sure.evals >= made.evals
+    ancestral = plan(1.0, curve=curve, kernel="ancestral", confidence=0.9).certificate
+    assert ancestral.known_upper <= 1.0
+    with pytest.raises(ValueError, match="how surely target_kl="):
+        plan(evals=5, curve=curve, confidence=0.9)
+    with pytest.raises(ValueError, match="how surely target_kl="):
+        plan(0.5, dim=2, confidence=0.9)
+    with pytest.raises(ValueError, match="confidence = 2"):
+        plan(0.5, curve=curve, confidence=2.0)
+
+
 # Free nodes, by descent from the plan's own: what the candidates leave.
 @pytest.mark.parametrize(("n", "early_stop"), [(20, 1e-2), (60, 1e-4)])
 def test_plans_with_covariance_matching_are_within_three_percent_of_free_nodes(n, early_stop):

@@ -9,7 +9,7 @@ import oracles
 import pytest
 from jax.tree_util import Partial
 
-from jaxdiff import processes
+from jaxdiff import processes, targets
 from jaxdiff.processes import ou
 
 LAW = ([0.3, 0.7], [-2.0, 1.0], [0.25, 0.0])
@@ -130,3 +130,21 @@ def test_a_clipped_denoiser_is_itself_inside_the_ball_and_nearer_to_every_point_
     points *= radius * rng.uniform(0, 1, (50, 1)) / np.linalg.norm(points, axis=1)[:, None]
     distance = lambda at: np.linalg.norm(at[:, None] - points, axis=-1)
     assert (distance(got) <= distance(m) + 30 * close * (1 + np.linalg.norm(m, axis=1)[:, None])).all()
+
+
+# Of x + sigma^2 s only e^-t is left, so that float32 has no digit of the denoiser at t = 15: by Bayes' rule it is
+# m + alpha v (x - alpha m)/(alpha^2 v + sigma^2).
+@pytest.mark.parametrize("t", [6.0, 10.0, 13.0, 15.5])
+def test_a_denoiser_made_from_a_score_keeps_half_the_digits_at_late_times(t):
+    mean, variance = 0.8, 0.5
+    model = processes.model_from_score(targets.gaussian([mean], [variance]).score, processes.edm, "denoiser")
+    x = np.linspace(-2, 2, 41, dtype=np.float32)[:, None]
+    sigma = 1 / np.sqrt(ou_snr(t))
+    got = np.asarray(model(jnp.asarray(x * np.sqrt(1 + sigma**2), jnp.float32), jnp.float32(sigma)), np.float64)
+    alpha = np.exp(-t)
+    want = mean + alpha * variance * (x - alpha * mean) / (alpha**2 * variance - np.expm1(-2 * t))
+    assert np.abs(got - want).max() < 4 * np.sqrt(np.finfo(np.float32).eps)
+
+
+def ou_snr(t):
+    return 1 / np.expm1(2 * t)

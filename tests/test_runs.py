@@ -125,9 +125,10 @@ def test_a_measured_curve_is_kept_under_its_split_and_comes_back_whole(folder):
     run = runs.load(folder)
     with pytest.raises(runs.RunError, match=r"held_out_curve\.npz does not exist: make it with jaxdiff plan"):
         runs.measured(run, "held_out")
-    made = runs.measure(run, "held_out")
+    made = runs.measure(run, "held_out", grid=[3.0, 0.5, 0.02])
     runs.keep(run, "held_out", made)
     kept = runs.measured(run, "held_out")
+    np.testing.assert_allclose(np.exp(kept.spline.extra), 1 / np.expm1(2 * np.array([3.0, 0.5, 0.02])))
     assert not (folder / "test_curve.npz").exists()
     for name in ("rows", "by_group", "basis"):
         assert np.array_equal(getattr(kept, name), getattr(made, name))
@@ -136,6 +137,17 @@ def test_a_measured_curve_is_kept_under_its_split_and_comes_back_whole(folder):
     assert (kept.n, kept.dim) == (len(run.dataset.held_out), 3)
     ends = 1 / np.expm1(2 * np.array([4.0, 0.01]))
     assert np.exp(kept.spline.u[[0, -1]]) == pytest.approx(ends)
+    nodes, path = len(made.spline.u), folder / "held_out_curve.npz"
+    np.savez(
+        path,
+        u=made.spline.u,
+        rows=made.rows.reshape(kept.n, 2, -1)[..., :nodes].reshape(kept.n, -1),
+        by_group=made.by_group[:, :nodes],
+        basis=made.basis,
+        squares=made.squares,
+    )  # without further levels
+    older = runs.measured(run, "held_out")
+    np.testing.assert_allclose(older.losses, made.losses[:nodes], rtol=1e-12)
 
 
 def test_each_split_is_measured_on_its_own_rows_with_its_own_noise(folder):

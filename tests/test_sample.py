@@ -15,7 +15,7 @@ from jax.tree_util import Partial
 
 from jaxdiff import driver, grids, kernels, noise, processes, targets
 from jaxdiff.plan import plan
-from jaxdiff.sample import _compiled, _warn_of_wrong_jax, sample
+from jaxdiff.sample import _compiled, _warn_of_wrong_jax, sample, sample_in_turn, trajectory
 
 GRID = grids.exponential_then_uniform(3, 0.05, 8)
 REVERSE = ["ancestral", "ddim", "exponential_euler", "moment_matched"]
@@ -251,7 +251,9 @@ def test_a_gradient_holds_one_state_for_every_second_step_of_a_chunk(n_steps, ch
     assert used < (n_steps / 2 + 16) * chunk * state + 4 * n * state
 
 
-@pytest.mark.parametrize(("dtype", "longest"), [(np.float32, 9.03), (np.float64, 29.1)])
+@pytest.mark.parametrize(
+    ("dtype", "longest"), [(np.float32, 9.03), (np.float64, 29.1), (jnp.bfloat16, 9.03), (jnp.float16, 9.03)]
+)
 def test_steps_so_long_that_they_amplify_rounding_are_refused(dtype, longest, key):
     kernel, x = make("ancestral", targets.gaussian([0.0], [0.3])), jnp.ones((4, 1), dtype)
     for horizon in (longest - 0.1, longest + 0.1):
@@ -299,3 +301,125 @@ def test_times_that_stand_in_the_table_alone_are_checked_too(key):
     with pytest.raises(ValueError, match=lifted):
         sample(kernels.heun(score, churn=2.0), x, grid, key)
     assert jnp.isfinite(sample(kernels.langevin(score, 0.5), x, [0.5, 0.0], key)).all()
+
+
+SHORT = [jnp.bfloat16, jnp.float16]
+
+
+def wide(x):
+    return x.astype(jnp.float32)
+
+
+# The velocity of the ODE of N(0, 1) is 0: particles stay where they are, to the rounding of 2,000 float32 steps.
+@pytest.mark.parametrize("dtype", SHORT)
+def test_thousands_of_small_steps_do_not_round_away_16_bits(dtype, key):
+    x = noise.initial(key, jnp.arange(4000), 1, dtype)
+    out = sample(kernels.unipc(lambda x, t: -x), x, grids.log_snr(5.0, 1e-3, 2000), key)
+    assert out.dtype == dtype
+    np.testing.assert_allclose(wide(out), wide(x), rtol=2 * float(jnp.finfo(dtype).eps), atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", SHORT)
+@pytest.mark.parametrize("name", ["exponential_euler", "ancestral", "ddim", "langevin"])
+def test_16_bits_have_the_closed_form_law(name, dtype, key):
+    n, mean, variances = 20_000, np.array([-0.5, 1.5]), np.array([1.4, 0.2])
+    law, grid = targets.gaussian(mean, variances), grid_of(name)
+    out = sample(make(name, law), noise.initial(key, jnp.arange(n), 2, dtype), grid, key)
+    assert out.dtype == dtype
+    for i in range(2):
+        expected, variance = oracles.chain_law(name, grid, mean[i], variances[i], 0.0, 1.0, time=0.7)
+        values = np.asarray(out[:, i], np.float64)
+        assert abs(values.mean() - expected) < 5 * np.sqrt(variance / n)
+        assert abs(values.var() - variance) < 5 * variance * np.sqrt(2 / n)
+
+
+@pytest.mark.parametrize("name", family.ONE_EACH)
+def test_every_kernel_runs_16_bits_as_float32_and_rounds_once(name, key):
+    kernel, x = family.make(name), noise.initial(key, jnp.arange(50), 2, jnp.bfloat16)
+    grid = family.grid_of(kernel, 5)
+    got = sample(kernel, x, grid, key)
+    assert got.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(wide(got), wide(sample(kernel, wide(x), grid, key).astype(jnp.bfloat16)))
+    x = x.astype(jnp.float16)  # which loses none of its bits here
+    np.testing.assert_allclose(wide(sample(kernel, x, grid, key)), wide(got), rtol=2**-7, atol=2**-12)
+
+
+@pytest.mark.parametrize("dtype", SHORT)
+def test_every_way_of_running_rounds_16_bits_at_the_ends_alone(dtype, key, capsys):
+    law = targets.mixture([0.5, 0.5], [[0.0, 1.0], [1.0, 0.0]], np.full((2, 2), 0.2))
+    kernel, grid = kernels.sa_solver(law.score), grids.log_snr(3, 0.02, 7)
+    x = noise.initial(key, jnp.arange(300), 2, dtype)
+    whole = sample(kernel, wide(x), grid, key)
+    same = lambda got, due: np.testing.assert_array_equal(wide(got), wide(due.astype(dtype)))
+    for options in ({"progress": True}, {"chunk": 70}):
+        due = sample(kernel, wide(x), grid, key, **options)
+        same(sample(kernel, x, grid, key, **options), due)
+    same(jax.jit(lambda x: sample(kernel, x, grid, key))(x), whole)
+    stages = [(kernel, grid[:4]), (kernels.ancestral(law.score), grid[3:])]
+    in_turn = sample_in_turn(stages, x, key)
+    assert in_turn.dtype == dtype
+    same(in_turn, sample_in_turn(stages, wide(x), key))
+    path = trajectory(kernel, x, grid, key, grid[[0, 4, 7]])
+    assert path.dtype == dtype
+    same(path, trajectory(kernel, wide(x), grid, key, grid[[0, 4, 7]]))
+    for watched in (False, True):
+        given = jnp.copy(x)
+        same(sample(kernel, given, grid, key, donate=True, progress=watched), whole)
+        assert given.is_deleted()
+
+
+def test_a_gradient_goes_through_16_bits(key):
+    x = noise.initial(key, jnp.arange(50), 2, jnp.bfloat16)
+    spread = lambda parameter, x: jnp.mean(
+        sample(kernels.ancestral(Partial(linear, parameter)), x, GRID, key).astype(jnp.float32) ** 2
+    )
+    got, due = (jax.grad(spread)(jnp.float32(0.8), start) for start in (x, wide(x)))
+    assert float(got) == pytest.approx(float(due), rel=0.01)
+
+
+# X_t of N(0, v) given its own noise: E[Z | y] = sigma y/(alpha^2 v + sigma^2).
+@pytest.mark.parametrize("dtype", SHORT)
+@pytest.mark.parametrize("process", [processes.ddpm(), processes.ve()], ids=["ddpm", "ve"])
+def test_models_of_other_clocks_run_in_16_bits(process, dtype, key):
+    n, v = 4000, 0.25
+
+    def model(y, t):
+        alpha, sigma = process.alpha(t), process.sigma(t)
+        return sigma * y / (alpha**2 * v + sigma**2)
+
+    horizon, early_stop = processes.ou_ends(process)
+    grid = grids.log_snr(min(horizon, 4.0), 2 * early_stop, 20)
+    x = noise.initial(key, jnp.arange(n), 1, dtype)
+    out = sample(kernels.ddim(processes.score_from_model(model, process, "noise")), x, grid, key)
+    _, variance = oracles.chain_law("ddim", grid, 0.0, v, 0.0, float(wide(x).var()))
+    assert float(wide(out).std()) == pytest.approx(np.sqrt(variance), rel=2e-3)
+
+
+def test_the_score_of_16_bits_sees_float32_unless_it_refuses(key):
+    seen, x = [], noise.initial(key, jnp.arange(20), 3, jnp.bfloat16)
+
+    def network(x, t):
+        seen.append((x.dtype, t.dtype))
+        return -x.astype(jnp.bfloat16)
+
+    rounded = sample(kernels.ancestral(network), x, GRID, key)
+    assert set(seen) == {(jnp.dtype("float32"), jnp.dtype("float32"))}
+    filters = jnp.asarray([[[0.0, -1.0, 0.0]]], jnp.bfloat16)
+
+    def convolution(x, t):  # JAX convolves equal dtypes alone
+        return jax.lax.conv_general_dilated(x[:, None], filters, (1,), "SAME")[:, 0]
+
+    for options in ({}, {"progress": True}):
+        np.testing.assert_array_equal(
+            wide(sample(kernels.ancestral(convolution), x, GRID, key, **options)), wide(rounded)
+        )
+    with pytest.raises(TypeError, match="float32"):
+        sample(kernels.ancestral(convolution), wide(x), GRID, key)
+    with pytest.raises(TypeError, match=r"mine, float32"):
+        sample(kernels.ancestral(refusing), x, GRID, key)
+    with pytest.raises(ValueError, match=r"returns int32.* they must agree"):
+        sample(kernels.ancestral(lambda x, t: x.astype(jnp.int32)), x, GRID, key)
+
+
+def refusing(x, t):
+    raise TypeError(f"mine, {x.dtype}")

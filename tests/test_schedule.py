@@ -57,6 +57,17 @@ def test_the_axis_of_particles_is_told_from_an_equal_dimension():
     )
 
 
+def test_the_mark_is_a_prime_of_which_no_size_is_a_multiple():
+    marked = lambda score, n, d=3: schedule.mark_beside(
+        jax.make_jaxpr(score)(jax.ShapeDtypeStruct((n, d), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)).jaxpr
+    )
+    plain = lambda x, t: -x
+    assert [marked(plain, n) for n in (0, 1, 1000, 8191, 3 * 8191)] == [8191, 8191, 8191, 8209, 8209]
+    assert marked(plain, 8191, 8209) == 8219  # the primes from 8,191 on: 8,209, 8,219, 8,221
+    inside = jax.jit(lambda x, t: x * jnp.sum(jnp.ones((2, 8191), jnp.float32)))
+    assert marked(inside, 1000) == 8209
+
+
 @pytest.mark.parametrize("found", [ARITHMETIC, ELEMENTWISE, PRODUCTS, SUMS])
 @pytest.mark.parametrize("n", [1, 2, 127, 1000, 4096, 70_000, 2**20])
 @pytest.mark.parametrize("d", [1, 2, 15, 16, 64, 1024, 2**17])

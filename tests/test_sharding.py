@@ -49,6 +49,20 @@ for kernel in every:
     np.testing.assert_allclose(inside(x), one, rtol=0, atol=1e-5)
     compiled = inside.lower(spread).compile().as_text()
     assert not any(word in compiled for word in ("all-reduce", "all-gather", "collective", "all-to-all")), compiled
+for dtype in (jnp.bfloat16, jnp.float16):
+    x = noise.initial(key, jnp.arange(1003), 3, dtype)
+    one = jaxdiff.sample(every[0], x, grid, key)
+    many = jaxdiff.sample(every[0], x, grid, key, mesh=meshes[0])
+    assert many.dtype == dtype
+    np.testing.assert_array_equal(many.astype(jnp.float32), one.astype(jnp.float32))
+table = jnp.linspace(0, 1, 1000)[:, None]
+by_row = kernels.ancestral(lambda x, t: table[jnp.arange(len(x))] - x)
+try:
+    jaxdiff.sample(by_row, noise.initial(key, jnp.arange(1000), 3), grid, key, mesh=meshes[0])
+except ValueError as error:
+    assert "cut across 4 devices" in str(error)
+else:
+    raise AssertionError("rows of a share are not those of all particles")
 across = jax.device_put(jnp.ones((8, 4)), jax.NamedSharding(meshes[0], jax.P(None, "p")))
 try:
     jaxdiff.sample(every[0], across, grid, key)

@@ -245,3 +245,60 @@ def test_many_points_on_the_line_agree_with_a_sum_over_them():
         exact = np.mean(variance @ np.exp(-(z**2) / 2)) / np.exp(-(z**2) / 2).sum()
         level = np.array([snr])
         assert abs(curve(level)[0] - exact) < 5 * curve.standard_error(level)[0]
+
+
+def of_cleaned(weights, means, covs, x, t):
+    """The score of a mixture with covariances (K, d, d), in NumPy float64."""
+    alpha, sigma2 = np.exp(-t), -np.expm1(-2 * t)
+    parts, pulls = [], []
+    for weight, mean, cov in zip(weights, means, covs, strict=True):
+        total = alpha**2 * cov + sigma2 * np.eye(len(mean))
+        pull = np.linalg.solve(total, alpha * mean - x)
+        parts.append(np.log(weight) - np.linalg.slogdet(total)[1] / 2 - (alpha * mean - x) @ pull / 2)
+        pulls.append(pull)
+    share = np.exp(np.array(parts) - max(parts))
+    return share @ np.array(pulls) / share.sum()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("k", [3, 1000])
+def test_weights_of_a_softmax_are_taken_and_normalised(k, dtype):
+    weights = jax.nn.softmax(0.3 * jax.random.normal(jax.random.key(1), (k,), dtype))
+    law = targets.mixture(weights, np.linspace(-1, 1, k)[:, None], np.full((k, 1), 0.3))
+    exact = np.asarray(weights, np.float64) / np.asarray(weights, np.float64).sum()
+    assert law.second_moment == pytest.approx(exact @ np.linspace(-1, 1, k) ** 2 + 0.3, rel=1e-12)
+
+
+def test_a_covariance_of_few_float32_rows_is_taken():
+    rows = jax.random.normal(jax.random.key(2), (6, 10), jnp.float32) * 3
+    cov = jnp.cov(rows, rowvar=False)
+    assert np.linalg.eigvalsh(np.asarray(cov, np.float64)).min() < 0  # by rounding: the rank is 5
+    values, axes = np.linalg.eigh(np.asarray((cov + cov.T) / 2, np.float64))
+    x = np.linspace(-1, 1, 10)
+    want = of_cleaned([1.0], np.zeros((1, 10)), [axes * np.maximum(values, 0) @ axes.T], x, 0.3)
+    np.testing.assert_allclose(targets.gaussian(jnp.zeros(10), cov).score(jnp.asarray(x), 0.3), want, rtol=1e-9)
+
+
+def test_float32_inverses_are_taken_as_covariances_of_a_mixture():
+    precision = jnp.asarray([[2.0, 1.0, 0.3], [1.0, 1.5, 0.1], [0.3, 0.1, 0.7]], jnp.float32)
+    cov = jnp.linalg.inv(precision)
+    covs = jnp.stack([cov.at[0, 1].add(3e-8), cov * 0.5])
+    assert not (covs[0] == covs[0].T).all()
+    weights, means = jax.nn.softmax(jnp.asarray([0.1, 0.9], jnp.float32)), jnp.asarray([[0.0, 1, 2], [1, -1, 0]])
+    law = targets.mixture(weights, means, covs)
+    symmetric = (np.asarray(covs, np.float64) + np.swapaxes(np.asarray(covs, np.float64), 1, 2)) / 2
+    exact = np.asarray(weights, np.float64) / np.asarray(weights, np.float64).sum()
+    x = np.array([0.3, -0.2, 1.0])
+    want = of_cleaned(exact, np.asarray(means, np.float64), symmetric, x, 0.3)
+    np.testing.assert_allclose(law.score(jnp.asarray(x), 0.3), want, rtol=1e-9)
+
+
+def test_float64_laws_are_held_to_float64():
+    with pytest.raises(ValueError, match="weights must be positive with sum 1"):
+        targets.mixture([0.5, 0.50000003], [[0.0], [1.0]], [[1.0], [1.0]])
+    with pytest.raises(ValueError, match="cov must be symmetric"):
+        targets.gaussian([0.0, 0.0], [[1.0, 0.5], [0.5 + 1e-6, 1.0]])
+    with pytest.raises(ValueError, match="cov must be positive semi-definite"):
+        targets.gaussian([0.0, 0.0], [[1.0, 0.0], [0.0, -1e-9]])
+    with pytest.raises(ValueError, match="cov must be positive semi-definite"):
+        targets.gaussian([0.0, 0.0], jnp.asarray([[1.0, 0.0], [0.0, -1e-3]], jnp.float32))

@@ -12,6 +12,8 @@ from jaxdiff.grids.named import (
     geometric,
     karras,
     log_snr,
+    longest_step,
+    runs_in_float32,
     uniform,
 )
 from jaxdiff.grids.shortest_path import fewest, frontier, optimal
@@ -26,6 +28,8 @@ __all__ = [
     "geometric",
     "karras",
     "log_snr",
+    "longest_step",
     "optimal",
+    "runs_in_float32",
     "uniform",
 ]

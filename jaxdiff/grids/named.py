@@ -1,11 +1,28 @@
 """Grids with a name: float64 NumPy arrays of n_steps + 1 decreasing OU times from the horizon to the early stop."""
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.processes import EARLIEST, LATEST, NEARLY_ZERO, check_ends, from_ou, ou, to_ou, vp_cosine
 from jaxdiff.types import Grid, Plan
 
 PURE_NOISE = -np.log(NEARLY_ZERO) / 2  # OU time, 8.32
+ROUNDING, COARSE = 1e-3, 1e-4  # what a step may leave behind of its rounding; coarser dtypes are not asked for it
+
+
+def longest_step(dtype=np.float32):
+    """The longest step, in OU time, that a run in a float dtype may take: 9.03 in float32, 29.1 in float64.
+
+    A step of OU time h multiplies x by e^h before the score takes that back, and with x its rounding: e^h times the
+    dtype's epsilon may be 1e-3. Coarse dtypes (float16, bfloat16) have no limit, because they round by more anyway.
+    """
+    eps = float(jnp.finfo(dtype).eps)
+    return float(np.log(ROUNDING / eps)) if eps < COARSE else np.inf
+
+
+def runs_in_float32(grid):
+    """Whether no step of a grid is longer than float32 allows."""
+    return bool(-np.diff(grid).min() <= longest_step())
 
 
 def check_grid(grid, *, own_clock=False) -> Grid:

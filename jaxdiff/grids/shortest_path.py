@@ -23,7 +23,16 @@ ROUNDS, PRECISION, MOST_DAMPING = 100, 1e-10, 1e6  # of Newton's method
 
 
 def optimal(
-    step_cost, n_steps, horizon, early_stop, *, n_candidates=1000, start_cost=None, polish=True, around=None
+    step_cost,
+    n_steps,
+    horizon,
+    early_stop,
+    *,
+    n_candidates=1000,
+    start_cost=None,
+    polish=True,
+    around=None,
+    longest=math.inf,
 ) -> Grid:
     """The grid of least total cost.
 
@@ -38,17 +47,19 @@ def optimal(
       start_cost: t -> cost of starting at t, broadcasting; the grid then starts at the best time up to the horizon.
       polish: False returns the best path over the candidates.
       around: a grid whose density the candidates have, with the same early stop; default uniform in log snr.
+      longest: OU time that no step exceeds, `longest_step()` say.
 
     Returns:
       (n_steps + 1,). Best for this cost: the path-KL-optimal grid of a stochastic kernel is not good for an ODE kernel.
 
     Raises:
-      ValueError: the ends or n_steps are none, step_cost returns nan, no path has finite cost, or, without polish,
-        n_candidates does not exceed n_steps.
+      ValueError: the ends or n_steps are none, step_cost returns nan, no path has finite cost, n_steps of the longest
+        step do not lead from the horizon to the early stop, or, without polish, n_candidates does not exceed n_steps.
     Source: dynamic programming; prior art on optimised schedules: Align Your Steps, arXiv:2404.14507; arXiv:2601.21943.
     """
     check_request(horizon, early_stop, n_steps)
-    problem = _Problem(step_cost, start_cost, float(horizon), float(early_stop))
+    problem = _Problem(step_cost, start_cost, float(horizon), float(early_stop), float(longest))
+    problem.check_number(n_steps)
     search = _Search(problem, _halved(n_steps, n_candidates) if polish else n_steps, n_candidates, around)
     return search.best(n_steps) if polish else search.path(n_steps)
 
@@ -65,21 +76,32 @@ def frontier(step_cost, n_steps, horizon, early_stop, *, n_candidates=1000, star
 
 
 def fewest(
-    step_cost, budget, horizon, early_stop, *, most=10_000, n_candidates=1000, start_cost=None, polish=True, around=None
+    step_cost,
+    budget,
+    horizon,
+    early_stop,
+    *,
+    most=10_000,
+    n_candidates=1000,
+    start_cost=None,
+    polish=True,
+    around=None,
+    longest=math.inf,
 ) -> Grid | None:
     """The optimal grid of the fewest steps whose total cost is within the budget; None where `most` steps are too few.
 
     See `optimal` for the other arguments. The cost of optimal grids is taken to fall with the number of steps.
     """
     check_request(horizon, early_stop, most)
-    problem = _Problem(step_cost, start_cost, float(horizon), float(early_stop))
+    problem = _Problem(step_cost, start_cost, float(horizon), float(early_stop), float(longest))
+    problem.check_number(most)
     search = _Search(problem, min(most, n_candidates - 1, SEARCHED if polish else most), n_candidates, around)
     reached = np.array([least[-1] for least, _ in search.rounds])
     enough = np.flatnonzero(reached <= budget)
     if not polish:
         return search.path(int(enough[0]) + 1) if len(enough) else None
-    low, high, grids = 0, most + 1, {}
-    n = int(enough[0]) + 1 if len(enough) else len(reached)
+    low, high, grids = problem.least_number - 1, most + 1, {}
+    n = max(int(enough[0]) + 1 if len(enough) else len(reached), low + 1)
     while high - low > 1:
         grids[n] = search.best(n)
         cost = problem.total(grids[n])
@@ -91,12 +113,30 @@ def fewest(
 
 @dataclasses.dataclass(frozen=True)
 class _Problem:
-    """start_cost(t_0) + sum of step_cost(t_k, t_{k+1}) is minimised, t_0 the horizon or, with a start_cost, free."""
+    """start_cost(t_0) + sum of step_cost(t_k, t_{k+1}) is minimised, t_0 the horizon or, with a start_cost, free.
+
+    No step is longer than `longest`.
+    """
 
     step_cost: Callable[..., Any]
     start_cost: Callable[..., Any] | None
     horizon: float
     early_stop: float
+    longest: float = math.inf
+
+    @property
+    def least_number(self):
+        """The fewest steps that lead from the horizon, or from a free start, to the early stop."""
+        return max(1, math.ceil((self.horizon - self.early_stop) / self.longest)) if self.start_cost is None else 1
+
+    def check_number(self, n_steps):
+        """Raise ValueError where so many steps are too few."""
+        if n_steps < self.least_number:
+            raise ValueError(
+                f"{n_steps} steps from horizon {self.horizon:g} to {self.early_stop:g} are too few: a float32 run "
+                f"takes steps of OU time {self.longest:.3g} at most. Take {self.least_number} steps or more, or a "
+                f"shorter horizon; data that are scaled to variance 1 and centred need a horizon of about 5."
+            )
 
     def start(self, times):
         """The cost of starting at each of the times: nothing at the horizon, where the start is not free."""
@@ -106,6 +146,8 @@ class _Problem:
 
     def total(self, grid):
         """The cost of a grid; inf where it is not a number."""
+        if -np.diff(grid).min() > self.longest:
+            return math.inf
         cost = float(self.start(grid[:1])[0] + np.sum(self.step_cost(grid[:-1], grid[1:])))
         return math.inf if math.isnan(cost) else cost
 
@@ -118,12 +160,14 @@ class _Search:
             raise ValueError(f"{n_steps} steps need more than {n_steps} candidates: n_candidates = {n_candidates}.")
         self.problem = problem
         uniform = log_snr(problem.horizon, problem.early_stop, n_candidates - 1)
-        self.times = uniform if around is None else _resampled(around, n_candidates - 1)
+        self.times = _with_ladder(uniform if around is None else _resampled(around, n_candidates - 1), problem.longest)
+        n_candidates = len(self.times)
         end, start = np.tril_indices(n_candidates, -1)
         cost = np.full((n_candidates, n_candidates), np.inf)  # [end, start]
         cost[end, start] = problem.step_cost(self.times[start], self.times[end])
         if np.isnan(cost).any():
             raise ValueError("step_cost returns nan for some pairs of times: check the curve it is made from.")
+        cost[self.times - self.times[:, None] > problem.longest] = np.inf
         least, self.rounds = problem.start(self.times), []  # for k = 1..n_steps: least cost to each, candidate before
         rows = np.arange(n_candidates)
         for _ in range(n_steps):
@@ -150,6 +194,18 @@ class _Search:
             grid = _polished(problem, _resampled(grid, n))
         named = min((make(problem.horizon, problem.early_stop, n) for make in NAMED), key=problem.total)
         return grid if problem.total(grid) <= problem.total(named) else _polished(problem, named)
+
+
+def _with_ladder(times, longest):
+    """Candidates and, where their ends are further apart than the longest step, the fewest equal steps between them.
+
+    The fewest steps that reach are then a path over the candidates.
+    """
+    n_steps = math.ceil((times[0] - times[-1]) / longest)
+    if n_steps < 2:
+        return times
+    ladder = np.linspace(times[0], times[-1], n_steps + 1)[1:-1]
+    return np.unique(np.concatenate([times, ladder]))[::-1]
 
 
 def _halved(n_steps, n_candidates):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxdiff.kernels.affine import identity
 from jaxdiff.kernels.ancestral import coefficients as ancestral_coefficients
-from jaxdiff.lanczos import applied
+from jaxdiff.lanczos import SpectralFunction, applied, applied_in_full
 from jaxdiff.processes import ou
 from jaxdiff.types import Kernel, ScoreFn, as_score
 
@@ -24,8 +24,10 @@ def covariance_matched(score: ScoreFn, *, products: int | None = None) -> Kernel
         few different eigenvalues after as many.
 
     Returns:
-      A Kernel. Times are OU times and run down: 0 < t_next < t. A step costs one evaluation and the products. Its
-      gradient is not finite where two of the innovation's variances coincide.
+      A Kernel. Times are OU times and run down: 0 < t_next < t. A step costs one evaluation and the products. First
+      derivatives exist in forward and reverse mode, also where variances coincide. Posterior variances are cut off at
+      0; the derivative at 0 is the one towards positive variances. Second derivatives are finite only where the
+      innovation's variances differ from each other.
 
     Raises:
       ValueError: products is less than 1.
@@ -57,6 +59,23 @@ def coefficients(grid):
     return Row(*row, growth=(snr_next - snr) / snr, variance=ou.sigma(grid[:-1]) ** 2)
 
 
+def _root(variances):
+    """sqrt(max(l, 1))."""
+    return jnp.sqrt(jnp.maximum(variances, 1))
+
+
+# Of the interval from b to a the share above 1 is (max(a, 1) - max(b, 1))/(a - b); at a = b = 1 it is taken as 1, since
+# an exact score's posterior variances can only grow from 0.
+def _divided(a, b):
+    """The divided differences of `_root`."""
+    equal = a == b
+    share = (jnp.maximum(a, 1) - jnp.maximum(b, 1)) / jnp.where(equal, 1, a - b)
+    return jnp.where(equal, (a >= 1).astype(a.dtype), share) / (_root(a) + _root(b))
+
+
+ROOT = SpectralFunction(_root, _divided)
+
+
 # Cov(X_0 | X_t = x) = (sigma^2/alpha) dm/dx = (I + sigma^2 ds/dx)/snr, so by total variance the step's covariance is
 #   v0 (I + (snr_next - snr) Cov(X_0 | X_t = x)) = v0 (I + growth (I + sigma^2 ds/dx)),   v0 the ancestral variance.
 # A learned Jacobian need be neither symmetric nor a covariance: take its symmetric part, and no negative variances.
@@ -67,9 +86,7 @@ def step(score, x, row, z):
     columns = jax.vmap(lambda direction: along(jnp.broadcast_to(direction, x.shape)), out_axes=-1)(eye)
     jacobian = (columns + jnp.swapaxes(columns, -1, -2)) / 2
     covariance = eye + row.growth * (eye + row.variance * jacobian)
-    variances, axes = jnp.linalg.eigh(covariance)
-    turned = jnp.sqrt(jnp.maximum(variances, 1)) * jnp.einsum("...ij,...i->...j", axes, z)
-    return row.keep * x + row.gain * s + row.spread * jnp.einsum("...ij,...j->...i", axes, turned)
+    return row.keep * x + row.gain * s + row.spread * applied_in_full(ROOT, covariance, z)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +106,5 @@ class LanczosStep:
             v = v.reshape(x.shape)
             return rows(v + row.growth * (v + row.variance * ((along(v) + back(v)[0]) / 2)))
 
-        root = lambda variances: jnp.sqrt(jnp.maximum(variances, 1))
-        turned = applied(root, covariance, rows(z), min(self.products, d)).reshape(x.shape)
+        turned = applied(ROOT, covariance, rows(z), min(self.products, d)).reshape(x.shape)
         return row.keep * x + row.gain * s + row.spread * turned

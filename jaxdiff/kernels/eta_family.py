@@ -3,7 +3,7 @@
 import dataclasses
 
 from jaxdiff.kernels.affine import Row, identity, noiseless_step, step
-from jaxdiff.processes import namespace, ou
+from jaxdiff.processes import namespace, ou, root
 from jaxdiff.types import Kernel, ScoreFn, as_score
 
 FROZEN = ("score", "noise", "denoiser")
@@ -61,4 +61,4 @@ class Coefficients:
             return Row(t, keep, a * xp.expm1(2 * g) / (xp.exp(g) + ratio), spread)
         h = xp.diff(xp.log(ou.snr(grid))) / 2
         gain = ou.sigma(t) ** 2 * xp.exp(g) * -xp.expm1(-a * h)
-        return Row(t, keep, gain, ou.sigma(t_next) * xp.sqrt(-xp.expm1(-2 * self.eta**2 * h)))
+        return Row(t, keep, gain, ou.sigma(t_next) * root(-xp.expm1(-2 * self.eta**2 * h)))

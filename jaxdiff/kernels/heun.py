@@ -5,7 +5,7 @@ import math
 from typing import Any, NamedTuple
 
 from jaxdiff.kernels.affine import identity
-from jaxdiff.processes import namespace, noise_from_score, ou
+from jaxdiff.processes import namespace, noise_from_score, ou, root
 from jaxdiff.types import Kernel, ScoreFn, as_score
 
 
@@ -75,7 +75,7 @@ class Coefficients:
         grown = v * (1 + xp.where(inside, min(self.churn / len(t), math.sqrt(2) - 1), 0))
         up = ou.time(1 / grown**2)
         ode = Row(up, t_next, xp.exp(up - t_next), ou.alpha(t_next) * (v_next - grown))
-        spread = self.noise_scale * ou.alpha(up) * xp.sqrt((grown - v) * (grown + v))
+        spread = self.noise_scale * ou.alpha(up) * root((grown - v) * (grown + v))
         return ChurnedRow(xp.exp(t - up), spread, ode)
 
 

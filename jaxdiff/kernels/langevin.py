@@ -9,7 +9,7 @@ import numpy as np
 from jaxdiff.kernels import affine
 from jaxdiff.kernels.affine import identity
 from jaxdiff.kernels.integrals import gauss
-from jaxdiff.processes import EARLIEST, LATEST, namespace, ou
+from jaxdiff.processes import EARLIEST, LATEST, namespace, ou, root
 from jaxdiff.types import Kernel, ScoreFn, as_score
 
 SCHEMES = ("plain", "exponential", "underdamped")
@@ -126,7 +126,7 @@ def _underdamped(time, h, g, first):
     moved, drift, keep = -xp.expm1(-g * u) / g, -xp.expm1(-g * h) / g, xp.exp(-g * h)
     spread = xp.sqrt(2 * g * (w * moved**2).sum(-1) + xp.where(first, drift, 0) ** 2)
     shared = drift * (g * drift + xp.where(first, keep, 0)) / xp.where(h > 0, spread, 1)
-    own = xp.sqrt(xp.maximum(xp.where(first, 1, -xp.expm1(-2 * g * h)) - shared**2, 0))
+    own = root(xp.maximum(xp.where(first, 1, -xp.expm1(-2 * g * h)) - shared**2, 0))
     return UnderdampedRow(time, (w * moved).sum(-1), drift, spread, keep, shared, own)
 
 

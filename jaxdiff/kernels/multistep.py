@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.kernels.integrals import gauss
-from jaxdiff.processes import denoiser_from_score, namespace, noise_from_score, ou
+from jaxdiff.processes import denoiser_from_score, namespace, noise_from_score, ou, root
 
 # A step no more than LONGER times as long as each step behind it keeps its order, so every grid whose steps change
 # slowly keeps its coefficients (Karras' and Benton's grids stay below 1.7). The last digit makes room for rounding.
@@ -220,7 +220,7 @@ def linear_part(grid, eta):
     xp, sigma = namespace(grid), ou.sigma(grid)
     h = xp.diff(half_log_snr(grid))
     keep = sigma[1:] / sigma[:-1] * xp.exp(-(eta**2) * h)
-    return keep, sigma[1:] * xp.sqrt(-xp.expm1(-2 * eta**2 * h))
+    return keep, sigma[1:] * root(-xp.expm1(-2 * eta**2 * h))
 
 
 def denoiser_weights(grid, nodes, known, eta):

@@ -1,7 +1,7 @@
 """Two intervals of the probability-flow ODE down, one of the forward process back up."""
 
 from jaxdiff.kernels.affine import Row, identity, step
-from jaxdiff.processes import namespace, ou
+from jaxdiff.processes import namespace, ou, root
 from jaxdiff.types import Kernel, ScoreFn, as_score
 
 
@@ -30,4 +30,4 @@ def coefficients(grid):
     beyond = xp.concatenate([grid[2:], grid[-1:]])
     g, back = t - beyond, t_next - beyond
     gain = xp.expm1(2 * g) / (xp.exp(g) + ou.sigma(beyond) / ou.sigma(t))
-    return Row(t, xp.exp(t - t_next), xp.exp(-back) * gain, ou.sigma(back))
+    return Row(t, xp.exp(t - t_next), xp.exp(-back) * gain, root(-xp.expm1(-2 * back)))  # the last step has back = 0
