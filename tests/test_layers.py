@@ -30,6 +30,7 @@ WITHIN_A_ROW = {
     ("posterior", "moments"),
     ("moments", "components"),
     ("curves", "innovations"),
+    ("curves", "grids"),
     ("information", "path_costs"),
     ("scores", "networks"),
     ("losses", "exponential_moment"),
