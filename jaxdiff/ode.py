@@ -126,7 +126,9 @@ def integrate(slope, state, ends, tolerances, forward_mode=False):
         t1=last,
         dt0=None,
         y0=state,
-        stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol, dtmin=float(jnp.finfo(ends.dtype).eps), force_dtmin=False),
+        stepsize_controller=diffrax.PIDController(
+            rtol=rtol, atol=atol, dtmin=float(jnp.finfo(ends.dtype).eps), force_dtmin=False
+        ),
         max_steps=MOST_STEPS,
         adjoint=diffrax.ForwardMode() if forward_mode else diffrax.RecursiveCheckpointAdjoint(),
         throw=False,
