@@ -8,10 +8,9 @@ consecutive increments of a coordinate share the pair.
     counter        (m div 2, domain 2^29 + coordinate),  m = step slots + slot;   m mod 2 says which of the pair
 
 Domains: 1 the steps', 2 the starting draws' (`initial`), 4 and 5 the words that float64 needs beyond these, 6 the
-random signs' (`signs`). Domain
-0 stays empty: `jax.random` counts there, so that even keys of `jax.random.split(key)`, which are particle keys of the
-same key, draw other words. Two seeds are two ciphers of the particle index; that some particle key of one is a particle
-key of the other has probability n^2/2^64.
+random signs' (`signs`). Domain 0 stays empty: `jax.random` counts there, so that even keys of `jax.random.split(key)`,
+which are particle keys of the same key, draw other words. Two seeds are two ciphers of the particle index; that some
+particle key of one is a particle key of the other has probability n^2/2^64.
 """
 
 import functools
@@ -202,7 +201,8 @@ def signs(key, particle, index, dim, dtype=jnp.float32) -> Float[Array, "*partic
     """
     check_key(key)
     which = jnp.asarray(index).astype(jnp.uint32)
-    return jnp.sign(_draws(key, jnp.asarray(particle), which, dim, jnp.dtype(jnp.float32), PROBES)).astype(dtype)
+    draws = _draws(key, jnp.asarray(particle), which, dim, jnp.dtype(jnp.float32), PROBES)
+    return jnp.where(draws < 0, -1, 1).astype(dtype)
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4, 5))

@@ -80,7 +80,10 @@ def check_finished(values, steps):
         return
     first = int(np.argmax(lost))
     if steps[first] >= MOST_STEPS:
-        why = f"it takes more than {MOST_STEPS:,} steps. Ask for less with rtol and atol, or stop earlier."
+        why = (
+            f"it takes more than {MOST_STEPS:,} steps. Ask for less with rtol and atol, stop earlier, or see that "
+            f"score(x, t) is finite at the start."
+        )
     else:
         why = (
             f"its steps shrink to the rounding of {values.dtype}. Either score(x, t) is nan or infinite on the way, or "

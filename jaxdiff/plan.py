@@ -25,6 +25,7 @@ BENTON, OPTIMAL = "exponential_then_uniform", "optimal"
 EARLY_STOP = 1e-3
 NEGLIGIBLE = 1e-6  # nats of initialisation at the longest horizon looked at, or 1e-3 of what is asked for
 ROUNDING = 1e-12  # nats that are none
+STALLED, LEAST_GAIN = 2, 0.02  # a search gives up where so many times the steps gain less than this share
 FEW_STEPS = 100  # to which covariance matching is offered as an alternative
 
 
@@ -152,16 +153,33 @@ def _cross_fitted(kernel, curve, basis, certificate, grid_of):
 def _enough_steps(certified, n, kernel, target_kl, confidence):
     """Steps and certificate, from n steps on until the certificate reaches target_kl, at its upper end if asked to.
 
-    `certified` maps a number of steps to a certificate.
+    `certified` maps a number of steps to a certificate. More steps lower the discretisation, but not the width that the
+    number of rows gives to the interval: the search ends where STALLED times the steps gain less than LEAST_GAIN.
     """
+    at, before = n, math.inf
     while True:
         certificate = certified(n)
         reached = certificate.known if confidence is None else certificate.known_upper
         if target_kl is None or reached <= target_kl:
             return n, certificate
-        n += max(1, math.ceil(n * (reached / target_kl - 1) / 2))
+        if before == math.inf or n >= STALLED * at:
+            if reached > (1 - LEAST_GAIN) * before:
+                raise _too_few_rows(target_kl, n, certificate, confidence)
+            at, before = n, reached
+        n += max(1, math.ceil(n * min(reached / target_kl - 1, 1) / 2))
         if n > MOST_EVALS:
             raise _out_of_reach(target_kl, MOST_EVALS, kernel, reached)
+
+
+def _too_few_rows(target_kl, n, certificate, confidence):
+    value, remedy = f"{certificate.known:.3g} nats with {n} steps", "more rows"
+    if confidence is not None:
+        value = f"{certificate.known_upper:.3g} nats at the upper end of the {confidence:g} interval with {n} steps"
+        remedy = "more rows, lower confidence="
+    return ValueError(
+        f"target_kl = {target_kl:g} is out of reach of these rows: {value}, and more steps hardly lower that. Take "
+        f"{remedy}, or ask for more nats."
+    )
 
 
 def _check_planned_confidence(confidence, target_kl, data_free):

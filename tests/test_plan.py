@@ -170,13 +170,11 @@ def test_a_plan_from_rows_reaches_its_target_cross_fitted_and_with_confidence_at
     law = targets.gaussian(np.zeros(8), np.linspace(0.2, 2.0, 8))
     options = {"horizon": 3.0, "early_stop": 0.01, "n_nodes": 41, "n_noises": 1}
     curve = loss_curve(denoiser_from_score(law.score), law.sample(key, 400), key, **options)
-    for target_kl in (0.8,):
-        made = plan(target_kl, curve=curve)
-        assert made.certificate.known <= target_kl
-        sure = plan(target_kl, curve=curve, confidence=0.9)
-        assert sure.certificate.known_upper <= target_kl
-        assert sure.certificate.confidence == 0.9
-        assert sure.evals >= made.evals
+    made, sure = plan(0.8, curve=curve), plan(0.8, curve=curve, confidence=0.9)
+    assert made.certificate.known <= 0.8
+    assert sure.certificate.known_upper <= 0.8
+    assert sure.certificate.confidence == 0.9
+    assert sure.evals >= made.evals
     ancestral = plan(1.0, curve=curve, kernel="ancestral", confidence=0.9).certificate
     assert ancestral.known_upper <= 1.0
     with pytest.raises(ValueError, match="how surely target_kl="):
@@ -185,6 +183,9 @@ def test_a_plan_from_rows_reaches_its_target_cross_fitted_and_with_confidence_at
         plan(0.5, dim=2, confidence=0.9)
     with pytest.raises(ValueError, match="confidence = 2"):
         plan(0.5, curve=curve, confidence=2.0)
+    few = loss_curve(denoiser_from_score(law.score), law.sample(key, 40), key, **options)
+    with pytest.raises(ValueError, match=r"out of reach of these rows: .* at the upper end of the 0.9 interval"):
+        plan(0.1, curve=few, confidence=0.9)
 
 
 # Free nodes, by descent from the plan's own: what the candidates leave.
