@@ -13,6 +13,7 @@ from jaxdiff.certify import DIFFERENCE, Sampler, certify, certify_difference
 from jaxdiff.curves import GROUPS
 from jaxdiff.goals import steps_to_reach
 from jaxdiff.grids import exponential_then_uniform
+from jaxdiff.intervals import row_ids
 from jaxdiff.metrics import CLASSIFIER, Estimate, classifier_accuracy, sliced_w2
 from jaxdiff.path_costs import PER_DIRECTION, label_of, path_kl, sampler_of
 from jaxdiff.processes import forward, score_from_denoiser
@@ -195,8 +196,10 @@ def noise_floor(subject: Subject, key, *, progress=False):
     judge, n = _Judge(subject, key), len(subject.test_rows)
     z = jax.random.normal(jax.random.fold_in(key, 1), subject.train_rows.shape, jnp.float32)
     rows = np.asarray(forward(jnp.asarray(subject.train_rows), subject.early_stop, z))
-    batches = [rows[first : first + n] for first in range(0, len(rows) - n + 1, n)] or [rows]
-    return judge(bar(batches, "noise floor", enabled=progress))
+    firsts = range(0, max(len(rows) - n, 0) + 1, n)
+    batches = [rows[first : first + n] for first in firsts]
+    clean = [subject.train_rows[first : first + n] for first in firsts]
+    return judge(bar(batches, "noise floor", enabled=progress), clean)
 
 
 def step_ratio(subject: Subject, n_steps):
@@ -215,15 +218,22 @@ class _Judge:
     subject: Subject
     key: jax.Array
 
-    def __call__(self, batches):
-        """Sliced W2 and accuracy of batches against the noised test rows, each a mean with its standard error."""
+    def __call__(self, batches, clean=None):
+        """Sliced W2 and accuracy of batches against the noised test rows, each a mean with its standard error.
+
+        clean: the rows of each batch before noise was added to them, where they are rows of data. Rows of data that
+        were equal before are copies; samples of a model are not.
+        """
         key_noise, key_slices = jax.random.split(jax.random.fold_in(self.key, 0))
         rows = jnp.asarray(self.subject.test_rows)
         test = np.asarray(forward(rows, self.subject.early_stop, jax.random.normal(key_noise, rows.shape, rows.dtype)))
         distances, accuracies = [], []
         for i, batch in enumerate(batches):
+            own = self.subject.test_rows[: len(batch)]
+            ids = row_ids(own if clean is None else np.concatenate([clean[i], own]))
+            ids = np.concatenate([-1 - np.arange(len(batch)), ids]) if clean is None else ids
             distances.append(sliced_w2(batch, test, key_slices).value)
-            accuracies.append(classifier_accuracy(batch, test[: len(batch)], seed=i).value)
+            accuracies.append(classifier_accuracy(batch, test[: len(batch)], seed=i, row_ids=ids).value)
         return {"sliced_w2": _mean(distances)._asdict(), "accuracy": _mean(accuracies)._asdict()}
 
 

@@ -146,6 +146,13 @@ def test_both_sides_of_the_noise_floor_are_noised(key):
     assert abs(floor["sliced_w2"]["value"] - mean) < 5 * deviation
 
 
+# A train row tells the label of the test row that it is a copy of, unless both are in one fold.
+def test_the_noise_floor_of_rows_that_train_and_test_share_is_chance(key):
+    rows = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
+    accuracy = comparison.noise_floor(still(1e-6, 1.0, rows, rows), key)["accuracy"]["value"]
+    assert abs(accuracy - 0.5) < 4 * 0.5 / np.sqrt(60)
+
+
 def test_an_excess_that_is_not_positive_has_no_step_ratio(subject):
     outweighed = Curve(lambda snr: np.zeros_like(snr), 3, integral=lambda snr: snr)
     ratio = comparison.step_ratio(dataclasses.replace(subject, test=outweighed), 5)

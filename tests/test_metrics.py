@@ -78,6 +78,75 @@ def test_a_classifier_is_at_chance_on_one_law_and_right_on_two():
     assert metrics.classifier_accuracy(x, same) == chance
 
 
+# Without groups a twin tells the classifier the label of the other: its mean was 0.64 here.
+def test_a_classifier_is_at_chance_on_one_law_whose_rows_occur_twice():
+    pytest.importorskip("sklearn")
+    accuracies = []
+    for seed in range(20):
+        x, y = np.repeat(np.random.default_rng(seed).normal(size=(2, 30, 2)), 2, axis=1)
+        accuracies.append(metrics.classifier_accuracy(x, y, seed=seed))
+    values = np.array([one.value for one in accuracies])
+    assert abs(values.mean() - 0.5) < 4 * values.std(ddof=1) / np.sqrt(20)
+    for value, error in accuracies:  # of 60 independent rows, not of 120
+        assert error == pytest.approx(np.sqrt(value * (1 - value) / 60), rel=1e-12)
+
+
+def test_a_classifier_cannot_tell_a_sample_from_itself():
+    pytest.importorskip("sklearn")
+    x = np.random.default_rng(0).normal(size=(40, 2))
+    assert metrics.classifier_accuracy(x, x).value == 0.5
+    noise = 1e-3 * np.random.default_rng(1).normal(size=(2, 40, 2))
+    ids = np.tile(np.arange(40), 2)
+    apart = metrics.classifier_accuracy(x + noise[0], x + noise[1], row_ids=ids)
+    assert abs(apart.value - 0.5) < 4 * apart.standard_error
+    assert apart.standard_error == pytest.approx(np.sqrt(apart.value * (1 - apart.value) / 40), rel=1e-12)
+
+
+# Chance is p for two coins of sides p and 1 - p. Their sides are atoms: 60 rows of one side are 60 draws.
+def test_a_classifier_sees_coins_and_a_sampler_that_collapsed():
+    pytest.importorskip("sklearn")
+    rng = np.random.default_rng(0)
+    coins = (rng.uniform(size=(2, 200, 1)) < np.array([0.9, 0.1])[:, None, None]).astype(float)
+    found = metrics.classifier_accuracy(*coins)
+    assert found.value == pytest.approx((coins[0].mean() + 1 - coins[1].mean()) / 2, abs=1e-12)
+    assert found.standard_error == pytest.approx(np.sqrt(found.value * (1 - found.value) / 400), rel=1e-12)
+    fresh = rng.normal(size=(100, 3))
+    for n_points in (1, 5, 10, 20):
+        collapsed = rng.normal(size=(n_points, 3))[rng.integers(0, n_points, 100)]
+        assert metrics.classifier_accuracy(collapsed, fresh).value > 0.65
+
+
+def test_rows_that_differ_fall_into_folds_of_equal_shares():
+    pytest.importorskip("sklearn")
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
+
+    x, y = np.random.default_rng(2).normal(size=(2, 50, 2))
+    folds = StratifiedKFold(5, shuffle=True, random_state=7)
+    model = make_pipeline(StandardScaler(), SVC(C=10.0))
+    want = cross_val_score(model, np.concatenate([x, y]), np.repeat([0, 1], 50), cv=folds).mean()
+    assert metrics.classifier_accuracy(x, y, seed=7).value == want
+
+
+def test_a_classifier_needs_two_independent_rows_a_sample():
+    pytest.importorskip("sklearn")
+    with pytest.raises(ValueError, match="one has 1"):
+        metrics.classifier_accuracy(np.zeros((2, 1)), np.arange(2.0)[:, None], row_ids=[0, 0, 1, 2])
+    with pytest.raises(ValueError, match="one has 1"):
+        metrics.classifier_accuracy(np.zeros((1, 1)), np.ones((1, 1)))
+
+
+# The pairs of twins are at distance 0, a share 1/(n - 1) of those inside a sample; E|X - X'| = sqrt(pi) in the plane.
+def test_energy_distance_of_twins_is_too_large_by_the_share_of_their_pairs():
+    rng, n = np.random.default_rng(3), 40
+    twins = lambda: np.repeat(rng.normal(size=(n // 2, 2)), 2, axis=0)
+    values = np.array([metrics.energy_distance(twins(), twins()).value for _ in range(300)])
+    assert abs(values.mean() - 2 * np.sqrt(np.pi) / (n - 1)) < 4 * values.std() / np.sqrt(300)
+    assert values.mean() > 10 * values.std() / np.sqrt(300)
+
+
 def test_a_classifier_needs_samples_of_equal_size():
     pytest.importorskip("sklearn")
     with pytest.raises(ValueError, match="20 and 30 rows"):
