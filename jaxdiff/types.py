@@ -269,8 +269,15 @@ class Plan:
 
         Returns:
           x + start_mean in the dtype of x; x itself where the plan starts from N(0, I).
+
+        Raises:
+          ValueError: x is not (particles, d) for the d of the plan.
         """
-        return x if self.start_mean is None else x + np.asarray(self.start_mean, x.dtype)[None]
+        if self.start_mean is None:
+            return x
+        if x.ndim != 2 or x.shape[1] != len(self.start_mean):
+            raise ValueError(f"x must be (particles, {len(self.start_mean)}) for this plan: its shape is {x.shape}.")
+        return x + np.asarray(self.start_mean, x.dtype)[None]
 
     @property
     def predicted_kl(self):
