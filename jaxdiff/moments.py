@@ -201,20 +201,27 @@ def _posterior(c, y, snr):
         residual = residual @ c.axes
     quadratic = (residual**2 @ (1 / total)[..., None])[..., 0]
     share = _softmax((c.log_weights - 0.5 * np.sum(np.log(total), axis=-1))[:, None] - 0.5 * quadratic, axis=0)
-    move = residual * (c.variances / total)[:, None]
+    common = np.exp(c.log_weights) @ c.variances
+    common = common if c.axes is None else common.mean()
+    move = residual * _gain_beyond(c, snr, common)[:, None]
     if c.axes is not None:
         move = move @ np.swapaxes(c.axes, -1, -2)
-    mean = c.means[:, None] + move
+    mean = (c.means / (1 + snr * common))[:, None] + move  # less w y
     return share, mean - np.sum(share[..., None] * mean, axis=0)
 
 
-# Without axes m_k = c_k + u_k y, u = snr V and c = (1 - u) mean: everything is a product with (K, d). The spread of the
-# m_k is that of m_k - w y for any w. With w = snr s/(1 + snr s), s the mean variance, u_k - w has a form without
-# cancellation, and the squares stay small where snr is large: about w = 0 they lost all digits from snr s = 1e14 on.
+# The spread of the m_k is that of m_k - w y, for any w. Here w = snr s/(1 + snr s), s a mean variance. What remains is
+# small where snr s is large, for every m_k is near y. The m_k themselves are of the size of y: the square of their
+# rounding is more than V from snr s = 1e16 on, and the mean of their squares loses all digits there.
+def _gain_beyond(c, snr, common):
+    """snr V_k - w in the components' eigenbases, (K, d), for w of the variance `common`."""
+    return snr * (c.variances - common) / ((1 + snr * c.variances) * (1 + snr * common))
+
+
+# Without axes m_k = c_k + u_k y, u = snr V and c = (1 - u) mean: everything is a product with (K, d).
 def _diagonal_trace(c, y, snr):
     mean, total, v = c.means, c.variances + 1 / snr, _shrunk(c, snr)
-    own, common = mean / (1 + snr * c.variances), np.exp(c.log_weights) @ c.variances
-    u = snr * (c.variances - common) / ((1 + snr * c.variances) * (1 + snr * common))
+    own, u = mean / (1 + snr * c.variances), _gain_beyond(c, snr, np.exp(c.log_weights) @ c.variances)
     quadratic = y**2 @ (1 / total).T - 2 * y @ (mean / total).T + np.sum(mean**2 / total + np.log(total), axis=-1)
     rest, likeliest = _apart(_softmax(c.log_weights - quadratic / 2, axis=-1))
     share, mean, point = rest.sum(-1), rest @ own + (rest @ u) * y, own[likeliest] + u[likeliest] * y
