@@ -188,7 +188,7 @@ class Target:
     log_density: Callable[..., Any] = dataclasses.field(repr=False)
     mmse: "Curve" = dataclasses.field(repr=False)
     smoothing_kl: Callable[[float], float] = dataclasses.field(default=lambda t: math.inf, repr=False)
-    mean: np.ndarray | None = dataclasses.field(default=None, repr=False)
+    mean: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)  # so that laws hash
     total_variance: float | None = dataclasses.field(default=None, repr=False)
 
     def moment_about(self, point):
