@@ -258,7 +258,7 @@ def _gains(law):
 def _paired(name, law, grid, tau, basis, n):
     """Path KL and its standard error from independent draws of (X_v, X_u) and the true score, one time a step."""
     rng, dim, terms = np.random.default_rng(1), law.dim, []
-    for u, low in itertools.itertools.pairwise(grid):
+    for u, low in itertools.pairwise(grid):
         v = rng.uniform(low, u, (n, 1)) if name == "exponential_euler" else np.full((n, 1), low)
         xv = np.exp(-v) * law.sample(rng, n) + ou.sigma(v) * rng.standard_normal((n, dim))
         xu = np.exp(v - u) * xv + ou.sigma(u - v) * rng.standard_normal((n, dim))
