@@ -77,8 +77,8 @@ def certify(
         other rows and a kernel whose path KL has no noise term (ancestral, moment-matched without basis).
       dim: d, where curve is a plain callable.
       confidence: of the intervals.
-      start_mean: (d,) of the normal law that the run of a target starts from, a plan's own; default 0. Of a curve give
-        second_moment= about m where the run starts from N(alpha(horizon) m, I).
+      start_mean: (d,) of the normal law that the run of a target starts from, a plan's own; default 0. With a curve
+        centre the data instead, which leaves the curve as it is.
 
     Returns:
       A Certificate. Its terms in nats add up to the bound; beside them stands what early stopping costs in W2 and in
@@ -132,7 +132,7 @@ def _moment_about_start(target, start_mean, horizon):
     """E|X_0 - start_mean/alpha(T)|^2 of a target."""
     if target is None:
         raise ValueError(
-            "start_mean= is for target=. Of a curve give second_moment=, the mean of |X_0 - start_mean/alpha(T)|^2."
+            "start_mean= is for target=. With a curve centre the data, and give second_moment= about their mean."
         )
     return target.moment_about(np.asarray(start_mean, np.float64) / ou.alpha(float(horizon)))
 

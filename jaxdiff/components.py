@@ -42,7 +42,9 @@ def moments(components):
     """(E X_0 (d,), E|X_0 - E X_0|^2, E|X_0|^2); the second without the cancellation of far means."""
     weights, means = np.exp(components.log_weights), components.means
     mean, own = weights @ means, components.variances.sum(-1)  # (K,), or (1,) where all components share them
-    about = lambda centre: float(weights @ (np.einsum("kd,kd->k", means - centre, means - centre) + own))
+    few = blocks(*means.shape)
+    squares = lambda centre: np.concatenate([np.sum((means[some] - centre) ** 2, axis=-1) for some in few])
+    about = lambda centre: float(weights @ (squares(centre) + own))
     return mean, about(mean), about(0.0)
 
 

@@ -41,9 +41,10 @@ def data_free_plan(target_kl, evals, early_stop, dim, second_moment, horizon) ->
         return np.where(_first_step(horizons, early_stop, n, moment / dim) <= longest_step(), bound, np.inf)
 
     n = evals if evals is not None else steps_to_reach(target_kl, lambda n: totals(n).min(), most=MOST_STEPS)
-    if n is None or totals(n).min() == np.inf:
-        _check_number(n, horizons.max(), early_stop, moment / dim)
-        least = totals(MOST_STEPS).min()
+    least = totals(n or MOST_STEPS).min()
+    if least == np.inf:
+        raise _too_few(n or MOST_STEPS, horizons.min(), early_stop, moment / dim)
+    if n is None:
         raise ValueError(
             f"target_kl = {target_kl:g} takes more than {MOST_STEPS} steps, which are good for {least:.3g} nats: ask "
             f"for more than that."
@@ -62,15 +63,13 @@ def _first_step(horizons, early_stop, n_steps, mean_variance):
     return horizons - ou.time(first + start * np.expm1(np.log1p((last - first) / start) / n_steps))
 
 
-def _check_number(n_steps, horizon, early_stop, mean_variance):
-    """Raise ValueError where so many steps begin with one that float32 does not allow."""
-    step = float(_first_step(np.array(horizon), early_stop, n_steps or MOST_STEPS, mean_variance))
-    if step > longest_step():
-        raise ValueError(
-            f"{n_steps or MOST_STEPS} steps from horizon {horizon:g} begin with one of OU time {step:.3g}; a float32 "
-            f"run takes steps of {longest_step():.3g} at most. Take more evals, a shorter horizon, or data scaled to "
-            f"variance 1."
-        )
+def _too_few(n_steps, horizon, early_stop, mean_variance):
+    """The error where so many steps begin with one that float32 does not allow, from the shortest horizon even."""
+    step = float(_first_step(np.array(horizon), early_stop, n_steps, mean_variance))
+    return ValueError(
+        f"{n_steps} steps from horizon {horizon:g} begin with one of OU time {step:.3g}; a float32 run takes steps of "
+        f"{longest_step():.3g} at most. Take more evals, a shorter horizon, or data scaled to variance 1."
+    )
 
 
 def _bound(kernel_name, grid, dim, moment):

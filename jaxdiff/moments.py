@@ -54,21 +54,29 @@ class Shared(NamedTuple):
         """Tr Cov(X_0 | y), (n,): two matrix products."""
         gain = self._gain(snr)
         squares = np.einsum("kd,kd,d->k", self.points, self.points, gain**2)
-        of_row = lambda share: share @ squares - np.sum((gain * (share @ self.points)) ** 2, axis=-1)
-        return np.sum(self._common(snr) * self.multiplicity) + np.maximum(self._by_rows(of_row, y, snr), 0)
+
+        def spread(rest, likeliest):
+            share, mean, point = rest.sum(-1), gain * (rest @ self.points), gain * self.points[likeliest]
+            square = rest @ squares - 2 * np.sum(mean * point, axis=-1) + share * squares[likeliest]
+            return np.maximum(square - np.sum((mean - share[:, None] * point) ** 2, axis=-1), 0)
+
+        return np.sum(self._common(snr) * self.multiplicity) + self._by_rows(spread, y, snr)
 
     def expected(self, values, y, snr):
         """E[values[component] | y], (n,), of values (K,)."""
-        return self._by_rows(lambda share: share @ values, y, snr)
+        mean = lambda rest, likeliest: rest @ values + (1 - rest.sum(-1)) * values[likeliest]
+        return self._by_rows(mean, y, snr)
 
     def along(self, y, snr):
         """diag(B^T Cov(X_0 | y) B) along the principal axes B, (n, d)."""
         gain, common = self._gain(snr), self._common(snr)
         turned = (lambda points: points * gain) if self.turn is None else lambda points: points * gain @ self.turn
 
-        def spread(share):
-            square = self._mean_of(share, lambda points: turned(points) ** 2, len(gain))
-            return np.maximum(square - turned(share @ self.points) ** 2, 0)
+        def spread(rest, likeliest):
+            share, mean = rest.sum(-1)[:, None], turned(rest @ self.points)
+            point = turned(self.points[likeliest])
+            square = self._mean_of(rest, lambda points: turned(points) ** 2, len(gain))
+            return np.maximum(square - 2 * mean * point + share * point**2 - (mean - share * point) ** 2, 0)
 
         own = common[:-1] if self.turn is None else common[:-1] @ self.turn**2
         along = own + self._by_rows(spread, y, snr)
@@ -79,10 +87,11 @@ class Shared(NamedTuple):
         gain, common = self._gain(snr), self._common(snr)
         r = len(gain)
 
-        def spectrum(share):
-            mean = share @ self.points
-            square = self._mean_of(share, lambda p: (p[:, :, None] * p[:, None]).reshape(len(p), -1), r * r)
-            spread = square.reshape(-1, r, r) - mean[:, :, None] * mean[:, None]
+        def spectrum(rest, likeliest):
+            share, mean, point = rest.sum(-1)[:, None], rest @ self.points, self.points[likeliest]
+            square = self._mean_of(rest, lambda p: (p[:, :, None] * p[:, None]).reshape(len(p), -1), r * r)
+            away, outer = mean - share * point, lambda a, b: a[:, :, None] * b[:, None]
+            spread = square.reshape(-1, r, r) - outer(mean, point) - outer(point, away) - outer(away, away)
             return np.linalg.eigvalsh(gain[:, None] * spread * gain + np.diag(common[:-1]))
 
         own = self._by_rows(spectrum, y, snr, r * r)
@@ -97,22 +106,22 @@ class Shared(NamedTuple):
         s = np.append(self.variances, self.rest_variance)
         return s / (1 + snr * s)
 
-    def _mean_of(self, share, function, width):
-        """share @ function(points), (n, width), a few components at a time."""
-        mean = np.zeros((len(share), width))
+    def _mean_of(self, rest, function, width):
+        """rest @ function(points), (n, width), a few components at a time."""
+        mean = np.zeros((len(rest), width))
         for some in blocks(len(self.points), width):
-            mean += share[:, some] @ function(self.points[some])
+            mean += rest[:, some] @ function(self.points[some])
         return mean
 
     def _by_rows(self, function, y, snr, width=1):
-        """function(share) for rows of y, a few at a time; share (rows, K) the posterior weights of the components."""
+        """function(rest, likeliest) for rows of y, a few at a time; see `_apart`."""
         gain = self._gain(snr)
         constant = self.log_weights - 0.5 * snr * np.einsum("kd,kd,d->k", self.points, self.points, gain)
         parts = []
         for rows in blocks(len(y), max(len(self.points), width)):
             share = (snr * gain * y[rows]) @ self.points.T
             share += constant
-            parts.append(function(_softmax(share, axis=-1)))
+            parts.append(function(*_apart(_softmax(share, axis=-1))))
         return np.concatenate(parts)
 
 
@@ -192,30 +201,50 @@ def _posterior(c, y, snr):
         residual = residual @ c.axes
     quadratic = (residual**2 @ (1 / total)[..., None])[..., 0]
     share = _softmax((c.log_weights - 0.5 * np.sum(np.log(total), axis=-1))[:, None] - 0.5 * quadratic, axis=0)
-    move = residual * (c.variances / total)[:, None]
+    common = np.exp(c.log_weights) @ c.variances
+    common = common if c.axes is None else common.mean()
+    move = residual * _gain_beyond(c, snr, common)[:, None]
     if c.axes is not None:
         move = move @ np.swapaxes(c.axes, -1, -2)
-    mean = c.means[:, None] + move
+    mean = (c.means / (1 + snr * common))[:, None] + move  # less w y
     return share, mean - np.sum(share[..., None] * mean, axis=0)
 
 
-# Without axes m_k = c_k + u_k y, u = snr V and c = (1 - u) mean: everything is a product with (K, d). The spread of the
-# m_k is that of m_k - w y for any w. With w = snr s/(1 + snr s), s the mean variance, u_k - w has a form without
-# cancellation, and the squares stay small where snr is large: about w = 0 they lost all digits from snr s = 1e14 on.
+# The spread of the m_k is that of m_k - w y, for any w. Here w = snr s/(1 + snr s), s a mean variance. What remains is
+# small where snr s is large, for every m_k is near y. The m_k themselves are of the size of y: the square of their
+# rounding is more than V from snr s = 1e16 on, and the mean of their squares loses all digits there.
+def _gain_beyond(c, snr, common):
+    """snr V_k - w in the components' eigenbases, (K, d), for w of the variance `common`."""
+    return snr * (c.variances - common) / ((1 + snr * c.variances) * (1 + snr * common))
+
+
+# Without axes m_k = c_k + u_k y, u = snr V and c = (1 - u) mean: everything is a product with (K, d).
 def _diagonal_trace(c, y, snr):
     mean, total, v = c.means, c.variances + 1 / snr, _shrunk(c, snr)
-    own, common = mean / (1 + snr * c.variances), np.exp(c.log_weights) @ c.variances
-    u = snr * (c.variances - common) / ((1 + snr * c.variances) * (1 + snr * common))
+    own, u = mean / (1 + snr * c.variances), _gain_beyond(c, snr, np.exp(c.log_weights) @ c.variances)
     quadratic = y**2 @ (1 / total).T - 2 * y @ (mean / total).T + np.sum(mean**2 / total + np.log(total), axis=-1)
-    share = _softmax(c.log_weights - quadratic / 2, axis=-1)
-    centre = share @ own + (share @ u) * y
-    square = share @ np.sum(own**2, axis=-1) + np.sum(y * (2 * (share @ (own * u)) + (share @ u**2) * y), axis=-1)
-    return share @ v.sum(-1) + np.maximum(square - np.sum(centre**2, axis=-1), 0)
+    rest, likeliest = _apart(_softmax(c.log_weights - quadratic / 2, axis=-1))
+    share, mean, point = rest.sum(-1), rest @ own + (rest @ u) * y, own[likeliest] + u[likeliest] * y
+    square = rest @ np.sum(own**2, axis=-1) + np.sum(y * (2 * (rest @ (own * u)) + (rest @ u**2) * y), axis=-1)
+    square += np.sum((share[:, None] * point - 2 * mean) * point, axis=-1)
+    spread = np.maximum(square - np.sum((mean - share[:, None] * point) ** 2, axis=-1), 0)
+    return rest @ v.sum(-1) + (1 - share) * v.sum(-1)[likeliest] + spread
 
 
 def _shrunk(c, snr):
     """Variances of X_0 given y and the component, in its eigenbasis."""
     return c.variances / (1 + snr * c.variances)
+
+
+# The spread of the m_k is taken about m_j, that of the likeliest component. With the others' weights q_k, s = sum q_k,
+#   sum_k q_k |m_k|^2 - 2 m_j sum_k q_k m_k + s |m_j|^2 - |sum_k q_k m_k - s m_j|^2.
+# Every term is of the size of s, so that no digits are lost where s is small. The mean square less the square of the
+# mean would leave eps |m_j|^2 however small s is.
+def _apart(share):
+    """Posterior weights (rows, K), overwritten: the likeliest component's becomes 0. Also its index (rows,)."""
+    likeliest = share.argmax(-1)
+    share[np.arange(len(share)), likeliest] = 0
+    return share, likeliest
 
 
 def _softmax(logit, axis):

@@ -27,6 +27,7 @@ NEGLIGIBLE = 1e-6  # nats of initialisation at the longest horizon looked at, or
 ROUNDING = 1e-12  # nats that are none
 STALLED, LEAST_GAIN = 2, 0.02  # a search gives up where so many times the steps gain less than this share
 FEW_STEPS = 100  # to which covariance matching is offered as an alternative
+FAR = 3.0  # deviations between the mean and 0, from which a start near the mean is recommended
 
 
 def plan(
@@ -61,10 +62,11 @@ def plan(
         are enough to tell that it pays, or "ancestral" where only dim is known.
       confidence: with target_kl and a curve or target: the target must hold at the upper end of the certificate's
         interval at this confidence, `certificate.known_upper`, instead of at the measured value. Default None.
-      center: True plans for a target as if its mean were 0: the run starts from N(alpha(horizon) mean, I), which is
-        where `x = made.start(noise.initial(key, jnp.arange(n), d))` puts it. False plans for a run from N(0, I). A law
-        whose mean is far from 0 then starts at a longer horizon, which costs exponential Euler many steps and kernels
-        of the reverse bridge about one for every 9 units of OU time.
+      center: True plans for a run of a target that starts from N(alpha(horizon) mean, I): `x = made.start(x)` moves
+        draws x of N(0, I) there. Grid, evaluations and nats are then those of the law moved to mean 0. The run ends at
+        the same law q_early_stop as without. False, the default, plans for a run from N(0, I). Such a run of a law
+        whose mean is far from 0 starts at a longer horizon. That costs exponential Euler many steps, and kernels of the
+        reverse bridge about one for every 9 units of OU time. The certificate then warns and recommends center=True.
 
     Returns:
       A Plan: the kernel on its optimal grid; for moment matching build it with `basis=plan.basis`. The alternatives say
@@ -80,7 +82,10 @@ def plan(
     _check_planned_confidence(confidence, target_kl, target is None and curve is None)
     early_stop = EARLY_STOP if early_stop is None and not isinstance(curve, MeasuredCurve) else early_stop
     if center and target is None:
-        raise ValueError("center=True needs target=. Else centre the data, and give second_moment= about their mean.")
+        raise ValueError(
+            "center=True needs target=, which tells its mean. Else centre the data, and give second_moment= about "
+            "their mean."
+        )
     if target is None and curve is None:
         _check_data_free(dim, kernel)
         return data_free_plan(target_kl, evals, early_stop, dim, second_moment, horizon)
@@ -98,7 +103,8 @@ def plan(
     kernel = KERNEL if kernel is None else kernel
     basis = known.basis if kernel == KERNEL and known.dim > 1 else None
     start = functools.partial(_start, known, second_moment, target is not None and not known.replicates)
-    grid = _grid(Search(kernel, known, basis), start, target_kl, evals, horizon, early_stop)
+    hint = "" if center else _far_mean(target)
+    grid = _grid(Search(kernel, known, basis), start, target_kl, evals, horizon, early_stop, hint)
     ends, n = (float(grid[0]), float(grid[-1])), len(grid) - 1
     if basis is not None and cross_fits(kernel, known):
         basis = min((basis, None), key=lambda one: _measured(kernel, OPTIMAL, ends, n, known, one))
@@ -112,15 +118,30 @@ def plan(
     grid_at = lambda n, curve: _planner(kernel, OPTIMAL, ends, n, basis)(curve)
     if cross_fits(kernel, known):
         certified = lambda n: _cross_fitted(kernel, known, basis, certificate, lambda curve: grid_at(n, curve))
-        enough, certificate = _enough_steps(certified, n, kernel, target_kl, confidence)
+        enough, certificate = _enough_steps(certified, n, kernel, target_kl, confidence, hint)
     elif confidence is not None:
         certified = lambda n: certificate if n == len(grid) - 1 else certifies(grid_at(n, known))
-        enough, certificate = _enough_steps(certified, n, kernel, target_kl, confidence)
+        enough, certificate = _enough_steps(certified, n, kernel, target_kl, confidence, hint)
     else:
         enough = n
     grid = grid if enough == n else grid_at(enough, known)
+    if hint:
+        certificate = dataclasses.replace(certificate, warnings=(*certificate.warnings, hint))
     alternatives = _alternatives(kernel, grid, known, basis, certificate[DISCRETISATION].value)
     return Plan(ends[0], grid, kernel, len(grid) - 1, certificate, alternatives, basis, start_mean)
+
+
+def _far_mean(target):
+    """What to do about a target whose mean is far from 0, in words; "" where there is nothing to do."""
+    if target is None or target.mean is None or target.total_variance is None:
+        return ""
+    away, deviation = float(np.linalg.norm(target.mean)), math.sqrt(target.total_variance)
+    if away <= FAR * max(deviation, math.sqrt(target.dim)):
+        return ""
+    return (
+        f"the mean is {away:.4g} from 0, with a deviation of {deviation:.4g}, so that a run from N(0, I) starts at a "
+        f"longer horizon than one that starts near the mean: plan with center=True, and start from Plan.start(x)"
+    )
 
 
 def _planner(kernel, shape, ends: tuple[float, float], n_steps, basis):
@@ -150,7 +171,7 @@ def _cross_fitted(kernel, curve, basis, certificate, grid_of):
     return dataclasses.replace(certificate, terms=terms)
 
 
-def _enough_steps(certified, n, kernel, target_kl, confidence):
+def _enough_steps(certified, n, kernel, target_kl, confidence, hint):
     """Steps and certificate, from n steps on until the certificate reaches target_kl, at its upper end if asked to.
 
     `certified` maps a number of steps to a certificate. More steps lower the discretisation, but not the width that the
@@ -168,7 +189,7 @@ def _enough_steps(certified, n, kernel, target_kl, confidence):
             at, before = n, reached
         n += max(1, math.ceil(n * min(reached / target_kl - 1, 1) / 2))
         if n > MOST_EVALS:
-            raise _out_of_reach(target_kl, MOST_EVALS, kernel, reached)
+            raise _out_of_reach(target_kl, MOST_EVALS, kernel, reached, hint)
 
 
 def _too_few_rows(target_kl, n, certificate, confidence):
@@ -193,10 +214,10 @@ def _check_planned_confidence(confidence, target_kl, data_free):
     check_confidence(confidence)
 
 
-def _out_of_reach(target_kl, most, kernel, least):
+def _out_of_reach(target_kl, most, kernel, least, hint):
     return ValueError(
         f"target_kl = {target_kl:g} takes more than {most} steps of {kernel}, good for about {least:.3g} nats: ask for "
-        f"more than that."
+        f"more than that." + (f" Or: {hint}." if hint else "")
     )
 
 
@@ -229,8 +250,8 @@ def _start(curve, second_moment, exact, t):
     return np.maximum(bound - told, 0.0)
 
 
-def _grid(search, start, target_kl, evals, horizon, early_stop):
-    """The best grid for the goal, from the horizon or from the best one."""
+def _grid(search, start, target_kl, evals, horizon, early_stop, hint):
+    """The best grid for the goal, from the horizon or from the best one; an error of too few steps ends in the hint."""
     start_cost = start if horizon is None else None
     check_ends(LATEST if horizon is None else horizon, early_stop)
     horizon = _longest(start, early_stop, target_kl) if horizon is None else horizon
@@ -242,7 +263,7 @@ def _grid(search, start, target_kl, evals, horizon, early_stop):
     if grid is None:
         best = search.best(search.most, horizon, early_stop, start_cost)
         spent += float(np.sum(search.cost(best[:-1], best[1:])) + (start(best[:1])[0] if start_cost else 0.0))
-        raise _out_of_reach(target_kl, search.most, search.kernel, spent)
+        raise _out_of_reach(target_kl, search.most, search.kernel, spent, hint)
     return grid
 
 

@@ -6,7 +6,7 @@ import functools
 import numpy as np
 from numpy.polynomial import legendre
 
-from jaxdiff.components import principal_axes
+from jaxdiff.components import centred, principal_axes
 from jaxdiff.interpolation import Panels, tabulated
 from jaxdiff.moments import Distinct, form_of
 from jaxdiff.spectra import compress, log_det_of
@@ -46,9 +46,9 @@ def _gaussian_mmse(components):
 
 
 def _quadrature_mmse(components):
-    means, weights = components.means, np.exp(components.log_weights)
+    means, weights = centred(components), np.exp(components.log_weights)
     variances = np.broadcast_to(components.variances, means.shape)
-    form = Distinct(components._replace(variances=variances, axes=None), None)
+    form = Distinct(components._replace(means=means, variances=variances, axes=None), None)
 
     def known(snr):
         """Posterior variances at quadrature nodes of the noised law, and the nodes' weights."""

@@ -188,7 +188,7 @@ class Target:
     log_density: Callable[..., Any] = dataclasses.field(repr=False)
     mmse: "Curve" = dataclasses.field(repr=False)
     smoothing_kl: Callable[[float], float] = dataclasses.field(default=lambda t: math.inf, repr=False)
-    mean: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)  # no array is hashed
+    mean: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)  # so that laws hash
     total_variance: float | None = dataclasses.field(default=None, repr=False)
 
     def moment_about(self, point):
@@ -269,8 +269,15 @@ class Plan:
 
         Returns:
           x + start_mean in the dtype of x; x itself where the plan starts from N(0, I).
+
+        Raises:
+          ValueError: x is not (particles, d) for the d of the plan.
         """
-        return x if self.start_mean is None else x + np.asarray(self.start_mean, x.dtype)[None]
+        if self.start_mean is None:
+            return x
+        if x.ndim != 2 or x.shape[1] != len(self.start_mean):
+            raise ValueError(f"x must be (particles, {len(self.start_mean)}) for this plan: its shape is {x.shape}.")
+        return x + np.asarray(self.start_mean, x.dtype)[None]
 
     @property
     def predicted_kl(self):

@@ -2,6 +2,7 @@
 
 from itertools import combinations, pairwise
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import optimize
@@ -270,3 +271,44 @@ def test_impossible_ends_are_refused_by_value(make, horizon, early_stop, n_steps
 def test_impossible_splits_of_bentons_grid_are_refused(n_uniform, message):
     with pytest.raises(ValueError, match=message):
         grids.exponential_then_uniform(3.0, 0.1, 4, n_uniform=n_uniform)
+
+
+@pytest.mark.parametrize("n_steps", [2, 3, 4])
+@pytest.mark.parametrize("longest", [1.5, 1.7])
+def test_the_optimal_grid_of_short_steps_costs_least_among_all_subsets_that_have_them(n_steps, longest):
+    ladder = np.linspace(3.0, 0.01, 3)[1:-1]  # two steps of 1.495 are the fewest
+    candidates = np.sort(np.concatenate([grids.log_snr(3.0, 0.01, 11), ladder]))[::-1]
+    table = np.random.default_rng(n_steps).uniform(0.1, 1, (13, 13))
+    index = lambda t: np.searchsorted(-candidates, -t)
+    paths = ((0, *middle, 12) for middle in combinations(range(1, 12), n_steps - 1))
+    allowed = [path for path in paths if -np.diff(candidates[list(path)]).min() <= longest]
+    best = min(allowed, key=lambda path: sum(table[i, j] for i, j in pairwise(path)))
+    step_cost = lambda t, s: table[index(t), index(s)]
+    options = {"n_candidates": 12, "polish": False, "longest": longest}
+    np.testing.assert_array_equal(grids.optimal(step_cost, n_steps, 3.0, 0.01, **options), candidates[list(best)])
+
+
+# A cost that is least for one long step and many short ones: polishing would go beyond the limit.
+@pytest.mark.parametrize("n_steps", [5, 9, 40])
+def test_polished_grids_and_the_fewest_steps_keep_to_the_longest(n_steps):
+    cost = lambda t, s: np.sqrt(t - s)
+    free = lambda t: 1e-3 * np.exp(-t)
+    for start_cost in (None, free):
+        grid = grids.optimal(cost, n_steps, 9.0, 0.01, n_candidates=100, start_cost=start_cost, longest=2.0)
+        assert len(grid) == n_steps + 1
+        assert -np.diff(grid).min() <= 2.0
+    grid = grids.fewest(cost, 1e9, 9.0, 0.01, n_candidates=100, longest=2.0)
+    assert len(grid) == 6
+    assert -np.diff(grid).min() <= 2.0
+    for make in (grids.optimal, lambda cost, n, *ends, **more: grids.fewest(cost, 1e9, *ends, most=n, **more)):
+        with pytest.raises(ValueError, match=r"4 steps from horizon 9 to 0\.01 are too few.* Take 5 steps or more"):
+            make(cost, 4, 9.0, 0.01, n_candidates=100, longest=2.0)
+
+
+def test_the_longest_step_leaves_a_thousandth_of_rounding():
+    for dtype, eps in ((np.float32, 2.0**-23), (np.float64, 2.0**-52)):
+        assert np.exp(grids.longest_step(dtype)) * eps == pytest.approx(1e-3, rel=1e-12)
+    assert grids.longest_step(jnp.bfloat16) == grids.longest_step(np.float16) == np.inf
+    assert grids.runs_in_float32([9.1, 0.1])
+    assert not grids.runs_in_float32(np.array([9.2, 0.1, 0.01]))
+    assert not grids.runs_in_float32([20.0, 19.0, 0.1])

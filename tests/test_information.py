@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scipy import integrate, special
 
 from jaxdiff import grids, information, kernels, targets
+from jaxdiff.bounds import from_nodes
 from jaxdiff.curves import loss_curve
 from jaxdiff.information import path_kl, path_kl_error, path_kl_samples, step_cost
 from jaxdiff.path_costs import level_samples, standard_error
@@ -549,3 +550,61 @@ def test_early_stopping_w2_is_no_less_than_that_of_gaussians(mean, variance, t):
     assert exact <= bound * (1 + 1e-12)
     if variance == 0:
         assert bound == pytest.approx(exact, rel=1e-12)  # attained by a point mass
+
+
+def _missing(law, snr):
+    """1 - snr V of a law on the line, without cancellation: E|score|^2/snr of X_0 + Z/sqrt(snr), by quadrature."""
+    weights, means, variances = map(np.asarray, law)
+    total = variances + 1 / snr
+    nodes, share = np.polynomial.legendre.leggauss(8)
+    edges = np.unique(means + np.sqrt(total) * np.linspace(-11, 11, 111)[:, None])
+    half = np.diff(edges)[:, None] / 2
+    y = (edges[:-1, None] + half * (1 + nodes))[..., None]
+    each = weights * np.exp(-((y - means) ** 2) / total / 2) / np.sqrt(2 * np.pi * total)
+    density = each.sum(-1)
+    slope = np.sum(each * (means - y) / total, axis=-1)
+    return np.sum(half * share * slope**2 / np.maximum(density, 1e-300)) / snr
+
+
+# With 1 - snr V = r a step of exponential Euler costs (1 + snr)(g - 2(1 - e^-g)) r + (1/2) int r dlog snr.
+@pytest.mark.parametrize("scale", [1e6, 1e10])
+@pytest.mark.parametrize("mean", [0.0, 100.0])
+def test_exponential_euler_of_laws_in_huge_units_keeps_its_digits_and_its_bounds(scale, mean):
+    law = [0.3, 0.7], scale * (mean + np.array([-1.0, 1.0])), scale**2 * np.array([0.25, 0.2])
+    grid = grids.exponential_then_uniform(5.0, 1e-3, 6)
+    nodes, share = np.polynomial.legendre.leggauss(8)
+    want = 0.0
+    for t, t_next in itertools.pairwise(grid):
+        g, low, high = t - t_next, *np.log(1 / np.expm1(2 * np.array([t, t_next])))
+        levels = np.exp(low + (high - low) * (1 + nodes) / 2)
+        inner = sum(w * _missing(law, level) for level, w in zip(levels, share, strict=True))
+        want += (1 + np.exp(low)) * (g + 2 * np.expm1(-g)) * _missing(law, np.exp(low)) + (high - low) / 4 * inner
+    curve = targets.mixture(law[0], law[1][:, None], law[2][:, None]).mmse
+    rounding = 1e-13 * np.log(np.expm1(10) / np.expm1(2e-3))  # what path_kl promises
+    got = information.path_kl("exponential_euler", grid, curve)
+    assert abs(got - want) < rounding
+    assert want < 1e-7
+    sides = from_nodes.lower, from_nodes.upper
+    low, high = (side("exponential_euler", grid, curve)["discretisation"].value for side in sides)
+    assert low - rounding <= got <= high + rounding
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e6, 1e9])
+def test_the_curve_of_a_law_in_other_units_is_that_of_the_law(unit):
+    snr, h = np.exp(np.linspace(-6, 5, 5)), 3.0
+    cov = np.array([[1.0, 0.6], [0.6, 0.5]])
+    flat = np.array([[1.0, 2.0], [2.0, 4.0]])
+    laws = lambda c: {
+        "gaussian": targets.gaussian([c, 0.0], c**2 * cov),
+        "low rank": targets.gaussian([c, 0.0], c**2 * flat),
+        "line": targets.mixture([0.3, 0.7], [[-c], [2 * c]], [[0.3 * c**2], [0.01 * c**2]]),
+        "points": targets.point_masses([[-c], [c], [3 * c]]),
+        "product": targets.product([targets.gaussian([c], [c**2]), *[targets.point_masses([[-c], [c]])] * 2]),
+    }
+    for name, law in laws(unit).items():
+        mine, due = law.mmse, laws(1.0)[name].mmse
+        close = lambda got, want: np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-13 * np.max(want))
+        close(mine(snr / unit**2) / unit**2, due(snr))
+        close(mine.directions(snr / unit**2).sum(-1) / unit**2, due.directions(snr).sum(-1))
+        close(np.diff(mine.integral(snr / unit**2)), np.diff(due.integral(snr)))
+        close(mine.log_det(snr / unit**2, h / unit**2), due.log_det(snr, h))

@@ -38,8 +38,8 @@ def _full(c):
     return np.broadcast_to(covs, (len(c.means), d, d))
 
 
-def _bayes(c, y, snr):
-    """Cov(X_0 | y) of one row, (d, d)."""
+def _posterior(c, y, snr):
+    """Weights (K,), means (K, d) and covariances (K, d, d) of the components given one row."""
     d = len(y)
     seen = [cov + np.eye(d) / snr for cov in _full(c)]
     log_share = c.log_weights + [
@@ -48,7 +48,12 @@ def _bayes(c, y, snr):
     share = np.exp(log_share - special.logsumexp(log_share))
     gains = [cov @ np.linalg.inv(total) for cov, total in zip(_full(c), seen, strict=True)]
     means = np.array([m + g @ (y - m) for m, g in zip(c.means, gains, strict=True)])
-    own = np.array([cov - g @ cov for cov, g in zip(_full(c), gains, strict=True)])
+    return share, means, np.array([cov - g @ cov for cov, g in zip(_full(c), gains, strict=True)])
+
+
+def _bayes(c, y, snr):
+    """Cov(X_0 | y) of one row, (d, d)."""
+    share, means, own = _posterior(c, y, snr)
     away = means - share @ means
     return np.einsum("k,kde->de", share, own) + np.einsum("k,kd,ke->de", share, away, away)
 
@@ -77,6 +82,49 @@ def test_a_posterior_covariance_is_that_of_bayes(c, snr):
     for h in (0.1, 30.0):
         log_det = np.linalg.slogdet(np.eye(len(basis)) + h * want)[1]
         np.testing.assert_allclose(np.log1p(h * theta) @ form.multiplicity, log_det, rtol=1e-9, atol=1e-12)
+
+
+# Near one component the others' share is 1e-4 to 1e-13. The spread taken pair by pair has all its digits.
+@pytest.mark.parametrize("name", ["points", "needles", "needles, turned", "distinct"])
+def test_a_posterior_that_is_all_but_certain_keeps_the_digits_of_its_spread(name):
+    k, d = 7, 10
+    widths = {"points": np.zeros((1, 1)), "distinct": np.arange(1.0, k + 1)[:, None]}.get(name, np.ones((1, 1)))
+    variances = widths * np.append(np.zeros(d - 1), 1e-14)
+    axes = np.linalg.qr(RNG.normal(size=(1, d, d)))[0] if name.endswith("turned") else None
+    c = Components(np.log(RNG.dirichlet(np.full(k, 9))), 2 + 3 * np.eye(k, d), variances, axes)
+    basis, mean = principal_axes(c), np.exp(c.log_weights) @ c.means
+    form, apart = form_of(c, basis), c.means[1] - c.means[0]
+    snr, rows = 60 / np.sum(apart**2), c.means[0] + np.array([[0.35], [0.2], [0.0]]) * apart
+    want = []
+    for row in rows:
+        share, means, own = _posterior(c, row, snr)
+        gaps = means[:, None] - means
+        want.append(np.einsum("k,kde->de", share, own) + np.einsum("k,l,kld,kle->de", share, share, gaps, gaps) / 2)
+    y, total = (rows - mean) @ _coordinates(form, basis), np.trace(want, axis1=1, axis2=2)
+    assert total[-1] < 1e-8 < total[0]
+    np.testing.assert_allclose(form.trace(y, snr), total, rtol=1e-9)
+    each = np.einsum("di,nde,ei->ni", basis, want, basis)
+    np.testing.assert_allclose(form.along(y, snr) / total[:, None], each / total[:, None], rtol=1e-9, atol=1e-12)
+    theta, values = form.eigenvalues(y, snr) / total[:, None], np.linalg.eigvalsh(want) / total[:, None]
+    np.testing.assert_allclose(np.log1p(theta) @ form.multiplicity, np.log1p(values).sum(-1), rtol=1e-9)
+
+
+# mmse_{c X}(snr) = c^2 mmse_X(c^2 snr), observation by observation.
+@pytest.mark.parametrize("name", LAWS)
+def test_moments_of_a_law_in_other_units_are_those_of_the_law(name):
+    c = LAWS[name]
+    basis, label = principal_axes(c), np.arange(len(c.means))
+    form = form_of(c, basis)
+    z = RNG.normal(size=(len(label), form.width))
+    for unit in (1e-6, 1e6):
+        other = form_of(c._replace(means=unit * c.means, variances=unit**2 * c.variances), basis)
+        for snr in (0.7, 1e4):
+            y = unit * form.noised(label, z, snr)
+            np.testing.assert_allclose(other.noised(label, z, snr / unit**2), y, rtol=1e-9, atol=1e-12 * unit)
+            for found in ("trace", "along", "eigenvalues"):
+                want = getattr(form, found)(y / unit, snr)
+                got = getattr(other, found)(y, snr / unit**2) / unit**2
+                np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-13 * want.max())
 
 
 @pytest.mark.parametrize("name", [name for name in LAWS if name.endswith("40 in 6")])
@@ -117,10 +165,11 @@ def test_one_covariance_for_all_takes_matrix_products_and_few_points_their_own_s
     assert form_of(LAWS["points 7 in 2"], None).width == 2
 
 
-def test_many_components_without_axes_agree_with_few():
+@pytest.mark.parametrize("snr", [0.7, 1e6, 1e14])  # in units of 1e6 what is 100 becomes 1e14
+def test_many_components_without_axes_agree_with_few(snr):
     c = LAWS["distinct 40 in 6"]
     form = form_of(c, principal_axes(c))
-    y = form.noised(np.arange(40), RNG.normal(size=(40, 6)), 0.7)
-    few = form.along(y, 0.7).sum(-1)
+    y = form.noised(np.arange(40), RNG.normal(size=(40, 6)), snr)
+    few = form.along(y, snr).sum(-1)
     assert c.means.size > moments.FEW
-    np.testing.assert_allclose(form.trace(y, 0.7), few, rtol=1e-12)
+    np.testing.assert_allclose(form.trace(y, snr), few, rtol=1e-12)

@@ -1,5 +1,6 @@
 """plan: budget and accuracy invert each other, nothing cheaper is found by searching, bad requests are refused."""
 
+import dataclasses
 import functools
 import json
 
@@ -9,8 +10,9 @@ import oracles
 import pytest
 from scipy import optimize
 
-from jaxdiff import grids, information, kernels, plan, sample, targets
+from jaxdiff import grids, information, kernels, noise, plan, sample, targets
 from jaxdiff.bounds import any_grid
+from jaxdiff.certify import certify
 from jaxdiff.curves import loss_curve
 from jaxdiff.goals import steps_to_reach
 from jaxdiff.processes import denoiser_from_score
@@ -311,3 +313,137 @@ def test_steps_to_reach_finds_the_first_number_that_is_enough():
     for goal in (0.3, 1.0, 2.5, 10.0, 11.0):
         assert steps_to_reach(goal, cost) == next(n for n in range(1, 100) if cost(n) <= goal)
     assert steps_to_reach(1e-3, cost, most=500) is None
+
+
+def two(mean, unit=1.0):
+    """Two bumps on the line about a mean."""
+    return targets.mixture([0.5, 0.5], [[mean - unit], [mean + unit]], [[0.25 * unit**2]] * 2)
+
+
+FAR = [
+    ({"target": two(30.0)}, {"evals": 20, "early_stop": 1e-3}),
+    ({"target": two(500.0)}, {"evals": 3}),
+    ({"target": targets.gaussian([0.0], [1e10])}, {"target_kl": 0.05}),
+    ({"target": targets.gaussian([0.0], [1e10])}, {"evals": 1}),
+    ({"target": targets.gaussian([1e10, 0.0], [1e20, 1e-12])}, {"target_kl": 0.05}),
+    ({"target": targets.gaussian([3.0], [1e-12])}, {"target_kl": 0.05}),
+    ({"target": targets.gaussian([0.0] * 3, [1e8] * 3)}, {"evals": 4, "kernel": "covariance_matched"}),
+    ({"target": targets.gaussian([1e4, 0.0], [1e8, 1.0])}, {"evals": 12, "kernel": "ancestral"}),
+    ({"target": targets.point_masses([[-1e5], [1e5]])}, {"evals": 6}),
+    ({"dim": 4, "second_moment": 1e12}, {"evals": 3}),
+    ({"dim": 4, "second_moment": 1e12}, {"target_kl": 0.1}),
+]
+
+
+@pytest.mark.parametrize(("law", "goal"), FAR)
+def test_a_plan_for_any_units_takes_no_step_that_float32_does_not_allow(law, goal):
+    made = plan(**law, **goal)
+    eps = 2.0**-23
+    assert np.exp(-np.diff(made.grid)).max() * eps <= 1e-3
+    assert grids.runs_in_float32(made.grid)
+    assert made.grid[0] < 40
+    assert made.predicted_kl <= goal.get("target_kl", np.inf)
+
+
+@pytest.mark.parametrize(
+    ("law", "goal"),
+    [
+        (two(30.0), {"evals": 20, "early_stop": 1e-3}),
+        (targets.gaussian([0.0], [1e10]), {"target_kl": 0.05}),
+        (targets.gaussian([-300.0], [1e-2]), {"target_kl": 0.01}),
+    ],
+)
+def test_a_plan_for_any_units_is_run_in_float32_to_the_law(law, goal):
+    made = plan(target=law, **goal)
+    kernel, n = kernels.moment_matched(law.score, law.mmse, basis=made.basis), 2000
+    start = noise.initial(jax.random.key(0), np.arange(n), 1, dtype=np.float32)
+    x = np.asarray(sample(kernel, start, made.grid, jax.random.key(1)), np.float64)
+    alpha, noised = np.exp(-made.grid[-1]), -np.expm1(-2 * made.grid[-1])
+    variance = alpha**2 * law.total_variance + noised
+    assert abs(x.mean() - alpha * law.mean[0]) < 5 * np.sqrt(variance / n)
+    assert x.var() == pytest.approx(variance, rel=5 * np.sqrt(2 / n))
+
+
+COV = np.array([[0.5, 0.2, 0.0], [0.2, 0.4, 0.1], [0.0, 0.1, 0.05]])
+
+
+@pytest.mark.parametrize(
+    ("law", "centred", "goal"),
+    [
+        (
+            targets.gaussian([1e3, -40.0, 0.0], COV),
+            targets.gaussian(np.zeros(3), COV),
+            {"evals": 9, "kernel": "exponential_euler"},
+        ),
+        (targets.gaussian([-300.0], [0.5]), targets.gaussian([0.0], [0.5]), {"evals": 6, "kernel": "ancestral"}),
+        (
+            targets.product([two(1e3), targets.gaussian([-7.0], [3.0])]),
+            targets.product([two(0.0), targets.gaussian([0.0], [3.0])]),
+            {"evals": 8},
+        ),
+    ],
+)
+def test_a_centred_plan_costs_what_the_centred_law_costs(law, centred, goal):
+    made, want = plan(target=law, center=True, **goal), plan(target=centred, **goal)
+    assert (made.kernel, made.evals) == (want.kernel, want.evals)
+    np.testing.assert_allclose(made.grid, want.grid, rtol=1e-6)
+    assert made.predicted_kl == pytest.approx(want.predicted_kl, rel=1e-9)
+    np.testing.assert_allclose(made.start_mean, np.exp(-made.horizon) * law.mean, rtol=1e-12)
+    for name in ("initialisation", "discretisation"):
+        mine = certify(
+            made.kernel, want.grid, target=law, basis=made.basis, start_mean=np.exp(-want.horizon) * law.mean
+        )
+        due = certify(made.kernel, want.grid, target=centred, basis=want.basis)[name]
+        assert (mine[name].value, mine[name].status) == (pytest.approx(due.value, rel=1e-9, abs=1e-13), due.status)
+        assert "N(start_mean, I)" in str(mine)
+    assert json.loads(json.dumps(made.to_dict()))["start_mean"] == list(made.start_mean)
+    assert want.to_dict()["start_mean"] is None
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_run_of_a_centred_plan_has_the_law_about_its_mean(dtype):
+    mean = np.array([1e3, -40.0, 0.0])
+    law = targets.gaussian(mean, COV)
+    made = plan(1e-4, 1e-2, target=law, center=True)
+    assert made.horizon < 6
+    kernel = kernels.moment_matched(law.score, law.mmse, basis=made.basis)
+    draws = noise.initial(jax.random.key(0), np.arange(20_000), 3, dtype=dtype)
+    start = made.start(draws)
+    assert start.dtype == dtype
+    x = np.asarray(sample(kernel, start, made.grid, jax.random.key(1)), np.float64)
+    centred = x - np.exp(-1e-2) * mean
+    want = np.exp(-2e-2) * COV - np.expm1(-2e-2) * np.eye(3)
+    products = centred[:, :, None] * centred[:, None]
+    assert (np.abs(centred.mean(0)) < 5 * np.sqrt(np.diag(want) / len(x))).all()
+    assert (np.abs(products.mean(0) - want) < 5 * products.std(0) / np.sqrt(len(x))).all()
+    assert plan(1e-4, 1e-2, target=law).start(draws) is draws
+    with pytest.raises(ValueError, match=r"x must be \(particles, 3\) for this plan: its shape is \(5, 2\)"):
+        made.start(draws[:5, :2])
+
+
+def test_a_mean_far_from_0_brings_the_advice_to_center(monkeypatch):
+    advice = lambda made: [text for text in made.certificate.warnings if "center=True" in text]
+    (text,) = advice(plan(evals=3, target=targets.gaussian([-30.0], [0.25])))
+    assert "the mean is 30 from 0, with a deviation of 0.5," in text
+    assert not advice(plan(evals=3, target=targets.gaussian([-30.0], [0.25]), center=True))
+    assert not advice(plan(evals=3, target=targets.gaussian([1.0], [0.25])))
+    assert not advice(plan(evals=3, target=targets.gaussian([30.0], [400.0])))
+    monkeypatch.setattr("jaxdiff.search.MOST_EVALS", 20)
+    with pytest.raises(ValueError, match=r"more than 20 steps of ancestral.* plan with center=True"):
+        plan(1e-3, target=targets.gaussian([-30.0], [0.25]), kernel="ancestral")
+
+
+def test_what_cannot_be_centred_is_refused():
+    law = targets.gaussian([3.0], [1.0])
+    for known in ({"dim": 1}, {"curve": law.mmse}):
+        with pytest.raises(ValueError, match=r"center=True needs target=.* Else centre the data"):
+            plan(evals=3, center=True, **known)
+    with pytest.raises(ValueError, match="does not tell its mean"):
+        plan(evals=3, center=True, target=dataclasses.replace(law, mean=None))
+    with pytest.raises(
+        ValueError, match=r"3 steps from horizon 39 to 0\.001 are too few.* Take 5 steps or more.*center"
+    ):
+        plan(evals=3, target=law, horizon=39.0)
+    assert plan(evals=5, target=law, horizon=39.0).horizon == 39.0
+    with pytest.raises(ValueError, match=r"begin with one of OU time 20; a float32 run takes steps of 9\.03 at most"):
+        plan(evals=1, dim=4, horizon=20.0)

@@ -120,6 +120,10 @@ def test_samples_have_the_mean_and_covariance_of_the_law(name, key):
         error = draws.std(0) / np.sqrt(len(x)) + 1e-12
         assert (np.abs(draws.mean(0) - want) < 5 * error).all()
     np.testing.assert_allclose(target.second_moment, np.trace(cov) + mean @ mean, rtol=1e-12)
+    np.testing.assert_allclose(target.mean, mean, rtol=1e-12)
+    np.testing.assert_allclose(target.total_variance, np.trace(cov), rtol=1e-12)
+    point = np.linspace(-3, 2, target.dim)
+    assert target.moment_about(point) == pytest.approx(np.trace(cov) + np.sum((mean - point) ** 2), rel=1e-12)
     assert target.dim == len(mean) == target.mmse.dim
 
 
@@ -291,6 +295,56 @@ def test_float32_inverses_are_taken_as_covariances_of_a_mixture():
     x = np.array([0.3, -0.2, 1.0])
     want = of_cleaned(exact, np.asarray(means, np.float64), symmetric, x, 0.3)
     np.testing.assert_allclose(law.score(jnp.asarray(x), 0.3), want, rtol=1e-9)
+
+
+def test_the_variance_of_a_law_far_away_has_all_its_digits():
+    law = targets.mixture([0.25, 0.75], [[1e9 - 3, 1.0], [1e9 + 1, 1.0]], [[1e-4, 1e-4], [4e-4, 1e-4]])
+    assert law.total_variance == pytest.approx(3.0 + (0.25 * 1e-4 + 0.75 * 4e-4) + 1e-4, rel=1e-12)
+    np.testing.assert_array_equal(law.mean, [1e9, 1.0])
+    both = targets.product([law, targets.gaussian([-5.0], [2.0])])
+    np.testing.assert_array_equal(both.mean, [1e9, 1.0, -5.0])
+    assert both.total_variance == pytest.approx(law.total_variance + 2, rel=1e-12)
+    assert both.moment_about([1e9, 0.0, -4.0]) == pytest.approx(law.total_variance + 4, rel=1e-12)
+    for wrong in ([1.0], [np.nan, 0.0, 0.0]):
+        with pytest.raises(ValueError, match=r"a mean to start from is \(3,\) and finite"):
+            both.moment_about(wrong)
+
+
+# Moments in NumPy float64 of the float32 numbers themselves, and of the float64 law they are the rounding of.
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_moments_of_a_law_computed_in_its_dtype_are_those_of_numpy(dtype):
+    rows = RNG.normal(size=(40, 4)) @ RNG.normal(size=(4, 4)) + 3
+    logits = RNG.normal(size=5)
+    weights, means = np.exp(logits) / np.exp(logits).sum(), RNG.normal(size=(5, 4))
+    cov = np.cov(rows, rowvar=False)
+    mine = jnp.cov(jnp.asarray(rows, dtype), rowvar=False)
+    law = targets.mixture(jax.nn.softmax(jnp.asarray(logits, dtype)), jnp.asarray(means, dtype), jnp.stack([mine] * 5))
+    mean, rounding = weights @ means, 64 * float(jnp.finfo(dtype).eps)
+    spread = np.trace(cov) + weights @ np.sum((means - mean) ** 2, axis=1)
+    np.testing.assert_allclose(law.mean, mean, atol=rounding)
+    assert law.total_variance == pytest.approx(spread, rel=rounding)
+    assert law.second_moment == pytest.approx(spread + mean @ mean, rel=rounding)
+    inverse = targets.gaussian(jnp.zeros(4, dtype), jnp.linalg.inv(mine))
+    want = np.linalg.inv(cov)
+    assert inverse.total_variance == pytest.approx(np.trace(want), rel=np.linalg.cond(cov) * rounding)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_wrong_weights_and_covariances_are_refused_in_any_dtype(dtype):
+    array = lambda value: jnp.asarray(value, dtype)
+    wrong = [
+        (
+            lambda: targets.mixture(array([0.5, 0.51]), [[0.0], [1.0]], [[1.0], [1.0]]),
+            r"weights must be .* sum 1\.0[01]",
+        ),
+        (lambda: targets.point_masses([[0.0], [1.0]], array([0.5, 0.4999])), "weights must be"),
+        (lambda: targets.gaussian([0.0, 0.0], array([[1.0, 0.0], [0.0, -1e-3]])), "eigenvalue is -0.001"),
+        (lambda: targets.gaussian([0.0, 0.0], array([1.0, -1e-3])), "eigenvalue is -0.001"),
+        (lambda: targets.gaussian([0.0, 0.0], array([[1.0, 0.5], [0.501, 1.0]])), "cov must be symmetric"),
+    ]
+    for call, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            call()
 
 
 def test_float64_laws_are_held_to_float64():

@@ -135,7 +135,8 @@ class _Problem:
             raise ValueError(
                 f"{n_steps} steps from horizon {self.horizon:g} to {self.early_stop:g} are too few: a float32 run "
                 f"takes steps of OU time {self.longest:.3g} at most. Take {self.least_number} steps or more, or a "
-                f"shorter horizon; data that are scaled to variance 1 and centred need a horizon of about 5."
+                f"shorter horizon. Data of variance 1 and mean 0 need a horizon of about 5; plan(center=True) plans "
+                f"for any mean as for 0."
             )
 
     def start(self, times):
