@@ -137,16 +137,17 @@ class Asked:
         return out.astype(x.dtype) if out.dtype == self.stored else out
 
 
-def asked(program, score, shape):
-    """The score as the run asks it: as it is, or as Asked where particles of shape (n, d) are stored in 16 bits.
+def asked(score, shape, stored):
+    """The score as a run asks it: as it is, or as Asked where particles of shape (n, d) are stored in 16 bits.
 
     It gets float32 x and t. A model that JAX cannot evaluate at a float32 x (TypeError: its convolutions hold bfloat16
     weights, say) gets x in the dtype of storage.
     """
-    if program.stored == program.dtype:
+    computed = noise.computed_in(stored)
+    if stored == computed:
         return score
-    at = jax.ShapeDtypeStruct(shape, program.dtype), jax.ShapeDtypeStruct((), program.dtype)
-    wide, narrow = (Partial(Asked(seen, program.stored), score) for seen in (program.dtype, program.stored))
+    at = jax.ShapeDtypeStruct(shape, computed), jax.ShapeDtypeStruct((), computed)
+    wide, narrow = (Partial(Asked(seen, stored), score) for seen in (computed, stored))
     try:
         jax.eval_shape(_called, wide, *at)
     except TypeError as refused:
@@ -229,7 +230,7 @@ def _in_chunks(program, walk, score, table, carried, key, first, axis):
     """
     x = jax.tree.leaves(carried)[0]
     n, dim = x.shape[axis], x.shape[-1]
-    score = asked(program, score, (n, dim))
+    score = asked(score, (n, dim), program.stored)
     plan = plan_of(program, score, len(jax.tree.leaves(table)[0]), (n, dim))
 
     def alone(part, start):
