@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-
 from jax import lax
 from jax.tree_util import Partial
 
@@ -24,8 +23,7 @@ def read(score, n=1000):
     try:
         driver.plan_of(PROGRAM, Partial(score), 3, (n, 3))
     except ValueError as error:
-        assert "row in x" in str(error)
-        return True
+        return "row in x" in str(error) or error
     return False
 
 
@@ -194,16 +192,16 @@ BY_PARTICLE = {
 
 @pytest.mark.parametrize("kind", BY_ROW)
 def test_a_score_that_depends_on_rows_is_seen(kind):
-    assert read(BY_ROW[kind])
+    assert read(BY_ROW[kind]) is True
 
 
 @pytest.mark.parametrize("kind", BY_PARTICLE)
 def test_a_score_that_acts_on_every_particle_by_itself_is_not_suspected(kind):
-    assert not read(BY_PARTICLE[kind])
+    assert read(BY_PARTICLE[kind]) is False
 
 
 @pytest.mark.parametrize("n", [3, schedule.MARK, 3 * schedule.MARK, 10_000])
 def test_no_number_of_particles_confuses_them(n):
-    assert read(BY_ROW["a gather"], n)
-    assert not read(BY_PARTICLE["guidance"], n)
-    assert not read(BY_PARTICLE["coordinates"], n)
+    assert read(BY_ROW["a gather"], n) is True
+    assert read(BY_PARTICLE["guidance"], n) is False
+    assert read(BY_PARTICLE["coordinates"], n) is False
