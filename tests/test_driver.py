@@ -183,7 +183,7 @@ def test_a_table_shorter_than_the_mark_is_taken_by_row(key):
     x = noise.initial(key, jnp.arange(n), 15, jnp.float64)
     kernel = kernels.ddim(lambda x, t: to_a_point(jnp.asarray(TABLE[:7000][np.arange(len(x))]), x, t))  # IndexError
     np.testing.assert_allclose(sample(kernel, x, grid, key), expected_at(TABLE[:n], x, grid), rtol=1e-9, atol=1e-12)
-    with pytest.raises(ValueError, match="row in x .* cut into chunks of 1000"):
+    with pytest.raises(ValueError, match=r"row in x .* cut into chunks of 1000"):
         sample(kernel, x, grid, key, chunk=1000)
 
 

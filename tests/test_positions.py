@@ -61,6 +61,9 @@ BY_ROW = {
         lax.scan(lambda c, _: ((c[1], c[2], rows(x)), c[0]), (x,) * 3, length=4)[0][0] - x
     ),
     "a while loop": lambda x, t: while_below(lambda c: 3 * t, lambda y: y + rows(x), x),
+    "what a while loop takes along": lambda x, t: (
+        lambda beside: while_below(lambda c: 3 * t, lambda y: y + beside, x)
+    )(rows(x)),
     "the turns of a while loop": lambda x, t: while_below(lambda c: jnp.max(count(x)), jnp.tanh, x),
     "the turns of each": lambda x, t: jax.vmap(lambda x, k: lax.fori_loop(0, k, lambda i, y: y / 2, x))(
         x, jnp.arange(len(x))
