@@ -119,13 +119,12 @@ def _all_of(pairs):
 
 
 def _scanned(params, given, n):
-    """The pairs of a scan; from particle to particle, what it carries on belongs to places unless it stays the same."""
-    body, consts, carried = params["jaxpr"], params["num_consts"], params["num_carry"]
+    """The pairs of a scan. What it carries from particle to particle belongs to places."""
+    consts, carried = params["num_consts"], params["num_carry"]
     if _of_particles(params["length"], n):
-        before, after = body.jaxpr.invars[consts : consts + carried], body.jaxpr.outvars[:carried]
-        moved = [(False, NOTHING if old is new else PLACED) for old, new in zip(before, after, strict=True)]
-        given = [*given[:consts], *_joined([given[consts : consts + carried], moved]), *given[consts + carried :]]
-    return _loop(body, given, consts, carried, n)
+        carry = [(from_x, PLACED) for from_x, _ in given[consts : consts + carried]]
+        given = [*given[:consts], *carry, *given[consts + carried :]]
+    return _loop(params["jaxpr"], given, consts, carried, n)
 
 
 def _repeated(params, given, n):
@@ -163,7 +162,7 @@ def _of_numbers(name, operands, given, n):
     """What is made of row numbers and values that have nothing of places."""
     if name in INDEXING and _has_particles(operands[0], n):
         values = [given[i][1] for i in (0, INDEXING[name]) if i is not None]
-        return PLACED if any(values) or _writes_some_rows(name, operands, n) else NOTHING
+        return PLACED if any(values) else NOTHING
     if name == "lt" and isinstance(operands[1], core.Literal) and operands[1].val == 0:
         return NOTHING  # none is
     others = [v for v, (_, placed) in zip(operands, given, strict=True) if placed == NOTHING]

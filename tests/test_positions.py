@@ -69,6 +69,9 @@ BY_ROW = {
         x, jnp.arange(len(x))
     ),
     "halves of x": lambda x, t: jnp.concatenate([x[: len(x) // 2] @ MATRIX, -x[len(x) // 2 :]]),
+    "halves beside all": lambda x, t: jnp.subtract(
+        *jnp.split(jnp.concatenate([x, x[: len(x) // 2] @ MATRIX, -x[len(x) // 2 :]]), 2)
+    ),
     "the gradient of halves": jax.grad(
         lambda x, t: jnp.sum(jnp.cos(x[: len(x) // 2])) - jnp.sum(jnp.sin(x[len(x) // 2 :]))
     ),
@@ -92,10 +95,10 @@ BY_ROW = {
     "numbers but the first": lambda x, t: jnp.where(jnp.arange(len(x))[:, None] < 1, x, -x),
     "random rows": lambda x, t: x[jax.random.permutation(jax.random.key(0), len(x))],
     "rows of a linear system": lambda x, t: lax.custom_linear_solve(
-        lambda v: v * (1 + count(x)), x, lambda _, b: b / (1 + count(x)), symmetric=True
+        lambda v: t * v * (1 + count(v)), x, lambda _, b: b / (t * (1 + count(b))), symmetric=True
     ),
     "a checkpoint": lambda x, t: jax.checkpoint(lambda x: rows(x) - x)(x),
-    "written rows": lambda x, t: jnp.zeros_like(x).at[:, 0].set(count(x)[:, 0]) - x,
+    "written rows": lambda x, t: jnp.zeros_like(x).at[:, 0].set(jnp.arange(len(x), dtype=x.dtype)) - x,
 }
 
 
@@ -161,6 +164,9 @@ BY_PARTICLE = {
     "one system for all": lambda x, t: jnp.linalg.solve(jnp.broadcast_to(MATRIX, (len(x), 3, 3)), x[..., None])[..., 0],
     "determinants": jax.grad(lambda x, t: jnp.sum(jnp.linalg.slogdet(outer(x))[1])),
     "a map over rows": lambda x, t: lax.map(lambda i: -x[i], jnp.arange(len(x))),
+    "own rows in a while loop": lambda x, t: (
+        lambda own: while_below(lambda c: 3 * t, lambda y: y - y[own, 0][:, None], x)
+    )(jnp.arange(len(x))),
     "a map in batches": lambda x, t: lax.map(lambda x: -x, x, batch_size=100),
     "ones of NumPy": lambda x, t: jnp.asarray(np.ones((len(x), 1), np.float32)) * x,
     "coordinates": lambda x, t: x * jnp.arange(3, dtype=x.dtype),
