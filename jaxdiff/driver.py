@@ -137,16 +137,17 @@ class Asked:
         return out.astype(x.dtype) if out.dtype == self.stored else out
 
 
-def asked(program, score, shape):
-    """The score as the run asks it: as it is, or as Asked where particles of shape (n, d) are stored in 16 bits.
+def asked(score, shape, stored):
+    """The score as a run asks it: as it is, or as Asked where particles of shape (n, d) are stored in 16 bits.
 
     It gets float32 x and t. A model that JAX cannot evaluate at a float32 x (TypeError: its convolutions hold bfloat16
     weights, say) gets x in the dtype of storage.
     """
-    if program.stored == program.dtype:
+    computed = noise.computed_in(stored)
+    if stored == computed:
         return score
-    at = jax.ShapeDtypeStruct(shape, program.dtype), jax.ShapeDtypeStruct((), program.dtype)
-    wide, narrow = (Partial(Asked(seen, program.stored), score) for seen in (program.dtype, program.stored))
+    at = jax.ShapeDtypeStruct(shape, computed), jax.ShapeDtypeStruct((), computed)
+    wide, narrow = (Partial(Asked(seen, stored), score) for seen in (computed, stored))
     try:
         jax.eval_shape(_called, wide, *at)
     except TypeError as refused:
@@ -176,21 +177,42 @@ def plan_of(program, score, n_steps, shape):
     if given.shape != shape or given.dtype != program.dtype:
         came, due = f"{given.dtype}{list(given.shape)}", f"{jnp.dtype(program.dtype)}{list(shape)}"
         raise ValueError(f"the score returns {came} for x {due}: they must agree.")
+
     mark, chunk = schedule.mark_beside(jaxpr.jaxpr), program.chunk
-    try:
-        jaxpr, n = traced(mark)[0], mark
-    except (TypeError, ValueError, IndexError):  # what JAX and NumPy raise where shapes do not fit
+    marked, by_row = _read(traced, mark)
+    if marked is None:
         chunk = chunk or n
-    else:
-        if positions.matter(jaxpr, mark):
-            chunk = _all_at_once(program, shape[0])
+        # What does not fit may be a table of few rows, cut by NumPy.
+        others = schedule.small_mark_beside(jaxpr.jaxpr, n), schedule.round_mark_beside(jaxpr.jaxpr)
+        by_row = _is_cut(program, n) and any(_read(traced, other)[1] for other in others if other is not None)
+    elif by_row:
+        # lax.map in batches joins their rows to those of a rest, as a score may join two halves of the rows that it
+        # treats in two ways. A round number of particles leaves no rest.
+        by_row = _read(traced, schedule.round_mark_beside(jaxpr.jaxpr))[1] is not False
+    if by_row:
+        chunk = _all_at_once(program, n)
+    jaxpr, n = (jaxpr, n) if marked is None else (marked, mark)
     found = schedule.traits(jaxpr.jaxpr, n)
     return schedule.choose(found, shape, n_steps, program.noises, chunk=chunk, platform=program.platform)
 
 
+def _read(traced, mark):
+    """The score's jaxpr for so many particles, and whether rows matter in it; (None, None) if it does not take them."""
+    try:
+        jaxpr, given = traced(mark)
+    except Exception:  # whatever a score raises where shapes do not fit
+        return None, None
+    return (jaxpr, positions.matter(jaxpr, mark)) if given.shape[:1] == (mark,) else (None, None)
+
+
+def _is_cut(program, n):
+    """Are there other particles than these n, or are these cut into chunks?"""
+    return program.shares > 1 or (program.chunk or n) < n
+
+
 def _all_at_once(program, n):
     """n, the chunk of a score that depends on where a particle stands; ValueError if the particles are cut up."""
-    if program.shares > 1 or (program.chunk or n) < n:
+    if _is_cut(program, n):
         cut = f"across {program.shares} devices" if program.shares > 1 else f"into chunks of {program.chunk}"
         raise ValueError(
             f"the score of a particle depends on its row in x (through jnp.arange(len(x)), a slice up to len(x) or "
@@ -229,7 +251,7 @@ def _in_chunks(program, walk, score, table, carried, key, first, axis):
     """
     x = jax.tree.leaves(carried)[0]
     n, dim = x.shape[axis], x.shape[-1]
-    score = asked(program, score, (n, dim))
+    score = asked(score, (n, dim), program.stored)
     plan = plan_of(program, score, len(jax.tree.leaves(table)[0]), (n, dim))
 
     def alone(part, start):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import noise
-from jaxdiff.ode import check_finished, checked_positions, integrate, velocity
+from jaxdiff.ode import check_finished, checked_positions, integrate, velocity, widened
 from jaxdiff.processes import check_ends, check_times, ou, range_of
 from jaxdiff.types import ScoreFn, as_score
 
@@ -20,7 +20,7 @@ def log_likelihood(
     Args:
       score: s(x, t), differentiable; shapes (..., d), () -> (..., d). It is called with one particle at a time, as x of
         shape (1, d).
-      x: (n, d) points at early_stop.
+      x: (n, d) points at early_stop. Those of 16 bits are computed in float32, as is the result.
       key: a JAX key for the probes.
       early_stop, horizon: OU times, for a model of another process within processes.ou_ends. The horizon is by default
         the latest time of the model that the score was made of (processes.range_of), or 12. At the horizon the law is
@@ -49,7 +49,7 @@ def log_likelihood(
     check_times(score, np.array([horizon, early_stop], np.float64))
     if probes is not None and (key is None or probes < 1 or probes != int(probes)):
         raise ValueError(f"probes are a whole number, at least 1, and need a key: probes = {probes}.")
-    n, d = x.shape
+    (score, x), (n, d) = widened(score, x), x.shape
     if probes is None or key is None:
         signs = jnp.eye(d, dtype=x.dtype)
     else:

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxdiff import noise
+from jaxdiff.driver import asked
 from jaxdiff.processes import EARLIEST, LATEST, check_times, ou
 from jaxdiff.types import ScoreFn, as_score
 
@@ -27,7 +29,7 @@ def solve(score: ScoreFn, x, start, end, *, rtol=1e-5, atol=1e-5, forward_mode=F
 
     Args:
       score: s(x, t), shapes (..., d), () -> (..., d). It is called with one particle at a time, as x of shape (1, d).
-      x: (n, d) positions at `start`.
+      x: (n, d) positions at `start`. Those of 16 bits are computed in float32, as in `sample`, and rounded at the end.
       start, end: OU times, as those of a grid.
       rtol, atol: of diffrax's PIDController: error of a step, relative and absolute.
       forward_mode: False for reverse-mode derivatives (jax.grad, jax.vjp), True for forward-mode ones (jax.jvp,
@@ -50,10 +52,16 @@ def solve(score: ScoreFn, x, start, end, *, rtol=1e-5, atol=1e-5, forward_mode=F
         )
     score, x = as_score(score), checked_positions(x)
     check_times(score, np.array([start, end], np.float64))
+    stored, (score, x) = x.dtype, widened(score, x)
     ends, tolerances = jnp.asarray([start, end], x.dtype), jnp.asarray([rtol, atol], x.dtype)
     found, steps = _solved(score, x, ends, tolerances, forward_mode)
     check_finished(found.x, steps)
-    return found
+    return found._replace(x=found.x.astype(stored))
+
+
+def widened(score, x):
+    """The score as the ODE asks it, at (1, d), and positions (n, d) in the dtype that it is computed in."""
+    return asked(score, (1, x.shape[1]), x.dtype), x.astype(noise.computed_in(x.dtype))
 
 
 def checked_positions(x):

@@ -10,6 +10,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.core import Tracer
 from jax.tree_util import Partial
 
@@ -57,21 +58,24 @@ def root(value):
 
 def forward(x0: Particles, t, z: Particles) -> Particles:
     """Noised data X_t = alpha(t) x0 + sigma(t) z; shapes (..., d), () -> (..., d)."""
-    t = _scalar(t, x0)
+    t = like(t, x0)
     return (ou.alpha(t) * x0.astype(t.dtype) + ou.sigma(t) * z.astype(t.dtype)).astype(x0.dtype)
 
 
 def like(t, x):
-    """The time t in the dtype of x, a float, so that a float64 scalar never promotes float32 particles."""
+    """The time t, or another number, in the dtype of x, a float, or in float32 where x has 16 bits.
+
+    So a float64 scalar never promotes float32 particles, and 16 bits never round a time.
+    """
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"positions must be of a float dtype: x is {x.dtype}. Use x.astype(jnp.float32).")
-    return jnp.asarray(t, x.dtype)
+    return jnp.asarray(t, np.promote_types(x.dtype, np.float32))
 
 
-def _scalar(t, x):
-    """The time t, or another number, in the dtype of x, or in float32 where x has 16 bits."""
-    narrow = jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4
-    return jnp.asarray(t, jnp.float32) if narrow else like(t, x)
+def wide(values):
+    """Positions, or what a model returns, with 16 bits widened to float32; other dtypes stay."""
+    values = jnp.asarray(values)
+    return values.astype(np.float32) if values.dtype.itemsize < 4 else values
 
 
 def check_ends(horizon, early_stop):
@@ -90,31 +94,35 @@ def check_ends(horizon, early_stop):
 
 
 # Tweedie: s = (alpha m - x) / sigma^2, and the noise is (x - alpha m) / sigma = -sigma s.
+# Positions of 16 bits go to the model as they are. All else is float32, and the result is rounded once.
 def _score_of_denoiser(denoiser, x: Particles, t) -> Particles:
     t = like(t, x)
-    return (ou.alpha(t) * denoiser(x, t) - x) / ou.sigma(t) ** 2
+    return ((ou.alpha(t) * wide(denoiser(x, t)) - wide(x)) / ou.sigma(t) ** 2).astype(x.dtype)
 
 
 def _denoiser_of_score(score, x: Particles, t) -> Particles:
     t = like(t, x)
-    return (x + ou.sigma(t) ** 2 * score(x, t)) / ou.alpha(t)
+    return ((wide(x) + ou.sigma(t) ** 2 * wide(score(x, t))) / ou.alpha(t)).astype(x.dtype)
 
 
 def _noise_of_score(score, x: Particles, t) -> Particles:
     t = like(t, x)
-    return -ou.sigma(t) * score(x, t)
+    return (-ou.sigma(t) * wide(score(x, t))).astype(x.dtype)
 
 
 def _score_of_noise(noise, x: Particles, t) -> Particles:
     t = like(t, x)
-    return -noise(x, t) / ou.sigma(t)
+    return (-wide(noise(x, t)) / ou.sigma(t)).astype(x.dtype)
 
 
 def _clipped(denoiser, radius, x: Particles, t) -> Particles:
     m = denoiser(x, t)
-    square = jnp.sum(m**2, axis=-1, keepdims=True)
-    outside = square > radius**2
-    return m * jnp.where(outside, radius / jnp.sqrt(jnp.where(outside, square, 1)), 1)  # no root is differentiated at 0
+    out = wide(m)
+    size = lax.stop_gradient(jnp.maximum(jnp.max(jnp.abs(out), axis=-1, keepdims=True), radius))  # no square overflows
+    square = jnp.sum((out / size) ** 2, axis=-1, keepdims=True)
+    outside = square > (radius / size) ** 2
+    share = radius / size / jnp.sqrt(jnp.where(outside, square, 1))  # no root is differentiated at 0
+    return (out * jnp.where(outside, share, 1)).astype(m.dtype)
 
 
 def clipped(denoiser: DenoiserFn, radius) -> DenoiserFn:
@@ -306,7 +314,14 @@ def _within_ends(process, t):
 
 
 def from_ou(process, t):
-    """The process's time of the same signal-to-noise ratio as OU time t; any shape, whole numbers too."""
+    """The process's time of the same signal-to-noise ratio as OU time t; any shape, whole numbers too.
+
+    Raises:
+      ValueError: a concrete OU time lies outside `ou_ends(process)`, but for rounding. Traced times, and a process with
+        traced parameters, are trusted.
+    """
+    if not any(isinstance(time, Tracer) for time in (t, *_ou_times_of_ends(process))):
+        _check_ou_times(process, t, "from_ou is asked for the time at")
     return process.time(ou.snr(t))
 
 
@@ -315,8 +330,14 @@ def ou_ends(process):
 
     A model of the process can be asked between them; they are the ends of the longest grid for it.
     """
-    first, last = (float(to_ou(process, end)) for end in process.ends)
+    first, last = map(float, _ou_times_of_ends(process))
     return max(first, last), min(first, last)
+
+
+def _ou_times_of_ends(process):
+    """The OU times of a process's first and last time, numbers under a trace too, unless its parameters are traced."""
+    with jax.ensure_compile_time_eval():  # a process may be written in jax.numpy
+        return [to_ou(process, end) for end in process.ends]
 
 
 def process_of(score):
@@ -346,16 +367,20 @@ def range_of(score):
 def check_times(score, times):
     """Raise ValueError where one of concrete OU times (n,) lies outside the range_of a score, but for rounding."""
     process = process_of(score)
-    if process is None:
-        return
+    if process is not None:
+        _check_ou_times(process, times, "the score is asked at")
+
+
+def _check_ou_times(process, times, asked):
+    """Raise ValueError where one of concrete OU times is not one of the process, but for rounding."""
     horizon, early_stop = ou_ends(process)
-    outside = ~_inside(process, np.asarray(times, np.float64), SAME_END)
+    rounding, times = max(SAME_END, _eps(times)), np.asarray(times, np.float64)
+    outside = ~_inside(process, times, rounding)
     if outside.any():
         raise ValueError(
-            f"the score is asked at OU time {np.asarray(times)[outside][0]:.6g}, but the model of the process "
-            f"{process.name!r} has OU times from {early_stop:.6g} to {horizon:.6g} alone, its own times "
-            f"{min(process.ends):g} to {max(process.ends):g}. Take a grid between horizon, early_stop = "
-            f"processes.ou_ends(process)."
+            f"{asked} OU time {times[outside].flat[0]:.6g}, but the process {process.name!r} has OU times from "
+            f"{early_stop:.6g} to {horizon:.6g} alone, its own times {min(process.ends):g} to {max(process.ends):g}. "
+            f"Stay between horizon, early_stop = processes.ou_ends(process)."
         )
 
 
@@ -379,16 +404,16 @@ class _FromModel:
 
     def __call__(self, model, x: Particles, t) -> Particles:
         rounding = max(SAME_END, _eps(t))
-        t = _scalar(t, x)
-        own = _scalar(from_ou(self.process, t), x)
-        alpha, sigma = _scalar(self.process.alpha(own), x), _scalar(self.process.sigma(own), x)
+        t = like(t, x)
+        own = like(self.process.time(ou.snr(t)), x)
+        alpha, sigma = like(self.process.alpha(own), x), like(self.process.sigma(own), x)
         y = (jnp.sqrt(alpha**2 + sigma**2) * x.astype(t.dtype)).astype(x.dtype)
         out = model(y, own).astype(t.dtype)
-        wide_x, y = x.astype(t.dtype), y.astype(t.dtype)
+        x_wide, y = wide(x), wide(y)
         score = {
             "score": lambda: sigma * out / ou.sigma(t),
             "noise": lambda: -out / ou.sigma(t),
-            "denoiser": lambda: (ou.alpha(t) * out - wide_x) / ou.sigma(t) ** 2,
+            "denoiser": lambda: (ou.alpha(t) * out - x_wide) / ou.sigma(t) ** 2,
             "v": lambda: -(sigma * y + alpha * out) / (alpha**2 + sigma**2) / ou.sigma(t),
             "flow": lambda: -(y + alpha * out) / (alpha + sigma) / ou.sigma(t),
         }[self.predicts]()
@@ -401,13 +426,13 @@ class _FromScore:
     predicts: str
 
     def __call__(self, score, y: Particles, t) -> Particles:
-        t = _scalar(t, y)
+        t = like(t, y)
         # Of x + sigma^2 s, which the denoiser is alpha times, eps e^t is left: no later than where e^-t is as much.
-        at = jnp.minimum(_scalar(to_ou(self.process, t), y), _scalar(-math.log(_eps(y)) / 2, y))
-        alpha, sigma = _scalar(self.process.alpha(t), y), _scalar(self.process.sigma(t), y)
+        at = jnp.minimum(like(to_ou(self.process, t), y), like(-math.log(_eps(y)) / 2, y))
+        alpha, sigma = like(self.process.alpha(t), y), like(self.process.sigma(t), y)
         x = (y.astype(t.dtype) / jnp.sqrt(alpha**2 + sigma**2)).astype(y.dtype)
         s = score(x, at).astype(t.dtype)
-        x = x.astype(t.dtype)
+        x = wide(x)
         noise, denoiser = -ou.sigma(at) * s, (x + ou.sigma(at) ** 2 * s) / ou.alpha(at)
         return {
             "score": lambda: -noise / sigma,

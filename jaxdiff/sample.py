@@ -210,7 +210,7 @@ class _Run:
         state = jax.tree.map(jnp.copy, state)  # every leaf is donated, and two may be one array
         if donate:
             self.x.delete()
-        score = driver.asked(self.program, self.kernel.score, self.x.shape)
+        score = driver.asked(self.kernel.score, self.x.shape, self.program.stored)
         plan = driver.plan_of(self.program, score, n_steps, self.x.shape)
         bodies, done, block = n_steps // plan.unroll, 0, 1
         with counter(n_steps, self.kernel.name) as moved:

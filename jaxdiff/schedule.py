@@ -22,6 +22,7 @@ PRODUCTS, LOOPS = frozenset({"dot_general", "conv_general_dilated"}), frozenset(
 MOST_EQUATIONS, FEW_EQUATIONS = 64, 12  # of a score that is fused; that is written out for more than two steps
 MOST_WRITTEN_OUT = 4  # steps; more run a little faster and compile a second longer
 MARK = 8191  # particles to trace with, or a few more: a prime, so that no product of other sizes is equal to it
+ROUND_MARK = 384_000  # particles, or a multiple: 2^10 3 5^3, so that batches of usual sizes leave no rest
 FAST_AXIS = 128  # particles that fill a vector unit
 FEW_COORDINATES = 16  # below, particles lie on the fast axis whatever the score
 # Coordinates a chunk on a CPU: what every step reads again should be in the fastest cache; matrix products and fused
@@ -68,9 +69,27 @@ def mark_beside(jaxpr) -> int:
     of particles there if and only if its size is a multiple of the mark, because sizes that do not depend on the
     particles are the same in both jaxprs.
     """
+    return next(_free(jaxpr, filter(_is_prime, itertools.count(MARK))))
+
+
+def round_mark_beside(jaxpr) -> int:
+    """As `mark_beside`, a multiple of ROUND_MARK."""
+    return next(_free(jaxpr, itertools.count(ROUND_MARK, ROUND_MARK)))
+
+
+def small_mark_beside(jaxpr, n) -> int | None:
+    """As `mark_beside`, the greatest prime below n, for scores that hold tables of n rows; None where there is none."""
+    return next(_free(jaxpr, filter(_is_prime, range(n - 1, 1, -1))), None)
+
+
+def _is_prime(p):
+    return all(p % q for q in range(2, math.isqrt(p) + 1))
+
+
+def _free(jaxpr, marks):
+    """Those marks of which no size in the jaxpr is a multiple."""
     used = _sizes(jaxpr)
-    free = (p for p in itertools.count(MARK) if all(p % q for q in range(2, math.isqrt(p) + 1)))
-    return next(p for p in free if not any(size and size % p == 0 for size in used))
+    return (mark for mark in marks if not any(size and size % mark == 0 for size in used))
 
 
 def _sizes(jaxpr):

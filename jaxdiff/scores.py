@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from jaxdiff.processes import like, ou, score_from_denoiser
+from jaxdiff.processes import like, ou, score_from_denoiser, wide
 from jaxdiff.types import Particles, ScoreFn, as_score
 
 __all__ = ["denoiser_of", "from_network", "radius_of", "truncated"]
@@ -49,13 +49,14 @@ def truncated(score: ScoreFn, radius) -> ScoreFn:
 
 
 def _truncated(score, radius, x: Particles, t) -> Particles:
-    s, t = score(x, t), like(t, x)
-    centre, reach = -x / ou.sigma(t) ** 2, like(radius, x) * (ou.alpha(t) / ou.sigma(t) ** 2)
+    t = like(t, x)
+    s = wide(score(x, t))
+    centre, reach = -wide(x) / ou.sigma(t) ** 2, like(radius, x) * (ou.alpha(t) / ou.sigma(t) ** 2)
     size = jnp.maximum(jnp.max(jnp.abs(s - centre), axis=-1, keepdims=True), reach)  # so that no square overflows
     square = jnp.sum(((s - centre) / size) ** 2, axis=-1, keepdims=True)
     outside = square > (reach / size) ** 2
     share = reach / size / jnp.sqrt(jnp.where(outside, square, 1))  # the gradient of a root at 0 is never taken
-    return jnp.where(outside, centre + share * (s - centre), s)
+    return jnp.where(outside, centre + share * (s - centre), s).astype(x.dtype)
 
 
 def radius_of(data, *, margin=MARGIN):

@@ -9,8 +9,9 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from jaxdiff.components import Components, checked_weights, eigen, moments, smoothing_kl, tolerances
+from jaxdiff.noise import computed_in
 from jaxdiff.posterior import mmse_of
-from jaxdiff.processes import like, ou
+from jaxdiff.processes import like, ou, wide
 from jaxdiff.products import product
 from jaxdiff.types import Particles, Target
 
@@ -110,7 +111,8 @@ def _array(name, value, ndim):
 
 # At time t component k is N(alpha mean_k, alpha^2 cov_k + sigma^2 I): in its eigenbasis, residual r and variances v,
 #   log density -(1/2) sum (r^2/v + log 2 pi v),   score -r/v.   The mixture's score is the softmax-weighted mean.
-# One formula, four ways to compute it; which is fastest was measured (benchmarks/step_throughput.py).
+# One formula, five ways to compute it; which is fastest was measured (benchmarks/step_throughput.py). Each is computed
+# in float32 for particles of 16 bits, and rounded once.
 def _score_of(components):
     k, d = components.means.shape
     if components.axes is not None:
@@ -124,17 +126,17 @@ def _score_of(components):
 
 def _turned_score(components, x: Particles, t) -> Particles:
     """Full covariances: the residuals (..., K, d) in every component's eigenbasis."""
-    c, t = _at(components, x, t)
+    given, (c, x, t) = x.dtype, _at(components, x, t)
     residual, variance = _residuals(c, x, t)
     share = jax.nn.softmax(_log_parts(c, residual, variance), axis=-1)
-    return -jnp.einsum("...k,...ke,kde->...d", share, residual / variance, c.axes)
+    return -jnp.einsum("...k,...ke,kde->...d", share, residual / variance, c.axes).astype(given)
 
 
 def _gaussian_score(components, x: Particles, t) -> Particles:
     """One component: elementwise."""
-    c, t = _at(components, x, t)
+    given, (c, x, t) = x.dtype, _at(components, x, t)
     mean, variance = _noised(c, t)
-    return (mean[0] - x) * (1 / variance[0])
+    return ((mean[0] - x) * (1 / variance[0])).astype(given)
 
 
 def _few_score(components, x: Particles, t) -> Particles:
@@ -142,7 +144,7 @@ def _few_score(components, x: Particles, t) -> Particles:
 
     XLA on CPU runs thin matrix products and sums over a short last axis at a tenth of its speed.
     """
-    c, t = _at(components, x, t)
+    given, (c, x, t) = x.dtype, _at(components, x, t)
     x = jnp.moveaxis(x, -1, 0)
     column = lambda array: array.reshape(array.shape + (1,) * (x.ndim - 1))
     mean, variance = _noised(c, t)
@@ -153,7 +155,7 @@ def _few_score(components, x: Particles, t) -> Particles:
     logit = constant - 0.5 * squares
     share = jnp.exp(logit - jnp.max(logit, axis=0))
     pull = sum(share[k] * ((mean[k] - x) * precision[k]) for k in range(len(c.means)))
-    return jnp.moveaxis(pull / sum(share), 0, -1)
+    return jnp.moveaxis(pull / sum(share), 0, -1).astype(given)
 
 
 def _sum_in_blocks(term, d):
@@ -168,27 +170,27 @@ def _sum_in_blocks(term, d):
 
 def _many_score(components, x: Particles, t) -> Particles:
     """Many components: four matrix products, around the mixture's mean so that the squares cancel little."""
-    c, x, t = _centred(components, x, t)
+    given, (c, x, t) = x.dtype, _centred(components, x, t)
     mean, variance = _noised(c, t)
     precision = 1 / variance
     constant = c.log_weights - 0.5 * jnp.sum(mean**2 * precision + jnp.log(variance), axis=-1)
     pull = mean * precision
     share = jax.nn.softmax(constant + x @ pull.T - 0.5 * (x**2 @ precision.T), axis=-1)
-    return share @ pull - (share @ precision) * x
+    return (share @ pull - (share @ precision) * x).astype(given)
 
 
 def _shared_score(components, x: Particles, t) -> Particles:
     """Many components of one covariance, as points are: |x|^2 cancels, and two matrix products are left."""
-    c, x, t = _centred(components, x, t)
+    given, (c, x, t) = x.dtype, _centred(components, x, t)
     mean, variance = _noised(c, t)
     constant = c.log_weights - 0.5 * jnp.sum(mean**2 / variance, axis=-1)
     share = jax.nn.softmax(constant + x @ (mean / variance).T, axis=-1)
-    return (share @ mean - x) / variance[0]
+    return ((share @ mean - x) / variance[0]).astype(given)
 
 
 def _centred(components, x, t):
     """Components, particles and time, seen from the mixture's mean."""
-    c, t = _at(components, x, t)
+    c, x, t = _at(components, x, t)
     centre = jnp.exp(c.log_weights) @ c.means
     return c._replace(means=c.means - centre), x - ou.alpha(t) * centre, t
 
@@ -200,15 +202,16 @@ def _noised(c, t):
 
 
 def _at(components, x, t):
-    """Components and time in the dtype of x, whose width is checked."""
+    """Components, particles and time in the dtype of x, 16 bits widened to float32; the width of x is checked."""
     dim = components.means.shape[-1]
     if x.shape[-1] != dim:
         raise ValueError(f"x has width {x.shape[-1]}, this target has dimension {dim}: pass x of shape (..., {dim}).")
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, x.dtype), components), like(t, x)
+    t = like(t, x)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, t.dtype), components), wide(x), t
 
 
 def _log_density(components, x: Particles, t=0.0) -> Float[Array, "*particles"]:
-    c, t = _at(components, x, t)
+    c, x, t = _at(components, x, t)
     return jax.nn.logsumexp(_log_parts(c, *_residuals(c, x, t)), axis=-1)
 
 
@@ -227,10 +230,11 @@ def _log_parts(c, residual, variance):
 
 
 def _sample(components, key, n, dtype=None) -> Float[Array, "n d"]:
-    """(n, d) exact draws; dtype defaults to JAX's float."""
-    c = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype or jnp.result_type(float)), components)
+    """(n, d) exact draws; dtype defaults to JAX's float. Draws of 16 bits are made in float32 and rounded."""
+    dtype = jnp.dtype(dtype or jnp.result_type(float))
+    c = jax.tree.map(lambda leaf: jnp.asarray(leaf, computed_in(dtype)), components)
     key_label, key_normal = jax.random.split(key)
     label = jax.random.categorical(key_label, c.log_weights, shape=(n,))
     own = lambda part: part if len(part) == 1 else part[label]
     z = jnp.sqrt(own(c.variances)) * jax.random.normal(key_normal, (n, c.means.shape[1]), c.means.dtype)
-    return c.means[label] + (z if c.axes is None else jnp.einsum("ne,nde->nd", z, own(c.axes)))
+    return (c.means[label] + (z if c.axes is None else jnp.einsum("ne,nde->nd", z, own(c.axes)))).astype(dtype)

@@ -173,7 +173,7 @@ class Target:
       second_moment: E|X_0|^2.
       score: s(x, t), exact gradient of log q_t; a pytree callable.
       sample: (key, n) -> (n, d).
-      log_density: (x, t=0.0) -> (...,), log q_t.
+      log_density: (x, t=0.0) -> (...,), log q_t; float32 where x has 16 bits.
       mmse: the Curve V(snr) = E|X_0 - E[X_0 | X_t]|^2.
       smoothing_kl: t -> an upper bound on KL(q_0 || q_t) in nats; inf for a law without a density.
       mean: (d,) float64, E X_0; None where it is not known.

@@ -374,6 +374,67 @@ def test_times_that_a_process_does_not_have_are_refused(process, t, message):
         to_ou(process, t)
 
 
+@pytest.mark.parametrize(
+    ("process", "t", "message"),
+    [
+        (processes.vp_linear(), 5.1, r"OU time 5.1.* 'vp_linear' has OU times from 1e-12 to 5.025.*own times 0 to 1"),
+        (processes.ve(), np.array([1.0, 1e-6]), "OU time 1e-06.* 've' has OU times from 4.99975e-05"),
+        (processes.ddpm(), jnp.asarray(9.0), "OU time 9.* 'ddpm'"),
+        (processes.edm, np.nan, "OU time nan"),
+    ],
+)
+def test_ou_times_that_a_process_does_not_have_are_refused(process, t, message):
+    with pytest.raises(ValueError, match=message):
+        from_ou(process, t)
+
+
+def test_ou_times_across_an_end_by_rounding_and_traced_ones_are_trusted():
+    process = processes.vp_linear()
+    horizon, _ = processes.ou_ends(process)
+    for t in (jnp.float32(horizon), jnp.asarray(horizon, jnp.bfloat16), horizon * (1 + 1e-6)):
+        assert from_ou(process, t) == pytest.approx(1, rel=1e-2)
+    assert jax.jit(lambda t: from_ou(process, t))(6.0) == pytest.approx((-0.1 + np.sqrt(0.01 + 4 * 19.9 * 6)) / 19.9)
+
+    def own(scale):  # sigma = scale t, so that t = sqrt(e^2 - 1)/scale at OU time 1
+        scaled = Process(
+            "scaled", lambda t: 0 * t + 1, lambda t: scale * t, lambda t: (scale * t) ** -2, lambda s: s**-0.5 / scale
+        )
+        return from_ou(scaled, 1.0)
+
+    assert jax.jit(own)(3.0) == pytest.approx(np.sqrt(np.expm1(2)) / 3)
+
+
+# sigma = sin, alpha = cos, in jax.numpy: under a trace its values are traced, even of numbers.
+def test_a_process_in_jax_numpy_is_asked_under_a_trace(key):
+    process = Process(
+        "angle", jnp.cos, jnp.sin, lambda t: jnp.tan(t) ** -2, lambda s: jnp.arctan(s**-0.5), ends=(0.1, 1.4)
+    )
+    ends = np.log1p(np.tan([1.4, 0.1]) ** 2) / 2
+    assert processes.ou_ends(process) == pytest.approx(tuple(ends), rel=1e-6)
+    score = score_from_model(lambda y, t: -y, process, "score")  # of N(0, 1): sigma^2 + alpha^2 = 1
+    x = jnp.asarray([[0.5], [-2.0]])
+    np.testing.assert_allclose(jax.jit(score)(x, 0.5), -x, rtol=1e-6)
+    assert jnp.isnan(jax.jit(score)(x, 1.01 * ends[0])).all()
+    grid = grids.log_snr(1.5, 0.01, 4)
+    alpha, sigma = np.exp(-grid), np.sqrt(-np.expm1(-2 * grid))
+    factor = np.prod(alpha[1:] * alpha[:-1] + sigma[1:] * sigma[:-1])  # of DDIM on N(0, 1)
+    np.testing.assert_allclose(jax.jit(lambda x: sample(kernels.ddim(score), x, grid, key))(x), factor * x, rtol=1e-6)
+    assert jax.jit(lambda x: x * processes.ou_ends(process)[0])(1.0) == pytest.approx(ends[0])
+    with pytest.raises(ValueError, match="'angle' has OU times"):
+        jax.jit(lambda x: sample(kernels.ddim(score), x, [3.0, 1.0], key))(x)
+
+
+# The time of a process is DEIS's variable alone. On a constant predicted noise every order is exact: with z kept in
+# x = alpha m + sigma z, a step's weights add up to sigma' - sigma alpha'/alpha.
+def test_deis_goes_beyond_the_ends_of_the_process_in_whose_time_it_interpolates():
+    process, grid = processes.vp_linear(), grids.log_snr(7.0, 1e-3, 8)
+    assert grid[0] > processes.ou_ends(process)[0]
+    row = kernels.deis(lambda x, t: -x, 3, process=process).coefficients(grid)
+    sigma, alpha = np.sqrt(-np.expm1(-2 * grid)), np.exp(-grid)
+    due = sigma[1:] - sigma[:-1] * alpha[1:] / alpha[:-1]
+    np.testing.assert_allclose(row.weights.sum(-1), due, rtol=1e-9)
+
+
 def test_rounding_across_an_end_is_the_end_and_traced_times_are_trusted():
     assert to_ou(processes.vp_linear(), 1 + 1e-7) == to_ou(processes.vp_linear(), 1.0)
     assert to_ou(processes.edm, -1e-9) == processes.EARLIEST

@@ -183,6 +183,22 @@ def test_a_table_shorter_than_the_mark_is_taken_by_row(key):
     x = noise.initial(key, jnp.arange(n), 15, jnp.float64)
     kernel = kernels.ddim(lambda x, t: to_a_point(jnp.asarray(TABLE[:7000][np.arange(len(x))]), x, t))  # IndexError
     np.testing.assert_allclose(sample(kernel, x, grid, key), expected_at(TABLE[:n], x, grid), rtol=1e-9, atol=1e-12)
+    with pytest.raises(ValueError, match=r"row in x .* cut into chunks of 1000"):
+        sample(kernel, x, grid, key, chunk=1000)
+
+
+# A score may refuse another number of particles with any error, or return as many rows as it holds itself.
+@pytest.mark.parametrize("refuses", [True, False])
+def test_a_score_of_one_number_of_particles_is_given_them_all(refuses, key):
+    n, grid = 10_000, grids.log_snr(3, 0.1, 3)
+    x, conditions = noise.initial(key, jnp.arange(n), 15, jnp.float64), np.linspace(-1, 1, n)[:, None]
+
+    def score(x, t):
+        assert len(x) == n or not refuses
+        return to_a_point(jnp.asarray(conditions), x[np.arange(n)], t)
+
+    out = sample(kernels.ddim(score), x, grid, key)
+    np.testing.assert_allclose(out, expected_at(conditions, x, grid), rtol=1e-9, atol=1e-12)
 
 
 def lowered(n, d, n_steps, **options):

@@ -24,6 +24,26 @@ def test_the_flow_of_a_gaussian_keeps_quantiles_both_ways(start, end):
     np.testing.assert_allclose(found.x, np.exp(-end) * mean + deviation(end) * x, atol=1e-7)
 
 
+# The ODE of N(0, v) multiplies by the ratio of the deviations. The score sees float32, and may return 16 bits.
+@pytest.mark.parametrize(("dtype", "returned"), [(jnp.bfloat16, jnp.float32), (jnp.float16, jnp.float16)])
+def test_16_bits_are_followed_in_float32_and_rounded_once(dtype, returned):
+    v, start, end = 0.3, 2.0, 0.05
+    total = lambda t: np.exp(-2 * t) * v - np.expm1(-2 * t)
+    seen = []
+
+    def score(x, t):
+        seen.append((x.dtype, t.dtype))
+        return (-x / (jnp.exp(-2 * t) * v - jnp.expm1(-2 * t))).astype(returned)
+
+    x, close = jnp.asarray([[0.3, -1.2], [2.0, 0.7]], dtype), 1e-6 if returned == jnp.float32 else 1e-3
+    found = solve(score, x, start, end, rtol=close, atol=close).x
+    assert found.dtype == dtype
+    assert set(seen) == {(jnp.dtype("float32"), jnp.dtype("float32"))}
+    exact = np.asarray(x, np.float64) * np.sqrt(total(end) / total(start))
+    rounding = 0.51 * float(jnp.finfo(dtype).eps)
+    np.testing.assert_allclose(found.astype(float), exact, rtol=rounding if returned == jnp.float32 else 4 * close)
+
+
 def test_evaluations_are_counted_as_they_are_made():
     calls = []
 

@@ -96,6 +96,53 @@ def test_views_round_trip_in_the_dtype_of_x(t, dtype):
         np.testing.assert_allclose(got, want, rtol=0, atol=8 * lost * np.finfo(dtype).eps)
 
 
+NARROW = pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+
+
+def assert_rounded_once(got, exact, dtype):
+    """Positions of 16 bits, as near to exact float64 ones as their dtype allows."""
+    assert got.dtype == dtype
+    _, exponent = np.frexp(exact)
+    spacing = np.ldexp(float(jnp.finfo(dtype).eps), exponent - 1)
+    off = np.abs(np.asarray(got, np.float64) - exact) / spacing
+    assert off.max() < 0.501, off
+
+
+# alpha m - x nearly cancels, and t lies between two bfloat16 numbers: whatever is rounded on the way is seen.
+@NARROW
+@pytest.mark.parametrize("narrow_time", [False, True])
+@pytest.mark.parametrize("returned", ["float32", "16 bits"])
+def test_views_of_16_bits_compute_in_float32_and_round_once(narrow_time, returned, dtype):
+    x, value = jnp.asarray([[1.5, -0.7], [0.2, 2.9]], dtype), jnp.asarray([[1.7, -0.8], [0.3, 3.1]], dtype)
+    t = jnp.asarray(0.12345, dtype if narrow_time else jnp.float32)
+    seen = []
+
+    def model(x, t):
+        seen.append((x.dtype, t.dtype))
+        return value if returned == "16 bits" else value.astype(jnp.float32)
+
+    at, wide_x, wide = float(t), np.asarray(x, np.float64), np.asarray(value, np.float64)
+    alpha, variance = np.exp(-at), -np.expm1(-2 * at)
+    for view, exact in (
+        (processes.score_from_denoiser, (alpha * wide - wide_x) / variance),
+        (processes.denoiser_from_score, (wide_x + variance * wide) / alpha),
+        (processes.score_from_noise, -wide / np.sqrt(variance)),
+        (processes.noise_from_score, -np.sqrt(variance) * wide),
+    ):
+        assert_rounded_once(view(model)(x, t), exact, dtype)
+    assert set(seen) == {(jnp.dtype(dtype), jnp.dtype("float32"))}
+    assert_rounded_once(processes.forward(x, t, value), alpha * wide_x + np.sqrt(variance) * wide, dtype)
+
+
+def test_a_clipped_denoiser_does_not_overflow():
+    for dtype, size in ((jnp.float16, 400.0), (jnp.bfloat16, 1e30), (np.float32, 1e30), (np.float64, 1e300)):
+        m = jnp.asarray([[size, -size], [0.3, 0.4]], dtype)
+        got = processes.clipped(lambda x, t: x, 1.0)(m, 0.3)
+        assert got.dtype == dtype
+        exact = np.stack([[0.5**0.5, -(0.5**0.5)], np.asarray(m[1], np.float64)])
+        np.testing.assert_allclose(np.asarray(got, np.float64), exact, rtol=float(jnp.finfo(dtype).eps))
+
+
 def test_whole_numbers_are_refused_where_they_would_round_the_time():
     whole = np.array([[1, 2]])
     with pytest.raises(TypeError, match="x is int64"):

@@ -64,6 +64,11 @@ def test_the_mark_is_a_prime_of_which_no_size_is_a_multiple():
     plain = lambda x, t: -x
     assert [marked(plain, n) for n in (0, 1, 1000, 8191, 3 * 8191)] == [8191, 8191, 8191, 8209, 8209]
     assert marked(plain, 8191, 8209) == 8219  # the primes from 8,191 on: 8,209, 8,219, 8,221
+    given = lambda n: (jax.ShapeDtypeStruct((n, 3), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32))
+    jaxpr = lambda n: jax.make_jaxpr(plain)(*given(n)).jaxpr
+    assert [schedule.small_mark_beside(jaxpr(n), n) for n in (2, 3, 4, 5, 1000)] == [None, 2, None, 2, 997]
+    assert schedule.round_mark_beside(jaxpr(1000)) == schedule.ROUND_MARK
+    assert schedule.round_mark_beside(jaxpr(schedule.ROUND_MARK)) == 2 * schedule.ROUND_MARK
     inside = jax.jit(lambda x, t: x * jnp.sum(jnp.ones((2, 8191), jnp.float32)))
     assert marked(inside, 1000) == 8209
 

@@ -224,6 +224,24 @@ def test_the_dtype_of_the_particles_stays(dtype, key):
     assert sample(kernels.exponential_euler(score), x, grids.log_snr(2.0, 0.1, 4), key).dtype == dtype
 
 
+# A value inside the ball, one outside, and one whose square no float16 holds.
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("narrow_time", [False, True])
+def test_16_bits_are_truncated_in_float32_and_rounded_once(narrow_time, dtype):
+    x, radius = jnp.asarray([[0.4, -0.3], [1.1, 0.2], [0.1, 0.1]], dtype), 1.25
+    t = jnp.asarray(0.12345, dtype if narrow_time else jnp.float32)
+    values = jnp.asarray([[-1.7, 1.4], [9.0, -7.0], [500.0, 300.0]], dtype)
+    wide_x, wide, at = np.asarray(x, np.float64), np.asarray(values, np.float64), float(t)
+    centre, reach = ball(wide_x, at, radius)
+    share = np.minimum(1, reach / norms(wide - centre))[:, None]
+    assert (share == 1).tolist() == [[True], [False], [False]]
+    for value in (values, values.astype(jnp.float32)):
+        got = scores.truncated(Partial(constant, value), radius)(x, t)
+        assert got.dtype == dtype
+        half = 0.51 * float(jnp.finfo(dtype).eps)
+        np.testing.assert_allclose(np.asarray(got, np.float64), centre + share * (wide - centre), rtol=half)
+
+
 # DDIM moves to alpha' m + (sigma'/sigma)(x - alpha m), m the denoiser: of -3x it is (1 - 3 sigma^2) x/alpha, cut off.
 def test_sampling_with_it_is_sampling_with_the_denoiser_cut_off(key):
     grid, radius = grids.log_snr(3.0, 0.01, 12), 0.5

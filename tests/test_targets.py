@@ -84,6 +84,36 @@ def test_float32_particles_keep_their_dtype(name):
         np.testing.assert_allclose(got, function(x, 0.3), rtol=1e-4, atol=1e-4)
 
 
+# A law of each formulation. The score of a component is the pull to its mean over the noised covariance.
+@pytest.mark.parametrize("name", ["gaussian 5", "full mixture 5", "blocks", "wide", "many shared"])
+@pytest.mark.parametrize(("dtype", "time"), [(jnp.bfloat16, jnp.float32), (jnp.float16, jnp.float16)])
+def test_scores_of_16_bits_are_computed_in_float32_and_rounded_once(name, dtype, time):
+    target, weights, means, covs = LAWS[name]
+    x, t = positions(target).astype(dtype), jnp.asarray(0.12345, time)
+    wide, at = np.asarray(x, np.float64), float(t)
+    noised = np.exp(-2 * at) * covs - np.expm1(-2 * at) * np.eye(target.dim)
+    laws = [stats.multivariate_normal(np.exp(-at) * m, c) for m, c in zip(means, noised, strict=True)]
+    parts = np.array([one.logpdf(wide) for one in laws])
+    density = special.logsumexp(parts, axis=0, b=weights[:, None])
+    pulls = np.array([(one.mean - wide) @ np.linalg.inv(c) for one, c in zip(laws, noised, strict=True)])
+    score = np.einsum("k,kn,knd->nd", weights, np.exp(parts - density), pulls)
+    got = target.score(x, t)
+    assert got.dtype == dtype
+    np.testing.assert_allclose(got.astype(float), score, rtol=0.51 * float(jnp.finfo(dtype).eps), atol=1e-4)
+    assert target.log_density(x, t).dtype == jnp.float32
+    np.testing.assert_allclose(target.log_density(x, t), density, rtol=1e-4)
+
+
+# Of 2,000 equal components bfloat16 draws far fewer: its logarithms of their weights and Gumbel numbers are alike.
+def test_draws_of_16_bits_are_those_of_float32_rounded(key):
+    target = targets.point_masses(np.arange(2000.0)[:, None] / 8)
+    for dtype in (jnp.bfloat16, jnp.float16):
+        got = target.sample(key, 20_000, dtype=dtype)
+        assert got.dtype == dtype
+        counts, _ = np.histogram(got.astype(float), bins=20, range=(0, 250))
+        assert np.abs(counts - 1000).max() < 5 * np.sqrt(1000) + 20  # rounding moves some across an edge
+
+
 @pytest.mark.parametrize("name", ["blocks", "blocks shared", "wide", "wide shared", "many", "many shared", "points 5"])
 @pytest.mark.parametrize("t", [1e-4, 0.1, 3.0])
 def test_float32_scores_lose_no_more_than_a_float32_particle_does(name, t):

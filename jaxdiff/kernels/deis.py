@@ -15,7 +15,7 @@ from jaxdiff.kernels.multistep import (
     noise_in,
     position,
 )
-from jaxdiff.processes import from_ou, namespace, ou
+from jaxdiff.processes import namespace, ou
 from jaxdiff.types import Kernel, Process, ScoreFn, as_score
 
 
@@ -57,7 +57,7 @@ class Coefficients:
     def __call__(self, grid):
         """The table of a grid, float64 on the host."""
         xp, level = namespace(grid), half_log_snr(grid)
-        times = from_ou(self.process, grid)
+        times = self.process.time(ou.snr(grid))  # the variable of the polynomials, beyond the process's ends too
         nodes, known = history(times, self.order, lower_final=self.lower_final)
         u, w = gauss(level[:-1], level[1:])
         mass, at = ou.alpha(grid[1:])[:, None] * w * xp.exp(-u), self.process.time(xp.exp(2 * u))
