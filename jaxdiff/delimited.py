@@ -195,7 +195,8 @@ def _first_mistake(path, numbers, lines, pointed, positions):
     what = f"{path}: row {row}, column {position + 1} is {cell[:40]!r}, not a number"
     if not cell:
         others = sum(not cell.strip() for line in lines for cell in line) - 1
-        return DataError(f"{what}, and {others} more cells are empty: fill or drop the missing values.")
+        more = f", and {others} more cells are empty" if others else ""
+        return DataError(f"{what}{more}: fill or drop the missing values.")
     remedy = next((remedy for pattern, remedy in MISTAKES if re.fullmatch(pattern, cell, re.DOTALL)), ENCODE)
     name = "; if it is a name, say header=True, --header" if row == 1 else ""
     return DataError(f"{what}: {remedy}{name}.")

@@ -112,7 +112,7 @@ def test_a_score_that_is_nan_on_the_way_ends_in_words():
 
 def test_points_of_16_bits_have_a_likelihood_in_float32():
     x, law = X[:2].astype(jnp.bfloat16), targets.gaussian([0.5, -1.0], [0.3, 0.6])
-    got = likelihood.log_likelihood(law.score, x, early_stop=0.1, horizon=9.0)
+    got = log_likelihood(law.score, x, early_stop=0.1, horizon=9.0)
     assert got.dtype == jnp.float32
     variance = np.exp(-0.2) * np.array([0.3, 0.6]) - np.expm1(-0.2)
     off = np.asarray(x, np.float64) - np.exp(-0.1) * np.array([0.5, -1.0])
