@@ -20,6 +20,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, UInt32
 
+from jaxdiff.types import aligned
+
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = 0x1BD11BDA
 STEPS, INITIAL, BEYOND = 1, 2, 3  # domains; BEYOND is added for the second pair of words
@@ -89,7 +91,7 @@ def pair(keys, block, coordinate, dtype, *, domain=STEPS):
     # block >> 31 is 0, which the compiler cannot know: no part of the cipher may be taken out of the scan over blocks,
     # where it would be kept for all particles and coordinates.
     zero = block >> jnp.uint32(31)
-    index = coordinate + zero
+    index = aligned(coordinate + zero, keys[0])
     words = [
         threefry2x32(keys, jnp.broadcast_arrays(block, index + jnp.uint32(space * MOST_COORDINATES)))
         for space in ((domain,) if dtype == jnp.float32 else (domain, domain + BEYOND))

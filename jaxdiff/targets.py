@@ -13,7 +13,7 @@ from jaxdiff.noise import computed_in
 from jaxdiff.posterior import mmse_of
 from jaxdiff.processes import like, ou, wide
 from jaxdiff.products import product
-from jaxdiff.types import Particles, Target
+from jaxdiff.types import Particles, Target, aligned
 
 __all__ = ["gaussian", "mixture", "point_masses", "product"]
 
@@ -129,14 +129,14 @@ def _turned_score(components, x: Particles, t) -> Particles:
     given, (c, x, t) = x.dtype, _at(components, x, t)
     residual, variance = _residuals(c, x, t)
     share = jax.nn.softmax(_log_parts(c, residual, variance), axis=-1)
-    return -jnp.einsum("...k,...ke,kde->...d", share, residual / variance, c.axes).astype(given)
+    return -jnp.einsum("...k,...ke,kde->...d", share, residual / aligned(variance, residual), c.axes).astype(given)
 
 
 def _gaussian_score(components, x: Particles, t) -> Particles:
     """One component: elementwise."""
     given, (c, x, t) = x.dtype, _at(components, x, t)
     mean, variance = _noised(c, t)
-    return ((mean[0] - x) * (1 / variance[0])).astype(given)
+    return ((aligned(mean[0], x) - x) * aligned(1 / variance[0], x)).astype(given)
 
 
 def _few_score(components, x: Particles, t) -> Particles:
@@ -151,11 +151,11 @@ def _few_score(components, x: Particles, t) -> Particles:
     constant = c.log_weights - 0.5 * jnp.sum(jnp.log(variance), axis=-1)
     precision = jnp.broadcast_to(1 / variance, mean.shape)
     mean, precision, constant = map(column, (mean, precision, constant))
-    squares = _sum_in_blocks(lambda at: (mean[:, at] - x[at]) ** 2 * precision[:, at], len(x))
+    squares = _sum_in_blocks(lambda at: (mean[:, at] - x[None, at]) ** 2 * precision[:, at], len(x))
     logit = constant - 0.5 * squares
-    share = jnp.exp(logit - jnp.max(logit, axis=0))
-    pull = sum(share[k] * ((mean[k] - x) * precision[k]) for k in range(len(c.means)))
-    return jnp.moveaxis(pull / sum(share), 0, -1).astype(given)
+    share = jnp.exp(logit - jnp.max(logit, axis=0, keepdims=True))
+    pull = sum(share[k][None] * ((mean[k] - x) * precision[k]) for k in range(len(c.means)))
+    return jnp.moveaxis(pull / sum(share)[None], 0, -1).astype(given)
 
 
 def _sum_in_blocks(term, d):
@@ -175,7 +175,7 @@ def _many_score(components, x: Particles, t) -> Particles:
     precision = 1 / variance
     constant = c.log_weights - 0.5 * jnp.sum(mean**2 * precision + jnp.log(variance), axis=-1)
     pull = mean * precision
-    share = jax.nn.softmax(constant + x @ pull.T - 0.5 * (x**2 @ precision.T), axis=-1)
+    share = jax.nn.softmax(aligned(constant, x) + x @ pull.T - 0.5 * (x**2 @ precision.T), axis=-1)
     return (share @ pull - (share @ precision) * x).astype(given)
 
 
@@ -184,15 +184,15 @@ def _shared_score(components, x: Particles, t) -> Particles:
     given, (c, x, t) = x.dtype, _centred(components, x, t)
     mean, variance = _noised(c, t)
     constant = c.log_weights - 0.5 * jnp.sum(mean**2 / variance, axis=-1)
-    share = jax.nn.softmax(constant + x @ (mean / variance).T, axis=-1)
-    return ((share @ mean - x) / variance[0]).astype(given)
+    share = jax.nn.softmax(aligned(constant, x) + x @ (mean / variance).T, axis=-1)
+    return ((share @ mean - x) / aligned(variance[0], x)).astype(given)
 
 
 def _centred(components, x, t):
     """Components, particles and time, seen from the mixture's mean."""
     c, x, t = _at(components, x, t)
     centre = jnp.exp(c.log_weights) @ c.means
-    return c._replace(means=c.means - centre), x - ou.alpha(t) * centre, t
+    return c._replace(means=c.means - centre[None]), x - aligned(ou.alpha(t) * centre, x), t
 
 
 def _noised(c, t):
@@ -218,7 +218,7 @@ def _log_density(components, x: Particles, t=0.0) -> Float[Array, "*particles"]:
 def _residuals(c, x, t):
     """Residuals (..., K, d) in the components' eigenbases, and variances (K, d)."""
     mean, variance = _noised(c, t)
-    residual = x[..., None, :] - mean
+    residual = x[..., None, :] - aligned(mean, x[..., None, :])
     if c.axes is not None:
         residual = jnp.einsum("...kd,kde->...ke", residual, c.axes)
     return residual, variance
@@ -226,7 +226,9 @@ def _residuals(c, x, t):
 
 def _log_parts(c, residual, variance):
     """(..., K) log of weight times density of each component."""
-    return c.log_weights - 0.5 * jnp.sum(residual**2 / variance + jnp.log(2 * jnp.pi * variance), axis=-1)
+    variance = aligned(variance, residual)
+    parts = jnp.sum(residual**2 / variance + jnp.log(2 * jnp.pi * variance), axis=-1)
+    return aligned(c.log_weights, parts) - 0.5 * parts
 
 
 def _sample(components, key, n, dtype=None) -> Float[Array, "n d"]:

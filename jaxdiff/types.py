@@ -205,6 +205,15 @@ class Target:
         return float(self.total_variance + np.sum((self.mean - point) ** 2))
 
 
+def aligned(value, x):
+    """value with axes of length 1 in front, as many axes as x has, so that the two broadcast.
+
+    JAX does that by itself unless a user forbids it by jax_numpy_rank_promotion="raise". A scalar is returned as it is.
+    """
+    missing = x.ndim - jnp.ndim(value)
+    return jnp.expand_dims(value, tuple(range(missing))) if missing > 0 and jnp.ndim(value) > 0 else value
+
+
 def _zero(snr):
     return np.zeros_like(np.asarray(snr, np.float64))
 

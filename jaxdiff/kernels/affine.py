@@ -7,6 +7,8 @@ because then every coefficient has a form without cancellation.
 
 from typing import Any, NamedTuple
 
+from jaxdiff.types import aligned
+
 
 class Row(NamedTuple):
     """Coefficients of every step, arrays of shape (n_steps,); inside a step, scalars."""
@@ -19,7 +21,7 @@ class Row(NamedTuple):
 
 def step(score, x, row, z):
     """One step with noise."""
-    return noiseless_step(score, x, row, z) + row.spread * z
+    return noiseless_step(score, x, row, z) + aligned(row.spread, z) * z
 
 
 # A compiler may contract a b + c d to either of two roundings, and on a CPU does so differently for different shapes.

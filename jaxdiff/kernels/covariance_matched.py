@@ -10,7 +10,7 @@ from jaxdiff.kernels.affine import identity
 from jaxdiff.kernels.ancestral import coefficients as ancestral_coefficients
 from jaxdiff.lanczos import SpectralFunction, applied, applied_in_full
 from jaxdiff.processes import ou
-from jaxdiff.types import Kernel, ScoreFn, as_score
+from jaxdiff.types import Kernel, ScoreFn, aligned, as_score
 
 
 def covariance_matched(score: ScoreFn, *, products: int | None = None) -> Kernel:
@@ -85,6 +85,7 @@ def step(score, x, row, z):
     eye = jnp.eye(x.shape[-1], dtype=x.dtype)
     columns = jax.vmap(lambda direction: along(jnp.broadcast_to(direction, x.shape)), out_axes=-1)(eye)
     jacobian = (columns + jnp.swapaxes(columns, -1, -2)) / 2
+    eye = aligned(eye, jacobian)
     covariance = eye + row.growth * (eye + row.variance * jacobian)
     return row.keep * x + row.gain * s + row.spread * applied_in_full(ROOT, covariance, z)
 

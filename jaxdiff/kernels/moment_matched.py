@@ -10,7 +10,7 @@ import numpy as np
 from jaxdiff.kernels.affine import identity, noiseless_step, step
 from jaxdiff.kernels.ancestral import coefficients as ancestral_coefficients
 from jaxdiff.processes import namespace, ou
-from jaxdiff.types import Basis, Kernel, ScoreFn, as_score, check_basis, dim_of
+from jaxdiff.types import Basis, Kernel, ScoreFn, aligned, as_score, check_basis, dim_of
 
 
 def moment_matched(score: ScoreFn, mmse: Callable[..., Any], *, basis: Basis = None, dim: int | None = None) -> Kernel:
@@ -76,7 +76,7 @@ class StepInBasis:
     def __call__(self, score, x, row, z):
         """One step with noise."""
         axes = jnp.asarray(self.basis, x.dtype)
-        return noiseless_step(score, x, row, z) + jnp.matmul(row.spread * z, axes.T, precision="highest")
+        return noiseless_step(score, x, row, z) + jnp.matmul(aligned(row.spread, z) * z, axes.T, precision="highest")
 
     def __eq__(self, other):
         """Steps in the very same basis are equal, so that a rebuilt kernel recompiles nothing."""
