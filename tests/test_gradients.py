@@ -45,20 +45,20 @@ def functional(x):
     return jnp.sum(weights * (jnp.sin(x) + x**2 / 4))
 
 
-def derivatives(value, arguments, directions):
-    """A compiled value, and its derivatives along a direction in each argument, in forward and in reverse mode."""
-    count = len(arguments)
+def derivatives(value, count):
+    """A program that gives a value, and its derivatives along a direction in each of `count` arguments.
+
+    They are taken in forward and in reverse mode.
+    """
 
     @jax.jit(compiler_options=QUICK)
-    def program(*arguments):
+    def program(arguments, directions):
         alone = [jnp.zeros((count, *d.shape)).at[i].set(d) for i, d in enumerate(directions)]
         forward = jax.vmap(lambda *tangents: jax.jvp(value, arguments, tangents)[1])(*alone)
         out, gradients = jax.value_and_grad(value, argnums=tuple(range(count)))(*arguments)
         return out, forward, jnp.stack([jnp.sum(g * d) for g, d in zip(gradients, directions, strict=True)])
 
-    arguments, directions = ([jnp.asarray(one) for one in given] for given in (arguments, directions))
-    _, forward, reverse = program(*arguments)
-    return lambda *arguments: program(*arguments)[0], forward, reverse
+    return lambda *given: program(*(tuple(map(jnp.asarray, one)) for one in given))
 
 
 def differences(value, arguments, directions):
@@ -66,7 +66,7 @@ def differences(value, arguments, directions):
 
     def at(i, h):
         pairs = zip(arguments, directions, strict=True)
-        return value(*(jnp.asarray(a + (h * d if i == j else 0)) for j, (a, d) in enumerate(pairs)))
+        return value(*(a + (h * d if i == j else 0) for j, (a, d) in enumerate(pairs)))
 
     found = np.array([(at(i, H) - at(i, -H)) / (2 * H) for i in range(len(arguments))])
     assert np.abs(found).min() > 1e-2  # so that a relative error says something
@@ -104,8 +104,9 @@ def test_every_kernel_is_differentiable_in_the_law_the_start_and_the_grid(name):
     arguments, directions = [0.5, x, grid], [1.0, along, np.array([0.1, -0.2, 0.3, 1.0]) * grid]
     if name in family.PER_DIRECTION:  # their error curve is a host function
         arguments, directions = arguments[:2], directions[:2]
-    compiled, forward, reverse = derivatives(value, arguments, directions)
-    want = differences(compiled, arguments, directions)
+    program = derivatives(value, len(arguments))
+    _, forward, reverse = program(arguments, directions)
+    want = differences(lambda *arguments: program(arguments, directions)[0], arguments, directions)
     np.testing.assert_allclose(forward, want, rtol=1e-6)
     np.testing.assert_allclose(reverse, want, rtol=1e-6)
 
@@ -139,75 +140,58 @@ def test_a_gradient_of_covariance_matching_on_an_isotropic_law_is_the_closed_for
     assert float(jnp.sum(by_x * along)) == pytest.approx(exact(0.5, x + 1e-30j * along).imag / 1e-30, rel=1e-10)
 
 
-def gaussian_score(cov, along, theta, x, t):
-    """The score of N(0, cov + theta along)."""
-    noised = jnp.exp(-2 * t) * (cov + theta * along) - jnp.expm1(-2 * t) * jnp.eye(len(cov))
+def gaussian_score(cov, x, t):
+    """The score of N(0, cov)."""
+    noised = jnp.exp(-2 * t) * cov - jnp.expm1(-2 * t) * jnp.eye(len(cov))
     return -jnp.linalg.solve(noised, x.T).T
-
-
-def low_rank_score(first, second, theta, x, t):
-    """The score of the Gaussian with variance 0.7 along cos(theta) first + sin(theta) second alone, orthonormal."""
-    axis = jnp.cos(theta) * first + jnp.sin(theta) * second
-    noise = -jnp.expm1(-2 * t)
-    return -(x - (0.7 * jnp.exp(-2 * t) / (0.7 * jnp.exp(-2 * t) + noise)) * (x @ axis)[:, None] * axis) / noise
 
 
 SYMMETRIC = targets.mixture([0.25] * 4, [[1.0, 0.5], [0.5, 1.0], [-1.0, -0.5], [-0.5, -1.0]], np.full((4, 2), 0.2))
 
 
-def shifted_score(along, theta, x, t):
-    """The score of a mixture symmetric under the exchange of coordinates, shifted by theta along."""
-    return SYMMETRIC.score(x - theta * along, t)
+def shifted_score(shift, x, t):
+    """The score of a mixture symmetric under the exchange of coordinates, but for a shift."""
+    return SYMMETRIC.score(x - shift, t)
 
 
-ALONG = np.array([[1.0, 0.4, -0.3], [0.4, 0.2, 0.5], [-0.3, 0.5, 0.6]])
-PAIR = np.linalg.qr(np.random.default_rng(2).standard_normal((5, 2)))[0].T
-LAWS = {  # dimension, score, and products of Lanczos' method that are enough
-    "isotropic in two dimensions": (2, Partial(gaussian_score, 0.5 * np.eye(2), ALONG[:2, :2]), (2,)),
-    "isotropic in three dimensions": (3, Partial(gaussian_score, 0.5 * np.eye(3), ALONG), (2, 3)),
-    "a symmetric mixture": (2, Partial(shifted_score, np.array([0.3, 0.3])), (2,)),
-    "of low rank": (5, Partial(low_rank_score, *PAIR), (2, 3, 5)),
+AXES = np.linalg.qr(np.random.default_rng(2).standard_normal((3, 3)))[0]
+LINE = 0.7 * np.outer(AXES[0], AXES[0])
+ANY = np.array([[1.0, 0.4, -0.3], [0.4, 0.2, 0.5], [-0.3, 0.5, 0.6]])
+LAWS = {  # score, parameter, a direction to move it in, and whether differences are taken on that side alone
+    "isotropic": (gaussian_score, 0.5 * np.eye(3), ANY, False),
+    "with two variances that coincide": (gaussian_score, 0.5 * np.eye(3) + LINE, ANY, False),
+    "a line that turns": (gaussian_score, LINE, np.outer(AXES[0], AXES[1]) + np.outer(AXES[1], AXES[0]), False),
+    "a line, from which variances grow from 0": (gaussian_score, LINE, ANY @ ANY, True),
+    "a symmetric mixture": (shifted_score, np.zeros(2), np.array([0.3, 0.3]), False),
 }
+
+
+@functools.cache
+def covariance_matching(score, products, d):
+    """A functional of where covariance matching leads, as a function of the score's parameter and the start."""
+
+    def value(parameter, x):
+        kernel = kernels.covariance_matched(Partial(score, parameter), products=products)
+        return functional(moved(kernel, x, np.array([2.0, 0.5, 0.1])))
+
+    return derivatives(value, 2)
 
 
 @pytest.mark.parametrize("law", LAWS)
 def test_covariance_matching_is_differentiable_where_variances_coincide(law):
-    d, score, enough = LAWS[law]
+    score, parameter, direction, one_sided = LAWS[law]
+    d = len(parameter)
     x, along = started(d)
     x[0] = 0
     x[1] = 1  # on the diagonal
-    arguments, directions, grid = [0.0, x], [1.0, along], np.array([2.0, 0.5, 0.1])
-
-    def value(products, theta, x):
-        kernel = kernels.covariance_matched(Partial(score.func, *score.args, theta), products=products)
-        return functional(moved(kernel, x, grid))
-
-    in_full = jax.jit(functools.partial(value, None), compiler_options=QUICK)
+    arguments, directions = [parameter, x], [direction, along]
+    in_full = lambda *arguments: covariance_matching(score, None, d)(arguments, directions)[0]
     want = differences(in_full, arguments, directions)
-    for products in (None, *enough):
-        given = functools.partial(value, products)
-        compiled, forward, reverse = derivatives(given, arguments, directions)
-        assert float(compiled(*map(jnp.asarray, arguments))) == pytest.approx(float(in_full(*arguments)), rel=1e-12)
+    if one_sided:
+        at = lambda h: in_full(parameter + h * direction, x)
+        want[0] = (4 * at(H) - at(2 * H) - 3 * at(0)) / (2 * H)
+    for products in (None, d):
+        value, forward, reverse = covariance_matching(score, products, d)(arguments, directions)
+        assert float(value) == pytest.approx(float(in_full(*arguments)), rel=1e-12)
         np.testing.assert_allclose(forward, want, rtol=1e-6)
         np.testing.assert_allclose(reverse, want, rtol=1e-6)
-
-
-# Variances of 0 can only grow, and a difference is taken on that side alone.
-def test_covariance_matching_is_differentiable_where_variances_grow_from_0():
-    d, factor = 5, np.random.default_rng(4).standard_normal((5, 5)) / 2
-    x, _ = started(d)
-    score, grid = (
-        Partial(gaussian_score, 0.7 * np.outer(PAIR[0], PAIR[0]), factor @ factor.T),
-        np.array([2.0, 0.5, 0.1]),
-    )
-
-    def value(products, theta):
-        kernel = kernels.covariance_matched(Partial(score.func, *score.args, theta), products=products)
-        return functional(moved(kernel, x, grid))
-
-    in_full = jax.jit(functools.partial(value, None), compiler_options=QUICK)
-    want = float(-3 * in_full(0.0) + 4 * in_full(H) - in_full(2 * H)) / (2 * H)
-    for products in (None, 3, 5):
-        _, forward, reverse = derivatives(functools.partial(value, products), [0.0], [1.0])
-        np.testing.assert_allclose(forward, want, rtol=1e-7)
-        np.testing.assert_allclose(reverse, want, rtol=1e-7)
