@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 
 class SpectralFunction(NamedTuple):
@@ -123,8 +124,15 @@ def applied(function, apply, b, n_products):
     matrix, basis, rest = _krylov(apply, b, n_products)
     size = _norm(b)[:, None]
     out = size * jnp.einsum("mnd,nm->nd", basis, _first_column(function, matrix))
-    pure, constants = jax.closure_convert(apply, b)
-    return out + _led_out(function, pure, constants, matrix, size * rest)
+    apply, constants = _opened(apply, b)
+    return out + _led_out(function, apply, constants, matrix, size * rest)
+
+
+def _opened(apply, b):
+    """The operator as a function of a vector and all arrays that it closes over, and these arrays."""
+    # jax.closure_convert leaves integers in the closure; the pivots of a linear solve are integers.
+    closed = jax.make_jaxpr(apply)(b)
+    return lambda v, *constants: jaxpr_as_fun(ClosedJaxpr(closed.jaxpr, constants))(v)[0], closed.consts
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -153,7 +153,7 @@ def _few_score(components, x: Particles, t) -> Particles:
     mean, precision, constant = map(column, (mean, precision, constant))
     squares = _sum_in_blocks(lambda at: (mean[:, at] - x[None, at]) ** 2 * precision[:, at], len(x))
     logit = constant - 0.5 * squares
-    share = jnp.exp(logit - jnp.max(logit, axis=0, keepdims=True))
+    share = jnp.exp(logit - jax.lax.stop_gradient(jnp.max(logit, axis=0, keepdims=True)))  # which cancels
     pull = sum(share[k][None] * ((mean[k] - x) * precision[k]) for k in range(len(c.means)))
     return jnp.moveaxis(pull / sum(share)[None], 0, -1).astype(given)
 

@@ -1,4 +1,7 @@
-"""Lanczos quadratures against matrix functions: exact in full and to degree 2m - 1; low rank, zero starts, float32."""
+"""Lanczos quadratures against matrix functions: exact in full and to degree 2m - 1; low rank, zero starts, float32.
+
+Functions of operators, by Lanczos and by eigenvalues, have the derivatives of the matrix exponential that SciPy gives.
+"""
 
 import functools
 
@@ -6,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.linalg import logm
+from scipy.linalg import expm, expm_frechet, logm
 
-from jaxdiff.lanczos import quadrature, tridiagonal
+from jaxdiff.lanczos import SpectralFunction, applied, applied_in_full, quadrature, tridiagonal
 
 RNG = np.random.default_rng(0)
 
@@ -117,3 +120,119 @@ def test_float32_is_right_to_its_precision():
     nodes, weights, _ = rule(matrices, starts, 8, jnp.float32)
     got = np.sum(weights * np.log1p(nodes), -1)
     np.testing.assert_allclose(got, quadratic_form(matrices, starts, log1p_of), rtol=2e-5)
+
+
+def _divided(a, b):
+    half = (a - b) / 2
+    return jnp.exp((a + b) / 2) * jnp.where(half == 0, 1, jnp.sinh(half) / jnp.where(half == 0, 1, half))
+
+
+EXP = SpectralFunction(jnp.exp, _divided)
+
+
+def in_full(matrices, b):
+    return applied_in_full(EXP, matrices, b)
+
+
+@functools.cache  # so that a number of products is compiled once
+def by_lanczos(m):
+    return lambda matrices, b: applied(EXP, lambda v: jnp.einsum("nij,nj->ni", matrices, v), b, m)
+
+
+def turned(values, n=3):
+    """Symmetric matrices with the given eigenvalues in n bases, and the bases."""
+    axes = np.linalg.qr(RNG.standard_normal((n, len(values), len(values))))[0]
+    return np.einsum("nij,j,nkj->nik", axes, values, axes), axes
+
+
+def directions(n=3, d=6):
+    """A symmetric matrix a row, and a vector."""
+    along = RNG.standard_normal((n, d, d))
+    return along + np.swapaxes(along, 1, 2), RNG.standard_normal((n, d))
+
+
+WEIGHTS = np.random.default_rng(1).standard_normal((3, 6))  # of the entries of f(A) b
+
+
+@functools.partial(jax.jit, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0})
+def derivatives(value, matrices, b, along, db):
+    """The derivatives of the weighed f(A) b along matrices and along db: in forward and in reverse mode, under vmap."""
+    weighed = lambda matrices, b: jnp.sum(WEIGHTS * value(matrices, b))
+
+    @jax.vmap
+    def both(along, db):
+        forward = jax.jvp(weighed, (matrices, b), (along, db))[1]
+        by_matrices, by_b = jax.grad(weighed, argnums=(0, 1))(matrices, b)
+        return forward, jnp.sum(by_matrices * along) + jnp.sum(by_b * db)
+
+    return both(jnp.stack([along, jnp.zeros_like(along)]), jnp.stack([jnp.zeros_like(db), db]))
+
+
+def check_exact(value, matrices, b, along, db):
+    """The derivatives are those of the matrix exponential."""
+    forward, reverse = derivatives(value, matrices, b, along, db)
+    moved = [expm_frechet(a, e, compute_expm=False) @ row for a, e, row in zip(matrices, along, b, strict=True)]
+    other = [expm(a) @ row for a, row in zip(matrices, db, strict=True)]
+    want = [np.sum(WEIGHTS * moved), np.sum(WEIGHTS * other)]
+    np.testing.assert_allclose(forward, want, rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(reverse, want, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("values", "products"),
+    [
+        ([-1.0, -0.7, -0.1, 0.3, 0.5, 1.2], (6,)),
+        ([-0.8, -0.8, 0.1, 0.1, 0.9, 0.9], (4, 6)),
+        ([0.2, 0.2, 0.2, 0.2, 0.2, 1.0], (4, 6)),
+        ([0.4] * 6, (4, 6)),
+        ([0.0] * 6, (4, 6)),
+    ],
+)
+def test_derivatives_of_a_function_of_operators_are_exact_where_eigenvalues_coincide(values, products):
+    matrices, _ = turned(values)
+    if len(set(values)) == 1:
+        matrices = np.broadcast_to(values[0] * np.eye(6), matrices.shape)
+    b, given = RNG.standard_normal((3, 6)), directions()
+    for value in (in_full, *map(by_lanczos, products)):
+        check_exact(value, matrices, b, *given)
+
+
+def test_derivatives_at_a_vector_of_an_invariant_subspace_are_exact():
+    matrices, axes = turned([-1.0, -0.7, -0.1, 0.3, 0.5, 1.2])
+    b = np.einsum("nij,j->ni", axes, [0.5, -1.0, 0, 0, 0, 0])
+    along, db = directions()
+    check_exact(in_full, matrices, b, along, db)
+    inside = axes[..., :2] @ np.swapaxes(
+        axes[..., :2], 1, 2
+    )  # Lanczos sees no other eigenvalue than those of the space
+    along, db = inside @ along @ inside, np.einsum("nij,nj->ni", inside, db)
+    for products in (4, 6):
+        check_exact(by_lanczos(products), matrices, b, along, db)
+
+
+def test_derivatives_at_a_zero_vector_are_finite():
+    matrices, _ = turned([-1.0, -0.7, -0.1, 0.3, 0.5, 1.2])
+    b, given = np.zeros((3, 6)), directions()
+    check_exact(in_full, matrices, b, *given)
+    for products in (4, 6):
+        forward, reverse = derivatives(by_lanczos(products), matrices, b, *given)
+        np.testing.assert_array_equal(forward, 0)
+        np.testing.assert_array_equal(reverse, 0)
+
+
+def test_fewer_products_have_the_derivatives_of_what_they_compute():
+    matrices, _ = turned([-1.0, -0.7, -0.1, 0.3, 0.5, 1.2])
+    b, (along, db) = RNG.standard_normal((3, 6)), directions()
+    forward, reverse = derivatives(by_lanczos(4), matrices, b, along, db)
+
+    def projected(h, k):
+        found = []
+        for a, row in zip(matrices + h * along, b + k * db, strict=True):
+            basis = np.linalg.qr(np.stack([np.linalg.matrix_power(a, j) @ row for j in range(4)], 1))[0]
+            found.append(basis @ expm(basis.T @ a @ basis) @ basis.T @ row)
+        return np.sum(WEIGHTS * found)
+
+    h = 1e-5
+    want = [(projected(h, 0) - projected(-h, 0)) / (2 * h), (projected(0, h) - projected(0, -h)) / (2 * h)]
+    np.testing.assert_allclose(forward, want, rtol=1e-7)
+    np.testing.assert_allclose(reverse, want, rtol=1e-7)

@@ -65,9 +65,12 @@ def _root(variances):
 
 
 # Of the interval from b to a the share above 1 is (max(a, 1) - max(b, 1))/(a - b); at a = b = 1 it is taken as 1, since
-# an exact score's posterior variances can only grow from 0.
+# an exact score's posterior variances can only grow from 0. Rounding leaves a posterior variance of 0 a little above or
+# below: what is below by rounding counts as 0.
 def _divided(a, b):
     """The divided differences of `_root`."""
+    nearly = 1 - jnp.finfo(a.dtype).eps ** 0.5
+    a, b = (jnp.where(one > nearly, jnp.maximum(one, 1), one) for one in (a, b))
     equal = a == b
     share = (jnp.maximum(a, 1) - jnp.maximum(b, 1)) / jnp.where(equal, 1, a - b)
     return jnp.where(equal, (a >= 1).astype(a.dtype), share) / (_root(a) + _root(b))
