@@ -121,7 +121,7 @@ def classifier_accuracy(x, y, *, seed=0, row_ids=None) -> Estimate:
     units = intervals.copies(row_ids) if row_ids is not None else _copies(rows)
     units = np.arange(len(rows)) if units is None else units
     of_x, of_y = np.bincount(units[: len(x)]), np.bincount(units[len(x) :])
-    fewest = min(np.count_nonzero(sizes) for sizes in (of_x, of_y))
+    fewest = min(int(np.count_nonzero(sizes)) for sizes in (of_x, of_y))
     if fewest < 2:
         raise ValueError(f"a classifier is cross-validated on two independent rows or more a sample: one has {fewest}.")
     copied = len(np.unique(units)) < len(rows)

@@ -155,7 +155,7 @@ def _few_score(components, x: Particles, t) -> Particles:
     logit = constant - 0.5 * squares
     share = jnp.exp(logit - jax.lax.stop_gradient(jnp.max(logit, axis=0, keepdims=True)))  # which cancels
     pull = sum(share[k][None] * ((mean[k] - x) * precision[k]) for k in range(len(c.means)))
-    return jnp.moveaxis(pull / sum(share)[None], 0, -1).astype(given)
+    return jnp.moveaxis(pull / jnp.expand_dims(sum(share), 0), 0, -1).astype(given)
 
 
 def _sum_in_blocks(term, d):
