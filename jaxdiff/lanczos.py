@@ -119,7 +119,7 @@ def applied(function, apply, b, n_products):
     Exact once n_products is d, or as soon as the Krylov space of b is complete. First derivatives, in forward and
     reverse mode, are those of what is computed. Where a Krylov space is complete after fewer than n_products products,
     they also count changes of A that lead out of the space; that part supposes that A has no eigenvalues but those seen
-    in the space, which is so for almost every b.
+    in the space, which is so for almost every b. At b = 0 the derivative with respect to b is taken as 0.
     """
     matrix, basis, rest = _krylov(apply, b, n_products)
     size = _norm(b)[:, None]
