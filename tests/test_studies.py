@@ -14,6 +14,7 @@ from benchmarks import (
     corrector,
     dimension_sweep,
     harness,
+    interval_coverage,
     line,
     localization,
     lsi_constant,
@@ -33,6 +34,7 @@ STUDIES = (
     *TIMED,
     bound_tightness.STUDY,
     dimension_sweep.STUDY,
+    interval_coverage.STUDY,
     localization.STUDY,
     peers.STUDY,
     reverse_ode_schemes.STUDY,
@@ -195,6 +197,29 @@ def test_the_record_says_what_its_rows_do_and_can_be_drawn(study, tmp_path):
         assert all("seconds" in row for row in record["rows"] if row.get("evals"))
     else:
         assert record["environment"]["seed"] == study.seed
+
+
+# A row has the losses of the denoiser c x at X_0 and the pair +-Z: |X_0 - c (alpha X_0 + sigma Z)|^2, averaged.
+def test_rows_of_interval_coverage_are_losses_of_the_linear_denoiser():
+    square, noise, v = 2.3, 0.7, 1.7
+    row = interval_coverage.rows_of(np.array([square]), np.array([noise]), v)[0]
+    for i in (0, 40, 100):
+        snr = np.exp(interval_coverage.U[i])
+        alpha, sigma = np.sqrt(snr / (1 + snr)), 1 / np.sqrt(1 + snr)
+        c = alpha * v / (alpha**2 * v + sigma**2)
+        x, z = np.sqrt(square), np.sqrt(noise) * np.array([1, -1])
+        denoised = c * (alpha * x + sigma * z)
+        assert row[i] == pytest.approx(snr * np.mean((x - denoised) ** 2), rel=1e-12)
+        assert row[101 + i] == pytest.approx(np.sqrt(snr) * np.mean(denoised * z), rel=1e-12)
+
+
+def test_interval_coverage_counts_what_covers():
+    cell = lambda **values: {"law": "normal", "n": 24, "kernel": "ancestral", "repetitions": 100, **values}
+    good, poor = cell(certificate=0.95, student=0.8, warned=0.0), cell(certificate=0.5, student=0.4, warned=0.7)
+    assert "1 of 2 cells cover 95% within two standard errors, Student's 0." in interval_coverage.verdict([good, poor])
+    assert "least coverage is 0.50" in interval_coverage.verdict([good, poor])
+    assert "warns in 70%" in interval_coverage.verdict([good, poor])
+    assert interval_coverage.verdict([good]).endswith("Student's 0.")
 
 
 def test_a_quick_study_leaves_record_and_figure_and_a_verdict(tmp_path, monkeypatch, capsys):
