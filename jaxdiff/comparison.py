@@ -195,8 +195,9 @@ def noise_floor(subject: Subject, key, *, progress=False):
     judge, n = _Judge(subject, key), len(subject.test_rows)
     z = jax.random.normal(jax.random.fold_in(key, 1), subject.train_rows.shape, jnp.float32)
     rows = np.asarray(forward(jnp.asarray(subject.train_rows), subject.early_stop, z))
-    batches = [rows[first : first + n] for first in range(0, len(rows) - n + 1, n)] or [rows]
-    return judge(bar(batches, "noise floor", enabled=progress))
+    starts = range(0, max(len(rows) - n, 0) + 1, n)
+    batches, originals = ([part[first : first + n] for first in starts] for part in (rows, subject.train_rows))
+    return judge(bar(batches, "noise floor", enabled=progress), originals)
 
 
 def step_ratio(subject: Subject, n_steps):
@@ -215,15 +216,20 @@ class _Judge:
     subject: Subject
     key: jax.Array
 
-    def __call__(self, batches):
-        """Sliced W2 and accuracy of batches against the noised test rows, each a mean with its standard error."""
+    def __call__(self, batches, originals=None):
+        """Sliced W2 and accuracy of batches against the noised test rows, each a mean with its standard error.
+
+        Noise hides which rows are copies: the test rows show it before their noise, and the batches in `originals`, as
+        they were before theirs, or themselves where they have none.
+        """
         key_noise, key_slices = jax.random.split(jax.random.fold_in(self.key, 0))
         rows = jnp.asarray(self.subject.test_rows)
         test = np.asarray(forward(rows, self.subject.early_stop, jax.random.normal(key_noise, rows.shape, rows.dtype)))
         distances, accuracies = [], []
-        for i, batch in enumerate(batches):
+        for i, (batch, original) in enumerate(zip(batches, originals or batches, strict=True)):
             distances.append(sliced_w2(batch, test, key_slices).value)
-            accuracies.append(classifier_accuracy(batch, test[: len(batch)], seed=i).value)
+            before = (original, self.subject.test_rows[: len(batch)])
+            accuracies.append(classifier_accuracy(batch, test[: len(batch)], seed=i, originals=before).value)
         return {"sliced_w2": _mean(distances)._asdict(), "accuracy": _mean(accuracies)._asdict()}
 
 

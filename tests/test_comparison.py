@@ -146,6 +146,30 @@ def test_both_sides_of_the_noise_floor_are_noised(key):
     assert abs(floor["sliced_w2"]["value"] - mean) < 5 * deviation
 
 
+@pytest.mark.parametrize("n_train", [40, 85, 30])
+def test_copies_are_known_in_the_noise_floor_although_each_has_noise_of_its_own(n_train, key):
+    test = np.random.default_rng(3).normal(size=(40, 2)).astype(np.float32)
+    train = np.concatenate([test, test[::-1], test])[:n_train]  # one batch, two and a rest, less than one
+    curve = gaussian_curve(np.ones(2))
+    subject = comparison.Subject(lambda x, t: 0 * x, curve, curve, train, test, horizon=1.0, early_stop=1e-8)
+    floor = comparison.noise_floor(subject, key)
+    # The same is told of both copies of a row, and of one of them it is right.
+    assert floor["accuracy"] == {"value": 0.5, "standard_error": 0.0}
+
+
+def test_copies_among_the_test_rows_are_known_when_samplers_are_compared(key, monkeypatch):
+    given = []
+    told = lambda x, y, *, seed, originals: given.append((x, y, *originals)) or comparison.Estimate(0.5, 0.0)
+    monkeypatch.setattr(comparison, "classifier_accuracy", told)
+    test = np.repeat(np.random.default_rng(3).normal(size=(5, 1)).astype(np.float32), 2, axis=0)
+    comparison.compare(still(0.01, 0.02, test, test), key, n_steps=(1,))
+    assert len(given) == 5 * comparison.BATCHES
+    for batch, noised, original, before in given:
+        np.testing.assert_array_equal(original, batch)
+        np.testing.assert_array_equal(before, test)
+        assert len(np.unique(noised)) == 10
+
+
 def test_an_excess_that_is_not_positive_has_no_step_ratio(subject):
     outweighed = Curve(lambda snr: np.zeros_like(snr), 3, integral=lambda snr: snr)
     ratio = comparison.step_ratio(dataclasses.replace(subject, test=outweighed), 5)
