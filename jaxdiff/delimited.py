@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxdiff.headers import MINUS, DataError, header_of, index_columns, number, positions_of
+from jaxdiff.headers import FORTRAN, MINUS, DataError, header_of, index_columns, number, positions_of
 
 DELIMITERS = "\t;,"
 # UTF-32's mark for little-endian text begins with that of UTF-16.
@@ -19,17 +19,19 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "UTF-16"),
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
+ENCODE = "encode or drop it, or leave its column out (columns, --columns)"
 MISTAKES = (  # what a cell that is no number looks like, and the remedy
     (r"[+-]?\d{1,3}([.,'\u2019 \u00a0\u202f]\d{3})+([.,]\d+)?", "it has thousands separators: write it without them"),
-    (r"[+-]?\d*,\d+", "it has a decimal comma: write a point, or separate the columns by semicolons"),
+    (r"[+-]?\d*,\d+([eE][+-]?\d+)?", "it has a decimal comma: write a point, or separate the columns by semicolons"),
     (r"[+-]?[\d_]+(\.[\d_]+)?", "it has underscores: write it without them"),
+    (FORTRAN, "it has a Fortran exponent: write E for D"),
+    (r"(\d{4}[-/.]\d\d?[-/.]\d\d?|\d\d?[-/.]\d\d?[-/.]\d{4})([ T].*)?", f"it is a date: {ENCODE}"),
     (r"(?i)true|false", "write 1 and 0 for true and false"),
     (r"(?i)na|n/a|<na>|null|none|missing|[?.-]+", "fill the missing value or drop the row"),
     (r"(?i)0x[0-9a-f]+", "write it as a decimal number"),
     (r"#.*", "remove the comment, or move it to the top of the file"),
     (r"[^;|\t]*\d[;|\t ]+[+-]?\d.*", "separate columns by commas, semicolons or tabs, the same in every row"),
 )
-ENCODE = "encode or drop it, or leave its column out (columns, --columns)"
 
 
 class Table(NamedTuple):
@@ -79,9 +81,11 @@ def read(path, *, header=None, columns=None) -> Table:
         positions, about_index = positions_of(path, columns, names, width), []
     if positions != list(range(width)):
         lines = [[line[position] for position in positions] for line in lines]
-    rows, about_commas = _converted(path, numbers, lines, positions, delimiter)
+    rows, about_numbers = _converted(path, numbers, lines, positions, delimiter)
+    about_numbers += _doubts(lines, positions, delimiter) if columns is None else []
+    about_numbers += _rounded(lines, rows, positions)
     chosen = None if names is None else tuple(names[position] for position in positions)
-    notes = (*empty, *about_header, *about_index, *about_commas)
+    notes = (*empty, *about_header, *about_index, *about_numbers)
     return Table(rows, header, tuple(positions), chosen, notes)
 
 
@@ -111,15 +115,17 @@ def _text(path):
 
 def _records(path, delimiter):
     """Line numbers from 1, cells of all lines that are not blank, and notes on rows that have no value."""
-    numbers, lines, empty = [], [], []
+    numbers, lines, empty, blank = [], [], [], []
     with _text(path) as stream:
         reader = csv.reader(stream, delimiter=delimiter, skipinitialspace=True, strict=True)
         for line in reader:
             if any(map(str.strip, line)):
                 numbers.append(reader.line_num)
                 lines.append(line)
-            elif len(line) > 1:
-                empty.append(reader.line_num)
+            elif line:
+                (empty if len(line) > 1 else blank).append(reader.line_num)
+    if all(len(line) == 1 for line in lines):
+        empty = blank  # "" is a missing value in a table of one column, and spaces alone between rows of others
     if lines and lines[0][0].startswith("sep=") and len("".join(lines[0])) <= len("sep=;"):
         del numbers[0], lines[0]  # the line with which spreadsheets are told the delimiter
     notes = [f"{len(empty)} row(s) of empty cells are left out, the first in line {empty[0]}."] if empty else []
@@ -166,6 +172,48 @@ def _converted(path, numbers, lines, positions, delimiter):
     with contextlib.suppress(ValueError):
         return _floats(pointed, len(positions)), notes
     raise _first_mistake(path, numbers, lines, pointed, positions)
+
+
+def _doubts(lines, positions, delimiter):
+    """A note on points, or on commas between columns, that could separate thousands or decimals."""
+    notes = []
+    if delimiter == ";":
+        pointed = [cell.strip() for line in lines for cell in line if "." in cell]
+        if pointed and all(re.fullmatch(r"[+-]?[1-9]\d{0,2}\.\d{3}", cell) for cell in pointed):
+            notes.append(f"Points are read as decimal points, not between thousands: {pointed[0]}.")
+    for place, position in enumerate(positions):
+        cells = (line[place].strip() for line in lines)
+        if delimiter == "," and position > 0 and (padded := _padded(cells)):
+            notes.append(
+                f"Column {position} is written with leading zeros, {padded}: commas are read as ends of columns, not "
+                f"as decimal commas or between thousands."
+            )
+    return notes
+
+
+def _padded(cells):
+    """The first cell like 05 or 000 of a column of whole numbers with equally many digits; None without one."""
+    padded, digits = None, None
+    for cell in cells:
+        digits = digits or len(cell)
+        if digits < 2 or len(cell) != digits or not (cell.isascii() and cell.isdigit()):
+            return None
+        padded = padded or (cell if cell.startswith("0") else None)
+    return padded
+
+
+def _rounded(lines, rows, positions):
+    """A note on the first whole number that float64 cannot hold."""
+    if rows.size == 0 or max(rows.max(), -rows.min()) < 2**53:
+        return []
+    for row, place in np.argwhere((np.abs(rows) >= 2**53) & np.isfinite(rows)):
+        cell = lines[row][place].strip().replace(MINUS, "-")
+        if re.fullmatch(r"[+-]?\d+", cell) and int(cell) != int(rows[row, place]):
+            return [
+                f"Column {positions[place]} has whole numbers beyond 2^53, which are rounded: {cell} is read as "
+                f"{int(rows[row, place])}."
+            ]
+    return []
 
 
 def _floats(lines, width):

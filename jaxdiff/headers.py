@@ -1,5 +1,6 @@
 """What the lines and columns of a table of text are: names or numbers, features or a running count of the rows."""
 
+import itertools
 import math
 import re
 from typing import NamedTuple
@@ -9,6 +10,7 @@ YEARS = range(1900, 2101)
 INDEX_NAMES = ("index", "id", "row", "no", "nr", "#", "level_0")
 MISSING = ("", "na", "n/a", "<na>", "nan", "null", "none", "missing", "?", "-", "--", ".")
 MINUS = "\u2212"
+FORTRAN = r"[+-]?(\d+[.,]?\d*|[.,]\d+)[dD][+-]?\d+"  # double precision
 OVERRULE = "(header=True or False, --header or --no-header, overrules this)"
 
 
@@ -39,10 +41,12 @@ def header_of(path, numbers, lines, header=None) -> Headed:
     """Take the comments and the header off a table.
 
     A first line without a finite number is a header, "nan" and "inf" too. One of different whole numbers is a header
-    where some column has no other whole number (names 0,1,2 or 2019,2020,2021 over 0.5,0.7,0.2), or where it counts by
-    one over five columns or more, from 0 or 1, in years or from elsewhere, and no other line does. What counts so from
-    0 or 1 or in years over two to four columns of whole numbers can be names or a row, and is refused. All other lines
-    of numbers are rows. An empty first cell before whole numbers is a header where the first column is an index.
+    where some column has no other whole number (names 0,1,2 or 2019,2020,2021 over 0.5,0.7,0.2). One of five numbers
+    or more at equal distances is a header where no other line has equal distances (names 0,1,2,3,4 over whole numbers;
+    wavelengths 400.0,400.5,...). What counts by one from 0 or 1 or in years over two to four columns of whole numbers
+    can be names or a row, and is refused. All other lines of numbers are rows, and a note says so where a name is
+    likely: whole numbers that repeat, over none, and one number from which one could count. An empty first cell before
+    whole numbers is a header where the first column is an index.
 
     Args:
       path: for messages.
@@ -107,28 +111,29 @@ def _judged(path, lines):
     if _are_names(first, finite, body):
         return True, [] if over_an_index else note
     kind = _count_of(first)
-    asked = kind in ("0 or 1", "years") and 1 < len(finite) < ENOUGH_TO_COUNT
-    if words or (asked and body and not any(_count_of(line) == kind for line in body)):
+    alone = kind in ("0 or 1", "years") and body and not any(_count_of(line) == kind for line in body)
+    if words or (alone and 1 < len(finite) < ENOUGH_TO_COUNT):
         raise DataError(
             f"{path}: the first line, {_shown(first)}, can be names or a row: say header=True or False "
             f"(--header, --no-header)."
         )
-    return False, []
+    over_none = all(map(_is_whole, first)) and body and not any(_is_signed(cell) for line in body for cell in line)
+    doubtful = over_none or (alone and len(finite) == 1)
+    return False, [f"The first line, {_shown(first)}, is read as a row {OVERRULE}."] if doubtful else []
 
 
 def _is_odd(word):
-    """Whether a word has digits and no letter: a date, 1_000, 5 %, a number with thousands separators; or is 0x1F."""
-    letters = any(map(str.isalpha, word)) and not re.fullmatch(r"[+-]?0[xX][0-9a-fA-F]+", word)
+    """Whether a word has digits and no letter: a date, 1_000, 5 %, a number with thousands separators; 0x1F, 1D5."""
+    letters = any(map(str.isalpha, word)) and not re.fullmatch(rf"[+-]?0[xX][0-9a-fA-F]+|{FORTRAN}", word)
     return any(map(str.isdigit, word)) and not letters
 
 
 def _are_names(first, values, body):
     """Whether the numbers of the first line are names by the rules of `header_of`."""
-    if len(set(values)) < len(values) or not all(value.is_integer() for value in values):
-        return False
-    if not first[0] and _index("", [line[0] for line in body]) == "count":
+    whole = len(set(values)) == len(values) and all(value.is_integer() for value in values)
+    if whole and not first[0] and _index("", [line[0] for line in body]) == "count":
         return True
-    if _differs(first, body):
+    if whole and _differs(first, body):
         return True
     kind = _count_of(first)
     others = [[cell.strip() for cell in line] for line in body if kind and _count_of(line) == kind]
@@ -140,21 +145,32 @@ def _differs(first, body):
     width, others = len(first), [line for line in body if [cell.strip() for cell in line] != first]
     if not others or any(len(line) < width for line in others):
         return False
+    if not all(number(cell) is None or _is_signed(cell) for cell in first):
+        return False  # 1e5,2,3 are no names
     columns = [column for column in range(width) if _is_whole(first[column])]
-    return any(not any(_is_whole(line[column]) for line in others) for column in columns)
+    return any(not any(_is_signed(line[column]) for line in others) for column in columns)
 
 
 def _count_of(line):
-    """From where the cells count by one: "0 or 1", "years", "elsewhere", or None; an empty first cell is left out."""
+    """Of what the cells are a count: "0 or 1" (from there by one), "years", "other" equal distances, or None.
+
+    An empty first cell is left out.
+    """
     cells = line if line[0].strip() else line[1:]
-    values = [value for cell in cells if (value := number(cell)) is not None]
-    if not values or len(values) < len(cells) or not values[0].is_integer():
-        return None
-    if any(value != values[0] + i for i, value in enumerate(values)):
-        return None
-    if values[0] in (0, 1):
+    values = []
+    for cell in cells:
+        value = number(cell)
+        if value is None or not math.isfinite(value):
+            return None
+        if len(values) > 1 and not math.isclose(value - values[-1], values[1] - values[0], rel_tol=1e-6):
+            return None
+        values.append(value)
+    by_one = bool(values) and all(value == values[0] + i for i, value in enumerate(values))
+    if by_one and values[0] in (0, 1):
         return "0 or 1"
-    return "years" if values[0] in YEARS and values[-1] in YEARS else "elsewhere"
+    if by_one and values[0] in YEARS and values[-1] in YEARS:
+        return "years"
+    return "other" if len(values) > 1 and values[0] != values[1] else None
 
 
 def _is_whole(cell):
@@ -163,50 +179,77 @@ def _is_whole(cell):
     return cell.isascii() and cell.isdigit()
 
 
+def _is_signed(cell):
+    """Whether the cell is written as a whole number, with or without a sign."""
+    return _is_whole(cell.strip().removeprefix("+").removeprefix("-"))
+
+
 def index_columns(path, names, lines):
     """Positions of leading columns that count the rows and are no feature, and notes on them.
 
     Left out, as long as another column remains: a first column without a name ("" and "Unnamed: 0" are none) whose
     whole numbers differ, as an index of pandas or R; one named index, id, row, no, nr, # or level_0 that counts by one;
-    in a table without names one that is written 0, 1, 2, ... or 1, 2, 3, ... to its end. A first column of another name
-    that counts by one is kept, and a note says so.
+    in a table without names one that is written 0, 1, 2, ... or 1, 2, 3, ... to its end. Any other column that counts
+    by one is kept, and a note says so. So is a first column of growing whole numbers in a table without names.
 
     Raises:
       DataError: the first column of a table with names has none, and its numbers repeat or are not whole.
     """
     left_out, notes = [], []
     width = len(names if names is not None else lines[0] if lines else ())
+    kept = "may number the rows and is kept: columns, --columns, leaves it out."
+    last = -1  # of the leading columns that are looked at as an index
     for position in range(width - 1 if len(lines) > 1 else 0):
         name = None if names is None else names[position]
-        verdict = _index(name, [line[position] for line in lines])
-        what = f"Column {position}" + (f", {name!r}," if name else ", without a name,")
+        verdict, last = _index(name, [line[position] for line in lines]), position
+        what = _column(position, name)
         if verdict == "doubtful":
+            commas = ", or write decimal points if the commas are decimal" if width == 2 else ""
             raise DataError(
                 f"{path}: column {position} has no name and does not number the rows: "
-                f"name it, or choose columns (columns, --columns)."
+                f"name it, or choose columns (columns, --columns){commas}."
             )
         if verdict == "count":
             notes.append(f"{what} numbers the rows and is left out (columns, --columns, overrules this).")
             left_out.append(position)
         if verdict == "kept":
-            notes.append(f"{what} may number the rows and is kept: columns, --columns, leaves it out.")
+            notes.append(f"{what} {kept}")
         if verdict != "count" or names is None:
             break
-    return left_out, notes
+    others = range(last + 1, width if len(lines) >= ENOUGH_TO_COUNT and width > 1 else 0)
+    counts = [position for position in others if _counts_by_one(line[position] for line in lines)]
+    return left_out, notes + [f"{_column(i, None if names is None else names[i])} {kept}" for i in counts]
+
+
+def _column(position, name):
+    return f"Column {position}" + (f", {name!r}," if name else ", without a name,")
+
+
+def _counts_by_one(cells):
+    """Whether the cells are numbers, each the one before plus 1; reads no further than it must."""
+    expected = None
+    for cell in cells:
+        value = number(cell)
+        if value is None or value != (value if expected is None else expected):
+            return False
+        expected = value + 1
+    return expected is not None
 
 
 def _index(name, cells):
     """What a column is: "count", "doubtful", "kept" (a count by its look, with a name) or "feature"."""
     nameless = name is not None and (not name or re.fullmatch(r"Unnamed: \d+(\.\d+)*", name))
-    if name is None and not all(map(_is_whole, cells[:2])):
-        return "feature"
     values = [value for cell in cells if (value := number(cell)) is not None]
     if len(values) < len(cells):
         return "feature"
-    runs = all(value == values[0] + i for i, value in enumerate(values))
+    runs = _counts_by_one(cells)
     differ = len(set(values)) == len(values) and all(value.is_integer() for value in values)
     if name is None:
-        return "count" if runs and values[0] in (0, 1) and all(map(_is_whole, cells)) else "feature"
+        whole, enough = all(map(_is_whole, cells)), len(cells) >= ENOUGH_TO_COUNT
+        if runs and whole and values[0] in (0, 1):
+            return "count"
+        grows = whole and all(value < later for value, later in itertools.pairwise(values))
+        return "kept" if enough and (runs or grows) else "feature"
     if nameless:
         return "count" if differ else "doubtful"
     if name.lower() in INDEX_NAMES:

@@ -8,7 +8,10 @@ import numpy as np
 from jaxdiff import intervals
 
 FOLDS = 5
-CLASSIFIER = f"RBF support-vector machine (C = 10, standardised columns, {FOLDS}-fold cross-validation)"
+CLASSIFIER = (
+    f"RBF support-vector machine (C = 10, standardised columns, {FOLDS}-fold cross-validation, copies of a row in one "
+    f"fold)"
+)
 
 
 class Estimate(NamedTuple):

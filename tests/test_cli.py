@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from jaxdiff import kernels, runs
+from jaxdiff import data, kernels, runs
 from jaxdiff.cli import main
 from jaxdiff.information import path_kl
 
@@ -81,6 +82,95 @@ def copy(made, tmp_path):
     return lambda stage: shutil.copytree(getattr(made, stage), tmp_path / "run")
 
 
+WHOLE = np.random.default_rng(1).integers(1, 90, (60, 3))
+HALVES = WHOLE / 2 + 0.25  # no number is whole
+ROWS = "\n".join(",".join(map(str, row)) for row in WHOLE.tolist())
+INDEXED = "\n".join(f"{i},{line}" for i, line in enumerate(ROWS.split("\n")))
+EUROPEAN = "\n".join(";".join(map(str, row)) for row in HALVES.tolist()).replace(".", ",")
+LEFT_OUT = "Column 0, without a name, numbers the rows and is left out (columns, --columns, overrules this)."
+OVERRULED = "(header=True or False, --header or --no-header, overrules this)."
+TABLES = {  # text, options, the rows that are read, lines on standard error
+    "pandas": (",0,1,2\n" + INDEXED, "", WHOLE, [LEFT_OUT]),
+    "pandas without an index": (
+        "2019,2020,2021\n" + EUROPEAN.replace(",", ".").replace(";", ","),
+        "",
+        HALVES,
+        [f"The first line, 2019,2020,2021, is read as names of columns {OVERRULED}"],
+    ),
+    "without a header": (INDEXED, "", WHOLE, [LEFT_OUT]),
+    "the index wanted": (",a,b,c\n" + INDEXED, "--columns 0,1,2,3", np.c_[np.arange(60), WHOLE], []),
+    "names in another order": (",a,b,c\n" + INDEXED, "--columns c,a", WHOLE[:, [2, 0]], []),
+    "a name with a comma": ('"a, cm",b,c\n' + ROWS, """--columns '"a, cm",2'""", WHOLE[:, [0, 2]], []),
+    "years as a header": ("2019,2020,2021\n" + ROWS, "--header", WHOLE, []),
+    "years as a row": ("2019,2020,2021\n" + ROWS, "--no-header", np.r_[[[2019, 2020, 2021]], WHOLE], []),
+    "no header over names": ("a,b,c\n" + ROWS, "", WHOLE, []),
+    "a spreadsheet in Europe": ("nan;inf;x\n" + EUROPEAN, "", HALVES, []),
+}
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """Networks are kept as they are initialised: what a run stores of its data is compiled by nobody."""
+    history = [{"step": 1, "held_out_loss": 1.0}]
+    monkeypatch.setattr(
+        sys.modules["jaxdiff.train"], "fit", lambda network, *_, **__: SimpleNamespace(network=network, history=history)
+    )
+
+
+@pytest.mark.parametrize("case", TABLES)
+def test_a_table_is_read_as_its_options_say_and_every_assumption_is_printed(case, untrained, tmp_path, capsys):
+    content, options, rows, lines = TABLES[case]
+    table, folder = tmp_path / "table.csv", tmp_path / "run"
+    table.write_bytes(content.encode("utf-16" if "Europe" in case else "utf-8"))
+    assert main(["train", str(table), "--out", str(folder), *TINY, *shlex.split(options)]) == 0
+    told = capsys.readouterr()
+    assert told.err.splitlines() == [f"{table}: {line}" for line in lines]
+    assert f" rows of {rows.shape[1]} columns\n" in told.out
+    run = runs.load(folder)
+    assert run.model["dim"] == run.dataset.dim == rows.shape[1]
+    stored = np.concatenate([run.dataset.restore(getattr(run.dataset, split)) for split in runs.SPLITS])
+    np.testing.assert_allclose(np.sort(stored, axis=0), np.sort(rows, axis=0), rtol=1e-5, atol=1e-4)
+    reading = run.model["reading"]
+    again = data.load(table, header=reading["header"], columns=reading["columns"])  # warns of nothing: no assumption
+    np.testing.assert_array_equal(again.train, run.dataset.train)
+    assert reading["notes"] == lines
+
+
+def test_an_array_of_an_archive_is_chosen_by_its_key(untrained, tmp_path, capsys):
+    np.savez(tmp_path / "x.npz", rows=WHOLE, labels=np.arange(60))
+    argv = ["train", tmp_path / "x.npz", "--out", tmp_path / "run", *TINY]
+    assert "2 arrays ['rows', 'labels']: choose one with key, --key NAME" in refused(capsys, tmp_path, *argv)
+    assert "rows of 2 columns" in said(*argv, "--key", "rows", "--columns", "2,0")
+    run = runs.load(tmp_path / "run")
+    assert run.model["reading"] == {"header": None, "columns": [2, 0], "key": "rows", "names": None, "notes": []}
+    stored = np.concatenate([run.dataset.restore(getattr(run.dataset, split)) for split in runs.SPLITS])
+    np.testing.assert_array_equal(np.sort(stored.round(3), axis=0), np.sort(WHOLE[:, [2, 0]], axis=0))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "named"),
+    [
+        ("x.csv", "2019,2020,2021\n" + ROWS, "", r"2019,2020,2021, can be names or a row: .*--header, --no-header"),
+        ("x.csv", "a,b,c\n" + ROWS, "--no-header", r"row 1, column 1 is 'a', .* say header=True, --header"),
+        ("x.csv", "a,b,c\n" + ROWS, "--columns a,d", r"no column 'd': its columns are a,b,c; positions .* 0 to 2"),
+        ("x.csv", "a,b,c\n" + ROWS, "--columns ''", "or none: give each once"),
+        ("x.csv", "a,b,c\n" + ROWS, "--key a", "without key, but key = 'a' was given"),
+        ("x.csv", ",b,c\n" + ROWS, "", "column 0 has no name and does not number the rows: .*--columns"),
+        ("x.npy", WHOLE, "--header", "without header, but header = True was given"),
+        ("digits", None, "--columns 1", "digits is read without columns"),
+    ],
+)
+def test_an_option_that_does_not_fit_the_file_is_refused(name, content, options, named, tmp_path, capsys):
+    path = tmp_path / name
+    if isinstance(content, str):
+        path.write_text(content, encoding="utf-8")
+    elif content is not None:
+        np.save(path, content)
+    source = path if path.exists() else name
+    argv = ["train", source, "--out", tmp_path / "run", *TINY, *shlex.split(options)]
+    assert re.search(named, refused(capsys, tmp_path, *argv))
+
+
 def strict(text):
     """JSON without NaN or Infinity."""
 
@@ -125,49 +215,8 @@ def test_samples_are_in_the_units_of_the_file(run):
         assert deviation / 2 < samples[:, column].std() < 2 * deviation
 
 
-def test_a_constant_column_is_restored_exactly(run):
+def test_a_constant_column_is_exactly_its_value_in_every_sample(run):
     assert (np.load(run / "samples.npy")[:, 1] == CONSTANT).all()
-
-
-# The table as pandas writes it has an index without a name; years are names and no row.
-@pytest.mark.parametrize(
-    ("options", "columns", "said_of_it"),
-    [
-        ((), (1, 2), ["Column 0, without a name, numbers the rows and is left out"]),
-        (("--header", "--columns", "2020"), (2,), []),
-        (("--no-header", "--columns", "1,2"), (1, 2), []),
-        (("--columns", "0,1,2"), (0, 1, 2), []),
-    ],
-    ids=["as found", "by name", "no header", "by position"],
-)
-def test_a_table_of_pandas_is_read_as_found_or_as_told(options, columns, said_of_it, tmp_path, capsys):
-    rows = np.random.default_rng(1).normal(size=(40, 2)).round(3)
-    table = "".join(f"{i},{first},{second}\n" for i, (first, second) in enumerate(rows))
-    (tmp_path / "table.csv").write_text(",2019,2020\n" + table)
-    whole = np.column_stack([np.arange(40), rows])
-    if "--no-header" in options:
-        whole = np.concatenate([[[np.nan, 2019, 2020]], whole])
-    with jax.numpy_dtype_promotion("standard"):
-        argv = ["train", tmp_path / "table.csv", "--out", tmp_path / "run", *TINY, *options]
-        assert main([str(word) for word in argv]) == 0
-    printed = capsys.readouterr()
-    assert f"rows of {len(columns)} columns" in printed.out
-    for sentence in said_of_it:
-        assert sentence in printed.err
-    dataset = runs.load(tmp_path / "run").dataset
-    found = np.concatenate([dataset.restore(part) for part in (dataset.train, dataset.held_out, dataset.test)])
-    order = lambda array: array[np.argsort(array[:, -1])]
-    np.testing.assert_allclose(order(found), order(whole[:, list(columns)]), rtol=1e-5, atol=1e-5)
-
-
-def test_an_archive_of_several_arrays_is_read_by_key(tmp_path, capsys):
-    rows = np.random.default_rng(1).normal(size=(2, 40, 3))
-    np.savez(tmp_path / "both.npz", first=rows[0], second=rows[1][:, :2])
-    refusal = refused(capsys, tmp_path, "train", tmp_path / "both.npz", "--out", tmp_path / "run", *TINY)
-    assert re.search(r"first.*second.*--key", refusal)
-    with jax.numpy_dtype_promotion("standard"):
-        printed = said("train", tmp_path / "both.npz", "--key", "second", "--out", tmp_path / "run", *TINY)
-    assert "rows of 2 columns" in printed
 
 
 def test_the_seed_decides_the_samples(run, copy):
@@ -177,7 +226,8 @@ def test_the_seed_decides_the_samples(run, copy):
     said("sample", again, "-n", 20, "--seed", 1)
     other = np.load(again / "samples.npy")
     assert other.shape == (20, 3)
-    assert not np.isclose(other, np.load(run / "samples.npy"))[:, [0, 2]].any()
+    varies = [0, 2]
+    assert not np.isclose(other, np.load(run / "samples.npy"))[:, varies].any()
 
 
 def test_a_target_kl_is_met_by_the_fewest_steps(made, copy):

@@ -58,6 +58,45 @@ def test_commas_that_could_separate_thousands_are_said_to_be_decimal(tmp_path):
     assert read(tmp_path, "1,234;5\n" * 30 + "1,25;3").notes == ()
 
 
+def test_points_that_could_separate_thousands_are_said_to_be_decimal(tmp_path):
+    table = read(tmp_path, "1.234;5\n" * 30)
+    np.testing.assert_array_equal(table.rows, [[1.234, 5]] * 30)
+    assert table.notes == ("Points are read as decimal points, not between thousands: 1.234.",)
+    for other in ("1.25;3", "0.234;3"):
+        assert read(tmp_path, "1.234;5\n" * 30 + other).notes == ()
+    assert read(tmp_path, "1.234,5\n" * 30).notes == ()
+
+
+@pytest.mark.parametrize(("cells", "zeros"), [(("3,25", "4,05"), "05"), (("1,000", "12,500"), "000")])
+def test_commas_within_numbers_are_said_to_end_columns(tmp_path, cells, zeros):
+    lines = list(cells) * 15
+    table = read(tmp_path, "\n".join(lines))
+    np.testing.assert_array_equal(table.rows, [[int(part) for part in line.split(",")] for line in lines])
+    (note,) = table.notes
+    assert f"Column 1 is written with leading zeros, {zeros}: commas are read as ends of columns" in note
+    for other in ("1,5", "1,2.5"):  # decimals of another length, or no whole number
+        assert read(tmp_path, "\n".join([*lines, other])).notes == ()
+    assert read(tmp_path, "\n".join(lines).replace(",", ";")).notes == ()
+
+
+def test_whole_numbers_beyond_float64_are_said_to_be_rounded(tmp_path):
+    exact, rounded = 2**53, 2**53 + 1  # the first that float64 lacks
+    assert read(tmp_path, f"{exact},5\n" * 30).notes == ()
+    table = read(tmp_path, f"{exact},5\n" * 30 + f"{exact},-{rounded}")
+    np.testing.assert_array_equal(table.rows, [*[[exact, 5]] * 30, [exact, -exact]])
+    assert table.notes == (
+        f"Column 1 has whole numbers beyond 2^53, which are rounded: -{rounded} is read as -{exact}.",
+    )
+    assert np.isinf(read(tmp_path, f"{10**400},1\n").rows[0, 0])
+
+
+def test_a_missing_value_of_one_column_is_counted(tmp_path):
+    table = read(tmp_path, 'x\n1.5\n""\n2.5\n\n3.5\n""\n')  # as pandas writes nan in one column; and a blank line
+    np.testing.assert_array_equal(table.rows, [[1.5], [2.5], [3.5]])
+    assert table.notes == ("2 row(s) of empty cells are left out, the first in line 3.",)
+    assert read(tmp_path, f"{TABLE}\n   \n{TABLE}").notes == ()  # spaces alone, in a table of three columns
+
+
 def test_rows_without_a_value_are_counted(tmp_path):
     table = read(tmp_path, f"{TABLE}\n,,\n\n{TABLE}\n , ,\n")
     np.testing.assert_array_equal(table.rows, [*ROWS, *ROWS])
@@ -75,7 +114,10 @@ WRONG = {
     "missing": ("5,6,NA", "column 3 is 'NA', .* missing value"),
     "empty": ("5,,", "column 2 is '', not a number, and 1 more cells are empty"),
     "hexadecimal": ("0x1F,5,6", "decimal number"),
-    "a date": ("2019-01-01,5,6", "leave its column out"),
+    "a decimal comma and an exponent": ('5,"1,5e3",6', "'1,5e3', .* decimal comma"),
+    "Fortran": ("5,1.5D5,6", "'1.5D5', .* write E for D"),
+    "a date": ("2019-01-01,5,6", "it is a date: .* leave its column out"),
+    "a time of day": ("31.12.2019 12:30,5,6", "it is a date: "),
     "a comment": ("# end,5,6", "remove the comment"),
     "a longer row": ("1,2,3,4", "row 31 has 4 cells, the first has 3"),
     "an open quote": ('"1,2,3', "no UTF-8 text of a table"),

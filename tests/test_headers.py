@@ -27,6 +27,10 @@ def read(tmp_path, content, **how):
 
 
 NUMBERED = ",".join(map(str, range(20)))
+WIDE = RNG.normal(size=(60, 5)).round(3) + 0.0005
+FREQUENCIES = ("400.0", "400.1", "400.2", "400.3", "400.4")
+GROWING = np.cumsum(RNG.integers(1, 4, 60))
+LINES = RNG.normal(size=(60, 1)).round(3) + np.arange(6) * 0.5
 FLOATS_1 = text(FLOATS[:, :1])
 SURE = {  # content, rows, names, whether something was assumed
     "numbers": (text(FLOATS), FLOATS, None, False),
@@ -46,7 +50,21 @@ SURE = {  # content, rows, names, whether something was assumed
         None,
         False,
     ),
-    "repeated numbers": ("2,2,2\n" + text(FLOATS), [[2, 2, 2], *FLOATS], None, False),
+    "repeated numbers": (
+        "0,1,0\n" + text(FLOATS),
+        [[0, 1, 0], *FLOATS],
+        None,
+        True,
+    ),  # two tables of pandas side by side
+    "repeated, %g": ("0,1,0\n" + text(FLOATS) + "\n2.5,3,1.5", [[0, 1, 0], *FLOATS, [2.5, 3, 1.5]], None, False),
+    "exponents": ("1e5,2,3\n" + text(FLOATS), [[1e5, 2, 3], *FLOATS], None, False),
+    "a row of its own sign": ("2,5\n" + text(-1 - WHOLE[:, :2]), [[2, 5], *-1 - WHOLE[:, :2]], None, False),
+    "signed names": ("-1,0,1\n" + text(FLOATS), FLOATS, ("-1", "0", "1"), True),
+    "one whole number": ("2019\n" + text(WHOLE[:, :1]), [[2019], *WHOLE[:, :1]], None, True),
+    "frequencies": ("400.0,400.1,400.2,400.3,400.4\n" + text(WIDE), WIDE, FREQUENCIES, True),
+    "falling wave numbers": ("8,6,4,2,0\n" + text(PIXELS[:, :5]), PIXELS[:, :5], ("8", "6", "4", "2", "0"), True),
+    "lines in space": (text(LINES), LINES, None, False),
+    "zeros": ("0,0,0,0,0\n" + text(PIXELS[:, :5]), [[0] * 5, *PIXELS[:, :5]], None, False),
     "comment as header": ("# run 5\n# a,b,c\n" + text(FLOATS), FLOATS, ("a", "b", "c"), False),
     "comments": ("# by hand\n" + text(FLOATS), FLOATS, None, False),
     "commented row": ("#1,2,3\n" + text(FLOATS), FLOATS, None, False),
@@ -60,7 +78,18 @@ SURE = {  # content, rows, names, whether something was assumed
     "R's row names": ('"V1","V2","V3"\n' + indexed(FLOATS, range(1, 61)), FLOATS, ("V1", "V2", "V3"), True),
     "a named count": ("t,a,b,c\n" + indexed(FLOATS), np.c_[np.arange(60), FLOATS], ("t", "a", "b", "c"), True),
     "one column that counts": ("\n".join(map(str, range(60))), np.arange(60)[:, None], None, False),
-    "floats that count": (text(np.c_[np.arange(60.0), FLOATS]), np.c_[np.arange(60.0), FLOATS], None, False),
+    "floats that count": (text(np.c_[np.arange(60.0), FLOATS]), np.c_[np.arange(60.0), FLOATS], None, True),
+    "growing numbers": (indexed(FLOATS, GROWING), np.c_[GROWING, FLOATS], None, True),
+    "years without header": (indexed(FLOATS, range(1950, 2010)), np.c_[1950:2010, FLOATS], None, True),
+    "equal numbers": (indexed(FLOATS, [5, 5, *range(6, 64)]), np.c_[[5, 5, *range(6, 64)], FLOATS], None, False),
+    "the last column counts": (text(np.c_[FLOATS, 1:61]), np.c_[FLOATS, 1:61], None, True),
+    "nearly": (
+        text(np.c_[FLOATS, 1:61]) + "\n2.5,1.5,3.5,60.0",
+        [*np.c_[FLOATS, 1:61], [2.5, 1.5, 3.5, 60]],
+        None,
+        False,
+    ),
+    "four rows": (text(np.c_[FLOATS, 1:61][:4]), np.c_[FLOATS, 1:61][:4], None, False),
     "no index": ("id,b,c\n" + text(WHOLE), WHOLE, ("id", "b", "c"), False),
 }
 
@@ -102,6 +131,8 @@ REFUSED = {
     "numbers again": ("0,1,2\n" + text(FLOATS) + "\n0,1,2\n" + text(FLOATS), "row 62 repeats the header of row 1"),
     "pixels again": (NUMBERED + "\n" + text(PIXELS) + "\n" + NUMBERED, "row 62 repeats the header of row 1"),
     "nameless floats": (",b,c\n" + text(FLOATS), "column 0 has no name and does not number the rows"),
+    "decimal commas": ("x\n" + text(WHOLE[:, :2]), "column 0 has no name .* or write decimal points if the commas are"),
+    "doubles of Fortran": ("1.5D+05,2\n" * 30, r"row 1, column 1 is '1\.5D\+05', .* write E for D"),
     "dates first": ("2019-01-01,2\n" * 30, "row 1, column 1 is '2019-01-01', not a number.*header=True"),
     "missing first": ("1,2,?\n" + text(WHOLE), "row 1, column 3 is '[?]'.*missing"),
 }
@@ -127,7 +158,7 @@ def test_columns_are_chosen_by_name_then_by_position(tmp_path):
         ([-1], "no column -1"),
         (["1", 2], "one column twice"),
         ([], "or none"),
-        (["day"], "row 2, column 1 is '2019-01-01', not a number: encode or drop it, or leave its column out"),
+        (["day"], "row 2, column 1 is '2019-01-01', not a number: it is a date: encode or drop it, or leave"),
     ):
         with pytest.raises(DataError, match=message):
             read(tmp_path, dated, columns=columns)
