@@ -67,7 +67,9 @@ def _parser():
         help="the first line of a text file names the columns, or is a row (default: found out, and said in doubt)",
     )
     train.add_argument(
-        "--columns", metavar="NAME[,NAME...]", help="which to read, by names or positions from 0 (default: all)"
+        "--columns",
+        metavar="NAME[,NAME...]",
+        help="which to read, by names or positions from 0 (default: all but those that number the rows)",
     )
     train.add_argument("--key", metavar="NAME", help="the array to read from an .npz archive of several")
     train.add_argument("--out", type=pathlib.Path, help="run folder (default: runs/NAME)")

@@ -252,7 +252,7 @@ def test_an_option_of_another_kind_of_file_is_refused(tmp_path, name, option):
 def test_what_is_assumed_of_a_file_is_warned_of_and_reads_the_same_when_it_is_said(tmp_path):
     indexed = "\n".join(f"{i},{line}" for i, line in enumerate(TABLE.split()))
     (tmp_path / "x.csv").write_text("Unnamed: 0,0,1,2,3\n" + indexed)  # pandas, twice
-    with pytest.warns(UserWarning, match="x.csv") as told:
+    with pytest.warns(UserWarning, match=r"x\.csv: ") as told:
         dataset = data.load(tmp_path / "x.csv")
     assert [str(one.message) for one in told] == [f"{tmp_path / 'x.csv'}: {note}" for note in dataset.reading.notes]
     reading, want = dataset.reading, data.split(ROWS, name="x")

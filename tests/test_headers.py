@@ -131,6 +131,7 @@ REFUSED = {
     "numbers again": ("0,1,2\n" + text(FLOATS) + "\n0,1,2\n" + text(FLOATS), "row 62 repeats the header of row 1"),
     "pixels again": (NUMBERED + "\n" + text(PIXELS) + "\n" + NUMBERED, "row 62 repeats the header of row 1"),
     "nameless floats": (",b,c\n" + text(FLOATS), "column 0 has no name and does not number the rows"),
+    "decimal commas": ("x\n" + text(WHOLE[:, :2]), "column 0 has no name .* or write decimal points if the commas are"),
     "doubles of Fortran": ("1.5D+05,2\n" * 30, r"row 1, column 1 is '1\.5D\+05', .* write E for D"),
     "dates first": ("2019-01-01,2\n" * 30, "row 1, column 1 is '2019-01-01', not a number.*header=True"),
     "missing first": ("1,2,?\n" + text(WHOLE), "row 1, column 3 is '[?]'.*missing"),
