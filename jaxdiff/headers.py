@@ -230,8 +230,8 @@ def _counts_by_one(cells):
     expected = None
     for cell in cells:
         value = number(cell)
-        if value is None or value != (value if expected is None else expected):
-            return False
+        if value is None or value + 1 == value or value != (value if expected is None else expected):
+            return False  # no number, one that float64 cannot add 1 to, or another
         expected = value + 1
     return expected is not None
 
