@@ -19,7 +19,7 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "UTF-16"),
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
-ENCODE = "encode or drop it, or leave its column out (columns, --columns)"
+ENCODE = "encode or drop it, or leave its column out (columns= or --columns)"
 MISTAKES = (  # what a cell that is no number looks like, and the remedy
     (r"[+-]?\d{1,3}([.,'\u2019 \u00a0\u202f]\d{3})+([.,]\d+)?", "it has thousands separators: write it without them"),
     (r"[+-]?\d*,\d+([eE][+-]?\d+)?", "it has a decimal comma: write a point, or separate the columns by semicolons"),

@@ -197,7 +197,7 @@ def index_columns(path, names, lines):
     """
     left_out, notes = [], []
     width = len(names if names is not None else lines[0] if lines else ())
-    kept = "may number the rows and is kept: columns, --columns, leaves it out."
+    kept = "may number the rows and is kept: columns= or --columns leaves it out."
     last = -1  # of the leading columns that are looked at as an index
     for position in range(width - 1 if len(lines) > 1 else 0):
         name = None if names is None else names[position]
@@ -207,10 +207,10 @@ def index_columns(path, names, lines):
             commas = ", or write decimal points if the commas are decimal" if width == 2 else ""
             raise DataError(
                 f"{path}: column {position} has no name and does not number the rows: "
-                f"name it, or choose columns (columns, --columns){commas}."
+                f"name it, or choose columns (columns= or --columns){commas}."
             )
         if verdict == "count":
-            notes.append(f"{what} numbers the rows and is left out (columns, --columns, overrules this).")
+            notes.append(f"{what} numbers the rows and is left out (columns= or --columns overrules this).")
             left_out.append(position)
         if verdict == "kept":
             notes.append(f"{what} {kept}")
@@ -230,8 +230,8 @@ def _counts_by_one(cells):
     expected = None
     for cell in cells:
         value = number(cell)
-        if value is None or value != (value if expected is None else expected):
-            return False
+        if value is None or value + 1 == value or value != (value if expected is None else expected):
+            return False  # no number, one that float64 cannot add 1 to, or another
         expected = value + 1
     return expected is not None
 

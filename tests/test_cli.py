@@ -397,6 +397,94 @@ def test_unusable_data_is_refused(case, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+WHOLE = np.random.default_rng(1).integers(1, 90, (60, 3))
+HALVES = WHOLE / 2 + 0.25  # no number is whole
+ROWS = "\n".join(",".join(map(str, row)) for row in WHOLE.tolist())
+INDEXED = "\n".join(f"{i},{line}" for i, line in enumerate(ROWS.split("\n")))
+EUROPEAN = "\n".join(";".join(map(str, row)) for row in HALVES.tolist()).replace(".", ",")
+LEFT_OUT = "Column 0, without a name, numbers the rows and is left out (columns= or --columns overrules this)."
+OVERRULED = "(header=True or False, --header or --no-header, overrules this)."
+TABLES = {  # text, options, the rows that are read, lines on standard error
+    "pandas": (",0,1,2\n" + INDEXED, "", WHOLE, [LEFT_OUT]),
+    "pandas without an index": (
+        "2019,2020,2021\n" + EUROPEAN.replace(",", ".").replace(";", ","),
+        "",
+        HALVES,
+        [f"The first line, 2019,2020,2021, is read as names of columns {OVERRULED}"],
+    ),
+    "without a header": (INDEXED, "", WHOLE, [LEFT_OUT]),
+    "the index wanted": (",a,b,c\n" + INDEXED, "--columns 0,1,2,3", np.c_[np.arange(60), WHOLE], []),
+    "names in another order": (",a,b,c\n" + INDEXED, "--columns c,a", WHOLE[:, [2, 0]], []),
+    "a name with a comma": ('"a, cm",b,c\n' + ROWS, """--columns '"a, cm",2'""", WHOLE[:, [0, 2]], []),
+    "years as a header": ("2019,2020,2021\n" + ROWS, "--header", WHOLE, []),
+    "years as a row": ("2019,2020,2021\n" + ROWS, "--no-header", np.r_[[[2019, 2020, 2021]], WHOLE], []),
+    "no header over names": ("a,b,c\n" + ROWS, "", WHOLE, []),
+    "a spreadsheet in Europe": ("nan;inf;x\n" + EUROPEAN, "", HALVES, []),
+}
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """Networks are kept as they are initialised: what a run stores of its data is compiled by nobody."""
+    history = [{"step": 1, "held_out_loss": 1.0}]
+    kept = lambda network, *_, **__: SimpleNamespace(network=network, history=history)
+    monkeypatch.setattr("jaxdiff.train.fit", kept)
+
+
+@pytest.mark.parametrize("case", TABLES)
+def test_a_table_is_read_as_its_options_say_and_every_assumption_is_printed(case, untrained, tmp_path, capsys):
+    content, options, rows, lines = TABLES[case]
+    table, folder = tmp_path / "table.csv", tmp_path / "run"
+    table.write_bytes(content.encode("utf-16" if "Europe" in case else "utf-8"))
+    assert main(["train", str(table), "--out", str(folder), *TINY, *shlex.split(options)]) == 0
+    told = capsys.readouterr()
+    assert told.err.splitlines() == [f"{table}: {line}" for line in lines]
+    assert f" rows of {rows.shape[1]} columns\n" in told.out
+    run = runs.load(folder)
+    assert run.model["dim"] == run.dataset.dim == rows.shape[1]
+    stored = np.concatenate([run.dataset.restore(getattr(run.dataset, split)) for split in runs.SPLITS])
+    np.testing.assert_allclose(np.sort(stored, axis=0), np.sort(rows, axis=0), rtol=1e-5, atol=1e-4)
+    reading = run.model["reading"]
+    again = data.load(table, header=reading["header"], columns=reading["columns"])  # warns of nothing: no assumption
+    np.testing.assert_array_equal(again.train, run.dataset.train)
+    assert reading["notes"] == lines
+
+
+def test_an_array_of_an_archive_is_chosen_by_its_key(untrained, tmp_path, capsys):
+    np.savez(tmp_path / "x.npz", rows=WHOLE, labels=np.arange(60))
+    argv = ["train", tmp_path / "x.npz", "--out", tmp_path / "run", *TINY]
+    assert "2 arrays ['rows', 'labels']: choose one with key, --key NAME" in refused(capsys, tmp_path, *argv)
+    assert "rows of 2 columns" in said(*argv, "--key", "rows", "--columns", "2,0")
+    run = runs.load(tmp_path / "run")
+    assert run.model["reading"] == {"header": None, "columns": [2, 0], "key": "rows", "names": None, "notes": []}
+    stored = np.concatenate([run.dataset.restore(getattr(run.dataset, split)) for split in runs.SPLITS])
+    np.testing.assert_array_equal(np.sort(stored.round(3), axis=0), np.sort(WHOLE[:, [2, 0]], axis=0))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "named"),
+    [
+        ("x.csv", "2019,2020,2021\n" + ROWS, "", r"2019,2020,2021, can be names or a row: .*--header, --no-header"),
+        ("x.csv", "a,b,c\n" + ROWS, "--no-header", r"row 1, column 1 is 'a', .* say header=True, --header"),
+        ("x.csv", "a,b,c\n" + ROWS, "--columns a,d", r"no column 'd': its columns are a,b,c; positions .* 0 to 2"),
+        ("x.csv", "a,b,c\n" + ROWS, "--columns ''", "or none: give each once"),
+        ("x.csv", "a,b,c\n" + ROWS, "--key a", "without key, but key = 'a' was given"),
+        ("x.csv", ",b,c\n" + ROWS, "", "column 0 has no name and does not number the rows: .*--columns"),
+        ("x.npy", WHOLE, "--header", "without header, but header = True was given"),
+        ("digits", None, "--columns 1", "digits is read without columns"),
+    ],
+)
+def test_an_option_that_does_not_fit_the_file_is_refused(name, content, options, named, tmp_path, capsys):
+    path = tmp_path / name
+    if isinstance(content, str):
+        path.write_text(content, encoding="utf-8")
+    elif content is not None:
+        np.save(path, content)
+    source = path if path.exists() else name
+    argv = ["train", source, "--out", tmp_path / "run", *TINY, *shlex.split(options)]
+    assert re.search(named, refused(capsys, tmp_path, *argv))
+
+
 def test_a_run_folder_that_cannot_be_made_is_refused_before_training(made, tmp_path, capsys):
     (tmp_path / "file").write_text("mine")
     sentence = refused(capsys, tmp_path, "train", made.table, "--out", tmp_path / "file" / "run", *TINY)
