@@ -343,13 +343,14 @@ def untrained(monkeypatch):
 
 
 @pytest.mark.parametrize("case", TABLES)
-def test_a_table_is_read_as_its_options_say_and_every_assumption_is_printed(case, untrained, tmp_path, capsys):
+def test_a_table_is_read_as_its_options_say_and_every_assumption_is_printed(case, untrained, tmp_path, capsys, recwarn):
     content, options, rows, lines = TABLES[case]
     table, folder = tmp_path / "table.csv", tmp_path / "run"
     table.write_bytes(content.encode("utf-16" if "Europe" in case else "utf-8"))
     assert main(["train", str(table), "--out", str(folder), *TINY, *shlex.split(options)]) == 0
     told = capsys.readouterr()
     assert told.err.splitlines() == [f"{table}: {line}" for line in lines]
+    assert not [one for one in recwarn if str(table) in str(one.message)]  # it is said once
     assert f" rows of {rows.shape[1]} columns\n" in told.out
     run = runs.load(folder)
     assert run.model["dim"] == run.dataset.dim == rows.shape[1]

@@ -11,10 +11,10 @@ TABLE = "\n".join(",".join(map(repr, row)) for row in ROWS.tolist())
 DECIMAL = TABLE.replace(",", ";").replace(".", ",")
 
 
-def read(tmp_path, content, encoding="utf-8"):
+def read(tmp_path, content, encoding="utf-8", **how):
     path = tmp_path / "x.csv"
     path.write_bytes(content.encode(encoding))
-    return delimited.read(path)
+    return delimited.read(path, **how)
 
 
 READ = {
@@ -77,16 +77,20 @@ def test_commas_within_numbers_are_said_to_end_columns(tmp_path, cells, zeros):
     for other in ("1,5", "1,2.5"):  # decimals of another length, or no whole number
         assert read(tmp_path, "\n".join([*lines, other])).notes == ()
     assert read(tmp_path, "\n".join(lines).replace(",", ";")).notes == ()
+    assert read(tmp_path, "\n".join(lines), columns=[0, 1]).notes == ()  # the reader knows of two columns
+    assert read(tmp_path, "\n".join(f"{zeros},1.5" for _ in lines)).notes == ()  # no comma before it
 
 
 def test_whole_numbers_beyond_float64_are_said_to_be_rounded(tmp_path):
     exact, rounded = 2**53, 2**53 + 1  # the first that float64 lacks
     assert read(tmp_path, f"{exact},5\n" * 30).notes == ()
-    table = read(tmp_path, f"{exact},5\n" * 30 + f"{exact},-{rounded}")
-    np.testing.assert_array_equal(table.rows, [*[[exact, 5]] * 30, [exact, -exact]])
-    assert table.notes == (
-        f"Column 1 has whole numbers beyond 2^53, which are rounded: -{rounded} is read as -{exact}.",
-    )
+    content = "3.5,5\n" * 30 + f"3.5,-{rounded}"
+    for how in ({}, {"columns": [1]}):
+        table = read(tmp_path, content, **how)
+        np.testing.assert_array_equal(table.rows[:, -1], [*[5] * 30, -exact])
+        assert table.notes == (
+            f"Column 1 has whole numbers beyond 2^53, which are rounded: -{rounded} is read as -{exact}.",
+        )
     assert np.isinf(read(tmp_path, f"{10**400},1\n").rows[0, 0])
 
 
