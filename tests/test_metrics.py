@@ -116,15 +116,12 @@ def test_a_classifier_sees_coins_and_a_sampler_that_collapsed():
         assert metrics.classifier_accuracy(collapsed, fresh).value > 0.65
 
 
-# Two rows, each twice, both in x and y; or folds that leave one sample alone to train on, which tells nothing.
+# One of two folds has both rows of y, or of x, and a copy: one sample alone is left to train on, and tells nothing.
 def test_a_classifier_of_few_copied_rows_is_a_number():
     pytest.importorskip("sklearn")
-    for seed in range(60):
-        rng = np.random.default_rng(seed)
-        rows, n = rng.normal(size=(4, 1)), int(rng.integers(4, 9))
-        x, y = rows[rng.integers(0, 4, n)], rows[rng.integers(0, 4, n)]
-        found = metrics.classifier_accuracy(x, y, seed=seed, row_ids=rng.permutation(2 * n) // 2)
-        assert 0 <= found.value <= 1
+    x, y = np.random.default_rng(0).normal(size=(2, 2, 1))
+    for seed in range(20):
+        assert 0 <= metrics.classifier_accuracy(x, y, seed=seed, row_ids=[0, 1, 0, 2]).value <= 1
 
 
 def test_rows_that_differ_fall_into_folds_of_equal_shares():
