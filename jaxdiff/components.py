@@ -43,8 +43,8 @@ def moments(components):
     weights, means = np.exp(components.log_weights), components.means
     mean, own = weights @ means, components.variances.sum(-1)  # (K,), or (1,) where all components share them
     few = blocks(*means.shape)
-    squares = lambda centre: np.concatenate([np.sum((means[some] - centre) ** 2, axis=-1) for some in few])
-    about = lambda centre: float(weights @ (squares(centre) + own))
+    square = lambda away: np.einsum("kd,kd->k", away, away)
+    about = lambda centre: float(weights @ (np.concatenate([square(means[some] - centre) for some in few]) + own))
     return mean, about(mean), about(0.0)
 
 
@@ -126,7 +126,8 @@ def eigen(covs, symmetry, definite):
     Asymmetries up to `symmetry` times a matrix's largest entry are averaged away; negative variances up to `definite`
     times it are 0.
     """
-    size = np.abs(covs).reshape(len(covs), -1).max(1, keepdims=True)
+    flat = covs.reshape(len(covs), -1)
+    size = np.maximum(flat.max(1, keepdims=True), -flat.min(1, keepdims=True))  # without a copy of the data
     variances, axes = covs, None
     if covs.ndim == 3:
         flipped = np.swapaxes(covs, -1, -2)
@@ -136,7 +137,7 @@ def eigen(covs, symmetry, definite):
         variances, axes = np.linalg.eigh((covs + flipped) / 2)
     if (variances < -definite * size).any():
         raise ValueError(f"cov must be positive semi-definite: its smallest eigenvalue is {variances.min():.3g}.")
-    return np.maximum(variances, 0), axes
+    return variances if variances.min() >= 0 else np.maximum(variances, 0), axes
 
 
 def gaussian_moments(mean, cov, dim=None):
