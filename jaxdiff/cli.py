@@ -173,7 +173,7 @@ def _train(options):
 
 
 def _dataset(options):
-    """The data of the train command; what was assumed about its file is said on standard error."""
+    """The data of the train command. The reader's assumptions about the file are printed on standard error."""
     from jaxdiff import data
 
     columns = None if options.columns is None else next(csv.reader([options.columns], skipinitialspace=True), [])

@@ -87,9 +87,9 @@ class Dataset:
 def load(source, *, seed=0, header=None, columns=None, key=None):
     """A built-in name, or a path to a file whose rows are samples -> Dataset.
 
-    Files are .npy, .npz, and text with commas, semicolons or tabs: .csv, .tsv. What is assumed about a text file (which
-    line is a header, which column an index; the rules are those of `jaxdiff.headers`) is a UserWarning and a note in
-    `Dataset.reading`.
+    Files are .npy, .npz, and text with commas, semicolons or tabs: .csv, .tsv. The reader decides whether a text file
+    has a header and an index column, by the rules of `jaxdiff.headers`. A UserWarning and a note in `Dataset.reading`
+    tell each assumption.
 
     Args:
       source: the name or the path.

@@ -20,7 +20,7 @@ MARKS = (
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
 ENCODE = "encode or drop it, or leave its column out (columns= or --columns)"
-MISTAKES = (  # what a cell that is no number looks like, and the remedy
+MISTAKES = (  # a pattern of cells that are not numbers, and the remedy
     (r"[+-]?\d{1,3}([.,'\u2019 \u00a0\u202f]\d{3})+([.,]\d+)?", "it has thousands separators: write it without them"),
     (r"[+-]?\d*,\d+([eE][+-]?\d+)?", "it has a decimal comma: write a point, or separate the columns by semicolons"),
     (r"[+-]?[\d_]+(\.[\d_]+)?", "it has underscores: write it without them"),
@@ -103,7 +103,7 @@ def _encoding(path):
 
 @contextlib.contextmanager
 def _text(path):
-    """The open file, decoded; what is no text or no table is a DataError."""
+    """The file, opened and decoded. Raises DataError if the file is not text or not a table."""
     encoding = _encoding(path)
     try:
         with path.open(encoding=encoding, newline="") as stream:

@@ -200,7 +200,7 @@ def _read(traced, mark):
     """The score's jaxpr for so many particles, and whether rows matter in it; (None, None) if it does not take them."""
     try:
         jaxpr, given = traced(mark)
-    except Exception:  # whatever a score raises where shapes do not fit
+    except Exception:  # shapes do not fit; what else is wrong was raised with the run's own number of particles
         return None, None
     return (jaxpr, positions.matter(jaxpr, mark)) if given.shape[:1] == (mark,) else (None, None)
 

@@ -94,7 +94,7 @@ def _without_empty_end(lines):
 
 
 def _judged(path, lines):
-    """Whether the first line is a header, and notes on what is assumed."""
+    """Whether the first line is a header, and a note for each assumption."""
     if not lines or any(len(line) != len(lines[1]) for line in lines[2:]):
         return False, []  # rows of different lengths are refused by their place
     first, body = [cell.strip() for cell in lines[0]], lines[1:]
@@ -152,7 +152,7 @@ def _differs(first, body):
 
 
 def _count_of(line):
-    """Of what the cells are a count: "0 or 1" (from there by one), "years", "other" equal distances, or None.
+    """How the cells count: "0 or 1" (from 0 or 1 in steps of one), "years", "other" (equal distances), or None.
 
     An empty first cell is left out.
     """

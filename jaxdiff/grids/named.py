@@ -7,7 +7,8 @@ from jaxdiff.processes import EARLIEST, LATEST, NEARLY_ZERO, check_ends, from_ou
 from jaxdiff.types import Grid, Plan
 
 PURE_NOISE = -np.log(NEARLY_ZERO) / 2  # OU time, 8.32
-ROUNDING, COARSE = 1e-3, 1e-4  # what a step may leave behind of its rounding; coarser dtypes are not asked for it
+# ROUNDING: the largest rounding error that a step may leave. COARSE: from this epsilon on a dtype has no longest step.
+ROUNDING, COARSE = 1e-3, 1e-4
 
 
 def longest_step(dtype=np.float32):
