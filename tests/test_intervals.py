@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, stats
 
 from jaxdiff.certificates import Term
 from jaxdiff.intervals import bounded, copied, copies, doubts, hill_index, independent, row_ids, skewness
@@ -141,3 +141,16 @@ def test_it_is_much_narrower_than_bernsteins_where_the_range_is_wide(n, width, l
     assert least < 2 * half / (below + above)
     again = bounded(samples[::-1], 0.5 - width / 2, 0.5 + width / 2, 0.95)
     assert again == pytest.approx((below, above), rel=1e-9)
+
+
+# Of equal rows x the wealth at m is the mean over j of (1 + 2^-j (x - m)/m)^n; at the end it is 2/(1 - confidence).
+@pytest.mark.parametrize(("n", "stakes"), [(1, [1.0]), (4, [1.0, 0.5]), (16, [1.0, 0.5, 0.25])])
+@pytest.mark.parametrize("confidence", [0.9, 0.99])
+def test_a_betting_interval_of_equal_rows_ends_where_the_wealth_is_enough(n, stakes, confidence):
+    def least(x):
+        wealth = lambda m: np.mean([(1 + stake * (x - m) / m) ** n for stake in stakes])
+        return optimize.brentq(lambda m: wealth(m) - 2 / (1 - confidence), 1e-6, x)
+
+    below, above = bounded(np.full(n, 2 + 5 * 0.3), 2.0, 7.0, confidence)
+    assert below == pytest.approx(5 * (0.3 - least(0.3)), rel=1e-8)
+    assert above == pytest.approx(5 * (0.7 - least(0.7)), rel=1e-8)
