@@ -6,14 +6,16 @@ import dataclasses
 import functools
 import importlib
 import json
+import os
 import pathlib
+import re
 import runpy
 import sys
 import warnings
 
 from jax.errors import JaxRuntimeError
 
-from jaxdiff import __version__
+from jaxdiff import __version__, interrupts
 
 # The commands import what they need when they run: --help and a mistyped option need no Flax, Optax or matplotlib.
 
@@ -22,17 +24,17 @@ def main(argv=None):
     """Run a command; returns the exit code."""
     options = _parser().parse_args(argv)
     try:
-        options.command(options)
+        with interrupts.obeyed("jaxdiff: interrupted"):
+            return options.command(options) or 0
     except KeyboardInterrupt:
         print("jaxdiff: interrupted", file=sys.stderr)
-        return 130
+        return interrupts.CODE
     except (ValueError, OSError, ModuleNotFoundError, MemoryError, JaxRuntimeError) as error:
         reason = _reason(error)
         if options.traceback or reason is None:
             raise
         print(f"jaxdiff: {reason}", file=sys.stderr)
         return 2
-    return 0
 
 
 def _reason(error):
@@ -41,10 +43,10 @@ def _reason(error):
         case ModuleNotFoundError():
             ours = (error.name or "").startswith("jaxdiff")
             return None if ours else f"{error.name} is not installed: pip install 'jaxdiff[all]'."
-        case JaxRuntimeError() if "RESOURCE_EXHAUSTED" not in str(error):
+        case JaxRuntimeError() if not re.search("RESOURCE_EXHAUSTED|out of memory", str(error), re.IGNORECASE):
             return None
         case MemoryError() | JaxRuntimeError():
-            return "not enough memory: ask for fewer samples or a smaller network, or give fewer rows."
+            return "not enough memory: choose a smaller --batch-size, --width or --chunk, or give fewer rows."
     return error
 
 
@@ -103,6 +105,19 @@ def _parser():
     sample.add_argument("run", type=pathlib.Path, help="run folder")
     sample.add_argument("-n", type=int, default=1000, help="number of samples")
     sample.add_argument("--seed", type=int, default=0, help="of start and noise")
+    sample.add_argument("--kernel", metavar="NAME", help="another kernel than the plan's, on a grid of its own")
+    sample.add_argument("--evals", type=int, help="score evaluations a sample, if others than the plan's")
+    sample.add_argument(
+        "--denoise",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="end with the denoiser, which takes away the noise that the early stop leaves",
+    )
+    sample.add_argument("--round", action="store_true", help="round the columns that hold whole numbers in the data")
+    sample.add_argument(
+        "--out", type=pathlib.Path, metavar="FILE", help=".npy, .csv or .tsv (default: samples.npy in the run folder)"
+    )
+    sample.add_argument("--chunk", type=int, metavar="ROWS", help="samples made and written at once, to save memory")
     sample.set_defaults(command=_sample)
 
     certify = commands.add_parser("certify", help="measure the run on its test rows", formatter_class=_Defaults)
@@ -135,9 +150,10 @@ class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
 
 def _train(options):
     import jax
+    import orbax.checkpoint  # noqa: F401  # now, so that an interrupted run is saved without delay
 
     from jaxdiff import data, files, processes, runs
-    from jaxdiff.train import fit
+    from jaxdiff.train import Interrupted, fit
 
     _check_seed(options.seed)
     processes.check_ends(options.horizon, options.early_stop)
@@ -147,29 +163,49 @@ def _train(options):
     constant = f", {dataset.constant} of them constant: kept, unscaled" if dataset.constant else ""
     print(f"{dataset.name}: {sizes} rows of {dataset.dim} columns{constant}")
     network = {"width": options.width, "depth": options.depth, "dropout": options.dropout, "seed": options.seed}
-    trained = fit(
-        runs.build(dataset, network),
-        dataset.train,
-        jax.random.key(options.seed),
-        steps=options.steps,
-        batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        horizon=options.horizon,
-        early_stop=options.early_stop,
-        held_out=dataset.held_out,
-        progress=True,
-    )
+    stopped = None
+    try:
+        trained = fit(
+            runs.build(dataset, network),
+            dataset.train,
+            jax.random.key(options.seed),
+            steps=options.steps,
+            batch_size=options.batch_size,
+            learning_rate=options.learning_rate,
+            horizon=options.horizon,
+            early_stop=options.early_stop,
+            held_out=dataset.held_out,
+            progress=True,
+        )
+    except Interrupted as interrupted:
+        if not interrupted.fit.history:
+            raise
+        trained, stopped = interrupted.fit, interrupted.step
     model = {"horizon": options.horizon, "early_stop": options.early_stop, "seed": options.seed}
     model |= {"source": options.source, "network": network, "history": trained.history}
     model["image_shape"] = data.IMAGE_SHAPES.get(options.source)
     model["reading"] = dataclasses.asdict(dataset.reading)
     folder = options.out or pathlib.Path("runs") / dataset.name
     if (folder / "model.json").exists():
-        print(f"replacing the run in {folder}", file=sys.stderr)
+        if stopped is None:
+            print(f"replacing the run in {folder}", file=sys.stderr)
+        else:
+            folder = folder.with_name(f"{folder.name}-interrupted")  # what is there was trained to its end
     runs.save(folder, model, dataset, trained.network)
     losses = [row["held_out_loss"] for row in trained.history]
-    first = trained.history[0]["step"]
-    print(f"held-out loss {min(losses):.4g} at best, {losses[0]:.4g} after {first} steps; model in {folder}")
+    first, rows = trained.history[0]["step"], f"{trained.held_out_rows} of {len(dataset.held_out)} held-out rows"
+    print(
+        f"held-out loss {min(losses):.4g} at best, {losses[0]:.4g} after {first} steps, on {rows} at "
+        f"{trained.held_out_levels} noise levels each; model in {folder}"
+    )
+    if stopped is None:
+        return None
+    print(
+        f"jaxdiff: interrupted after {stopped} of {options.steps} steps. {folder} holds the best network so far: go "
+        f"on with jaxdiff plan {folder}, or train again.",
+        file=sys.stderr,
+    )
+    return interrupts.CODE
 
 
 def _dataset(options):
@@ -264,30 +300,30 @@ def _print_plan(made, record, as_json):
 
 
 def _sample(options):
-    import jax
-    import numpy as np
-
-    from jaxdiff import files, kernels, plots, runs
-    from jaxdiff.sample import sample
-    from jaxdiff.scores import from_network
+    from jaxdiff import files, plots, run_samples, runs
 
     _check_seed(options.seed)
-    if options.n < 1:
-        raise ValueError(f"n must be at least 1: n = {options.n}.")
+    if options.chunk is not None and options.chunk < 1:
+        raise ValueError(f"chunk must be at least 1 sample: chunk = {options.chunk}.")
     run = runs.load(options.run)
-    plan = runs.load_plan(run)
-    kernel, score = getattr(kernels, plan["kernel"]), from_network(run.network)
-    if plan["kernel"] == "moment_matched":
-        curve = runs.measured(run, "held_out")
-        kernel = functools.partial(kernel, mmse=curve, basis=curve.basis if plan["per_direction"] else None)
-    kernel = kernel(score)
-    key_start, key_run = jax.random.split(jax.random.key(options.seed))
-    x = jax.random.normal(key_start, (options.n, run.dataset.dim), run.dataset.train.dtype)
-    rows = run.dataset.restore(sample(kernel, x, plan["grid"], key_run, progress=True))
-    with files.written(run.folder / "samples.npy") as draft, draft.open("wb") as stream:
-        np.save(stream, rows)
-    plots.samples(run.folder / "samples.png", rows, run.dataset.restore(run.dataset.test), run.model["image_shape"])
-    print(f"{options.n} samples, {plan['evals']} evaluations each: {run.folder / 'samples.npy'}, samples.png")
+    plan, dataset = runs.load_plan(run), run.dataset
+    sampler = run_samples.sampler_of(run, plan, options.kernel, options.evals)
+    out = run.folder / "samples.npy" if options.out is None else options.out
+    run_samples.check_room(out, options.n, dataset.dim)
+    if options.round and not dataset.whole.any():
+        raise ValueError("no column of the data holds whole numbers alone: leave --round out.")
+    how = {"at_once": options.chunk, "denoise": options.denoise, "rounded": options.round, "progress": True}
+    parts = run_samples.parts(run, sampler, options.n, options.seed, **how)
+    names = (run.model.get("reading") or {}).get("names")
+    with files.written(out) as draft:
+        first = run_samples.write(draft, parts, options.n, dataset.dim, names)
+    if options.out is None:
+        plots.samples(run.folder / "samples.png", first, dataset.restore(dataset.test), run.model["image_shape"])
+    print(f"{options.n} samples, {sampler.evals + options.denoise} evaluations each: {out}")
+    if not sampler.planned:
+        print("This is not the sampler of the plan: the plan's and the certificate's numbers are not of these samples.")
+    if dataset.whole.any() and not options.round:
+        print(f"{dataset.whole.sum()} columns hold whole numbers in the data: --round rounds them.", file=sys.stderr)
 
 
 def _certify(options):
@@ -373,5 +409,16 @@ def _number(text):
     return text
 
 
+def program():
+    """Run a command as a program and end the process with its exit code."""
+    code = main()
+    if code == interrupts.CODE:
+        # XLA may still be at work: the interpreter would wait for that, and has crashed in doing so.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

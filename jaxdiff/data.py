@@ -50,6 +50,7 @@ class Dataset:
       mean, scale: (d,) of the train rows; scale is 1 where a column is constant.
       constant: how many columns are constant on the train rows.
       reading: how the file was read; the default for rows that come from no file.
+      whole: (d,) of bool, the columns that hold whole numbers alone in the file; None where that was not looked for.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Dataset:
     scale: np.ndarray
     constant: int
     reading: Reading = UNREAD
+    whole: np.ndarray | None = None
 
     @property
     def dim(self):
@@ -75,13 +77,20 @@ class Dataset:
         """(d,) of bool: `split` makes the columns that are constant on the train rows exactly 0 there."""
         return ~self.train.any(axis=0)
 
-    def restore(self, x):
+    def restore(self, x, *, rounded=False):
         """Standardised rows (..., d) in the units of the file.
 
         A column that is constant on the train rows gets exactly its constant, whatever x holds there: a sampler leaves
         the noise of the early stop in such a column. A held-out or test row that differs there loses the difference.
+
+        Args:
+          x: standardised rows.
+          rounded: round the columns that hold whole numbers alone in the file.
         """
-        return np.where(self._constant_columns, self.mean, np.asarray(x) * self.scale + self.mean)
+        rows = np.where(self._constant_columns, self.mean, np.asarray(x) * self.scale + self.mean)
+        if rounded and self.whole is not None:
+            rows[..., self.whole] = np.round(rows[..., self.whole]) + 0.0  # no -0
+        return rows
 
 
 def load(source, *, seed=0, header=None, columns=None, key=None):
@@ -115,7 +124,7 @@ def load(source, *, seed=0, header=None, columns=None, key=None):
 
 def split(rows, *, name, seed=0, reading=UNREAD):
     """Checked rows (n, d) -> Dataset: shuffled by the seed, two thirds train, a sixth held out, a sixth test."""
-    rows = rows[np.random.default_rng(seed).permutation(len(rows))]
+    rows, whole = rows[np.random.default_rng(seed).permutation(len(rows))], (rows == np.round(rows)).all(axis=0)
     first, second = np.round(np.cumsum(SHARES)[:2] * len(rows)).astype(int)
     train = rows[:first]
     with np.errstate(over="ignore", invalid="ignore"):  # values near 1e308; refused below
@@ -140,7 +149,7 @@ def split(rows, *, name, seed=0, reading=UNREAD):
     train_part, held_out, test = np.split(standardised.astype(np.float32), [first, second])
     parts = {"train": train_part, "held_out": held_out, "test": test}
     units = {"mean": train[0] + unit * mean, "scale": unit * deviation}
-    return Dataset(name, **parts, **units, constant=int(constant.sum()), reading=reading)
+    return Dataset(name, **parts, **units, constant=int(constant.sum()), reading=reading, whole=whole)
 
 
 def covariance(rows):

@@ -77,6 +77,17 @@ def run_in_turn(programs, scores, tables, x, key, first):
     return x.astype(stored)
 
 
+def run_stages(programs, score, tables, x, key, first):
+    """Positions (n, d) after all steps of every program in order, of one score and one stream of noise.
+
+    Between two programs the particles stay in the dtype that is computed in.
+    """
+    stored, x = x.dtype, x.astype(programs[0].dtype)
+    for program, table in zip(programs, tables, strict=True):
+        x = run(program, score, table, x, key, first)
+    return x.astype(stored)
+
+
 def run_bodies(program, score, table, state, key, first, span):
     """The state after bodies span[0], ..., span[1] - 1 of the scan: a traced range, for a bar between blocks."""
 

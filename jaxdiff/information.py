@@ -14,6 +14,7 @@ from jaxdiff.types import Curve, as_curve
 
 __all__ = [
     "KERNELS",
+    "denoised_w2",
     "early_stopping_w2",
     "entropy",
     "fisher_information",
@@ -197,3 +198,12 @@ def early_stopping_w2(second_moment, dim, early_stop):
     """Upper bound on W2(data, q_early_stop), in the data's units: the distance of X_0 and X_t built from it."""
     alpha, sigma = ou.alpha(early_stop), ou.sigma(early_stop)
     return float(np.sqrt((1 - alpha) ** 2 * second_moment + sigma**2 * dim))
+
+
+def denoised_w2(curve, early_stop):
+    """Upper bound on W2(data, law of D(X_t)) at t = early_stop, in the data's units: sqrt(E|X_0 - D(X_t)|^2).
+
+    D is the denoiser that the curve is the loss of, the posterior mean where the curve is an mmse. A bound on the
+    distance of X_0 and the D(X_t) made from it, so from the curve of held-out rows it has their standard error.
+    """
+    return float(np.sqrt(curve(ou.snr(np.array([early_stop], np.float64)))[0]))

@@ -73,6 +73,7 @@ def save(folder, model, dataset, network):
     folder = pathlib.Path(folder)
     record = {"data": dataset.name, "dim": dataset.dim, "constant_columns": dataset.constant}
     parts = {name: getattr(dataset, name) for name in (*SPLITS, "mean", "scale")}
+    parts["whole"] = np.zeros(dataset.dim, bool) if dataset.whole is None else dataset.whole
     with contextlib.ExitStack() as stack:
         drafts = {name: stack.enter_context(written(folder / name)) for name in PARTS}
         save_network(network, drafts["checkpoint"])
@@ -108,7 +109,8 @@ def load(folder):
         options = {name: model["network"][name] for name in ("width", "depth", "dropout", "seed")}
     with _reading(folder / "data.npz", maker) as path, path.open("rb") as stream, np.load(stream) as arrays:
         parts = {name: arrays[name] for name in (*SPLITS, "mean", "scale")}
-        dataset = Dataset(name=model["data"], constant=model["constant_columns"], **parts)
+        whole = arrays.get("whole", np.zeros(model["dim"], bool))  # earlier versions wrote none
+        dataset = Dataset(name=model["data"], constant=model["constant_columns"], whole=whole, **parts)
         if {part.shape[-1] for part in parts.values()} != {model["dim"]}:
             raise ValueError(f"not {model['dim']} columns everywhere")
     untrained = build(dataset, options)

@@ -14,6 +14,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxdiff import driver, noise, processes
 from jaxdiff.grids import check_grid, longest_step
+from jaxdiff.kernels import ddim
+from jaxdiff.processes import namespace
 from jaxdiff.progress import counter
 from jaxdiff.types import Kernel
 
@@ -23,7 +25,18 @@ SAME_TIME = 1e-9  # relative: how close a time to save at must be to one of the 
 
 
 def sample(
-    kernel: Kernel, x, grid, key, *, noise="auto", chunk=None, mesh=None, donate=False, progress=False, first_particle=0
+    kernel: Kernel,
+    x,
+    grid,
+    key,
+    *,
+    noise="auto",
+    chunk=None,
+    mesh=None,
+    donate=False,
+    progress=False,
+    first_particle=0,
+    denoise=False,
 ):
     """Run particles down a grid with a kernel.
 
@@ -44,16 +57,21 @@ def sample(
       donate: reuse the memory of x, which is then deleted. No effect inside jit.
       progress: show a bar, moved by the host between compiled blocks of steps. No effect inside jit.
       first_particle: the index of x[0], for runs in several calls.
+      denoise: end with the score's denoiser at the last time t of the grid, (x + sigma^2 s(x, t))/alpha, which costs
+        one evaluation more. The samples then approximate the law of E[X_0 | X_t], which is within sqrt(E|X_0 - D|^2) of
+        the data in W2, D the denoiser (`information.denoised_w2`), and lie closer to data than X_t does. They have no
+        density to speak of: a bound in nats is for the samples before this step.
 
     Returns:
-      (particles, d) at the last time of the grid.
+      (particles, d) at the last time of the grid, or denoised.
 
     Raises:
       ValueError: the grid is not one or has a step of OU time 9 (float32) or 29 (float64) and more, x is not
         (particles, d), the score returns another shape than x, the score depends on the rows that particles have in x
         while they are cut into chunks or spread over devices, or a concrete grid asks a score of
         processes.score_from_model outside processes.ou_ends. A kernel of one evaluation a step asks at all times of the
-        grid but the last, which may lie below the model's first time; a kernel of more asks at the last one too.
+        grid but the last, which may lie below the model's first time; a kernel of more, or denoise=True, asks at the
+        last one too. Or denoise=True with a kernel whose grid is its own running time (Langevin).
       TypeError: x is not of a float dtype, or kernel, grid or key is another kind of thing.
 
     Particles of 16 bits (bfloat16, float16): coefficients, times, noise, updates and the positions between steps are
@@ -77,9 +95,13 @@ def sample(
     the particles; a reverse-mode gradient holds one state for every second step of one chunk.
     """
     run = _Run(kernel, x, grid, key, noise, chunk, mesh, first_particle)
+    last = run.denoising() if denoise else None
     if progress and not run.traced:
-        return run.watched(donate)
-    return run.own(run(driver.run, run.table, run.x, donate=donate))
+        return run.watched(donate, last)
+    if last is None:
+        return run.own(run(driver.run, run.table, run.x, donate=donate))
+    programs, tables = zip((run.program, run.table), last, strict=True)
+    return run.own(run.called(driver.run_stages, programs, run.kernel.score, tables, run.x, donate=donate))
 
 
 def sample_in_turn(stages, x, key, *, noise="auto", chunk=None, mesh=None, donate=False, first_particle=0):
@@ -164,14 +186,12 @@ class _Run:
         self.kernel, self.grid, self.key, self.n = kernel, grid, key, len(x)
         coefficients = kernel.coefficients(grid)
         _check_asked(kernel, grid, coefficients)
-        # Arrays, never constants: some GPU compilers fold a constant step size wrongly (jax 36958, 39336).
-        dtype = noise.computed_in(x.dtype)
-        self.table = jax.tree.map(lambda column: jnp.asarray(column, dtype), coefficients)
         self.first = tuple(np.uint32(first_particle >> shift & 0xFFFFFFFF) for shift in (32, 0))
         # Inside a trace of any kind the program becomes part of the caller's.
         self.traced = not _at_top_level()
         mesh, axes = (mesh, mesh.axis_names) if mesh is not None else _mesh_of(x)
         self.x = x if mesh is None else _spread(x, mesh, axes, self.traced)
+        self.table = self.columns(coefficients)
         platform = (mesh.devices.flat[0] if isinstance(mesh, Mesh) else _device_of(x)).platform
         self.program = driver.Program(
             kernel.init,
@@ -204,8 +224,31 @@ class _Run:
         whole = _placed(out, self.program.mesh, PartitionSpec(), self.traced)  # an uneven rest cannot stay spread
         return jax.lax.slice_in_dim(whole, 0, self.n, axis=axis)
 
-    def watched(self, donate):
-        """As `sample`, with a bar: blocks of bodies, each as long as a bar may stand still."""
+    def denoising(self):
+        """Program and table of the step from the grid's last time to the denoiser there: DDIM's, to time 0."""
+        if self.kernel.own_clock:
+            raise ValueError(
+                f"denoise=True needs a kernel whose grid is in OU time: the grid of {self.kernel.name} is its own "
+                f"running time."
+            )
+        last = self.grid[-1:]
+        if not isinstance(last, Tracer):
+            processes.check_times(self.kernel.score, last)
+        step = ddim(self.kernel.score)
+        program = self.program._replace(init=step.init, step=step.step, position=step.position, noises=0)
+        return program, self.columns(step.coefficients(namespace(last).concatenate([last, 0 * last])))
+
+    def columns(self, coefficients):
+        """A table on the device, in the dtype that is computed in."""
+        # Arrays, never constants: some GPU compilers fold a constant step size wrongly (jax 36958, 39336).
+        dtype = noise.computed_in(self.x.dtype)
+        return jax.tree.map(lambda column: jnp.asarray(column, dtype), coefficients)
+
+    def watched(self, donate, last=None):
+        """As `sample`, with a bar: blocks of bodies, each as long as a bar may stand still.
+
+        last: program and table of what comes after the grid, or None.
+        """
         state, n_steps = self.kernel.init(self.x.astype(self.program.dtype)), len(self.grid) - 1
         state = jax.tree.map(jnp.copy, state)  # every leaf is donated, and two may be one array
         if donate:
@@ -224,7 +267,10 @@ class _Run:
                 block = max(1, round(block * min(REFRESH / took, GROWTH)))
             state = jax.block_until_ready(self(driver.run_rest, self.table, state, donate=True))
             moved(n_steps - bodies * plan.unroll)
-        return self.own(self.kernel.position(state).astype(self.program.stored))
+        x = self.kernel.position(state)
+        if last is not None:
+            x = self.called(driver.run, last[0], self.kernel.score, last[1], x)
+        return self.own(x.astype(self.program.stored))
 
 
 @functools.cache

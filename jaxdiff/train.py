@@ -1,9 +1,9 @@
 """The Optax loop: fit a denoiser to data, keep an average of its parameters, save and load it."""
 
 import dataclasses
-import functools
 import hashlib
 import pathlib
+import time
 
 import jax
 import jax.numpy as jnp
@@ -11,21 +11,45 @@ import numpy as np
 import optax
 from flax import nnx
 
+from jaxdiff import interrupts
 from jaxdiff.losses import denoising, path_kl_weight
 from jaxdiff.processes import check_ends
-from jaxdiff.progress import bar
+from jaxdiff.progress import counter
 
-BLOCKS = 25  # the held-out loss is measured, and the bar moves, this often
-HELD_OUT_LEVELS = 64
+CHECKS = 25  # the held-out loss is measured this often
+CHECK_SHARE = 0.1  # of the time that training takes, for all of the checks together
+STEP_COST = 3  # forward passes of a batch that take as long as an optimiser step with it
+MOST_REPEATS, MOST_CHECKED = 64, 2**15  # noise levels a held-out row; rows times levels a check
+BLOCK_SECONDS, GROWTH = 0.5, 4  # time between two moves of the bar; how much longer a block may be than the one before
 CHECKSUM = "sha256"  # the file beside a checkpoint's own
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Fit:
-    """A trained network and how it got there: rows of step, train_loss, held_out_loss (nan without held-out data)."""
+    """A trained network and how it got there.
+
+    Attributes:
+      network: the NNX module with the averaged parameters of least held-out loss, or the last without held-out rows.
+      history: a dict for each check: step, train_loss (mean since the last check), held_out_loss (nan without rows).
+      held_out_rows, held_out_levels: how many held-out rows each check uses, and at how many noise levels each row.
+    """
 
     network: nnx.Module
     history: list[dict]
+    held_out_rows: int = 0
+    held_out_levels: int = 0
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C ended `fit` early. `fit` holds the Fit until then, and `step` the number of steps done.
+
+    A KeyboardInterrupt, so that a program which knows nothing of it ends as usual.
+    """
+
+    def __init__(self, fit, step):
+        """Keep what was trained so far."""
+        super().__init__(f"training was interrupted after {step} steps")
+        self.fit, self.step = fit, step
 
 
 def fit(
@@ -48,21 +72,25 @@ def fit(
 
     Args:
       network: an NNX module, network(x, t, key) -> denoiser; left unchanged.
-      data: (n, d) training rows.
+      data: (n, d) training rows; whole numbers are taken as float32.
       key: a JAX key for batches, times, noise and dropout.
       steps: optimiser steps; the learning rate warms up over a twentieth of them and decays as a cosine.
       batch_size, learning_rate, weight_decay: of AdamW; gradients are clipped to norm 1 a coordinate.
       ema_decay: of the parameter average that is returned; shortened to (1 + k)/(10 + k) at step k while that is less.
       horizon, early_stop, weight: of losses.denoising.
-      held_out: (m, d) rows; with them the average of least held-out loss is returned, not the last.
+      held_out: (m, d) rows; with them the average of least held-out loss is returned, not the last. The loss is
+        measured 25 times, always on the same rows with the same noise. The number of rows and of noise levels follows
+        from steps and batch_size, so that the checks take about a tenth of the time; `Fit` states both.
       progress: show a bar.
 
     Returns:
-      Fit(network, history), losses as in losses.denoising.
+      Fit(network, history, ...), losses as in losses.denoising. The result does not depend on the machine's speed.
 
     Raises:
-      ValueError: steps, batch_size or learning_rate is not positive, early_stop does not lie below the horizon, or a
-        loss stops being finite.
+      ValueError: steps, batch_size or learning_rate is not positive, early_stop does not lie below the horizon, the
+        rows are not (n, d), empty or not finite, or a loss stops being finite.
+      TypeError: network is no NNX module.
+      Interrupted: Ctrl-C was pressed. The exception holds the best network so far.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1: steps = {steps}.")
@@ -71,20 +99,21 @@ def fit(
     if not 0 < learning_rate < np.inf:
         raise ValueError(f"learning_rate must be positive and finite: learning_rate = {learning_rate:g}.")
     check_ends(horizon, early_stop)
+    _check_network(network)
+    data = jnp.asarray(_rows(data, "data"))
     graph, params, rest = nnx.split(network, nnx.Param, ...)
-    data = jnp.asarray(data)
     warmup = max(1, steps // 20)
     schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup, max(steps, warmup + 1))
     clip = optax.clip_by_global_norm(float(np.sqrt(data.shape[1])))
     optimiser = optax.chain(clip, optax.adamw(schedule, weight_decay=weight_decay))
+    options = {"weight": weight, "horizon": horizon, "early_stop": early_stop}
 
     def loss(params, x0, key):
         key_loss, key_dropout = jax.random.split(key)
         trained = nnx.merge(graph, params, rest)
-        options = {"weight": weight, "horizon": horizon, "early_stop": early_stop}
         return denoising(lambda x, t: trained(x, t, key_dropout), x0, key_loss, **options)
 
-    def step(data, state, index):
+    def step(data, index, state):
         params, moments, average = state
         key_batch, key_loss = jax.random.split(jax.random.fold_in(key, index))
         x0 = data[jax.random.randint(key_batch, (batch_size,), 0, len(data))]
@@ -94,36 +123,123 @@ def fit(
         decay = jnp.minimum(ema_decay, (1 + index) / (10 + index)).astype(jnp.float32)
         return (params, moments, optax.incremental_update(params, average, 1 - decay)), value
 
-    # Plain jit over split state: nnx.jit walks the module at every call, ten times the cost.
-    def block(state, data, indices):
-        return jax.lax.scan(functools.partial(step, data), state, indices)
+    # Plain jit over split state: nnx.jit walks the module at every call, ten times the cost. The span is traced: one
+    # program serves blocks of any length.
+    def block(carried, data, first, span):
+        def body(index, carried):
+            state, values = carried
+            state, value = step(data, index, state)
+            return state, values.at[index - first].set(value)
 
-    run_block = jax.jit(block, donate_argnums=0)
-    judge = jax.jit(lambda params, x0: _held_out_loss(nnx.merge(graph, params, rest), x0, weight, horizon, early_stop))
+        return jax.lax.fori_loop(*span, body, carried)
 
+    size = -(-steps // CHECKS)
+    check = None if held_out is None else _Check(held_out, data.shape[1], steps, batch_size, options)
+    judge = jax.jit(lambda params, pieces: check.loss(nnx.merge(graph, params, rest), pieces))
     state = jax.tree.map(jnp.copy, (params, optimiser.init(params), params))
+    carried, spans = (state, jnp.zeros(size, jnp.float32)), (np.int32(0), np.int32(0))
+    # Compiled here, where an interrupt has nothing to lose.
+    run_block = jax.jit(block, donate_argnums=0).lower(carried, data, np.int32(0), spans).compile()
+    judge = judge.lower(params, check.pieces).compile() if check else judge
     best, least, history = params, np.inf, []
-    size = -(-steps // BLOCKS)
-    for first in bar(range(0, steps, size), "train", enabled=progress):
-        state, values = run_block(state, data, jnp.arange(first, min(first + size, steps)))
-        train_loss = float(values.mean())
-        held_out_loss = np.nan if held_out is None else float(judge(state[2], jnp.asarray(held_out)))
-        if not np.isfinite(train_loss if held_out is None else train_loss + held_out_loss):
+
+    def note(carried, first, done):
+        """Add a row to the history, and keep the average if it is the best so far."""
+        nonlocal best, least
+        train_loss = float(np.mean(np.asarray(carried[1], np.float64)[: done - first]))
+        held_out_loss = float(judge(carried[0][2], check.pieces)) if check else np.nan
+        if not np.isfinite(train_loss + held_out_loss if check else train_loss):
             raise ValueError(
-                f"the loss by step {first + len(values)} is {train_loss} on training and {held_out_loss} on held-out "
-                f"rows: lower learning_rate = {learning_rate:g}."
+                f"the loss by step {done} is {train_loss} on training and {held_out_loss} on held-out rows: lower "
+                f"learning_rate = {learning_rate:g}."
             )
-        history.append({"step": first + len(values), "train_loss": train_loss, "held_out_loss": held_out_loss})
-        if held_out is None or held_out_loss < least:
-            best, least = jax.tree.map(jnp.copy, state[2]), held_out_loss
-    return Fit(nnx.merge(graph, best, rest), history)
+        history.append({"step": done, "train_loss": train_loss, "held_out_loss": held_out_loss})
+        if check is None or held_out_loss < least:
+            best, least = jax.tree.map(jnp.copy, carried[0][2]), held_out_loss
+
+    def fitted():
+        sizes = (check.rows, check.levels) if check else (0, 0)
+        return Fit(nnx.merge(graph, best, rest), history, *sizes)
+
+    with interrupts.deferred() as pressed, counter(steps, "train", enabled=progress) as moved:
+        done, length = 0, 1
+        for first in range(0, steps, size):
+            last = min(first + size, steps)
+            while done < last and not pressed():
+                length = min(length, last - done)
+                began, span = time.perf_counter(), (np.int32(done), np.int32(done + length))
+                carried = jax.block_until_ready(run_block(carried, data, np.int32(first), span))
+                took, done = time.perf_counter() - began, done + length
+                moved(length)
+                length = max(1, round(length * min(BLOCK_SECONDS / took, GROWTH)))
+            if done > first:
+                note(carried, first, done)
+            if pressed():
+                raise Interrupted(fitted(), done)
+    return fitted()
 
 
-def _held_out_loss(denoiser, x0, weight, horizon, early_stop):
-    """The denoising loss averaged over levels, with the same times and noise whenever it is called."""
-    keys = jax.random.split(jax.random.key(0), HELD_OUT_LEVELS)
-    options = {"weight": weight, "horizon": horizon, "early_stop": early_stop}
-    return jnp.mean(jax.lax.map(lambda key: denoising(denoiser, x0, key, **options), keys))
+class _Check:
+    """The held-out loss: the same rows, times and noise at every call.
+
+    Attributes:
+      pieces: (k, rows, d) rows, k pieces of at most batch_size rows each.
+      rows, levels: how many rows, and at how many noise levels each of them.
+    """
+
+    def __init__(self, held_out, dim, steps, batch_size, options):
+        held_out = _rows(held_out, "held_out")
+        if held_out.shape[1] != dim:
+            raise ValueError(f"held_out has {held_out.shape[1]} columns, data {dim}: they must agree.")
+        # c checks of rows x levels forward passes each take the share c rows levels/(STEP_COST steps batch_size).
+        budget = CHECK_SHARE * STEP_COST * steps * batch_size / min(CHECKS, steps)
+        budget = int(min(budget, MOST_CHECKED))
+        at_most = min(len(held_out), max(budget, 1))
+        pieces = -(-at_most // batch_size)
+        each = at_most // pieces
+        self.rows, self.options = pieces * each, options
+        self.levels = min(max(budget // self.rows, 1), MOST_REPEATS)
+        chosen = np.random.default_rng(0).permutation(len(held_out))[: self.rows]  # the rows may come in an order
+        self.pieces = jnp.asarray(held_out[chosen].reshape(pieces, each, dim))
+
+    def loss(self, denoiser, pieces):
+        """The denoising loss, averaged over pieces and levels."""
+        keys = jax.random.split(jax.random.key(0), self.levels * len(pieces)).reshape(self.levels, len(pieces))
+        one = lambda given: denoising(denoiser, *given, **self.options)
+        return jnp.mean(jax.lax.map(lambda keys: jax.lax.map(one, (pieces, keys)), keys))
+
+
+def _check_network(network):
+    """Raise TypeError unless the network is an NNX module."""
+    if isinstance(network, nnx.Module):
+        return
+    kind = type(network)
+    how = ""
+    if any(base.__module__.startswith("flax.linen") for base in kind.__mro__):
+        how = " That is a Linen module: write it in NNX, or wrap it with flax.nnx.bridge.ToNNX and initialise it."
+    raise TypeError(f"network must be a flax.nnx.Module, called as network(x, t, key): it is a {kind.__name__}.{how}")
+
+
+def _rows(data, name):
+    """Rows (n, d) as a float array; ValueError unless there are some and they are finite."""
+    data = np.asarray(data)
+    if data.dtype.kind not in "fiub" and not jnp.issubdtype(data.dtype, jnp.floating):
+        raise ValueError(f"{name} must hold real numbers: its dtype is {data.dtype}.")
+    if data.ndim != 2:
+        flat = f" Images become rows with {name}.reshape(len({name}), -1)." if data.ndim > 2 else ""
+        raise ValueError(f"{name} must be rows, (n, d): its shape is {data.shape}.{flat}")
+    if 0 in data.shape:
+        raise ValueError(f"{name} has shape {data.shape}, no values: there is nothing to train on.")
+    if data.dtype.kind in "iub":
+        return data.astype(np.float32)
+    if not np.isfinite(data).all():
+        bad = np.argwhere(~np.isfinite(data))
+        row, column = bad[0]
+        raise ValueError(
+            f"{name} has {len(bad)} values that are not finite, first {data[row, column]} at row {row}, column "
+            f"{column}: fill or drop them."
+        )
+    return data
 
 
 def save_network(network, path):

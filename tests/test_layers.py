@@ -7,14 +7,14 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "jaxdiff"
 ROWS = (
-    "types certificates intervals progress files tables headers",
+    "types certificates intervals interrupts progress files tables headers",
     "processes noise interpolation positions schedule goals spectra lanczos delimited arrays",
     "targets grids kernels networks scores data metrics curves driver posterior components moments products"
     " innovations",
     "information path_costs exponential_moment losses sample ode",
     "train bounds search likelihood tuning prediction_correction",
     "plan certify data_free runs",
-    "comparison plots sweeps",
+    "comparison plots run_samples sweeps",
     "report",
     "cli",
 )
