@@ -3,7 +3,6 @@
 import argparse
 import csv
 import dataclasses
-import functools
 import importlib
 import json
 import os

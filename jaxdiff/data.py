@@ -50,7 +50,7 @@ class Dataset:
       mean, scale: (d,) of the train rows; scale is 1 where a column is constant.
       constant: how many columns are constant on the train rows.
       reading: how the file was read; the default for rows that come from no file.
-      whole: (d,) of bool, the columns that hold whole numbers alone in the file; None where that was not looked for.
+      whole: (d,) of bool, the columns that vary and hold whole numbers alone in the file; None where nobody looked.
     """
 
     name: str
@@ -149,7 +149,7 @@ def split(rows, *, name, seed=0, reading=UNREAD):
     train_part, held_out, test = np.split(standardised.astype(np.float32), [first, second])
     parts = {"train": train_part, "held_out": held_out, "test": test}
     units = {"mean": train[0] + unit * mean, "scale": unit * deviation}
-    return Dataset(name, **parts, **units, constant=int(constant.sum()), reading=reading, whole=whole)
+    return Dataset(name, **parts, **units, constant=int(constant.sum()), reading=reading, whole=whole & ~constant)
 
 
 def covariance(rows):

@@ -5,11 +5,12 @@ import os
 import signal
 import sys
 import threading
+import time
 
 PATIENCE = 2.0  # seconds
 CODE = 130  # exit code of a process that was interrupted
 
-_noticed = threading.Event()  # Python has reacted to the last interrupt
+_reacted = [0]  # how often a handler of this module has run
 
 
 @contextlib.contextmanager
@@ -28,7 +29,7 @@ def deferred():
     def note(number, frame):
         if pressed.is_set():
             _raise(number, frame)
-        _noticed.set()
+        _note()
         pressed.set()
 
     signal.signal(signal.SIGINT, note)
@@ -54,7 +55,7 @@ def obeyed(message, patience=PATIENCE):
     os.set_blocking(sending, False)
     former = signal.set_wakeup_fd(sending, warn_on_full_buffer=False)
     signal.signal(signal.SIGINT, _raise)
-    threading.Thread(target=_watch, args=(receiving, message, patience), daemon=True).start()
+    threading.Thread(target=_watch, args=(receiving, message, patience, _reacted[0]), daemon=True).start()
     try:
         yield
     finally:
@@ -63,17 +64,34 @@ def obeyed(message, patience=PATIENCE):
         os.close(sending)  # the thread reads the end of the pipe
 
 
+def _note():
+    _reacted[0] += 1
+
+
 def _raise(number, frame):
-    _noticed.set()
+    _note()
     signal.default_int_handler(number, frame)
 
 
-def _watch(receiving, message, patience):
-    with open(receiving, "rb", buffering=0) as signals:
-        while number := signals.read(1):
-            if number[0] != signal.SIGINT:
-                continue
-            if not _noticed.wait(patience):
+def _watch(receiving, message, patience, seen):
+    """Read the pipe of signals; end the process where no handler has run within patience seconds of SIGINT.
+
+    seen: how often a handler had run before.
+    """
+    while numbers := os.read(receiving, 4096):
+        if signal.SIGINT not in numbers:
+            continue
+        deadline = time.monotonic() + patience
+        while _reacted[0] == seen:
+            if time.monotonic() > deadline:
                 print(f"\n{message}", file=sys.stderr, flush=True)
                 os._exit(CODE)
-            _noticed.clear()
+            time.sleep(0.02)
+        # Signals that came before the handler ran are dealt with. The order matters: a handler that runs from here on
+        # counts as a reaction to the next signal.
+        seen = _reacted[0]
+        os.set_blocking(receiving, False)
+        with contextlib.suppress(BlockingIOError):
+            os.read(receiving, 4096)
+        os.set_blocking(receiving, True)
+    os.close(receiving)

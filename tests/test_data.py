@@ -52,6 +52,21 @@ def test_a_constant_column_keeps_its_value_and_is_counted():
     np.testing.assert_allclose(dataset.restore(dataset.test)[:, 4], 0.1)
 
 
+def test_columns_of_whole_numbers_are_recognised_and_rounded_on_request():
+    rng = np.random.default_rng(2)
+    counts, halves = rng.integers(-3, 9, 60), rng.integers(0, 9, 60) / 2
+    almost = np.where(np.arange(60) == 59, 0.25, rng.integers(0, 9, 60))  # one value of 60 is not whole
+    table = np.column_stack([ROWS[:, 0], counts, halves, almost, np.full(60, 7.0), counts + 1e6])
+    dataset = data.split(table, name="rows")
+    assert dataset.whole.tolist() == [False, True, False, False, False, True]  # a constant needs no rounding
+    x = rng.normal(size=(20, 6))
+    plain, rounded = dataset.restore(x), dataset.restore(x, rounded=True)
+    np.testing.assert_array_equal(rounded[:, ~dataset.whole], plain[:, ~dataset.whole])
+    np.testing.assert_array_equal(rounded[:, dataset.whole], np.rint(plain[:, dataset.whole]))
+    assert not np.signbit(rounded[rounded == 0]).any()
+    assert (np.abs(plain[:, 1] - rounded[:, 1]) > 0.1).any()
+
+
 @pytest.mark.parametrize("factor", [1e-200, 1e-30, 1e30, 1e300])
 def test_units_of_any_size_are_standardised_and_restored(factor):
     table = np.column_stack([ROWS[:, 0], factor * ROWS[:, 1], 1e9 + 1e-4 * ROWS[:, 2]])

@@ -13,7 +13,7 @@ import oracles
 import pytest
 from jax.tree_util import Partial
 
-from jaxdiff import driver, grids, kernels, noise, processes, targets
+from jaxdiff import driver, grids, information, kernels, noise, processes, targets
 from jaxdiff.plan import plan
 from jaxdiff.sample import _compiled, _warn_of_wrong_jax, sample, sample_in_turn, trajectory
 
@@ -434,3 +434,55 @@ def test_the_score_of_16_bits_sees_float32_unless_it_refuses(key):
 
 def refusing(x, t):
     raise TypeError(f"mine, {x.dtype}")
+
+
+# The denoiser of N(m, v): with a = e^-t and s^2 = 1 - a^2 it is m + a v (x - a m)/(a^2 v + s^2).
+def gaussian_denoiser(x, t, mean, variance):
+    a, s2 = np.exp(-t), -np.expm1(-2 * t)
+    return mean + a * variance * (np.asarray(x, np.float64) - a * mean) / (a * a * variance + s2)
+
+
+MEAN, VARIANCE = np.array([0.3, -1.0, 2.0]), np.array([0.5, 1.7, 0.0])
+
+
+@pytest.mark.parametrize("name", ["ancestral", "heun", "unipc 2", "randomized_midpoint"])
+def test_denoising_is_the_posterior_mean_at_the_last_time(name, key):
+    kernel = family.make(name, targets.gaussian(MEAN, VARIANCE).score)
+    x = noise.initial(key, jnp.arange(7), 3)
+    plain = np.asarray(sample(kernel, x, GRID, key))
+    expected = gaussian_denoiser(plain, GRID[-1], MEAN, VARIANCE)
+    assert np.abs(expected - plain).max() > 0.1
+    for options in ({}, {"chunk": 3}, {"progress": True}, {"donate": True}):
+        given = jnp.copy(x)
+        np.testing.assert_allclose(sample(kernel, given, GRID, key, denoise=True, **options), expected, atol=3e-6)
+    np.testing.assert_allclose(jax.jit(lambda g: sample(kernel, x, g, key, denoise=True))(GRID), expected, atol=3e-6)
+    assert np.abs(np.asarray(sample(kernel, x, GRID, key, denoise=True))[:, 2] - 2.0).max() < 1e-6  # a constant
+
+
+def test_denoising_16_bits_rounds_once(key):
+    kernel = kernels.ancestral(targets.gaussian(MEAN, VARIANCE).score)
+    x = noise.initial(key, jnp.arange(7), 3, jnp.bfloat16)
+    exact = sample(kernel, wide(x), GRID, key, denoise=True).astype(jnp.bfloat16)
+    for options in ({}, {"progress": True}):
+        np.testing.assert_array_equal(wide(sample(kernel, x, GRID, key, denoise=True, **options)), wide(exact))
+
+
+def test_denoised_samples_are_as_close_to_the_data_as_said():
+    # D(X_t) is N(m, c^2 v) with c^2 = a^2 v/(a^2 v + s^2), and W2 to N(m, v) is sqrt(v) (1 - c) a coordinate.
+    law, t = targets.gaussian(MEAN, VARIANCE), 0.05
+    a2, s2 = np.exp(-2 * t), -np.expm1(-2 * t)
+    distance = np.sqrt(np.sum(VARIANCE * (1 - np.sqrt(a2 * VARIANCE / (a2 * VARIANCE + s2))) ** 2))
+    bound = information.denoised_w2(law.mmse, t)
+    assert bound == pytest.approx(np.sqrt(np.sum(VARIANCE * s2 / (a2 * VARIANCE + s2))))
+    assert distance < bound < information.early_stopping_w2(law.second_moment, 3, t)
+
+
+def test_denoising_needs_a_grid_in_ou_time_at_which_the_score_is_known(key):
+    law, x = targets.gaussian(MEAN, VARIANCE + 1), jnp.ones((2, 3))
+    with pytest.raises(ValueError, match="the grid of langevin is its own running time"):
+        sample(kernels.langevin(law.score, 0.7), x, [1.0, 0.0], key, denoise=True)
+    score, horizon, early_stop = ddpm_score()
+    below = [*np.geomspace(horizon, early_stop, 5), 1e-5]
+    sample(kernels.ancestral(score), x, below, key)
+    with pytest.raises(ValueError, match="asked at OU time 1e-05"):
+        sample(kernels.ancestral(score), x, below, key, denoise=True)

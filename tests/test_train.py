@@ -1,18 +1,32 @@
 """The training loop: fits a Gaussian's score, is reproducible, keeps the best average, reloads."""
 
+import contextlib
+import itertools
+import os
+import signal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+from flax import linen, nnx
 
 from jaxdiff import driver, kernels, targets, train
+from jaxdiff import losses as losses_module
 from jaxdiff.networks import ResidualMLP
 from jaxdiff.sample import sample
 from jaxdiff.scores import from_network
 
 pytestmark = pytest.mark.loose_promotion
 DTYPE = np.float32
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compile_quickly():
+    """Half the compile time; nothing here is timed."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def network(seed=0, **options):
@@ -52,8 +66,92 @@ def test_held_out_rows_choose_the_average_of_least_loss(key):
     fitted = train.fit(network(), data, key, held_out=held_out, **options)
     losses = [row["held_out_loss"] for row in fitted.history]
     assert min(losses) < 0.9 * losses[-1]
-    again = train._held_out_loss(fitted.network, jnp.asarray(held_out), train.path_kl_weight, 5.0, 1e-3)
-    assert float(again) == pytest.approx(min(losses), rel=1e-4)
+    # 0.3 * 1200 * 64/25 = 921 rows times levels are a tenth of the work, 7 pieces of 57 rows are 399.
+    assert (fitted.held_out_rows, fitted.held_out_levels) == (399, 2)
+    # The loss of a check is an estimate of the same mean over rows, times and noise as any other draw of it.
+    draws = [
+        losses_module.denoising(fitted.network, jnp.asarray(held_out), k)
+        for k in jax.random.split(jax.random.key(9), 40)
+    ]
+    mean, spread = float(np.mean(draws)), float(np.std(draws, ddof=1))
+    assert abs(min(losses) - mean) < 4 * spread / np.sqrt(2)
+
+
+def test_held_out_checks_use_a_stated_sample_of_the_rows_and_a_tenth_of_the_work():
+    options = {"weight": train.path_kl_weight, "horizon": 5.0, "early_stop": 1e-3}
+    for n, steps, batch in ((10_000, 100, 256), (10_000, 100_000, 256), (300, 4000, 256), (300, 10, 16), (7, 40, 3)):
+        check = train._Check(np.arange(2.0 * n).reshape(n, 2), 2, steps, batch, options)
+        work = min(25, steps) * check.rows * check.levels / (train.STEP_COST * steps * batch)  # in training steps
+        assert check.rows * check.levels <= 2**15
+        assert work <= 0.1 or (check.rows, check.levels) == (1, 1)
+        assert work > 0.04 or check.rows * check.levels > 2**14 or check.levels == 64
+        assert check.pieces.shape[1] <= batch
+        assert check.pieces.shape[0] * check.pieces.shape[1] == check.rows <= n
+        firsts = np.asarray(check.pieces)[..., 0].ravel()
+        assert len(np.unique(firsts)) == check.rows  # no row twice
+        if n > 2 * check.rows > 100:  # and not the first ones of a file that is sorted
+            assert abs(np.median(firsts) / (2 * n) - 0.5) < 3 * 0.5 / np.sqrt(check.rows)
+
+
+def test_a_check_is_the_mean_of_the_losses_of_its_pieces():
+    options = {"weight": lambda t: 1.0 + 0 * t, "horizon": 5.0, "early_stop": 1e-3}
+    rows = np.linspace(1, 2, 8, dtype=DTYPE).reshape(4, 2)
+    check = train._Check(rows, 2, 1000, 3, options)
+    assert check.pieces.shape == (2, 2, 2)
+    # The denoiser 0 loses |X_0|^2 at every time and noise.
+    loss = check.loss(lambda x, t: 0 * x, check.pieces)
+    assert float(loss) == pytest.approx(np.mean(np.sum(rows.astype(float) ** 2, 1)), rel=1e-6)
+
+
+@pytest.mark.parametrize("blocks", ["short", "long"])
+def test_the_result_does_not_depend_on_the_speed_of_the_machine(key, monkeypatch, blocks):
+    data = np.asarray(jax.random.normal(key, (100, 2), DTYPE))
+    options = {"steps": 60, "held_out": data, "batch_size": 16}
+    usual = train.fit(network(), data, key, **options)
+    monkeypatch.setattr(train, "BLOCK_SECONDS", {"short": 1e-9, "long": 1e9}[blocks])
+    other = train.fit(network(), data, key, **options)
+    assert other.history == usual.history
+    assert [row["step"] for row in usual.history] == [*range(3, 61, 3)]
+    jax.tree.map(np.testing.assert_array_equal, nnx.state(other.network), nnx.state(usual.network))
+
+
+@pytest.fixture
+def press(monkeypatch):
+    """step -> Ctrl-C is pressed once so many steps are done."""
+
+    def at(step):
+        @contextlib.contextmanager
+        def counter(total, description, *, enabled):
+            done = itertools.count(1)
+            yield lambda count: os.kill(os.getpid(), signal.SIGINT) if next(done) == step else None
+
+        monkeypatch.setattr(train, "counter", counter)
+        monkeypatch.setattr(train, "BLOCK_SECONDS", 1e-9)  # blocks of one step
+
+    return at
+
+
+def test_an_interrupt_ends_training_with_what_a_shorter_look_at_the_same_run_has(key, press):
+    data = np.asarray(jax.random.normal(key, (100, 2), DTYPE)) + 2
+    options = {"steps": 100, "held_out": data, "batch_size": 16}
+    whole = train.fit(network(), data, key, **options)
+    press(11)
+    with pytest.raises(train.Interrupted, match="after 11 steps") as caught:
+        train.fit(network(), data, key, **options)
+    stopped = caught.value
+    assert isinstance(stopped, KeyboardInterrupt)
+    assert stopped.step == 11
+    assert stopped.fit.history[:2] == whole.history[:2]  # after 4 and 8 steps
+    assert [row["step"] for row in stopped.fit.history] == [4, 8, 11]
+    best = min(stopped.fit.history, key=lambda row: row["held_out_loss"])
+    check = train._Check(data, 2, 100, 16, {"weight": train.path_kl_weight, "horizon": 5.0, "early_stop": 1e-3})
+    assert float(check.loss(stopped.fit.network, check.pieces)) == pytest.approx(best["held_out_loss"], rel=1e-5)
+
+
+def test_an_interrupt_passes_as_an_ordinary_one_where_nobody_asks_for_the_fit(key, press):
+    press(1)
+    with pytest.raises(KeyboardInterrupt):
+        train.fit(network(), np.ones((10, 2), DTYPE), key, steps=5, batch_size=4)
 
 
 def test_what_is_returned_is_the_average_not_the_last_parameters(key):
@@ -149,11 +247,59 @@ def test_a_fault_while_a_checkpoint_is_read_is_no_damage(tmp_path, monkeypatch):
 
 
 def test_bad_settings_are_refused(key):
+    ones = np.ones((10, 2), DTYPE)
     with pytest.raises(ValueError, match="steps = 0"):
-        train.fit(network(), np.ones((10, 2), DTYPE), key, steps=0)
+        train.fit(network(), ones, key, steps=0)
     with pytest.raises(ValueError, match="early_stop must lie below"):
-        train.fit(network(), np.ones((10, 2), DTYPE), key, steps=1, horizon=1.0, early_stop=2.0)
+        train.fit(network(), ones, key, steps=1, horizon=1.0, early_stop=2.0)
     with pytest.raises(ValueError, match="lower learning_rate"):
-        train.fit(network(), np.ones((10, 2), DTYPE), key, steps=3, held_out=np.full((5, 2), np.nan, DTYPE))
-    with pytest.raises(ValueError, match="lower learning_rate"):
-        train.fit(network(), 1e30 * np.ones((10, 2), DTYPE), key, steps=3)
+        train.fit(network(), 1e30 * ones, key, steps=3)
+    with pytest.raises(ValueError, match="held-out rows: lower learning_rate"):
+        train.fit(network(), ones, key, steps=3, held_out=1e30 * ones)
+
+
+BAD_ROWS = {
+    "nan": (np.array([[1, 2], [3, np.nan]], DTYPE), "1 values that are not finite, first nan at row 1, column 1"),
+    "images": (np.ones((10, 8, 8), DTYPE), r"shape is \(10, 8, 8\). Images become rows with data.reshape"),
+    "a vector": (np.ones(10, DTYPE), r"must be rows, \(n, d\): its shape is \(10,\).$"),
+    "no rows": (np.ones((0, 2), DTYPE), "no values"),
+    "no columns": (np.ones((4, 0), DTYPE), "no values"),
+    "words": (np.array([["a", "b"]]), "must hold real numbers: its dtype is <U1"),
+    "complex": (np.ones((4, 2), complex), "must hold real numbers: its dtype is complex128"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ROWS)
+def test_rows_that_cannot_be_trained_on_are_refused(key, case):
+    rows, says = BAD_ROWS[case]
+    with pytest.raises(ValueError, match=says):
+        train.fit(network(), rows, key, steps=1)
+    with pytest.raises(ValueError, match=says.replace("data", "held_out")):
+        train.fit(network(), np.ones((10, 2), DTYPE), key, steps=1, held_out=rows)
+
+
+def test_held_out_rows_of_another_width_are_refused(key):
+    with pytest.raises(ValueError, match="held_out has 3 columns, data 2"):
+        train.fit(network(), np.ones((10, 2), DTYPE), key, steps=1, held_out=np.ones((4, 3)))
+
+
+def test_whole_numbers_are_trained_on_as_float32(key):
+    rows = np.random.default_rng(0).integers(0, 9, (50, 2))
+    fits = [
+        train.fit(network(), kind, key, steps=3, batch_size=8) for kind in (rows.astype(np.uint8), rows.astype(DTYPE))
+    ]
+    assert fits[0].history[0]["train_loss"] == fits[1].history[0]["train_loss"]
+
+
+class OfLinen(linen.Module):
+    """A module of Flax's older interface."""
+
+    @linen.compact
+    def __call__(self, x, t):
+        return linen.Dense(2)(x)
+
+
+@pytest.mark.parametrize(("module", "says"), [(OfLinen(), "Linen module"), (lambda x, t: x, "it is a function")])
+def test_what_is_no_nnx_module_is_refused(key, module, says):
+    with pytest.raises(TypeError, match=says):
+        train.fit(module, np.ones((10, 2), DTYPE), key, steps=1)
