@@ -1,9 +1,15 @@
 """The Optax loop: fit a denoiser to data, keep an average of its parameters, save and load it."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
+import io
+import logging
+import os
 import pathlib
+import re
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -127,12 +133,16 @@ def _held_out_loss(denoiser, x0, weight, horizon, early_stop):
 
 
 def save_network(network, path):
-    """Write a network's variables as an Orbax checkpoint into the new folder `path`, with a checksum of its files."""
+    """Write a network's variables as an Orbax checkpoint into the new folder `path`, with a checksum of its files.
+
+    Raises:
+      OSError: the disk is full, or the like.
+    """
     import orbax.checkpoint as ocp
 
-    path = pathlib.Path(path).absolute()
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path, nnx.to_pure_dict(nnx.state(network)))
+    path = pathlib.Path(path)
+    with _plain_errors(path), ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path.absolute(), nnx.to_pure_dict(nnx.state(network)))
     (path / CHECKSUM).write_text(_checksum(path), encoding="utf-8")
 
 
@@ -143,18 +153,45 @@ def load_network(network, path):
 
     Raises:
       FileNotFoundError: there is no checksum.
-      ValueError: the files are not those that were written, or of another network.
+      ValueError: the files are not those that were written, or of another network, or hold numbers that are not finite.
+      OSError: the files cannot be read.
     """
     import orbax.checkpoint as ocp
 
-    path = pathlib.Path(path).absolute()
+    path = pathlib.Path(path)
     if (path / CHECKSUM).read_text(encoding="utf-8") != _checksum(path):
         raise ValueError("its files are not those that were written")
     graph, state = nnx.split(network)
-    with ocp.StandardCheckpointer() as checkpointer:
-        saved = checkpointer.restore(path, nnx.to_pure_dict(state))
+    with _plain_errors(path), ocp.StandardCheckpointer() as checkpointer:
+        saved = checkpointer.restore(path.absolute(), nnx.to_pure_dict(state))
+    for place, leaf in jax.tree_util.tree_leaves_with_path(saved):
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and not jnp.isfinite(leaf).all():
+            raise ValueError(f"{jax.tree_util.keystr(place, simple=True, separator='.')} is not finite")
     nnx.replace_by_pure_dict(state, saved)
     return nnx.merge(graph, state)
+
+
+# TensorStore wraps the system's error number in a text of its own. Its threads and Orbax's print tracebacks beside it,
+# and "Event loop is closed" for every write that was still under way.
+@contextlib.contextmanager
+def _plain_errors(path):
+    """An error of the file system while Orbax works is an OSError about `path`, and all that is printed of it."""
+    printed, absl = io.StringIO(), logging.getLogger("absl")
+    silent = absl.disabled
+    try:
+        absl.disabled = True
+        with contextlib.redirect_stderr(printed):
+            yield
+    except Exception as error:
+        number = re.search(r"os_error_code='(\d+)'", str(error))
+        if number is not None:
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+        sys.stderr.write(printed.getvalue())
+        raise
+    else:
+        sys.stderr.write(printed.getvalue())
+    finally:
+        absl.disabled = silent
 
 
 def _checksum(folder):
