@@ -214,12 +214,15 @@ def _plan_for_all_data(options):
     if options.out is not None:
         files.check_folder(options.out)
         options.out.mkdir(parents=True, exist_ok=True)
-        files.write_json(options.out / "plan.json", record)
         each = (options.second_moment or options.dim) / options.dim
         widest = Curve(lambda snr: options.dim * each / (1 + snr * each), options.dim)
         benton = exponential_then_uniform(made.horizon, made.grid[-1], made.evals)
         drawn = {("exponential_euler", "Benton"): benton, (made.kernel, "planned"): made.grid}
-        plots.grids(options.out / "grids.png", widest, drawn, of=f"N(0, {each:.3g} I)")
+        with files.room(options.out, "plan.json") as drafts:
+            plots.grids(drafts / "grids.png", widest, drawn, of=f"N(0, {each:.3g} I)")
+            files.write_json(drafts / "plan.json", record)
+            for name in ("grids.png", "plan.json"):
+                files.put(drafts / name, options.out / name)
     _print_plan(made, record, options.json)
 
 
@@ -232,27 +235,29 @@ def _plan_for_a_run(options, evals):
     moment = run.dataset.second_moment("held_out")
     known = {"curve": curve, "second_moment": moment}
     made = plan(options.target_kl, options.early_stop, evals=evals, confidence=options.confidence, **known)
-    removed = runs.discard(run.folder, runs.OF_THE_PLAN)
-    if removed:
-        print(f"removed, of the former plan: {', '.join(removed)}", file=sys.stderr)
-    runs.keep(run, "held_out", curve)
     variance = float(run.dataset.train.var(0).sum())
-    plots.loss_curve(run.folder / "loss_curve.png", curve, variance)
     subject = comparison.subject_of(run, curve, curve)
     drawn = {
         sampler: subject.grid(*sampler, made.evals)
         for sampler in subject.samplers
         if path_costs.sampler_of(sampler[0], curve)[0] in path_costs.KERNELS
     }
-    plots.grids(run.folder / "grids.png", curve, drawn)
     record = made.to_dict() | {"target_kl": options.target_kl}
-    files.write_json(run.folder / "plan.json", record)
+    with runs.writing(run, "plan.json", instead_of=runs.OF_THE_PLAN) as drafts:
+        runs.keep(run, "held_out", curve, into=drafts.folder)
+        plots.loss_curve(drafts.folder / "loss_curve.png", curve, variance)
+        plots.grids(drafts.folder / "grids.png", curve, drawn)
+        files.write_json(drafts.folder / "plan.json", record)
+    if drafts.removed:
+        print(f"removed, of the former plan: {', '.join(drafts.removed)}", file=sys.stderr)
     _print_plan(made, record, options.json)
 
 
 def _print_plan(made, record, as_json):
+    from jaxdiff.files import to_json
+
     if as_json:
-        print(json.dumps(record, indent=2))
+        print(to_json(record), end="")
         return
     apart = ", a variance for each direction" if made.basis is not None else ""
     print(f"{made.kernel}{apart}, on its own grid: {made.evals} evaluations a sample from horizon {made.horizon:.4g}")
@@ -284,9 +289,11 @@ def _sample(options):
     key_start, key_run = jax.random.split(jax.random.key(options.seed))
     x = jax.random.normal(key_start, (options.n, run.dataset.dim), run.dataset.train.dtype)
     rows = run.dataset.restore(sample(kernel, x, plan["grid"], key_run, progress=True))
-    with files.written(run.folder / "samples.npy") as draft, draft.open("wb") as stream:
-        np.save(stream, rows)
-    plots.samples(run.folder / "samples.png", rows, run.dataset.restore(run.dataset.test), run.model["image_shape"])
+    real = run.dataset.restore(run.dataset.test)
+    with runs.writing(run, "samples.npy", plan=plan) as drafts:
+        with files.written(drafts.folder / "samples.npy") as draft, draft.open("wb") as stream:
+            np.save(stream, rows)
+        plots.samples(drafts.folder / "samples.png", rows, real, run.model["image_shape"])
     print(f"{options.n} samples, {plan['evals']} evaluations each: {run.folder / 'samples.npy'}, samples.png")
 
 
@@ -298,11 +305,12 @@ def _certify(options):
     plan = runs.load_plan(run)
     held_out, test = runs.measured(run, "held_out"), runs.measure(run, "test", grid=plan["grid"], progress=True)
     record = certified(run, plan, held_out, test, confidence=options.confidence, progress=True)
-    runs.keep(run, "test", test)
-    files.write_json(run.folder / "report.json", record)
-    report.write_page(run.folder / "report.html", record)
+    with runs.writing(run, "report.json", plan=plan) as drafts:
+        runs.keep(run, "test", test, into=drafts.folder)
+        files.write_json(drafts.folder / "report.json", record)
+        report.write_page(drafts.folder / "report.html", record, pictures=run.folder)
     if options.json:
-        print(json.dumps(record, indent=2))
+        print(files.to_json(record), end="")
         return
     print(record["certificate_text"])
     print(report.text_table(record))

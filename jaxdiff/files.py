@@ -119,21 +119,17 @@ def locked(path, *, shared=False, wait=True):
         yield False
         return
     writable = not os.path.isdir(path) and os.access(path, os.W_OK)  # what NFS wants for an exclusive lock
-    handle = os.open(path, os.O_RDWR if writable else os.O_RDONLY)
+    handle, held = os.open(path, os.O_RDWR if writable else os.O_RDONLY), True
     try:
-        yield _flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+        try:
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+        except OSError as error:
+            if isinstance(error, BlockingIOError):
+                raise
+            held = False
+        yield held
     finally:
         os.close(handle)
-
-
-def _flock(handle, how):
-    try:
-        fcntl.flock(handle, how)
-    except BlockingIOError:
-        raise
-    except OSError:
-        return False
-    return True
 
 
 def write_json(path, record):

@@ -130,7 +130,7 @@ def data_of(arrays, dim):
     Raises:
       ValueError: one is missing, of another shape or type, not finite, or the scale is not positive.
     """
-    shapes = {split: ("rows", dim) for split in SPLITS} | {"mean": (dim,), "scale": (dim,)}
+    shapes = dict.fromkeys(SPLITS, ("rows", dim)) | {"mean": (dim,), "scale": (dim,)}
     parts = {name: _array(arrays, name, shape) for name, shape in shapes.items()}
     _demand(
         *((f"{split} has no rows", len(parts[split]) > 0) for split in SPLITS),

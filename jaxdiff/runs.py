@@ -199,7 +199,8 @@ def load_plan(run):
     with _reading(run.folder / "plan.json", f"jaxdiff plan {run.folder}") as path:
         record = _read_json(path)
         check_plan(record, run.horizon, run.early_stop)
-        return {name: record[name] for name in PLAN} | {"grid": check_grid(record["grid"])}
+        record["grid"] = check_grid(record["grid"])
+        return {name: record[name] for name in PLAN}
 
 
 def _read_json(path):
