@@ -3,13 +3,14 @@
 import contextlib
 import dataclasses
 import functools
+import gc
 import hashlib
 import io
 import logging
 import os
 import pathlib
 import re
-import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ from jaxdiff.progress import bar
 
 BLOCKS = 25  # the held-out loss is measured, and the bar moves, this often
 HELD_OUT_LEVELS = 64
+LAST_WRITES = 0.5  # seconds that TensorStore's threads may go on after an error
 CHECKSUM = "sha256"  # the file beside a checkpoint's own
 
 
@@ -138,11 +140,8 @@ def save_network(network, path):
     Raises:
       OSError: the disk is full, or the like.
     """
-    import orbax.checkpoint as ocp
-
-    path = pathlib.Path(path)
-    with _plain_errors(path), ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path.absolute(), nnx.to_pure_dict(nnx.state(network)))
+    path, state = pathlib.Path(path), nnx.to_pure_dict(nnx.state(network))
+    _checkpointing(lambda checkpointer: checkpointer.save(path.absolute(), state), path)
     (path / CHECKSUM).write_text(_checksum(path), encoding="utf-8")
 
 
@@ -156,14 +155,12 @@ def load_network(network, path):
       ValueError: the files are not those that were written, or of another network, or hold numbers that are not finite.
       OSError: the files cannot be read.
     """
-    import orbax.checkpoint as ocp
-
     path = pathlib.Path(path)
     if (path / CHECKSUM).read_text(encoding="utf-8") != _checksum(path):
         raise ValueError("its files are not those that were written")
     graph, state = nnx.split(network)
-    with _plain_errors(path), ocp.StandardCheckpointer() as checkpointer:
-        saved = checkpointer.restore(path.absolute(), nnx.to_pure_dict(state))
+    like = nnx.to_pure_dict(state)
+    saved = _checkpointing(lambda checkpointer: checkpointer.restore(path.absolute(), like), path)
     for place, leaf in jax.tree_util.tree_leaves_with_path(saved):
         if jnp.issubdtype(leaf.dtype, jnp.floating) and not jnp.isfinite(leaf).all():
             raise ValueError(f"{jax.tree_util.keystr(place, simple=True, separator='.')} is not finite")
@@ -171,27 +168,39 @@ def load_network(network, path):
     return nnx.merge(graph, state)
 
 
-# TensorStore wraps the system's error number in a text of its own. Its threads and Orbax's print tracebacks beside it,
-# and "Event loop is closed" for every write that was still under way.
+# TensorStore wraps the system's error number in a text of its own. Its threads, Orbax's and asyncio's tasks print
+# tracebacks beside it, for a moment longer than Orbax works and when they are collected: "Event loop is closed".
+def _checkpointing(work, path):
+    """work(checkpointer) with Orbax's; an error of the file system is an OSError about `path` and nothing else."""
+    import orbax.checkpoint as ocp
+
+    number, printed = None, io.StringIO()
+    with contextlib.redirect_stderr(printed), _silent("absl", "asyncio"):
+        try:
+            with ocp.StandardCheckpointer() as checkpointer:
+                return work(checkpointer)
+        except Exception as error:
+            told = re.search(r"os_error_code='(\d+)'", str(error))
+            number = getattr(error, "errno", None) if told is None else int(told[1])
+            if number is None:
+                raise
+        time.sleep(LAST_WRITES)
+        gc.collect()
+    raise OSError(number, os.strerror(number), str(path))
+
+
 @contextlib.contextmanager
-def _plain_errors(path):
-    """An error of the file system while Orbax works is an OSError about `path`, and all that is printed of it."""
-    printed, absl = io.StringIO(), logging.getLogger("absl")
-    silent = absl.disabled
+def _silent(*names):
+    """Loggers that log nothing."""
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.disabled for logger in loggers]
     try:
-        absl.disabled = True
-        with contextlib.redirect_stderr(printed):
-            yield
-    except Exception as error:
-        number = re.search(r"os_error_code='(\d+)'", str(error))
-        if number is not None:
-            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
-        sys.stderr.write(printed.getvalue())
-        raise
-    else:
-        sys.stderr.write(printed.getvalue())
+        for logger in loggers:
+            logger.disabled = True
+        yield
     finally:
-        absl.disabled = silent
+        for logger, disabled in zip(loggers, before, strict=True):
+            logger.disabled = disabled
 
 
 def _checksum(folder):
