@@ -129,10 +129,12 @@ def writing(run, name, *, plan=None, instead_of=()):
 
 
 def _check_unchanged(run, plan):
+    what = "model"
     try:
-        what, same = "model", _read_json(run.folder / "model.json") == run.model
+        same = _read_json(run.folder / "model.json") == run.model
         if same and plan is not None:
-            what, same = "plan", _comparable(load_plan(run)) == _comparable(plan)
+            what = "plan"
+            same = _comparable(load_plan(run)) == _comparable(plan)
     except (OSError, *UNREADABLE):  # also RunError, which is a ValueError
         same = False
     if not same:
@@ -217,7 +219,7 @@ def _reading(path, maker):
     try:
         yield path
     except (*UNREADABLE, KeyError, TypeError, FileNotFoundError) as error:
-        raise RunError(f"{path} is damaged ({brief(error)}): make it again with {maker}.") from error
+        raise RunError(f"{path} is damaged ({brief(error).rstrip('.')}): make it again with {maker}.") from error
 
 
 def measure(run, split, *, grid=None, progress=False) -> MeasuredCurve:

@@ -10,6 +10,7 @@ import logging
 import os
 import pathlib
 import re
+import sys
 import time
 
 import jax
@@ -174,8 +175,8 @@ def _checkpointing(work, path):
     """work(checkpointer) with Orbax's; an error of the file system is an OSError about `path` and nothing else."""
     import orbax.checkpoint as ocp
 
-    number, printed = None, io.StringIO()
-    with contextlib.redirect_stderr(printed), _silent("absl", "asyncio"):
+    number = None
+    with _silent("absl", "asyncio"):
         try:
             with ocp.StandardCheckpointer() as checkpointer:
                 return work(checkpointer)
@@ -191,14 +192,17 @@ def _checkpointing(work, path):
 
 @contextlib.contextmanager
 def _silent(*names):
-    """Loggers that log nothing."""
+    """Loggers of these names log nothing, standard error and the hook for errors that nobody catches get nothing."""
     loggers = [logging.getLogger(name) for name in names]
-    before = [logger.disabled for logger in loggers]
+    before, hook = [logger.disabled for logger in loggers], sys.unraisablehook
     try:
+        sys.unraisablehook = lambda unraisable: None
         for logger in loggers:
             logger.disabled = True
-        yield
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
     finally:
+        sys.unraisablehook = hook
         for logger, disabled in zip(loggers, before, strict=True):
             logger.disabled = disabled
 
