@@ -1,5 +1,6 @@
 """Files that are whole or absent."""
 
+import contextlib
 import errno
 import json
 import os
@@ -202,19 +203,24 @@ def test_readers_share_a_lock(tmp_path):
             pass
 
 
-def test_a_room_that_was_cleared_before_it_was_locked_is_made_again(tmp_path, monkeypatch):
-    locked, cleared = files.locked, []
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_room_that_was_cleared_before_it_was_locked_is_made_again(opened, tmp_path, monkeypatch):
+    locked, tried = files.locked, []
 
+    @contextlib.contextmanager
     def slow(path, **options):
-        if not cleared:
-            cleared.append(path)
+        if not tried and not opened:
             path.rmdir()
-        return locked(path, **options)
+        tried.append(path)
+        with locked(path, **options) as held:
+            if len(tried) == 1 and opened:
+                path.rmdir()
+            yield held
 
     monkeypatch.setattr(files, "locked", slow)
     with files.written(tmp_path / "result.txt") as draft:
         draft.write_text("whole")
-    assert len(cleared) == 1
+    assert len(tried) == 2
     assert names(tmp_path) == ["result.txt"]
 
 
