@@ -110,8 +110,8 @@ def check_model(record):
     )
 
 
-def check_plan(record, horizon, early_stop):
-    """Raise ValueError unless this is the record of a plan between these times that can be run."""
+def grid_of(record, horizon, early_stop):
+    """The grid of a plan's record; ValueError unless the plan runs between these times and can be run."""
     _check(record, PLAN)
     grid = check_grid(record["grid"])
     ends = f"grid runs from {grid[0]:.6g} to {grid[-1]:.6g}, the model from {horizon:.6g} to {early_stop:.6g}"
@@ -122,6 +122,7 @@ def check_plan(record, horizon, early_stop):
         (f"evals is {record['evals']}, and the grid has {len(grid) - 1} steps", record["evals"] == len(grid) - 1),
         (f"per_direction is true of {record['kernel']}", moment_matched or not record["per_direction"]),
     )
+    return grid
 
 
 def data_of(arrays, dim):

@@ -13,9 +13,8 @@ from flax import nnx
 from jaxdiff.curves import MeasuredCurve, loss_curve, measured_curve, principal_axes
 from jaxdiff.data import Dataset, covariance
 from jaxdiff.files import UNREADABLE, brief, clear, locked, put, room, write_json, written
-from jaxdiff.grids import check_grid
 from jaxdiff.networks import ResidualMLP
-from jaxdiff.records import PLAN, SPLITS, check_model, check_plan, curve_of, data_of
+from jaxdiff.records import PLAN, SPLITS, check_model, curve_of, data_of, grid_of
 from jaxdiff.scores import denoiser_of
 from jaxdiff.train import load_network, save_network
 
@@ -200,8 +199,7 @@ def load_plan(run):
     """
     with _reading(run.folder / "plan.json", f"jaxdiff plan {run.folder}") as path:
         record = _read_json(path)
-        check_plan(record, run.horizon, run.early_stop)
-        record["grid"] = check_grid(record["grid"])
+        record["grid"] = grid_of(record, run.horizon, run.early_stop)
         return {name: record[name] for name in PLAN}
 
 
