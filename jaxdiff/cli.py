@@ -249,12 +249,15 @@ def _plan_for_all_data(options):
     if options.out is not None:
         files.check_folder(options.out)
         options.out.mkdir(parents=True, exist_ok=True)
-        files.write_json(options.out / "plan.json", record)
         each = (options.second_moment or options.dim) / options.dim
         widest = Curve(lambda snr: options.dim * each / (1 + snr * each), options.dim)
         benton = exponential_then_uniform(made.horizon, made.grid[-1], made.evals)
         drawn = {("exponential_euler", "Benton"): benton, (made.kernel, "planned"): made.grid}
-        plots.grids(options.out / "grids.png", widest, drawn, of=f"N(0, {each:.3g} I)")
+        with files.room(options.out, "plan.json") as drafts:
+            plots.grids(drafts / "grids.png", widest, drawn, of=f"N(0, {each:.3g} I)")
+            files.write_json(drafts / "plan.json", record)
+            for name in ("grids.png", "plan.json"):
+                files.put(drafts / name, options.out / name)
     _print_plan(made, record, options.json)
 
 
@@ -267,27 +270,29 @@ def _plan_for_a_run(options, evals):
     moment = run.dataset.second_moment("held_out")
     known = {"curve": curve, "second_moment": moment}
     made = plan(options.target_kl, options.early_stop, evals=evals, confidence=options.confidence, **known)
-    removed = runs.discard(run.folder, runs.OF_THE_PLAN)
-    if removed:
-        print(f"removed, of the former plan: {', '.join(removed)}", file=sys.stderr)
-    runs.keep(run, "held_out", curve)
     variance = float(run.dataset.train.var(0).sum())
-    plots.loss_curve(run.folder / "loss_curve.png", curve, variance)
     subject = comparison.subject_of(run, curve, curve)
     drawn = {
         sampler: subject.grid(*sampler, made.evals)
         for sampler in subject.samplers
         if path_costs.sampler_of(sampler[0], curve)[0] in path_costs.KERNELS
     }
-    plots.grids(run.folder / "grids.png", curve, drawn)
     record = made.to_dict() | {"target_kl": options.target_kl}
-    files.write_json(run.folder / "plan.json", record)
+    with runs.writing(run, "plan.json", instead_of=runs.OF_THE_PLAN) as drafts:
+        runs.keep(run, "held_out", curve, into=drafts.folder)
+        plots.loss_curve(drafts.folder / "loss_curve.png", curve, variance)
+        plots.grids(drafts.folder / "grids.png", curve, drawn)
+        files.write_json(drafts.folder / "plan.json", record)
+    if drafts.removed:
+        print(f"removed, of the former plan: {', '.join(drafts.removed)}", file=sys.stderr)
     _print_plan(made, record, options.json)
 
 
 def _print_plan(made, record, as_json):
+    from jaxdiff.files import to_json
+
     if as_json:
-        print(json.dumps(record, indent=2))
+        print(to_json(record), end="")
         return
     apart = ", a variance for each direction" if made.basis is not None else ""
     print(f"{made.kernel}{apart}, on its own grid: {made.evals} evaluations a sample from horizon {made.horizon:.4g}")
@@ -313,11 +318,16 @@ def _sample(options):
         raise ValueError("no column of the data holds whole numbers alone: leave --round out.")
     how = {"at_once": options.chunk, "denoise": options.denoise, "rounded": options.round, "progress": True}
     parts = run_samples.parts(run, sampler, options.n, options.seed, **how)
-    names = (run.model.get("reading") or {}).get("names")
-    with files.written(out) as draft:
-        first = run_samples.write(draft, parts, options.n, dataset.dim, names)
+    written = functools.partial(
+        run_samples.write, rows=parts, n=options.n, dim=dataset.dim, names=(run.model.get("reading") or {}).get("names")
+    )
     if options.out is None:
-        plots.samples(run.folder / "samples.png", first, dataset.restore(dataset.test), run.model["image_shape"])
+        with runs.writing(run, "samples.npy", plan=plan) as drafts:
+            first, real = written(drafts.folder / "samples.npy"), dataset.restore(dataset.test)
+            plots.samples(drafts.folder / "samples.png", first, real, run.model["image_shape"])
+    else:
+        with files.written(out) as draft:
+            written(draft)
     print(f"{options.n} samples, {sampler.evals + options.denoise} evaluations each: {out}")
     if not sampler.planned:
         print("This is not the sampler of the plan: the plan's and the certificate's numbers are not of these samples.")
@@ -333,11 +343,12 @@ def _certify(options):
     plan = runs.load_plan(run)
     held_out, test = runs.measured(run, "held_out"), runs.measure(run, "test", grid=plan["grid"], progress=True)
     record = certified(run, plan, held_out, test, confidence=options.confidence, progress=True)
-    runs.keep(run, "test", test)
-    files.write_json(run.folder / "report.json", record)
-    report.write_page(run.folder / "report.html", record)
+    with runs.writing(run, "report.json", plan=plan) as drafts:
+        runs.keep(run, "test", test, into=drafts.folder)
+        files.write_json(drafts.folder / "report.json", record)
+        report.write_page(drafts.folder / "report.html", record, pictures=run.folder)
     if options.json:
-        print(json.dumps(record, indent=2))
+        print(files.to_json(record), end="")
         return
     print(record["certificate_text"])
     print(report.text_table(record))

@@ -72,10 +72,10 @@ def headline(report):
     )
 
 
-def write_page(path, report):
-    """The page with its pictures inside; they are read from the folder of `path`, those that are there."""
-    folder = pathlib.Path(path).parent
-    pictures = "".join(_picture(folder / name, caption) for name, caption in PICTURES if (folder / name).exists())
+def write_page(path, report, *, pictures=None):
+    """The page with its pictures inside, those that are there, from the folder `pictures`; default that of `path`."""
+    folder = pathlib.Path(path).parent if pictures is None else pathlib.Path(pictures)
+    shown = "".join(_picture(folder / name, caption) for name, caption in PICTURES if (folder / name).exists())
     rows = "".join(
         _table_row(row, previous) for row, previous in zip(report["rows"], [None, *report["rows"]], strict=False)
     )
@@ -91,7 +91,7 @@ def write_page(path, report):
 <table><thead><tr>{"".join(f"<th>{name}</th>" for name in COLUMNS)}</tr></thead>
 <tbody>{rows}<tr class="first"><td>train rows (noise floor)</td>{floor}</tr></tbody></table>
 {"".join(f'<p class="small">{html.escape(note)}</p>' for note in report["notes"])}
-{pictures}
+{shown}
 </body></html>
 """
     with written(path) as draft:

@@ -12,18 +12,17 @@ from flax import nnx
 
 from jaxdiff.curves import MeasuredCurve, loss_curve, measured_curve, principal_axes
 from jaxdiff.data import Dataset, covariance
-from jaxdiff.files import UNREADABLE, brief, to_json, written
-from jaxdiff.grids import check_grid
-from jaxdiff.information import KERNELS
+from jaxdiff.files import UNREADABLE, brief, clear, locked, put, room, write_json, written
 from jaxdiff.networks import ResidualMLP
-from jaxdiff.processes import check_ends
+from jaxdiff.records import PLAN, SPLITS, check_model, curve_of, data_of, grid_of
 from jaxdiff.scores import denoiser_of
 from jaxdiff.train import load_network, save_network
 
-PARTS = ("model.json", "data.npz", "checkpoint")  # put in place from the last to the first: a model.json means all
-SPLITS = ("train", "held_out", "test")
+PARTS = ("model.json", "data.npz", "checkpoint")
 OF_THE_PLAN = ("samples.npy", "samples.png", "report.json", "report.html")
 OF_THE_MODEL = ("plan.json", "loss_curve.png", "grids.png", "held_out_curve.npz", "test_curve.npz", *OF_THE_PLAN)
+RECORDS = ("model.json", "plan.json")  # older ones are removed first, new ones put in place last: they mean all
+MAKERS = {"held_out": "plan", "test": "certify"}  # of loss curves
 
 
 class RunError(ValueError):
@@ -69,18 +68,94 @@ def build(dataset, network):
 
 
 def save(folder, model, dataset, network):
-    """Write a trained run: model.json, data.npz, checkpoint/. An older run stays until all three are written."""
+    """Write a trained run: model.json, data.npz, checkpoint/. An older run stays until all three are written.
+
+    Raises:
+      WriteError: one cannot be written.
+    """
     folder = pathlib.Path(folder)
     record = {"data": dataset.name, "dim": dataset.dim, "constant_columns": dataset.constant}
     parts = {name: getattr(dataset, name) for name in (*SPLITS, "mean", "scale")}
     parts["whole"] = np.zeros(dataset.dim, bool) if dataset.whole is None else dataset.whole
-    with contextlib.ExitStack() as stack:
-        drafts = {name: stack.enter_context(written(folder / name)) for name in PARTS}
-        save_network(network, drafts["checkpoint"])
-        with drafts["data.npz"].open("wb") as stream:
+    clear(folder, (*PARTS, *OF_THE_MODEL))
+    with room(folder, "model.json") as place:
+        save_network(network, place / "checkpoint")
+        with written(place / "data.npz") as draft, draft.open("wb") as stream:
             np.savez_compressed(stream, **parts)
-        drafts["model.json"].write_text(to_json(model | record), encoding="utf-8")
-        discard(folder, ("model.json", *OF_THE_MODEL))
+        write_json(place / "model.json", model | record)
+        with locked(folder):
+            _replace(folder, place, OF_THE_MODEL)
+
+
+@dataclasses.dataclass(frozen=True)
+class Drafts:
+    """Where `writing` wants files, and what it removed to put them in place.
+
+    Attributes:
+      folder: a folder for drafts, by the names that they will have.
+      removed: the names of older files that were removed; empty until the files are in place.
+    """
+
+    folder: pathlib.Path
+    removed: list[str]
+
+
+@contextlib.contextmanager
+def writing(run, name, *, plan=None, instead_of=()):
+    """A place for what a command makes of a run: all of it is put into the run's folder when the block ends, or none.
+
+    The block may take as long as it wants. Only then, and only while files are renamed, the folder is locked.
+
+    Args:
+      run: as `load` returned it.
+      name: of the chief file, for messages.
+      plan: as `load_plan` returned it, for what depends on the plan.
+      instead_of: names of files that are removed when the new ones are put in place.
+
+    Yields:
+      Drafts: files written into their folder are put in place, under their names.
+
+    Raises:
+      RunError: the folder holds another model or plan than it did when it was read.
+      WriteError: a draft cannot be written.
+    """
+    clear(run.folder, (*PARTS, *OF_THE_MODEL))
+    with room(run.folder, name) as place:
+        drafts = Drafts(place, [])
+        yield drafts
+        with locked(run.folder):
+            _check_unchanged(run, plan)
+            drafts.removed.extend(_replace(run.folder, place, instead_of))
+
+
+def _check_unchanged(run, plan):
+    what = "model"
+    try:
+        same = _read_json(run.folder / "model.json") == run.model
+        if same and plan is not None:
+            what = "plan"
+            same = _comparable(load_plan(run)) == _comparable(plan)
+    except (OSError, *UNREADABLE):  # also RunError, which is a ValueError
+        same = False
+    if not same:
+        raise RunError(
+            f"the {what} in {run.folder} was replaced while this command ran, and nothing was written: run it again."
+        )
+
+
+def _comparable(plan):
+    return plan | {"grid": plan["grid"].tolist()}
+
+
+def _replace(folder, place, instead_of):
+    """Put all that lies in `place` into the folder; returns the names of `instead_of` that were there."""
+    names = (path.name for path in place.iterdir() if not path.name.startswith("."))
+    names = sorted(names, key=lambda name: (name in RECORDS, name))
+    discard(folder, [name for name in RECORDS if name in names])
+    removed = discard(folder, instead_of)
+    for name in names:
+        put(place / name, folder / name)
+    return removed
 
 
 def discard(folder, names):
@@ -100,20 +175,18 @@ def load(folder):
     folder = pathlib.Path(folder)
     if not folder.exists() and ("runs" / folder / "model.json").exists():
         raise RunError(f"{folder} does not exist: did you mean {'runs' / folder}?")
-    maker = f"jaxdiff train DATA --out {folder}"
+    with locked(folder, shared=True) if folder.is_dir() else contextlib.nullcontext():
+        return _load(folder, f"jaxdiff train DATA --out {folder}")
+
+
+def _load(folder, maker):
     with _reading(folder / "model.json", maker) as path:
-        model = json.loads(path.read_text(encoding="utf-8"))
-        check_ends(model["horizon"], model["early_stop"])
-        for name in ("data", "dim", "constant_columns", "seed", "image_shape"):
-            model[name]  # a KeyError here, not later
-        options = {name: model["network"][name] for name in ("width", "depth", "dropout", "seed")}
+        model = _read_json(path)
+        check_model(model)
     with _reading(folder / "data.npz", maker) as path, path.open("rb") as stream, np.load(stream) as arrays:
-        parts = {name: arrays[name] for name in (*SPLITS, "mean", "scale")}
-        whole = arrays.get("whole", np.zeros(model["dim"], bool))  # earlier versions wrote none
-        dataset = Dataset(name=model["data"], constant=model["constant_columns"], whole=whole, **parts)
-        if {part.shape[-1] for part in parts.values()} != {model["dim"]}:
-            raise ValueError(f"not {model['dim']} columns everywhere")
-    untrained = build(dataset, options)
+        parts = data_of(arrays, model["dim"])
+        dataset = Dataset(name=model["data"], constant=model["constant_columns"], **parts)
+    untrained = build(dataset, model["network"])
     with _reading(folder / "checkpoint", maker) as path:
         network = load_network(untrained, path)
     return Run(folder, model, dataset, network)
@@ -126,12 +199,13 @@ def load_plan(run):
       RunError: it is missing or damaged.
     """
     with _reading(run.folder / "plan.json", f"jaxdiff plan {run.folder}") as path:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["kernel"] not in KERNELS:
-            raise ValueError(f"no kernel with a path KL: {record['kernel']!r}")
-        record["grid"] = check_grid(record["grid"])
-        kept = ("horizon", "grid", "kernel", "per_direction", "evals", "predicted_kl", "target_kl")
-        return {name: record[name] for name in kept}
+        record = _read_json(path)
+        record["grid"] = grid_of(record, run.horizon, run.early_stop)
+        return {name: record[name] for name in PLAN}
+
+
+def _read_json(path):
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 # KeyError and TypeError are what a record of another shape raises, FileNotFoundError a checkpoint that lacks a part. A
@@ -144,7 +218,7 @@ def _reading(path, maker):
     try:
         yield path
     except (*UNREADABLE, KeyError, TypeError, FileNotFoundError) as error:
-        raise RunError(f"{path} is damaged ({brief(error)}): make it again with {maker}.") from error
+        raise RunError(f"{path} is damaged ({brief(error).rstrip('.')}): make it again with {maker}.") from error
 
 
 def measure(run, split, *, grid=None, progress=False) -> MeasuredCurve:
@@ -157,18 +231,20 @@ def measure(run, split, *, grid=None, progress=False) -> MeasuredCurve:
     return loss_curve(denoiser_of(run.network), rows, run.key(split), **ends, basis=basis, grid=grid, progress=progress)
 
 
-def keep(run, split, curve):
-    """Write a split's loss curve into the folder, as SPLIT_curve.npz."""
-    with written(run.folder / f"{split}_curve.npz") as draft, draft.open("wb") as stream:
-        kept = {name: getattr(curve, name) for name in ("rows", "by_group", "basis", "squares", "row_ids")}
+def keep(run, split, curve, *, into=None):
+    """Write a split's loss curve as SPLIT_curve.npz, into the run's folder or another one."""
+    kept = {name: getattr(curve, name) for name in ("rows", "by_group", "basis", "squares", "row_ids")}
+    kept = {name: value for name, value in kept.items() if value is not None}
+    with written((into or run.folder) / f"{split}_curve.npz") as draft, draft.open("wb") as stream:
         np.savez(stream, u=curve.spline.u, extra=curve.spline.extra, **kept)
 
 
 def measured(run, split) -> MeasuredCurve:
-    """The loss curve that `keep` wrote."""
-    path = run.folder / f"{split}_curve.npz"
-    with _reading(path, f"jaxdiff plan {run.folder}"), path.open("rb") as stream, np.load(stream) as arrays:
-        parts = {name: arrays[name] for name in ("u", "rows", "by_group", "basis", "squares")}
-        parts["extra"] = arrays.get("extra", ())  # an older file has equidistant nodes alone
-        parts["row_ids"] = arrays.get("row_ids")  # earlier versions wrote none
-        return measured_curve(dim=run.dataset.dim, **parts)
+    """The loss curve that `keep` wrote.
+
+    Raises:
+      RunError: it is missing or damaged, or is no curve of this run's columns and times.
+    """
+    path, maker = run.folder / f"{split}_curve.npz", f"jaxdiff {MAKERS[split]} {run.folder}"
+    with _reading(path, maker), path.open("rb") as stream, np.load(stream) as arrays:
+        return measured_curve(dim=run.dataset.dim, **curve_of(arrays, run.dataset.dim, run.horizon, run.early_stop))

@@ -1,5 +1,6 @@
 """A function over dimensions, settings and seeds: batched, sharded over devices, resumable, tidy rows out."""
 
+import contextlib
 import inspect
 import itertools
 import json
@@ -14,6 +15,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxdiff import driver
+from jaxdiff.files import WriteError, locked
 from jaxdiff.progress import counter
 
 BATCH = 64  # rows of a traced function that run at once
@@ -46,7 +48,7 @@ def run(function, *, dims=None, seeds=None, resume=None, batch=BATCH, mesh=None,
       dims: dimensions, for a function with `mask` or `dim`.
       seeds: whole numbers, for a function with `key` or `seed`.
       resume: a file of JSON lines, to which every finished row is added at once, or batch; rows that it holds already
-        are not run again. One file for one function.
+        are not run again. One file for one function, and for one sweep at a time.
       batch: rows of a traced function that run, and are kept, at once; a multiple of the number of devices is made of
         it. A row takes the memory of the largest dimension.
       mesh: a jax.sharding.Mesh over all of whose axes rows are spread; default all devices there are.
@@ -60,7 +62,8 @@ def run(function, *, dims=None, seeds=None, resume=None, batch=BATCH, mesh=None,
 
     Raises:
       ValueError: the function does not take what is given or lacks what it takes, a sequence is empty or says something
-        twice, a result is no dict of scalars or repeats a column, or `resume` holds another sweep.
+        twice, a result is no dict of scalars or repeats a column, or `resume` holds another sweep or is written to by
+        one.
 
     Rows of a traced function do not depend on batch and mesh but for rounding; nor on the other dimensions, if draws of
     a coordinate do not depend on how many there are, as those of jaxdiff.noise do not and those of jax.random do. Where
@@ -73,14 +76,15 @@ def run(function, *, dims=None, seeds=None, resume=None, batch=BATCH, mesh=None,
     axes |= {name: _choices(name, value) for name, value in settings.items()}
     axes |= {} if seeds is None else {"seed": _whole("seeds", seeds, 0)}
     cells = [dict(zip(axes, cell, strict=True)) for cell in itertools.product(*axes.values())]
-    rows = _Rows(resume, list(axes), wanted)
-    missing = rows.lacking(cells)
-    work = _traced if "mask" in wanted else _called
-    with counter(len(missing), "sweep", enabled=progress) as moved:
-        for some, results in work(function, wanted, axes, missing, batch, mesh):
-            rows.add(some, results)
-            moved(len(some))
-    rows.finish()
+    with _alone(resume):
+        rows = _Rows(resume, list(axes), wanted)
+        missing = rows.lacking(cells)
+        work = _traced if "mask" in wanted else _called
+        with counter(len(missing), "sweep", enabled=progress) as moved:
+            for some, results in work(function, wanted, axes, missing, batch, mesh):
+                rows.add(some, results)
+                moved(len(some))
+        rows.finish()
     return [rows.of(cell) for cell in cells]
 
 
@@ -267,6 +271,24 @@ def _name(cell):
     return json.dumps([[name, choice.said] for name, choice in cell.items()])
 
 
+@contextlib.contextmanager
+def _alone(path):
+    """Hold the file of a sweep until its end. Of several processes of one sweep the first does, which writes."""
+    with contextlib.ExitStack() as stack:
+        if path is not None and jax.process_index() == 0:
+            path = pathlib.Path(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                path.touch()
+            try:
+                stack.enter_context(locked(path, wait=False))
+            except BlockingIOError:
+                raise ValueError(
+                    f"another sweep is writing to {path}: wait for its end, or give each a file of its own."
+                ) from None
+        yield
+
+
 class _Rows:
     """Rows by cell, in a file too if there is one."""
 
@@ -275,7 +297,6 @@ class _Rows:
         self.rows = {}
         if self.path is None:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
         whole = text[: text.rfind("\n") + 1]  # what was cut off while it was written is not whole
         for row in map(json.loads, whole.splitlines()):
@@ -305,8 +326,11 @@ class _Rows:
             rows.append({name: choice.said for name, choice in cell.items()} | result)
             self.rows[_name(cell)] = rows[-1]
         if self.path is not None and jax.process_index() == 0:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write("".join(json.dumps(row) + "\n" for row in rows))
+            try:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write("".join(json.dumps(row) + "\n" for row in rows))
+            except OSError as error:
+                raise WriteError(error.errno, error.strerror, str(self.path)) from error
 
     def finish(self):
         """Wait until all that is kept is written: the next sweep reads it, in every process."""

@@ -12,7 +12,7 @@ ROWS = (
     "targets grids kernels networks scores data metrics curves driver posterior components moments products"
     " innovations",
     "information path_costs exponential_moment losses sample ode",
-    "train bounds search likelihood tuning prediction_correction",
+    "train bounds search likelihood tuning prediction_correction records",
     "plan certify data_free runs",
     "comparison plots run_samples sweeps",
     "report",

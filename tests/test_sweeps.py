@@ -1,7 +1,10 @@
 """Sweeps: what the function gets, how often it is compiled and run, what is kept, and who is refused."""
 
+import errno
 import itertools
 import json
+import re
+import resource
 
 import jax
 import jax.numpy as jnp
@@ -116,6 +119,50 @@ def test_a_sweep_that_grows_keeps_the_rows_it_has(tmp_path):
     both = sweeps.run(masked, dims=DIMS, seeds=SEEDS, scale=[0.5, 1.0], resume=path)
     assert [row for row in both if row["scale"] == 0.5] == first
     assert len(path.read_text().splitlines()) == 12
+
+
+def test_a_second_sweep_on_a_file_ends_at_once_and_the_first_goes_on(tmp_path):
+    path, told = tmp_path / "rows.jsonl", []
+
+    def again(dim):
+        with pytest.raises(ValueError, match=re.escape(f"another sweep is writing to {path}: wait for its end")):
+            sweeps.run(lambda dim: told.append(dim), dims=[9], resume=path)
+        return dim
+
+    rows = sweeps.run(again, dims=[1, 2], resume=path)
+    assert told == []
+    assert [json.loads(line) for line in path.read_text().splitlines()] == rows
+    assert [row["value"] for row in rows] == [1, 2]
+    assert len(sweeps.run(lambda dim: dim, dims=[1, 2, 3], resume=path)) == 3  # the lock went with the sweep
+
+
+def test_a_sweep_that_fails_lets_go_of_its_file(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    with pytest.raises(ZeroDivisionError):
+        sweeps.run(lambda dim: 1 / (dim - 2), dims=[1, 2], resume=path)
+    assert [row["value"] for row in sweeps.run(lambda dim: dim / 4, dims=[1, 2], resume=path)] == [-1, 0.5]
+
+
+def test_a_file_that_has_all_rows_need_not_be_writable(tmp_path, monkeypatch):
+    path = tmp_path / "rows.jsonl"
+    rows = sweeps.run(lambda dim: dim, dims=[1, 2], resume=path)
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # who runs as root may write anywhere
+    path.chmod(0o444)
+    assert sweeps.run(lambda dim: dim, dims=[1, 2], resume=path) == rows
+
+
+def test_a_row_that_does_not_fit_on_the_disk_is_told_by_the_name_of_the_file(tmp_path):
+    path, options = tmp_path / "rows.jsonl", {"dims": [1, 2, 3]}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50, hard))  # a row has 23 bytes
+    try:
+        with pytest.raises(OSError, match=re.escape(f"{path} cannot be written: File too large.")) as caught:
+            sweeps.run(lambda dim: dim, resume=path, **options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.errno == errno.EFBIG
+    assert sweeps.run(lambda dim: dim, resume=path, **options) == sweeps.run(lambda dim: dim, **options)
+    assert [json.loads(line)["value"] for line in path.read_text().splitlines()] == [1, 2, 3]
 
 
 def test_the_file_of_another_sweep_is_refused(tmp_path):
