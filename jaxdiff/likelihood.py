@@ -7,6 +7,7 @@ import numpy as np
 from jaxdiff import noise
 from jaxdiff.ode import check_finished, checked_positions, integrate, velocity, widened
 from jaxdiff.processes import check_ends, check_times, ou, range_of
+from jaxdiff.programs import jitted
 from jaxdiff.types import ScoreFn, as_score
 
 HORIZON = 12.0  # OU time: data of size r are e^-12 r = 6e-6 r away from N(0, I)
@@ -63,7 +64,7 @@ def log_likelihood(
 
 # d log q/du = -div(dx/du) along a path; at the horizon q is N(0, I). Signs (d, d) are all unit vectors, (n, probes, d)
 # random ones: their mean, times 1. Returns the log-likelihoods (n,) and the steps of each point (n,).
-@jax.jit
+@jitted
 def _along(score, x, signs, ends, tolerances):
     share = 1.0 if signs.ndim == 2 else 1.0 / signs.shape[1]
 

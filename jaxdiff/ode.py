@@ -1,6 +1,5 @@
 """The probability-flow ODE to a tolerance: diffrax's adaptive Runge-Kutta methods in log(alpha/sigma)."""
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +10,7 @@ from jax.core import Tracer
 from jaxdiff import noise
 from jaxdiff.driver import asked
 from jaxdiff.processes import EARLIEST, LATEST, check_times, ou
+from jaxdiff.programs import jitted
 from jaxdiff.types import ScoreFn, as_score
 
 STAGES = 6  # new evaluations of a step of Tsit5, whose first is the last of the step before
@@ -54,7 +54,7 @@ def solve(score: ScoreFn, x, start, end, *, rtol=1e-5, atol=1e-5, forward_mode=F
     check_times(score, np.array([start, end], np.float64))
     stored, (score, x) = x.dtype, widened(score, x)
     ends, tolerances = jnp.asarray([start, end], x.dtype), jnp.asarray([rtol, atol], x.dtype)
-    found, steps = _solved(score, x, ends, tolerances, forward_mode)
+    found, steps = _solved(score, x, ends, tolerances, forward_mode=forward_mode)
     check_finished(found.x, steps)
     return found._replace(x=found.x.astype(stored))
 
@@ -102,8 +102,8 @@ def check_finished(values, steps):
     )
 
 
-@functools.partial(jax.jit, static_argnames="forward_mode")
-def _solved(score, x, ends, tolerances, forward_mode):
+@jitted
+def _solved(score, x, ends, tolerances, *, forward_mode):
     def one(x):
         x, steps = integrate(lambda u, x: velocity(score, x, u), x, ends, tolerances, forward_mode)
         return Solution(x, 1 + STAGES * steps), steps

@@ -12,7 +12,7 @@ from jax.core import Tracer, eval_context
 from jax.extend.core import get_opaque_trace_state
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxdiff import driver, noise, processes
+from jaxdiff import driver, noise, processes, programs
 from jaxdiff.grids import check_grid, longest_step
 from jaxdiff.progress import counter
 from jaxdiff.types import Kernel
@@ -96,8 +96,8 @@ def sample_in_turn(stages, x, key, *, noise="auto", chunk=None, mesh=None, donat
     if not stages:
         raise ValueError("stages are pairs (kernel, grid), one at least: there are none.")
     runs = [_Run(kernel, x, grid, key, noise, chunk, mesh, first_particle) for kernel, grid in stages]
-    programs, scores, tables = zip(*((run.program, run.kernel.score, run.table) for run in runs), strict=True)
-    return runs[0].own(runs[0].called(driver.run_in_turn, programs, scores, tables, runs[0].x, donate=donate))
+    each, scores, tables = zip(*((run.program, run.kernel.score, run.table) for run in runs), strict=True)
+    return runs[0].own(runs[0].called(driver.run_in_turn, each, scores, tables, runs[0].x, donate=donate))
 
 
 def trajectory(kernel: Kernel, x, grid, key, save_at, *, noise="auto", chunk=None, mesh=None, first_particle=0):
@@ -166,10 +166,12 @@ class _Run:
         _check_asked(kernel, grid, coefficients)
         # Arrays, never constants: some GPU compilers fold a constant step size wrongly (jax 36958, 39336).
         dtype = noise.computed_in(x.dtype)
-        self.table = jax.tree.map(lambda column: jnp.asarray(column, dtype), coefficients)
+        self.table = jax.tree.map(lambda column: _rounded(column, dtype), coefficients)
         self.first = tuple(np.uint32(first_particle >> shift & 0xFFFFFFFF) for shift in (32, 0))
         # Inside a trace of any kind the program becomes part of the caller's.
         self.traced = not _at_top_level()
+        if self.traced:
+            self.table = jax.tree.map(jnp.asarray, self.table)
         mesh, axes = (mesh, mesh.axis_names) if mesh is not None else _mesh_of(x)
         self.x = x if mesh is None else _spread(x, mesh, axes, self.traced)
         platform = (mesh.devices.flat[0] if isinstance(mesh, Mesh) else _device_of(x)).platform
@@ -192,10 +194,16 @@ class _Run:
 
     def called(self, function, program, score, table, carried, *more, donate=False):
         """A function of the driver, compiled, alone or as a part of the trace that is under way."""
-        arguments = (program, score, table, carried, self.key, self.first, *more)
-        if self.traced:  # donation and compiler options are for the outermost jit
-            return _compiled(function, None, False)(*arguments)
-        return _compiled(function, self.program.platform, donate)(*arguments)
+        # Donation and compiler options are for the outermost jit.
+        platform, donate = (None, False) if self.traced else (self.program.platform, donate)
+        return programs.recent(
+            driver.ran,
+            (function, program, platform),
+            (score, table, self.key, self.first, more),
+            carried,
+            donate=donate,
+            compiler_options=driver.compiler_options(platform),
+        )
 
     def own(self, out, axis=0):
         """The result without the particles that were added to fill the mesh."""
@@ -227,10 +235,12 @@ class _Run:
         return self.own(self.kernel.position(state).astype(self.program.stored))
 
 
-@functools.cache
-def _compiled(function, platform, donate):
-    options = driver.compiler_options(platform)
-    return jax.jit(function, static_argnums=0, donate_argnums=3 if donate else (), compiler_options=options)
+def _rounded(column, dtype):
+    """A column of the table in a dtype. A host's stays there: JAX would compile a conversion for every length."""
+    if not isinstance(column, np.ndarray):
+        return jnp.asarray(column, dtype)
+    with np.errstate(over="ignore"):
+        return column.astype(dtype)
 
 
 def _at_top_level():
