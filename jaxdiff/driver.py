@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec
 from jax.tree_util import Partial
 
 from jaxdiff import noise, positions, programs, schedule
+from jaxdiff.types import check_agrees, value_of
 
 
 class Program(NamedTuple):
@@ -126,8 +127,7 @@ _traces = programs.Recent(4 * programs.MOST)  # a score is traced with up to fou
 
 
 def _value(static, arguments, donated):
-    score, *at = arguments
-    return score(*at)
+    return value_of(*arguments)
 
 
 def _called(score, x, t):
@@ -201,9 +201,7 @@ def plan_of(program, score, n_steps, shape):
         arrays, jax.ShapeDtypeStruct((n, *shape[1:]), program.dtype), jax.ShapeDtypeStruct((), program.dtype)
     )
     jaxpr, given = traced(n)
-    if given.shape != shape or given.dtype != program.dtype:
-        came, due = f"{given.dtype}{list(given.shape)}", f"{jnp.dtype(program.dtype)}{list(shape)}"
-        raise ValueError(f"the score returns {came} for x {due}: they must agree.")
+    check_agrees(given, shape, program.dtype)
 
     mark, chunk = schedule.mark_beside(jaxpr.jaxpr), program.chunk
     marked, by_row = _read(traced, mark)

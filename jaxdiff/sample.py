@@ -15,7 +15,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxdiff import driver, noise, processes, programs
 from jaxdiff.grids import check_grid, longest_step
 from jaxdiff.progress import counter
-from jaxdiff.types import Kernel
+from jaxdiff.types import Kernel, as_array, as_numbers, check_whole, described
 
 SOURCES = {"auto": "counter", "counter": "counter", "jax": "jax"}
 REFRESH, GROWTH = 1.0, 16  # seconds between two moves of the bar; how much longer a block may be than the one before
@@ -92,7 +92,10 @@ def sample_in_turn(stages, x, key, *, noise="auto", chunk=None, mesh=None, donat
     Returns:
       (particles, d) at the end of the last stage; errors, compilation and sameness of noise as for `sample`.
     """
-    stages = list(stages)
+    try:
+        stages = [(kernel, grid) for kernel, grid in stages]
+    except (TypeError, ValueError):
+        raise TypeError(f"stages are pairs (kernel, grid): they are {described(stages)}.") from None
     if not stages:
         raise ValueError("stages are pairs (kernel, grid), one at least: there are none.")
     runs = [_Run(kernel, x, grid, key, noise, chunk, mesh, first_particle) for kernel, grid in stages]
@@ -130,9 +133,11 @@ def trajectory(kernel: Kernel, x, grid, key, save_at, *, noise="auto", chunk=Non
 
 def _places(grid, save_at):
     """The nodes of a grid at given times."""
-    times = np.atleast_1d(np.asarray(save_at, np.float64))
+    times = np.atleast_1d(as_numbers(save_at, "save_at", "a list of times of the grid"))
+    if times.ndim > 1:
+        raise ValueError(f"save_at must be a list of times of the grid: it has shape {times.shape}.")
     place = np.abs(grid - times[:, None]).argmin(axis=1)
-    missed = np.abs(grid[place] - times) > SAME_TIME * np.abs(grid[place])
+    missed = ~(np.abs(grid[place] - times) <= SAME_TIME * np.abs(grid[place]))
     if missed.any():
         at = int(np.argmax(missed))
         raise ValueError(
@@ -148,15 +153,18 @@ class _Run:
     def __init__(self, kernel, x, grid, key, source, chunk, mesh, first_particle):
         if not isinstance(kernel, Kernel):
             raise TypeError(
-                f"kernel must come from jaxdiff.kernels, as kernels.ancestral(score) does: it is {kernel!r}."
+                f"kernel must come from jaxdiff.kernels, as kernels.ancestral(score) does: it is {described(kernel)}."
             )
         noise.check_key(key)
-        x = jnp.asarray(x)
+        x = as_array(x, "x", "(particles, d) of floats")
         _check_particles(x, first_particle)
-        if source not in SOURCES:
-            raise ValueError(f"noise must be one of {', '.join(map(repr, SOURCES))}: it is {source!r}.")
-        if chunk is not None and chunk < 1:
-            raise ValueError(f"chunk must be at least 1 particle: chunk = {chunk}.")
+        if not isinstance(source, str) or source not in SOURCES:
+            raise ValueError(f"noise must be one of {', '.join(map(repr, SOURCES))}: it is {described(source)}.")
+        if chunk is not None:
+            check_whole(chunk, "chunk")
+            chunk = int(chunk)
+        if mesh is not None and not isinstance(mesh, Mesh):
+            raise TypeError(f"mesh must be a jax.sharding.Mesh, as jax.make_mesh makes it: it is {described(mesh)}.")
         _warn_of_wrong_jax()
         if not isinstance(grid, Tracer):
             grid = check_grid(grid, own_clock=kernel.own_clock)
@@ -167,7 +175,7 @@ class _Run:
         # Arrays, never constants: some GPU compilers fold a constant step size wrongly (jax 36958, 39336).
         dtype = noise.computed_in(x.dtype)
         self.table = jax.tree.map(lambda column: _rounded(column, dtype), coefficients)
-        self.first = tuple(np.uint32(first_particle >> shift & 0xFFFFFFFF) for shift in (32, 0))
+        self.first = tuple(np.uint32(int(first_particle) >> shift & 0xFFFFFFFF) for shift in (32, 0))
         # Inside a trace of any kind the program becomes part of the caller's.
         self.traced = not _at_top_level()
         if self.traced:
@@ -252,10 +260,12 @@ def _at_top_level():
 
 def _check_particles(x, first):
     if x.ndim != 2:
-        raise ValueError(f"x must be (particles, d): x has shape {x.shape}. One particle is x[None].")
+        help = "One particle is x[None]." if x.ndim < 2 else "Take x.reshape(len(x), -1), and undo it in the score."
+        raise ValueError(f"x must be (particles, d): x has shape {x.shape}. {help}")
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"x must be of a float dtype, which the run keeps: x is {x.dtype}. Use x.astype(jnp.float32).")
-    if not 0 <= first < 2**64 - len(x):
+    check_whole(first, "first_particle", 0)
+    if not first < 2**64 - len(x):
         raise ValueError(f"first_particle must be an index below 2^64: first_particle = {first}.")
 
 
