@@ -72,7 +72,10 @@ def sample(
     operations (a sum of two products a b + c d in it may be rounded in two ways). Matrix products round differently for
     other numbers of rows, and XLA reorders products of float64 by the shape: there the positions agree to rounding.
 
-    Compiled once per shape, kernel method and score function; new parameters, keys and grids of equal length reuse it.
+    Compiled once per shape of x, length of the grid, kernel method, options and score function. New parameters of a
+    score that is a pytree, new keys, and grids of equal length reuse the program; a new lambda is a new function and
+    compiles anew. The last 32 programs used are kept (programs.MOST), some 4 MB each. With an older one its score goes,
+    and the arrays that the score holds; run again, it compiles again. jax.clear_caches() lets go of all of them.
     Works inside jit, vmap and grad. Memory beyond x and the result does not grow with the steps, and on a CPU not with
     the particles; a reverse-mode gradient holds one state for every second step of one chunk.
     """
