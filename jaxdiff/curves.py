@@ -13,7 +13,7 @@ from jaxdiff.interpolation import SAME, Spline
 from jaxdiff.intervals import row_ids
 from jaxdiff.processes import check_ends, forward, ou
 from jaxdiff.progress import bar
-from jaxdiff.types import Basis, Curve, DenoiserFn, as_score
+from jaxdiff.types import Basis, Curve, DenoiserFn, as_host, as_score, check_whole, value_of
 
 ROWS_AT_ONCE = 4096
 GROUPS = 32  # of rows: losses in every direction are kept for groups, not for rows
@@ -189,7 +189,10 @@ def loss_curve(
         output is not finite or not of the shape of its input.
     """
     check_ends(horizon, early_stop)
-    data = _checked(data)
+    noise.check_key(key)
+    denoiser, data = as_score(denoiser, "denoiser"), _checked(data)
+    for name, value in (("n_nodes", n_nodes), ("n_noises", n_noises), ("products", products or 1)):
+        check_whole(value, name)
     own_axes, basis = isinstance(basis, str) and basis == "pca", checked_basis(basis, data)
     if n_nodes < 5 or n_noises < 1 or (products is not None and products < 1):
         raise ValueError(
@@ -205,7 +208,7 @@ def loss_curve(
     by_group = None if basis is None else np.zeros((groups, n_levels, dim))
     starts = range(0, n, ROWS_AT_ONCE)
     work = ((first, level) for first in starts for level in range(n_levels))
-    denoiser, axes = as_score(denoiser), basis if isinstance(basis, np.ndarray) else None
+    axes = basis if isinstance(basis, np.ndarray) else None
     for first, level in bar(work, "loss curve", enabled=progress, total=len(starts) * n_levels):
         here, snr = slice(first, first + ROWS_AT_ONCE), np.exp(measured_at[level])
         x0, index = jnp.asarray(data[here]), np.arange(n, dtype=np.uint32)[here]
@@ -248,7 +251,7 @@ def _further(u, grid):
 
 
 def _checked(data):
-    data = np.asarray(data)
+    data = as_host(data, "data", "an array of rows (n, d)")
     if data.ndim != 2 or len(data) < 2:
         raise ValueError(f"a loss curve needs rows of data, (n, d) with n >= 2: data has shape {data.shape}.")
     data = data if data.dtype.kind == "f" else data.astype(np.float32)
@@ -285,7 +288,7 @@ def _errors(denoiser, x0, index, key, t, axes, n_noises, each):
 
     def pair(repeat):
         z = noise.normal(key, index, repeat, x0.shape[1], x0.dtype)
-        plus, minus = denoiser(forward(x0, t, z), t), denoiser(forward(x0, t, -z), t)
+        plus, minus = (value_of(denoiser, forward(x0, t, one), t, "denoiser") for one in (z, -z))
         if plus.shape != x0.shape:
             raise ValueError(f"the denoiser returns shape {plus.shape} for x of shape {x0.shape}: they must agree.")
         squares = (_turned(x0 - plus, axes) ** 2 + _turned(x0 - minus, axes) ** 2) / 2

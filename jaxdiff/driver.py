@@ -19,7 +19,8 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import PartitionSpec
 from jax.tree_util import Partial
 
-from jaxdiff import noise, positions, schedule
+from jaxdiff import noise, positions, programs, schedule
+from jaxdiff.types import check_agrees, value_of
 
 
 class Program(NamedTuple):
@@ -55,6 +56,13 @@ class Program(NamedTuple):
 def compiler_options(platform):
     """For the outermost jit: unless told otherwise XLA uses half of a 512-bit vector unit, where there is one."""
     return {"xla_cpu_prefer_vector_width": 512} if platform == "cpu" else None
+
+
+def ran(static, arguments, carried):
+    """What one of the functions below returns, for `programs.Recent`: carried is what may be donated."""
+    function, program, _ = static
+    score, table, key, first, more = arguments
+    return function(program, score, table, carried, key, first, *more)
 
 
 def run(program, score, table, x, key, first):
@@ -126,10 +134,28 @@ def run_saving(program, score, table, saved, key, first):
     return _spread(program._replace(step=step), walk, score, table, saved, key, first, axis=1)
 
 
-@jax.jit
+_traces = programs.Recent(4 * programs.MOST)  # a score is traced with up to four numbers of particles
+
+
+def _value(static, arguments, donated):
+    return value_of(*arguments)
+
+
 def _called(score, x, t):
     """A score, traced once however often it is called in a program."""
-    return score(x, t)
+    return _traces(_value, None, (score, x, t))
+
+
+def _opened(score):
+    """The score as a function of its arrays, x and t, made anew so that JAX keeps no trace of it; and the arrays."""
+    leaves, tree = jax.tree.flatten(score)
+    return lambda leaves, x, t: _called(jax.tree.unflatten(tree, leaves), x, t), leaves
+
+
+def _shape(score, x, t):
+    """Shape and dtype of the score at such x and t."""
+    function, arrays = _opened(score)
+    return jax.eval_shape(function, arrays, x, t)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,10 +186,10 @@ def asked(score, shape, stored):
     at = jax.ShapeDtypeStruct(shape, computed), jax.ShapeDtypeStruct((), computed)
     wide, narrow = (Partial(Asked(seen, stored), score) for seen in (computed, stored))
     try:
-        jax.eval_shape(_called, wide, *at)
+        _shape(wide, *at)
     except TypeError as refused:
         try:
-            jax.eval_shape(_called, narrow, *at)
+            _shape(narrow, *at)
         except TypeError:
             raise refused from None
         return narrow
@@ -181,13 +207,12 @@ def plan_of(program, score, n_steps, shape):
         while the particles are to be cut into chunks or spread over devices.
     """
     n = shape[0]
-    traced = lambda n: jax.make_jaxpr(_called, return_shape=True)(
-        score, jax.ShapeDtypeStruct((n, *shape[1:]), program.dtype), jax.ShapeDtypeStruct((), program.dtype)
+    function, arrays = _opened(score)
+    traced = lambda n: jax.make_jaxpr(function, return_shape=True)(
+        arrays, jax.ShapeDtypeStruct((n, *shape[1:]), program.dtype), jax.ShapeDtypeStruct((), program.dtype)
     )
     jaxpr, given = traced(n)
-    if given.shape != shape or given.dtype != program.dtype:
-        came, due = f"{given.dtype}{list(given.shape)}", f"{jnp.dtype(program.dtype)}{list(shape)}"
-        raise ValueError(f"the score returns {came} for x {due}: they must agree.")
+    check_agrees(given, shape, program.dtype)
 
     mark, chunk = schedule.mark_beside(jaxpr.jaxpr), program.chunk
     marked, by_row = _read(traced, mark)

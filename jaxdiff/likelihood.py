@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import noise
-from jaxdiff.ode import check_finished, checked_positions, integrate, velocity, widened
+from jaxdiff.ode import check_finished, check_tolerances, checked_positions, integrate, velocity, widened
 from jaxdiff.processes import check_ends, check_times, ou, range_of
-from jaxdiff.types import ScoreFn, as_score
+from jaxdiff.programs import jitted
+from jaxdiff.types import ScoreFn, as_score, check_number
 
 HORIZON = 12.0  # OU time: data of size r are e^-12 r = 6e-6 r away from N(0, I)
 
@@ -47,6 +48,9 @@ def log_likelihood(
         horizon, _ = range_of(score) or (HORIZON, early_stop)
     check_ends(horizon, early_stop)
     check_times(score, np.array([horizon, early_stop], np.float64))
+    check_tolerances(rtol, atol)
+    if probes is not None:
+        check_number(probes, "probes")
     if probes is not None and (key is None or probes < 1 or probes != int(probes)):
         raise ValueError(f"probes are a whole number, at least 1, and need a key: probes = {probes}.")
     (score, x), (n, d) = widened(score, x), x.shape
@@ -63,7 +67,7 @@ def log_likelihood(
 
 # d log q/du = -div(dx/du) along a path; at the horizon q is N(0, I). Signs (d, d) are all unit vectors, (n, probes, d)
 # random ones: their mean, times 1. Returns the log-likelihoods (n,) and the steps of each point (n,).
-@jax.jit
+@jitted
 def _along(score, x, signs, ends, tolerances):
     share = 1.0 if signs.ndim == 2 else 1.0 / signs.shape[1]
 

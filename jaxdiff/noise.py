@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, UInt32
 
-from jaxdiff.types import aligned
+from jaxdiff.types import aligned, described
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = 0x1BD11BDA
@@ -47,8 +47,9 @@ def threefry2x32(key, counter) -> tuple[UInt32[Array, "..."], UInt32[Array, "...
 
 def check_key(key):
     """Raise TypeError unless key is one JAX key, new style or old."""
-    if not hasattr(key, "dtype") or key.ndim != (0 if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else 1):
-        raise TypeError(f"key must be one JAX key, as jax.random.key(0) makes it: it is {key!r}.")
+    new = hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not hasattr(key, "dtype") or key.ndim != (0 if new else 1) or not (new or key.dtype == jnp.uint32):
+        raise TypeError(f"key must be one JAX key, as jax.random.key(0) makes it: it is {described(key)}.")
 
 
 def key_words(key):

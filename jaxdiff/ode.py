@@ -1,6 +1,5 @@
 """The probability-flow ODE to a tolerance: diffrax's adaptive Runge-Kutta methods in log(alpha/sigma)."""
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +10,8 @@ from jax.core import Tracer
 from jaxdiff import noise
 from jaxdiff.driver import asked
 from jaxdiff.processes import EARLIEST, LATEST, check_times, ou
-from jaxdiff.types import ScoreFn, as_score
+from jaxdiff.programs import jitted
+from jaxdiff.types import ScoreFn, as_array, as_score, check_agrees, check_number, value_of
 
 STAGES = 6  # new evaluations of a step of Tsit5, whose first is the last of the step before
 MOST_STEPS = 10_000
@@ -46,6 +46,9 @@ def solve(score: ScoreFn, x, start, end, *, rtol=1e-5, atol=1e-5, forward_mode=F
       ImportError: diffrax is missing; it comes with the extra `ode`.
     Source: Tsitouras 2011 (order 5), as in diffrax; Song et al., ICLR 2021, arXiv:2011.13456 (the ODE).
     """
+    check_number(start, "start")
+    check_number(end, "end")
+    check_tolerances(rtol, atol)
     if not EARLIEST <= min(start, end) < max(start, end) <= LATEST:
         raise ValueError(
             f"start and end are two OU times in [{EARLIEST:g}, {LATEST:g}]: start = {start:g}, end = {end:g}."
@@ -54,7 +57,7 @@ def solve(score: ScoreFn, x, start, end, *, rtol=1e-5, atol=1e-5, forward_mode=F
     check_times(score, np.array([start, end], np.float64))
     stored, (score, x) = x.dtype, widened(score, x)
     ends, tolerances = jnp.asarray([start, end], x.dtype), jnp.asarray([rtol, atol], x.dtype)
-    found, steps = _solved(score, x, ends, tolerances, forward_mode)
+    found, steps = _solved(score, x, ends, tolerances, forward_mode=forward_mode)
     check_finished(found.x, steps)
     return found._replace(x=found.x.astype(stored))
 
@@ -66,12 +69,19 @@ def widened(score, x):
 
 def checked_positions(x):
     """x as an array, once it is known to be (n, d) of a float dtype."""
-    x = jnp.asarray(x)
+    x = as_array(x, "x", "(n, d) of floats")
     if x.ndim != 2:
         raise ValueError(f"x must be (n, d): x has shape {x.shape}. One point is x[None].")
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"x must be of a float dtype: x is {x.dtype}. Use x.astype(jnp.float32).")
     return x
+
+
+def check_tolerances(rtol, atol):
+    """Raise TypeError unless both are numbers; traced ones are trusted."""
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        if not isinstance(value, Tracer):
+            check_number(value, name)
 
 
 def check_finished(values, steps):
@@ -102,8 +112,8 @@ def check_finished(values, steps):
     )
 
 
-@functools.partial(jax.jit, static_argnames="forward_mode")
-def _solved(score, x, ends, tolerances, forward_mode):
+@jitted
+def _solved(score, x, ends, tolerances, *, forward_mode):
     def one(x):
         x, steps = integrate(lambda u, x: velocity(score, x, u), x, ends, tolerances, forward_mode)
         return Solution(x, 1 + STAGES * steps), steps
@@ -117,7 +127,9 @@ def velocity(score, x, u):
     The score sees a batch of one, (1, d): networks want batches.
     """
     t = ou.time(jnp.exp(2 * u))
-    return ou.sigma(t) ** 2 * (x + score(x[None], t)[0])
+    s = value_of(score, x[None], t)
+    check_agrees(s, (1, *x.shape), x.dtype)
+    return ou.sigma(t) ** 2 * (x + s[0])
 
 
 def integrate(slope, state, ends, tolerances, forward_mode=False):

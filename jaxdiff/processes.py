@@ -14,7 +14,17 @@ from jax import lax
 from jax.core import Tracer
 from jax.tree_util import Partial
 
-from jaxdiff.types import DenoiserFn, Particles, Process, ScoreFn, as_score, float_time
+from jaxdiff.types import (
+    DenoiserFn,
+    Particles,
+    Process,
+    ScoreFn,
+    as_score,
+    check_number,
+    described,
+    float_time,
+    value_of,
+)
 
 SAME_ROW, SAME_END = 2e-3, 1e-3  # how far rounding may move a row of a table, and relatively an end
 SAME_ZERO = 1e-6  # how far rounding may move a time of 0
@@ -80,6 +90,8 @@ def wide(values):
 
 def check_ends(horizon, early_stop):
     """Raise ValueError unless EARLIEST <= early_stop < horizon <= LATEST."""
+    check_number(horizon, "horizon")
+    check_number(early_stop, "early_stop")
     if not EARLIEST <= early_stop < np.inf:
         raise ValueError(
             f"early_stop must be a positive time, at least {EARLIEST:g}: early_stop = {early_stop:g}. Take 1e-3, say."
@@ -97,26 +109,26 @@ def check_ends(horizon, early_stop):
 # Positions of 16 bits go to the model as they are. All else is float32, and the result is rounded once.
 def _score_of_denoiser(denoiser, x: Particles, t) -> Particles:
     t = like(t, x)
-    return ((ou.alpha(t) * wide(denoiser(x, t)) - wide(x)) / ou.sigma(t) ** 2).astype(x.dtype)
+    return ((ou.alpha(t) * wide(value_of(denoiser, x, t, "denoiser")) - wide(x)) / ou.sigma(t) ** 2).astype(x.dtype)
 
 
 def _denoiser_of_score(score, x: Particles, t) -> Particles:
     t = like(t, x)
-    return ((wide(x) + ou.sigma(t) ** 2 * wide(score(x, t))) / ou.alpha(t)).astype(x.dtype)
+    return ((wide(x) + ou.sigma(t) ** 2 * wide(value_of(score, x, t))) / ou.alpha(t)).astype(x.dtype)
 
 
 def _noise_of_score(score, x: Particles, t) -> Particles:
     t = like(t, x)
-    return (-ou.sigma(t) * wide(score(x, t))).astype(x.dtype)
+    return (-ou.sigma(t) * wide(value_of(score, x, t))).astype(x.dtype)
 
 
 def _score_of_noise(noise, x: Particles, t) -> Particles:
     t = like(t, x)
-    return (-wide(noise(x, t)) / ou.sigma(t)).astype(x.dtype)
+    return (-wide(value_of(noise, x, t, "noise prediction")) / ou.sigma(t)).astype(x.dtype)
 
 
 def _clipped(denoiser, radius, x: Particles, t) -> Particles:
-    m = denoiser(x, t)
+    m = value_of(denoiser, x, t, "denoiser")
     out = wide(m)
     size = lax.stop_gradient(jnp.maximum(jnp.max(jnp.abs(out), axis=-1, keepdims=True), radius))  # no square overflows
     square = jnp.sum((out / size) ** 2, axis=-1, keepdims=True)
@@ -127,12 +139,13 @@ def _clipped(denoiser, radius, x: Particles, t) -> Particles:
 
 def clipped(denoiser: DenoiserFn, radius) -> DenoiserFn:
     """The denoiser projected onto the ball of a radius about 0; never worse for data that lie in it."""
-    return Partial(_clipped, as_score(denoiser), float(radius))
+    check_number(radius, "radius")
+    return Partial(_clipped, as_score(denoiser, "denoiser"), float(radius))
 
 
 def score_from_denoiser(denoiser: DenoiserFn) -> ScoreFn:
     """The score of a denoiser m(x, t) = E[X_0 | X_t = x] (Tweedie's formula)."""
-    return Partial(_score_of_denoiser, as_score(denoiser))
+    return Partial(_score_of_denoiser, as_score(denoiser, "denoiser"))
 
 
 def denoiser_from_score(score: ScoreFn) -> DenoiserFn:
@@ -142,7 +155,7 @@ def denoiser_from_score(score: ScoreFn) -> DenoiserFn:
 
 def score_from_noise(noise: DenoiserFn) -> ScoreFn:
     """The score of a noise prediction E[Z | X_t = x], as DDPM networks are trained."""
-    return Partial(_score_of_noise, as_score(noise))
+    return Partial(_score_of_noise, as_score(noise, "noise"))
 
 
 def noise_from_score(score: ScoreFn) -> DenoiserFn:
@@ -408,7 +421,7 @@ class _FromModel:
         own = like(self.process.time(ou.snr(t)), x)
         alpha, sigma = like(self.process.alpha(own), x), like(self.process.sigma(own), x)
         y = (jnp.sqrt(alpha**2 + sigma**2) * x.astype(t.dtype)).astype(x.dtype)
-        out = model(y, own).astype(t.dtype)
+        out = value_of(model, y, own, "model").astype(t.dtype)
         x_wide, y = wide(x), wide(y)
         score = {
             "score": lambda: sigma * out / ou.sigma(t),
@@ -431,7 +444,7 @@ class _FromScore:
         at = jnp.minimum(like(to_ou(self.process, t), y), like(-math.log(_eps(y)) / 2, y))
         alpha, sigma = like(self.process.alpha(t), y), like(self.process.sigma(t), y)
         x = (y.astype(t.dtype) / jnp.sqrt(alpha**2 + sigma**2)).astype(y.dtype)
-        s = score(x, at).astype(t.dtype)
+        s = value_of(score, x, at).astype(t.dtype)
         x = wide(x)
         noise, denoiser = -ou.sigma(at) * s, (x + ou.sigma(at) ** 2 * s) / ou.alpha(at)
         return {
@@ -465,7 +478,7 @@ def score_from_model(model, process, predicts: str) -> ScoreFn:
       TypeError: process is none, but a function that makes one, say.
     """
     _check_model(process, predicts)
-    return Partial(_FromModel(process, predicts), as_score(model))
+    return Partial(_FromModel(process, predicts), as_score(model, "model"))
 
 
 def model_from_score(score: ScoreFn, process, predicts: str):
@@ -476,6 +489,6 @@ def model_from_score(score: ScoreFn, process, predicts: str):
 
 def _check_model(process, predicts):
     if not isinstance(process, Process):
-        raise TypeError(f"process must be a Process, processes.vp_linear() say: it is {process!r}.")
-    if predicts not in PREDICTIONS:
+        raise TypeError(f"process must be a Process, processes.vp_linear() say: it is {described(process)}.")
+    if not isinstance(predicts, str) or predicts not in PREDICTIONS:
         raise ValueError(f"predicts is one of {PREDICTIONS}: predicts = {predicts!r}.")

@@ -12,12 +12,12 @@ from jax.core import Tracer, eval_context
 from jax.extend.core import get_opaque_trace_state
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxdiff import driver, noise, processes
+from jaxdiff import driver, noise, processes, programs
 from jaxdiff.grids import check_grid, longest_step
 from jaxdiff.kernels import ddim
 from jaxdiff.processes import namespace
 from jaxdiff.progress import counter
-from jaxdiff.types import Kernel
+from jaxdiff.types import Kernel, as_array, as_numbers, check_whole, described
 
 SOURCES = {"auto": "counter", "counter": "counter", "jax": "jax"}
 REFRESH, GROWTH = 1.0, 16  # seconds between two moves of the bar; how much longer a block may be than the one before
@@ -90,7 +90,10 @@ def sample(
     operations (a sum of two products a b + c d in it may be rounded in two ways). Matrix products round differently for
     other numbers of rows, and XLA reorders products of float64 by the shape: there the positions agree to rounding.
 
-    Compiled once per shape, kernel method and score function; new parameters, keys and grids of equal length reuse it.
+    Compiled once per shape of x, length of the grid, kernel method, options and score function. New parameters of a
+    score that is a pytree, new keys, and grids of equal length reuse the program; a new lambda is a new function and
+    compiles anew. The last 32 programs used are kept (programs.MOST), some 4 MB each. With an older one its score goes,
+    and the arrays that the score holds; run again, it compiles again. jax.clear_caches() lets go of all of them.
     Works inside jit, vmap and grad. Memory beyond x and the result does not grow with the steps, and on a CPU not with
     the particles; a reverse-mode gradient holds one state for every second step of one chunk.
     """
@@ -114,12 +117,15 @@ def sample_in_turn(stages, x, key, *, noise="auto", chunk=None, mesh=None, donat
     Returns:
       (particles, d) at the end of the last stage; errors, compilation and sameness of noise as for `sample`.
     """
-    stages = list(stages)
+    try:
+        stages = [(kernel, grid) for kernel, grid in stages]
+    except (TypeError, ValueError):
+        raise TypeError(f"stages are pairs (kernel, grid): they are {described(stages)}.") from None
     if not stages:
         raise ValueError("stages are pairs (kernel, grid), one at least: there are none.")
     runs = [_Run(kernel, x, grid, key, noise, chunk, mesh, first_particle) for kernel, grid in stages]
-    programs, scores, tables = zip(*((run.program, run.kernel.score, run.table) for run in runs), strict=True)
-    return runs[0].own(runs[0].called(driver.run_in_turn, programs, scores, tables, runs[0].x, donate=donate))
+    each, scores, tables = zip(*((run.program, run.kernel.score, run.table) for run in runs), strict=True)
+    return runs[0].own(runs[0].called(driver.run_in_turn, each, scores, tables, runs[0].x, donate=donate))
 
 
 def trajectory(kernel: Kernel, x, grid, key, save_at, *, noise="auto", chunk=None, mesh=None, first_particle=0):
@@ -152,9 +158,11 @@ def trajectory(kernel: Kernel, x, grid, key, save_at, *, noise="auto", chunk=Non
 
 def _places(grid, save_at):
     """The nodes of a grid at given times."""
-    times = np.atleast_1d(np.asarray(save_at, np.float64))
+    times = np.atleast_1d(as_numbers(save_at, "save_at", "a list of times of the grid"))
+    if times.ndim > 1:
+        raise ValueError(f"save_at must be a list of times of the grid: it has shape {times.shape}.")
     place = np.abs(grid - times[:, None]).argmin(axis=1)
-    missed = np.abs(grid[place] - times) > SAME_TIME * np.abs(grid[place])
+    missed = ~(np.abs(grid[place] - times) <= SAME_TIME * np.abs(grid[place]))
     if missed.any():
         at = int(np.argmax(missed))
         raise ValueError(
@@ -170,15 +178,18 @@ class _Run:
     def __init__(self, kernel, x, grid, key, source, chunk, mesh, first_particle):
         if not isinstance(kernel, Kernel):
             raise TypeError(
-                f"kernel must come from jaxdiff.kernels, as kernels.ancestral(score) does: it is {kernel!r}."
+                f"kernel must come from jaxdiff.kernels, as kernels.ancestral(score) does: it is {described(kernel)}."
             )
         noise.check_key(key)
-        x = jnp.asarray(x)
+        x = as_array(x, "x", "(particles, d) of floats")
         _check_particles(x, first_particle)
-        if source not in SOURCES:
-            raise ValueError(f"noise must be one of {', '.join(map(repr, SOURCES))}: it is {source!r}.")
-        if chunk is not None and chunk < 1:
-            raise ValueError(f"chunk must be at least 1 particle: chunk = {chunk}.")
+        if not isinstance(source, str) or source not in SOURCES:
+            raise ValueError(f"noise must be one of {', '.join(map(repr, SOURCES))}: it is {described(source)}.")
+        if chunk is not None:
+            check_whole(chunk, "chunk")
+            chunk = int(chunk)
+        if mesh is not None and not isinstance(mesh, Mesh):
+            raise TypeError(f"mesh must be a jax.sharding.Mesh, as jax.make_mesh makes it: it is {described(mesh)}.")
         _warn_of_wrong_jax()
         if not isinstance(grid, Tracer):
             grid = check_grid(grid, own_clock=kernel.own_clock)
@@ -186,7 +197,7 @@ class _Run:
         self.kernel, self.grid, self.key, self.n = kernel, grid, key, len(x)
         coefficients = kernel.coefficients(grid)
         _check_asked(kernel, grid, coefficients)
-        self.first = tuple(np.uint32(first_particle >> shift & 0xFFFFFFFF) for shift in (32, 0))
+        self.first = tuple(np.uint32(int(first_particle) >> shift & 0xFFFFFFFF) for shift in (32, 0))
         # Inside a trace of any kind the program becomes part of the caller's.
         self.traced = not _at_top_level()
         mesh, axes = (mesh, mesh.axis_names) if mesh is not None else _mesh_of(x)
@@ -212,10 +223,16 @@ class _Run:
 
     def called(self, function, program, score, table, carried, *more, donate=False):
         """A function of the driver, compiled, alone or as a part of the trace that is under way."""
-        arguments = (program, score, table, carried, self.key, self.first, *more)
-        if self.traced:  # donation and compiler options are for the outermost jit
-            return _compiled(function, None, False)(*arguments)
-        return _compiled(function, self.program.platform, donate)(*arguments)
+        # Donation and compiler options are for the outermost jit.
+        platform, donate = (None, False) if self.traced else (self.program.platform, donate)
+        return programs.recent(
+            driver.ran,
+            (function, program, platform),
+            (score, table, self.key, self.first, more),
+            carried,
+            donate=donate,
+            compiler_options=driver.compiler_options(platform),
+        )
 
     def own(self, out, axis=0):
         """The result without the particles that were added to fill the mesh."""
@@ -239,10 +256,10 @@ class _Run:
         return program, self.columns(step.coefficients(namespace(last).concatenate([last, 0 * last])))
 
     def columns(self, coefficients):
-        """A table on the device, in the dtype that is computed in."""
+        """A table in the dtype that is computed in."""
         # Arrays, never constants: some GPU compilers fold a constant step size wrongly (jax 36958, 39336).
-        dtype = noise.computed_in(self.x.dtype)
-        return jax.tree.map(lambda column: jnp.asarray(column, dtype), coefficients)
+        table = jax.tree.map(lambda column: _rounded(column, noise.computed_in(self.x.dtype)), coefficients)
+        return jax.tree.map(jnp.asarray, table) if self.traced else table
 
     def watched(self, donate, last=None):
         """As `sample`, with a bar: blocks of bodies, each as long as a bar may stand still.
@@ -273,10 +290,12 @@ class _Run:
         return self.own(x.astype(self.program.stored))
 
 
-@functools.cache
-def _compiled(function, platform, donate):
-    options = driver.compiler_options(platform)
-    return jax.jit(function, static_argnums=0, donate_argnums=3 if donate else (), compiler_options=options)
+def _rounded(column, dtype):
+    """A column of the table in a dtype. A host's stays there: JAX would compile a conversion for every length."""
+    if not isinstance(column, np.ndarray):
+        return jnp.asarray(column, dtype)
+    with np.errstate(over="ignore"):
+        return column.astype(dtype)
 
 
 def _at_top_level():
@@ -288,10 +307,12 @@ def _at_top_level():
 
 def _check_particles(x, first):
     if x.ndim != 2:
-        raise ValueError(f"x must be (particles, d): x has shape {x.shape}. One particle is x[None].")
+        help = "One particle is x[None]." if x.ndim < 2 else "Take x.reshape(len(x), -1), and undo it in the score."
+        raise ValueError(f"x must be (particles, d): x has shape {x.shape}. {help}")
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"x must be of a float dtype, which the run keeps: x is {x.dtype}. Use x.astype(jnp.float32).")
-    if not 0 <= first < 2**64 - len(x):
+    check_whole(first, "first_particle", 0)
+    if not first < 2**64 - len(x):
         raise ValueError(f"first_particle must be an index below 2^64: first_particle = {first}.")
 
 

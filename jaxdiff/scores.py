@@ -5,7 +5,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from jaxdiff.processes import like, ou, score_from_denoiser, wide
-from jaxdiff.types import Particles, ScoreFn, as_score
+from jaxdiff.types import Particles, ScoreFn, as_numbers, as_score, check_number, value_of
 
 __all__ = ["denoiser_of", "from_network", "radius_of", "truncated"]
 
@@ -43,6 +43,7 @@ def truncated(score: ScoreFn, radius) -> ScoreFn:
       ValueError: radius is not positive and finite.
     Source: Pedrotti, Maas, Mondelli, arXiv:2305.14164 (truncation); the ball from s = (alpha E[X_0|X_t] - x)/sigma^2.
     """
+    check_number(radius, "radius")
     if not 0 < radius < np.inf:
         raise ValueError(f"radius bounds the norm of the data, positive and finite: radius = {radius:g}.")
     return Partial(_truncated, as_score(score), np.float64(radius))
@@ -50,7 +51,7 @@ def truncated(score: ScoreFn, radius) -> ScoreFn:
 
 def _truncated(score, radius, x: Particles, t) -> Particles:
     t = like(t, x)
-    s = wide(score(x, t))
+    s = wide(value_of(score, x, t))
     centre, reach = -wide(x) / ou.sigma(t) ** 2, like(radius, x) * (ou.alpha(t) / ou.sigma(t) ** 2)
     size = jnp.maximum(jnp.max(jnp.abs(s - centre), axis=-1, keepdims=True), reach)  # so that no square overflows
     square = jnp.sum(((s - centre) / size) ** 2, axis=-1, keepdims=True)
@@ -68,7 +69,8 @@ def radius_of(data, *, margin=MARGIN):
     Raises:
       ValueError: data are not (n, d), not finite or all 0, or the margin is negative.
     """
-    rows = np.asarray(data, np.float64)
+    rows = as_numbers(data, "data", "an array of rows (n, d)")
+    check_number(margin, "margin")
     if rows.ndim != 2 or not np.isfinite(rows).all() or not rows.any():
         raise ValueError(f"data are finite rows (n, d), not all of them 0: they have shape {rows.shape}.")
     if not 0 <= margin < np.inf:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from family import CASES, LOOKING_AHEAD, MULTISTEP, PER_DIRECTION, constructor_of, grid_of, make
 
-from jaxdiff import driver, grids, kernels, targets
-from jaxdiff.sample import _compiled, sample
+from jaxdiff import grids, kernels, targets
+from jaxdiff.programs import recent
+from jaxdiff.sample import sample
 
 
 def one(kernel, dtype=np.float64):
@@ -150,11 +151,11 @@ def test_no_grid_that_the_checker_accepts_gives_nan_and_a_run_is_what_its_key_sa
     x, key = jnp.ones((3, 2), dtype), jax.random.key(0)
     first, *rest = (sample(make(name), x, grid, key) for grid in STEEP)
     assert all(bool(jnp.isfinite(out).all()) for out in (first, *rest))
-    compiled = _compiled(driver.run, "cpu", False)._cache_size()
+    compiled = recent.compiled()
     np.testing.assert_array_equal(sample(make(name), x, STEEP[0], key), first)
     other = sample(make(name), x, STEEP[0], jax.random.key(1))
     assert bool((other != first).any()) == (make(name).noises_per_step > 0)
-    assert _compiled(driver.run, "cpu", False)._cache_size() == compiled
+    assert recent.compiled() == compiled
 
 
 @pytest.mark.parametrize("name", kernels.__all__)
@@ -241,6 +242,6 @@ def test_a_run_per_direction_on_a_turned_gaussian_has_its_law():
 def test_a_kernel_rebuilt_from_the_same_curve_does_not_recompile(name):
     x, grid = jnp.ones((3, 2)), grids.log_snr(2, 0.1, 7)
     sample(make(name), x, grid, jax.random.key(0))
-    compiled = _compiled(driver.run, "cpu", False)._cache_size()
+    compiled = recent.compiled()
     sample(make(name), x, grids.log_snr(3, 0.2, 7), jax.random.key(1))
-    assert _compiled(driver.run, "cpu", False)._cache_size() == compiled
+    assert recent.compiled() == compiled

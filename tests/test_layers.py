@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "jaxdiff"
 ROWS = (
-    "types certificates intervals interrupts progress files tables headers",
+    "types certificates intervals interrupts progress files tables headers programs",
     "processes noise interpolation positions schedule goals spectra lanczos delimited arrays",
     "targets grids kernels networks scores data metrics curves driver posterior components moments products"
     " innovations",

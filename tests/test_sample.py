@@ -13,9 +13,10 @@ import oracles
 import pytest
 from jax.tree_util import Partial
 
-from jaxdiff import driver, grids, information, kernels, noise, processes, targets
+from jaxdiff import grids, information, kernels, noise, processes, targets
 from jaxdiff.plan import plan
-from jaxdiff.sample import _compiled, _warn_of_wrong_jax, sample, sample_in_turn, trajectory
+from jaxdiff.programs import recent
+from jaxdiff.sample import _warn_of_wrong_jax, sample, sample_in_turn, trajectory
 
 GRID = grids.exponential_then_uniform(3, 0.05, 8)
 REVERSE = ["ancestral", "ddim", "exponential_euler", "moment_matched"]
@@ -111,12 +112,12 @@ def linear(parameters, x, t):
 def test_new_parameters_keys_and_grids_do_not_recompile(key):
     chex.clear_trace_counter()
     counted = chex.assert_max_traces(linear, n=2)  # the shape check and the compilation
-    compiled = _compiled(driver.run, "cpu", False)._cache_size()
+    compiled = recent.compiled()
     for parameter, horizon in ((0.5, 3.0), (0.7, 2.0), (0.9, 4.0)):
         kernel = kernels.ancestral(Partial(counted, jnp.asarray(parameter)))
         grid = grids.log_snr(horizon, 0.01, 11)
         sample(kernel, jnp.ones((3, 2)), grid, jax.random.fold_in(key, int(10 * horizon)))
-    assert _compiled(driver.run, "cpu", False)._cache_size() == compiled + 1
+    assert recent.compiled() == compiled + 1
 
 
 def test_gradients_reach_the_parameters_and_the_grid(key):
@@ -216,9 +217,9 @@ def test_a_bar_walks_states_of_many_leaves_in_chunks(name, key):
 def test_chunks_and_first_particles_of_equal_length_do_not_recompile(key):
     kernel, x = make("ancestral", targets.gaussian([0.0, 1.0], [0.5, 2.0])), jnp.zeros((50, 2))
     sample(kernel, x, GRID, key, chunk=7)
-    compiled = _compiled(driver.run, "cpu", False)._cache_size()
+    compiled = recent.compiled()
     sample(kernel, x, GRID, jax.random.key(5), chunk=7, first_particle=2**33)
-    assert _compiled(driver.run, "cpu", False)._cache_size() == compiled
+    assert recent.compiled() == compiled
 
 
 @pytest.mark.parametrize("name", ["exponential_euler", "covariance_matched", "ddim"])

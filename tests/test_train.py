@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flax import linen, nnx
 
-from jaxdiff import driver, kernels, targets, train
+from jaxdiff import kernels, targets, train
 from jaxdiff import losses as losses_module
 from jaxdiff.networks import ResidualMLP
 from jaxdiff.sample import sample
@@ -181,14 +181,13 @@ def test_dropout_is_on_in_training(key):
 
 
 def test_new_parameters_in_the_same_network_do_not_recompile_sample_and_gradients_reach_them(key):
-    from jaxdiff.sample import _compiled
+    from jaxdiff.programs import recent
 
     x, grid = jnp.ones((5, 2), DTYPE), [1.0, 0.5, 0.2]
     sample(kernels.ancestral(from_network(network(0))), x, grid, key)
-    run = _compiled(driver.run, "cpu", False)
-    compiled = run._cache_size()
+    compiled = recent.compiled()
     sample(kernels.ancestral(from_network(network(1))), x, grid, key)
-    assert run._cache_size() == compiled
+    assert recent.compiled() == compiled
     graph, params, rest = nnx.split(network(), nnx.Param, ...)
 
     def mean_square(params):

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.processes import EARLIEST, LATEST, NEARLY_ZERO, check_ends, from_ou, ou, to_ou, vp_cosine
-from jaxdiff.types import Grid, Plan
+from jaxdiff.types import Grid, Plan, as_numbers
 
 PURE_NOISE = -np.log(NEARLY_ZERO) / 2  # OU time, 8.32
 # ROUNDING: the largest rounding error that a step may leave. COARSE: from this epsilon on a dtype has no longest step.
@@ -38,7 +38,7 @@ def check_grid(grid, *, own_clock=False) -> Grid:
     """
     if isinstance(grid, Plan):
         raise TypeError("a Plan is not a grid: pass plan.grid.")
-    grid = np.asarray(grid, np.float64)
+    grid = as_numbers(grid, "grid", "a list or an array of decreasing times")
     if grid.ndim != 1 or len(grid) < 2:
         raise ValueError(f"grid must be a list of at least two times: it has shape {grid.shape}.")
     if not np.isfinite(grid).all():

@@ -10,7 +10,7 @@ from jaxdiff.kernels.affine import identity
 from jaxdiff.kernels.ancestral import coefficients as ancestral_coefficients
 from jaxdiff.lanczos import SpectralFunction, applied, applied_in_full
 from jaxdiff.processes import ou
-from jaxdiff.types import Kernel, ScoreFn, aligned, as_score
+from jaxdiff.types import Kernel, ScoreFn, aligned, as_score, check_number
 
 
 def covariance_matched(score: ScoreFn, *, products: int | None = None) -> Kernel:
@@ -35,6 +35,8 @@ def covariance_matched(score: ScoreFn, *, products: int | None = None) -> Kernel
     Accuracy: weak order 2, path KL O(1/N^2); exact in one step on every Gaussian, without knowing its eigenbasis.
     Source: Ou et al. 2024, arXiv:2406.10808 (learned, diagonal); here from the Jacobian, by the second Tweedie formula.
     """
+    if products is not None:
+        check_number(products, "products", "a whole number, or None")
     if products is not None and (products < 1 or products != int(products)):
         raise ValueError(f"products must be a whole number, at least 1, or None: products = {products}.")
     chosen = step if products is None else LanczosStep(int(products))

@@ -4,7 +4,7 @@ import dataclasses
 
 from jaxdiff.kernels.affine import Row, identity, noiseless_step, step
 from jaxdiff.processes import namespace, ou
-from jaxdiff.types import Kernel, ScoreFn, as_score
+from jaxdiff.types import Kernel, ScoreFn, as_score, check_number
 
 
 def ddim(score: ScoreFn, eta: float = 0.0) -> Kernel:
@@ -24,6 +24,7 @@ def ddim(score: ScoreFn, eta: float = 0.0) -> Kernel:
       cos(theta - theta_next), alpha = cos theta (from t = 0.2 to 0.1: 0.9853).
     Source: Song, Meng, Ermon, ICLR 2021, arXiv:2010.02502.
     """
+    check_number(eta, "eta")
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must lie in [0, 1]: eta = {eta:g}. 0 is the ODE, 1 is ancestral sampling.")
     chosen, noises = (step, 1) if eta > 0 else (noiseless_step, 0)

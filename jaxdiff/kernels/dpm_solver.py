@@ -15,7 +15,7 @@ from jaxdiff.kernels.multistep import (
     position,
 )
 from jaxdiff.processes import namespace, ou
-from jaxdiff.types import Kernel, ScoreFn, as_score
+from jaxdiff.types import Kernel, ScoreFn, as_score, check_number
 
 
 def dpm_solver(score: ScoreFn, order: int = 2, *, eta: float = 0.0, lower_order_final: bool = False) -> Kernel:
@@ -42,6 +42,7 @@ def dpm_solver(score: ScoreFn, order: int = 2, *, eta: float = 0.0, lower_order_
     Source: Lu et al. 2022, arXiv:2211.01095 (2M; its SDE form in the appendix); 3M as in its authors' code.
     """
     check_order(order, 3)
+    check_number(eta, "eta")
     if not eta >= 0 or (eta > 0 and order == 3):
         raise ValueError(f"eta must not be negative, and 0 for order 3: eta = {eta:g}.")
     coefficients = Coefficients(order, float(eta), bool(lower_order_final))

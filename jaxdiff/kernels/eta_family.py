@@ -4,7 +4,7 @@ import dataclasses
 
 from jaxdiff.kernels.affine import Row, identity, noiseless_step, step
 from jaxdiff.processes import namespace, ou, root
-from jaxdiff.types import Kernel, ScoreFn, as_score
+from jaxdiff.types import Kernel, ScoreFn, as_score, check_number, described
 
 FROZEN = ("score", "noise", "denoiser")
 
@@ -29,8 +29,11 @@ def eta_family(score: ScoreFn, eta: float = 1.0, *, frozen: str = "denoiser") ->
       SDE from t = 0.2 to 0.1 ends with variance 1.0221 (score), 0.9703 (noise), 0.9184 (denoiser).
     Source: Song et al., ICLR 2021, arXiv:2011.13456 (the family); Lu et al. 2022, arXiv:2211.01095 (what is frozen).
     """
-    if not eta >= 0 or frozen not in FROZEN:
-        raise ValueError(f"eta is not negative and frozen one of {FROZEN}: eta = {eta:g}, frozen = {frozen!r}.")
+    check_number(eta, "eta")
+    if not eta >= 0 or not isinstance(frozen, str) or frozen not in FROZEN:
+        raise ValueError(
+            f"eta is not negative and frozen one of {FROZEN}: eta = {eta:g}, frozen = {described(frozen)}."
+        )
     chosen, noises = (step, 1) if eta > 0 else (noiseless_step, 0)
     coefficients = Coefficients(float(eta), frozen)
     return Kernel("eta_family", as_score(score), coefficients, identity, chosen, identity, 1, noises)

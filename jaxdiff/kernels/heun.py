@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from jaxdiff.kernels.affine import identity
 from jaxdiff.processes import namespace, noise_from_score, ou, root
-from jaxdiff.types import Kernel, ScoreFn, as_score
+from jaxdiff.types import Kernel, ScoreFn, as_numbers, as_score, check_number, described
 
 
 def heun(score: ScoreFn, churn: float = 0.0, *, noise_scale: float = 1.0, between=(0.0, math.inf)) -> Kernel:
@@ -29,7 +29,12 @@ def heun(score: ScoreFn, churn: float = 0.0, *, noise_scale: float = 1.0, betwee
       or another noise_scale, leaves an error that falls slower or not at all.
     Source: Karras et al., NeurIPS 2022, arXiv:2206.00364, algorithms 1 and 2 (whose last step, to v = 0, is Euler's).
     """
-    low, high = map(float, between)
+    check_number(churn, "churn")
+    check_number(noise_scale, "noise_scale")
+    ends = as_numbers(between, "between", "(low, high)")
+    if ends.shape != (2,):
+        raise ValueError(f"between must be (low, high), two numbers: it is {described(between)}.")
+    low, high = map(float, ends)
     if not (churn >= 0 and noise_scale >= 0 and low <= high):
         raise ValueError(
             f"churn and noise_scale are not negative, and between is (low, high): churn = {churn:g}, noise_scale = "

@@ -10,7 +10,7 @@ from jaxdiff.kernels import affine
 from jaxdiff.kernels.affine import identity
 from jaxdiff.kernels.integrals import gauss
 from jaxdiff.processes import EARLIEST, LATEST, namespace, ou, root
-from jaxdiff.types import Kernel, ScoreFn, as_score
+from jaxdiff.types import Kernel, ScoreFn, as_score, check_number, described
 
 SCHEMES = ("plain", "exponential", "underdamped")
 
@@ -43,11 +43,13 @@ def langevin(
     Source: Pedrotti, Maas, Mondelli, arXiv:2305.14164, section 4.1 (the scheme; T_2 is langevin_time); Cheng et al.
       2018, arXiv:1707.03663 (underdamped).
     """
-    if scheme not in SCHEMES:
-        raise ValueError(f"scheme is one of {SCHEMES}: scheme = {scheme!r}.")
+    if not isinstance(scheme, str) or scheme not in SCHEMES:
+        raise ValueError(f"scheme is one of {SCHEMES}: scheme = {described(scheme)}.")
+    check_number(time, "time")
     if not EARLIEST <= time <= LATEST:
         raise ValueError(f"time is the OU time whose law is sampled, in [{EARLIEST:g}, {LATEST:g}]: time = {time:g}.")
     for name, value in (("variance", 1.0 if variance is None else variance), ("friction", friction)):
+        check_number(value, name)
         if not 0 < value < np.inf:
             raise ValueError(f"{name} must be positive and finite: {name} = {value:g}.")
     coefficients = Coefficients(float(time), scheme, variance, float(friction))

@@ -10,7 +10,7 @@ import numpy as np
 from jaxdiff.kernels.affine import identity, noiseless_step, step
 from jaxdiff.kernels.ancestral import coefficients as ancestral_coefficients
 from jaxdiff.processes import namespace, ou
-from jaxdiff.types import Basis, Kernel, ScoreFn, aligned, as_score, check_basis, dim_of
+from jaxdiff.types import Basis, Kernel, ScoreFn, aligned, as_score, check_basis, described, dim_of
 
 
 def moment_matched(score: ScoreFn, mmse: Callable[..., Any], *, basis: Basis = None, dim: int | None = None) -> Kernel:
@@ -35,6 +35,8 @@ def moment_matched(score: ScoreFn, mmse: Callable[..., Any], *, basis: Basis = N
       every Gaussian of which it is the eigenbasis.
     Source: Bao et al. 2022 (Analytic-DPM, the optimal isotropic variance), arXiv:2201.06503.
     """
+    if not callable(mmse):
+        raise TypeError(f"mmse must be a Curve or another function of the snr: it is {described(mmse)}.")
     dim = dim_of(mmse, dim)
     if basis is None:
         return Kernel("moment_matched", as_score(score), Coefficients(mmse, dim), identity, step, identity, 1, 1)

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxdiff.kernels.multistep import CorrectedInit
 from jaxdiff.processes import namespace, ou
-from jaxdiff.types import Kernel
+from jaxdiff.types import Kernel, check_number, described
 
 UNROLLED = 4  # corrector steps written out; more are a loop
 
@@ -54,6 +54,12 @@ def predictor_corrector(
     Source: Song et al., ICLR 2021, arXiv:2011.13456 (whose "snr" rule for the step size is not used here); Chen et al.
       2023, arXiv:2305.11798 (underdamped).
     """
+    for name, kernel in (("predictor", predictor), ("corrector", corrector)):
+        if not isinstance(kernel, Kernel):
+            raise TypeError(f"{name} must be a kernel, made from jaxdiff.kernels: it is {described(kernel)}.")
+    check_number(m, "m", "a whole number")
+    if not (step_size is None or callable(step_size)):
+        check_number(step_size, "step_size", "a number or a function of the OU time")
     if predictor.own_clock or not corrector.own_clock:
         raise ValueError(f"predict on OU times and correct at one: {predictor.name}, {corrector.name}.")
     if isinstance(predictor.init, CorrectedInit):

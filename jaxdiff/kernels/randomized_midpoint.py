@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxdiff.kernels.affine import identity
 from jaxdiff.processes import namespace
-from jaxdiff.types import Kernel, ScoreFn, as_score
+from jaxdiff.types import Kernel, ScoreFn, as_score, check_number
 
 
 def randomized_midpoint(score: ScoreFn, seed: int = 0) -> Kernel:
@@ -23,6 +23,7 @@ def randomized_midpoint(score: ScoreFn, seed: int = 0) -> Kernel:
     Accuracy: strong order 3/2: one step's mean over the times has an error of order 3, its spread one of order 2.
     Source: Gupta, Cai, Chen, ICLR 2025, arXiv:2406.00924 (its predictor; the corrector there is underdamped Langevin).
     """
+    check_number(seed, "seed", "a whole number")
     return Kernel("randomized_midpoint", as_score(score), Coefficients(int(seed)), identity, step, identity, 2, 0)
 
 

@@ -18,7 +18,7 @@ from jaxdiff.kernels.multistep import (
     position,
 )
 from jaxdiff.processes import namespace
-from jaxdiff.types import Kernel, ScoreFn, as_score
+from jaxdiff.types import Kernel, ScoreFn, as_score, check_number
 
 
 def sa_solver(
@@ -56,6 +56,7 @@ def sa_solver(
     """
     check_order(predictor_order, 3)
     check_order(corrector_order, 3, least=0)
+    check_number(eta, "eta")
     if not eta >= 0:
         raise ValueError(f"eta must not be negative: eta = {eta:g}. 0 is the ODE, 1 the reverse SDE.")
     coefficients = Coefficients(predictor_order, corrector_order, float(eta), bool(lower_order_final))
