@@ -286,7 +286,8 @@ def _sample(options):
     rows = run.dataset.restore(sample(kernel, x, plan["grid"], key_run, progress=True))
     with files.written(run.folder / "samples.npy") as draft, draft.open("wb") as stream:
         np.save(stream, rows)
-    plots.samples(run.folder / "samples.png", rows, run.dataset.restore(run.dataset.test), run.model["image_shape"])
+    real, train = run.dataset.restore(run.dataset.test), run.dataset.restore(run.dataset.train)
+    plots.samples(run.folder / "samples.png", rows, real, train, run.model["image_shape"])
     print(f"{options.n} samples, {plan['evals']} evaluations each: {run.folder / 'samples.npy'}, samples.png")
 
 
