@@ -148,7 +148,7 @@ def test_a_curve_with_a_basis_is_planned_for_in_that_basis(key):
 def rows_of(variances, n, rng, nodes=21):
     """A curve of n simulated rows of N(0, diag(variances)) and its exact denoiser, each direction apart.
 
-    The denoiser is v alpha x/(alpha^2 v + sigma^2), so that X_0 - D = (sigma^2 X_0 - v alpha sigma Z)/(alpha^2 v + sigma^2).
+    With D = v alpha x/(alpha^2 v + sigma^2) the error X_0 - D is (sigma^2 X_0 - v alpha sigma Z)/(alpha^2 v + sigma^2).
     """
     u = np.linspace(*np.log(1 / np.expm1(2 * np.array([3.0, 0.01]))), nodes)
     snr, v = np.exp(u)[:, None], np.asarray(variances)
@@ -223,19 +223,52 @@ def test_the_plan_says_why_one_variance_is_planned_for_all_directions(monkeypatc
 
 def test_alternatives_of_a_plan_from_rows_are_measured_as_the_plan_is(key):
     law = targets.gaussian(np.zeros(8), np.linspace(0.2, 2.0, 8))
-    options = {"horizon": 3.0, "early_stop": 0.01, "n_nodes": 61, "n_noises": 8}
-    curve = loss_curve(denoiser_from_score(law.score), law.sample(key, 200), key, **options)
-    made = plan(evals=6, curve=curve)
+    options = {"horizon": 3.0, "early_stop": 0.01, "n_nodes": 41, "n_noises": 4}
+    curve = loss_curve(denoiser_from_score(law.score), law.sample(key, 800), key, **options)
+    made = plan(evals=4, curve=curve)
     reached = made.certificate["discretisation"].value
     assert reached > information.path_kl("moment_matched", made.grid, curve)  # the same rows, in sample
     last, benton = made.alternatives[-1], functools.partial(grids.exponential_then_uniform, 3.0, 0.01)
     cost = lambda n: information.path_kl("exponential_euler", benton(n), curve)
     assert last["path_kl"] == cost(last["evals"]) <= reached < cost(last["evals"] - 1)
-    rows = {(row["kernel"], row["grid"]): row["path_kl"] for row in made.alternatives if row["evals"] == 6}
-    halves, grid = curve.halves, benton(6)
+    low, high = made.certificate.interval("discretisation")
+    fewest, most = last["evals_interval"]
+    assert cost(fewest) <= high < cost(fewest - 1)
+    assert cost(most) <= low < cost(most - 1)
+    rows = {(row["kernel"], row["grid"]): row["path_kl"] for row in made.alternatives if row["evals"] == 4}
+    halves, grid = curve.halves, benton(4)
     each = [information.path_kl("moment_matched", grid, one, matched=other) for one, other in (halves, halves[::-1])]
     assert rows["moment_matched", "exponential_then_uniform"] == pytest.approx(np.mean(each), rel=1e-12)
     assert rows["ancestral", "exponential_then_uniform"] == information.path_kl("ancestral", grid, curve)
+    errors = {(row["kernel"], row["grid"]): row["standard_error"] for row in made.alternatives}
+    each = [information.path_kl_samples("ancestral", grid, curve)]
+    each += [
+        information.path_kl_samples("moment_matched", grid, one, matched=other) for one, other in (halves, halves[::-1])
+    ]
+    for name, samples in (("ancestral", each[0]), ("moment_matched", np.concatenate(each[1:]))):
+        expected = samples.std(ddof=1) / np.sqrt(800)
+        assert errors[name, "exponential_then_uniform"] == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (0.0, (20, 20, 20)),
+        (0.05, (20, 17, 25)),  # Of N(0.5, 0.05^2) the ends are 0.402 and 0.598: 10/0.598 = 16.7 and 10/0.402 = 24.9
+        (0.12, (20, 14, 38)),
+        (0.14, None),  # 13 and 45: further apart than a factor of 3
+        (0.3, None),  # cannot be told from 0
+    ],
+)
+def test_the_steps_of_exponential_euler_are_given_where_the_rows_carry_them(error, expected):
+    terms = (Term("discretisation", 0.5, error, "measured", ""),)
+    assert _steps_of_euler(lambda n: 10 / n, Certificate("a run", terms, 0.95)) == expected
+
+
+def test_exponential_euler_is_not_as_good_as_an_excess_of_nothing_in_any_number_of_steps():
+    for value in (0.0, -0.2):
+        terms = (Term("discretisation", value, 0.0, "exact", ""),)
+        assert _steps_of_euler(lambda n: 10 / n - 1, Certificate("a run", terms, 0.95)) is None
 
 
 # Few rows look better in sample than they do to each other, so that the first number of steps is too small.
