@@ -12,6 +12,10 @@ EARLY_STOPPING_W2, EARLY_STOPPING_TV = "early stopping W2", "early stopping TV"
 CONFIDENCE = 0.95  # of intervals, where none is asked for
 MANY_DEGREES = 300
 ROUNDING = 1e-13  # nats that are none
+BELOW_ZERO = (
+    "An excess below 0 is no mistake: it is counted from the network used continuously, which steps with a variance of "
+    "their own can do better than, and an estimate from rows scatters. The network's own error comes on top."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,10 +179,10 @@ def below_zero(high, *, learned=True):
 
 
 def with_interval(value, low, high):
-    """A number with its interval, both rounded to what is known: "40 (20 to 70)"; the number alone if it is exact."""
+    """A number with its interval, rounded to a third of its half width: "42 (25 to 70)"; an exact number alone."""
     if not high > low:
         return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-    power = math.floor(math.log10((high - low) / 2))
+    power = math.floor(math.log10((high - low) / 6))
     unit, places = 10.0**power, max(0, -power)
     ends = (round(value / unit), math.floor(low / unit + 1e-9), math.ceil(high / unit - 1e-9))
     middle, below, above = (f"{end * unit:,.{places}f}" for end in ends)

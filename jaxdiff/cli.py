@@ -251,16 +251,15 @@ def _plan_for_a_run(options, evals):
 
 
 def _print_plan(made, record, as_json):
+    from jaxdiff import report
+
     if as_json:
         print(json.dumps(record, indent=2))
         return
     apart = ", a variance for each direction" if made.basis is not None else ""
     print(f"{made.kernel}{apart}, on its own grid: {made.evals} evaluations a sample from horizon {made.horizon:.4g}")
     print(made.certificate)
-    for row in made.alternatives:
-        name = row["kernel"] + (" per direction" if row["per_direction"] else "")
-        how = f", by bounds.{row['bound']}" if "bound" in row else ""
-        print(f"  instead {name} on {row['grid']}: {row['path_kl']:.4g} nats with {row['evals']} evaluations{how}")
+    print(*report.alternatives(made.alternatives), sep="\n")
 
 
 def _sample(options):

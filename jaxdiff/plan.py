@@ -334,9 +334,9 @@ def _alternatives(kernel, grid, curve, basis, certificate):
     euler = functools.partial(path_kl, "exponential_euler", curve=curve)
     counts = _steps_of_euler(lambda n: euler(exponential_then_uniform(*ends, n)), certificate)
     if counts is not None:
-        n, *interval = counts
+        n, fewest, most = counts
         row = _row("exponential_euler", BENTON, n, *_measured("exponential_euler", BENTON, ends, n, curve, None), None)
-        rows.append(row | ({"evals_interval": interval} if interval[1] > interval[0] else {}))
+        rows.append(row | ({"evals_interval": [fewest, most]} if most > fewest else {}))
     return tuple(rows)
 
 
@@ -350,8 +350,10 @@ def _steps_of_euler(cost, certificate):
     if low <= ROUNDING:
         return None
     n = steps_to_reach(reached, cost)
-    ends = [n, n] if high == low or n is None else [steps_to_reach(goal, cost) for goal in (high, low)]
-    return None if None in ends or ends[1] > WIDEST * ends[0] else (n, *ends)
+    fewest, most = (n, n) if high == low else (steps_to_reach(goal, cost) for goal in (high, low))
+    if n is None or fewest is None or most is None or most > WIDEST * fewest:
+        return None
+    return n, fewest, most
 
 
 def _row(kernel, grid, evals, kl, error, basis):
