@@ -46,6 +46,7 @@ SAMPLERS = (
 )
 HEADLINE_STEPS = 20
 FEWEST_ROWS = 30  # independent test rows from which on a ratio is given
+MOST_STEPS = 20_000  # of exponential Euler, that are counted
 BISECTIONS = 40  # of the ends of a ratio
 BATCHES = 4  # of as many samples as there are test rows: their spread is the standard error
 
@@ -327,7 +328,9 @@ def step_ratio(subject: Subject, n_steps, *, confidence=CONFIDENCE, excess=None)
     gap = functools.cache(lambda n: _interval(subject, confidence, (1, euler(n)), (-1, planned)))
     value, low, high = _interval(subject, confidence, (1, planned))
     fewest, needed, most = (
-        steps_to_reach(0.0, lambda n, end=end: gap(n)[end]) if of_planned > 0 else None  # else none is enough
+        steps_to_reach(0.0, lambda n, end=end: gap(n)[end], most=MOST_STEPS)
+        if of_planned > 0
+        else None  # else none is enough
         for end, of_planned in ((1, high), (0, value), (2, low))
     )
     n, withheld = _independent_rows(subject), None

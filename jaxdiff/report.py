@@ -102,12 +102,11 @@ def _told(ratio, name):
     """The headline with a ratio."""
     (low, high), steps = ratio["ratio_interval"], ratio["exponential_euler_steps"]
     fewest, most = ratio["exponential_euler_steps_interval"]
-    times, about = with_interval(ratio["ratio"], low, high), "About " if high > low else ""
-    how_sure = f", {ratio['confidence']:.0%}" if high > low else ""
-    times = times.replace(")", f"{how_sure})")
+    times, _, interval = with_interval(ratio["ratio"], low, high).partition(" (")
+    about, interval = ("About ", f" ({interval[:-1]}, {ratio['confidence']:.0%})") if interval else ("", "")
     caution = " The rows' tails are heavy: the interval may cover less than it says." if ratio["heavy_tails"] else ""
     return (
-        f"{about}{times} times fewer steps for the same excess of path KL: {name} on its planned grid leaves "
+        f"{about}{times} times fewer steps{interval} for the same excess of path KL: {name} on its planned grid leaves "
         f"{with_interval(ratio['excess'], *ratio['excess_interval'])} nats on the test rows in {ratio['n_steps']} "
         f"steps, exponential Euler on Benton's grid in {with_interval(steps, fewest, most)}. "
         f"{DISCRETISATION_ALONE}{caution}"
