@@ -121,6 +121,13 @@ def test_a_ratio_of_excesses_that_rows_do_not_tell_from_0_is_not_given(of_rows, 
     assert comparison._ratio(enough, 0.95, excess_of(30.0, 0.0, 0.1), excess_of(2.0, 0.0, 0.1)) is not None
 
 
+def test_the_sampler_compared_is_the_one_that_was_planned(subject):
+    apart = dataclasses.replace(subject, held_out=dataclasses.replace(subject.held_out, basis="coordinates"))
+    assert subject.planned == "moment_matched"
+    assert apart.planned == "moment_matched_per_direction"
+    assert dataclasses.replace(apart, per_direction=False).planned == "moment_matched"
+
+
 def few_rows(curve, n, ids=None):
     return measured_curve(curve.spline.u, curve.rows[:n], curve.dim, row_ids=ids)
 
