@@ -11,6 +11,11 @@ INITIALISATION, DISCRETISATION, SCORE_ERROR = "initialisation", "discretisation"
 EARLY_STOPPING_W2, EARLY_STOPPING_TV = "early stopping W2", "early stopping TV"
 CONFIDENCE = 0.95  # of intervals, where none is asked for
 MANY_DEGREES = 300
+ROUNDING = 1e-13  # nats that are none
+BELOW_ZERO = (
+    "An excess below 0 is no mistake: it is counted from the network used continuously, which steps with a variance of "
+    "their own can do better than, and an estimate from rows scatters. The network's own error comes on top."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,21 +141,59 @@ class Certificate:
         lines = [f"{self.subject}, nats", *(f"  {self._line(term, width)}".rstrip() for term in self.terms)]
         if self._nats():
             lines.append(f"  {'together':<{width}}{self.known:>12.6g}  of what is known")
+        lines += [f"  {text}" for text in self._below_zero()]
         if self.known < self.upper < math.inf:
             lines.append(f"  {'at most':<{width}}{self.upper:>12.6g}  with {self.confidence:.0%} confidence")
         lines += [f"  assumed: {text}" for text in self.assumptions]
         return "\n".join([*lines, *(f"  warning: {text}" for text in self.warnings)])
 
     def _line(self, term, width):
-        rounding = term.unit == NATS and abs(term.value) <= 1e-13
+        rounding = term.unit == NATS and abs(term.value) <= ROUNDING
         value = UNKNOWN if term.status == UNKNOWN else f"{0 if rounding else term.value + 0.0:.6g}"
         low, high = self.interval(term.name)
         known = f"{self.confidence:.0%} [{low:.6g}, {high:.6g}]" if high > low else ""
         source = term.source if term.unit == NATS else f"{term.unit}: {term.source}"
         return f"{term.name:<{width}}{value:>12}  {term.status:<9} {known:<28}{source}"
 
+    def _below_zero(self):
+        """A sentence for every term in nats that is below 0, where what it estimates may not be."""
+        learned = any(term.name == SCORE_ERROR and term.status == UNKNOWN for term in self.terms)
+        low = [term for term in self._nats() if term.status != UNKNOWN and term.value < -ROUNDING]
+        return [f"{term.name} below 0: {below_zero(self.interval(term.name)[1], learned=learned)}" for term in low]
+
     def _nats(self):
         return [term for term in self.terms if term.unit == NATS]
+
+
+def below_zero(high, *, learned=True):
+    """Why an estimate of an excess of path KL is below 0, in words; high is the upper end of its interval.
+
+    learned: the excess is that of a trained network. Only such an excess can truly be below 0.
+    """
+    if high < 0 and learned:
+        return (
+            "it is counted from the network used continuously, and these steps do better than that; the network's own "
+            "error comes on top, and is unknown"
+        )
+    return "an estimate from rows scatters, also below 0 where the truth is 0 or little more; see its interval"
+
+
+def with_interval(value, low, high):
+    """A number with its interval, rounded to a third of its half width: "42 (25 to 70)"; an exact number alone."""
+    if not high > low:
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    power = math.floor(math.log10((high - low) / 6))
+    unit, places = 10.0**power, max(0, -power)
+    ends = (round(value / unit), math.floor(low / unit + 1e-9), math.ceil(high / unit - 1e-9))
+    middle, below, above = (f"{end * unit:,.{places}f}" for end in ends)
+    return f"{middle} ({below} to {above})"
+
+
+def rows_to_tell(n, reach, distance):
+    """How many rows shrink an interval that reaches so far with n of them to a distance, to two digits, rounded up."""
+    needed = n * (reach / distance) ** 2
+    unit = 10.0 ** max(0, math.floor(math.log10(needed)) - 1)
+    return int(math.ceil(needed / unit - 1e-9) * unit)
 
 
 def _is_pair(margin):

@@ -202,7 +202,7 @@ def certify_difference(first: Sampler, second: Sampler, *, confidence=CONFIDENCE
             _check_matched(one.matched, one.curve, check_grid(one.grid))
     each = [_absolute(one, grid) for one, grid in zip((first, second), grids, strict=True)]
     size = min(len(samples) for samples in each)
-    gaps = _in_groups(each[0], size) - _in_groups(each[1], size)
+    gaps = in_groups(each[0], size) - in_groups(each[1], size)
     gaps = _units(gaps, first.curve.row_ids)
     found = copied(first.curve.row_ids) + (doubts(gaps) if size == first.curve.n else ())
     value = _absolute_value(first, grids[0]) - _absolute_value(second, grids[1])
@@ -229,7 +229,7 @@ def measured_term(name, value, units, source, **options):
 # Up to the constant C of the data a path KL is its excess plus (1/2) int L.
 def _absolute(one, grid):
     samples = path_kl_samples(one.kernel, grid, one.curve, matched=one.matched, basis=one.basis)
-    return samples + _in_groups(level_samples(one.curve, grid), len(samples))
+    return samples + in_groups(level_samples(one.curve, grid), len(samples))
 
 
 def _absolute_value(one, grid):
@@ -237,7 +237,7 @@ def _absolute_value(one, grid):
     return excess + information_gain(one.curve, grid[0], grid[-1])
 
 
-def _in_groups(samples, size):
+def in_groups(samples, size):
     """Means of every size-th sample, as the groups of a measured curve are made."""
     return samples if len(samples) == size else np.array([samples[g::size].mean() for g in range(size)])
 

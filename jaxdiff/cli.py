@@ -289,6 +289,7 @@ def _plan_for_a_run(options, evals):
 
 
 def _print_plan(made, record, as_json):
+    from jaxdiff import report
     from jaxdiff.files import to_json
 
     if as_json:
@@ -297,10 +298,7 @@ def _print_plan(made, record, as_json):
     apart = ", a variance for each direction" if made.basis is not None else ""
     print(f"{made.kernel}{apart}, on its own grid: {made.evals} evaluations a sample from horizon {made.horizon:.4g}")
     print(made.certificate)
-    for row in made.alternatives:
-        name = row["kernel"] + (" per direction" if row["per_direction"] else "")
-        how = f", by bounds.{row['bound']}" if "bound" in row else ""
-        print(f"  instead {name} on {row['grid']}: {row['path_kl']:.4g} nats with {row['evals']} evaluations{how}")
+    print(*report.alternatives(made.alternatives), sep="\n")
 
 
 def _sample(options):
@@ -323,8 +321,9 @@ def _sample(options):
     )
     if options.out is None:
         with runs.writing(run, "samples.npy", plan=plan) as drafts:
-            first, real = written(drafts.folder / "samples.npy"), dataset.restore(dataset.test)
-            plots.samples(drafts.folder / "samples.png", first, real, run.model["image_shape"])
+            first = written(drafts.folder / "samples.npy")
+            real, train = dataset.restore(dataset.test), dataset.restore(dataset.train)
+            plots.samples(drafts.folder / "samples.png", first, real, train, run.model["image_shape"])
     else:
         with files.written(out) as draft:
             written(draft)

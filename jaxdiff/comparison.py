@@ -1,21 +1,32 @@
 """Samplers of one trained model, measured on data that neither the model nor the grids have seen."""
 
 import dataclasses
+import functools
+import math
 import time
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import kernels
-from jaxdiff.certificates import DISCRETISATION
-from jaxdiff.certify import DIFFERENCE, Sampler, certify, certify_difference
-from jaxdiff.curves import GROUPS
+from jaxdiff.certificates import (
+    BELOW_ZERO,
+    CONFIDENCE,
+    DISCRETISATION,
+    Certificate,
+    rows_to_tell,
+    with_interval,
+)
+from jaxdiff.certify import DIFFERENCE, certify, in_groups, measured_term
+from jaxdiff.curves import GROUPS, MeasuredCurve
 from jaxdiff.goals import steps_to_reach
 from jaxdiff.grids import exponential_then_uniform
-from jaxdiff.intervals import row_ids
+from jaxdiff.intervals import copies, doubts, independent, row_ids
 from jaxdiff.metrics import CLASSIFIER, Estimate, classifier_accuracy, sliced_w2
-from jaxdiff.path_costs import PER_DIRECTION, label_of, path_kl, sampler_of
+from jaxdiff.path_costs import PER_DIRECTION, interpolation_error, label_of, path_kl, path_kl_samples, sampler_of
+from jaxdiff.plan import WIDEST
 from jaxdiff.processes import forward, score_from_denoiser
 from jaxdiff.progress import bar
 from jaxdiff.runs import Run
@@ -34,6 +45,9 @@ SAMPLERS = (
     ("ddim", PLANNED),
 )
 HEADLINE_STEPS = 20
+FEWEST_ROWS = 30  # independent test rows from which on a ratio is given
+MOST_STEPS = 20_000  # of exponential Euler, that are counted
+BISECTIONS = 40  # of the ends of a ratio
 BATCHES = 4  # of as many samples as there are test rows: their spread is the standard error
 
 
@@ -48,6 +62,7 @@ class Subject:
     test_rows: np.ndarray
     horizon: float
     early_stop: float
+    per_direction: bool = True  # whether the plan has a variance for each direction, where the curves have a basis
 
     def grid(self, name, grid_name, n_steps):
         """Benton's grid, or the optimal one for the sampler by the held-out curve; DDIM runs on moment matching's."""
@@ -63,8 +78,8 @@ class Subject:
 
     @property
     def planned(self):
-        """The name of the sampler that is planned for: moment matching, in the held-out curve's basis if it has one."""
-        return "moment_matched" if self.held_out.basis is None else PER_DIRECTION
+        """The name of the sampler that is planned for: moment matching, in the held-out curve's basis or without."""
+        return PER_DIRECTION if self.per_direction and self.held_out.basis is not None else "moment_matched"
 
     def kernel(self, name):
         """The kernel; moment matching's variance is set from the held-out curve."""
@@ -92,53 +107,139 @@ def subject_of(run: Run, held_out: Curve, test: Curve) -> Subject:
 def certified(run: Run, plan, held_out: Curve, test: Curve, *, confidence=0.95, progress=False):
     """The report of a run, JSON data: every sampler's row, the noise floor, the step ratio, the plan's certificate."""
     subject, key = subject_of(run, held_out, test), run.key("compare")
+    subject = dataclasses.replace(subject, per_direction=plan["per_direction"])
     moment = run.dataset.second_moment("test")
     basis = test.basis if plan["per_direction"] else None
     known = {"curve": test, "matched": held_out, "basis": basis, "second_moment": moment}
     planned = certify(plan["kernel"], plan["grid"], confidence=confidence, **known)
     rows = compare(subject, key, planned=plan["evals"], progress=progress)
+    excess = _excesses(subject, HEADLINE_STEPS)
     return {
         "data": run.dataset.name,
         "rows": rows,
         "noise_floor": noise_floor(subject, key, progress=progress),
-        "step_ratio": step_ratio(subject, HEADLINE_STEPS),
+        "step_ratio": step_ratio(subject, HEADLINE_STEPS, confidence=confidence, excess=excess),
         "plan": {name: plan[name] for name in ("kernel", "per_direction", "evals", "horizon", "predicted_kl")},
         "certificate": planned.to_dict(),
         "certificate_text": str(planned),
-        "summary": [_gains(rows, subject.planned), _difference(subject), *_verdict(plan, planned)],
-        "notes": _notes(subject),
+        "summary": [
+            _gains(subject, excess, confidence),
+            _difference(subject, excess, confidence),
+            *_verdict(plan, planned),
+        ],
+        "notes": _notes(subject, rows),
     }
 
 
-def _gains(rows, planned):
-    rows = [row for row in rows if row["n_steps"] == HEADLINE_STEPS and row["excess"]]
-    excess = {(row["kernel"], row["grid"]): row["excess"]["value"] for row in rows}
-    if min(value for (name, _), value in excess.items() if name != PER_DIRECTION) <= 0:
-        return f"At {HEADLINE_STEPS} steps these test rows cannot tell every sampler's excess from 0: no ratios."
-    grid_gain = excess["ancestral", PLANNED] / excess["ancestral", BENTON]
-    gain = excess["exponential_euler", BENTON] / excess["moment_matched", PLANNED]
-    apart = ""
-    if planned == PER_DIRECTION:
-        least = excess[PER_DIRECTION, PLANNED]
-        ratio = f"1/{excess['exponential_euler', BENTON] / least:.1f}" if least > 0 else "none that these rows can tell"
-        apart = f", per direction {ratio}"
-    return (
-        f"At {HEADLINE_STEPS} steps, ancestral sampling on its planned grid has {grid_gain:.2f} of its excess on "
-        f"Benton's grid; moment matching on its planned grid has 1/{gain:.1f} of exponential Euler's on Benton's"
-        f"{apart}."
-    )
+class _Excess(NamedTuple):
+    """A sampler's excess by the test rows: value, independent samples, and how far interpolation may move it.
+
+    The integral of the loss, whose error is `bias_of_integral`, is the same for every sampler.
+    """
+
+    value: float
+    samples: np.ndarray
+    bias: float
+    bias_of_integral: float
 
 
-def _difference(subject):
+def _excess(subject, name, grid):
+    kernel, basis = sampler_of(name, subject.test)
+    asked = {"matched": subject.held_out if kernel == "moment_matched" else None, "basis": basis}
+    samples, value = path_kl_samples(kernel, grid, subject.test, **asked), path_kl(kernel, grid, subject.test, **asked)
+    bias = interpolation_error(kernel, grid, subject.test, **asked, integral=False)
+    without, whole = (interpolation_error("ancestral", grid, subject.test, integral=each) for each in (False, True))
+    return _Excess(value, samples, bias, whole - without)
+
+
+def _excesses(subject, n_steps):
+    """(name, grid name) -> the sampler's _Excess at n_steps, each measured once."""
+    return functools.cache(lambda name, grid_name: _excess(subject, name, subject.grid(name, grid_name, n_steps)))
+
+
+def _interval(subject, confidence, *weighted):
+    """A sum of (weight, excess): its value and the ends of its interval, paired by rows or by groups of them."""
+    value, size = sum(weight * one.value for weight, one in weighted), min(len(one.samples) for _, one in weighted)
+    if size == 0:
+        return value, value, value
+    samples = sum(weight * in_groups(one.samples, size) for weight, one in weighted)
+    ids = getattr(subject.test, "row_ids", None)
+    units = samples if ids is None or size != len(ids) else independent(samples, ids)
+    bias = sum(abs(weight) * one.bias for weight, one in weighted)
+    bias += abs(sum(weight for weight, _ in weighted)) * weighted[0][1].bias_of_integral
+    term = measured_term(DIFFERENCE, value, units, "", bias=bias)
+    return value, *map(float, Certificate("", (term,), confidence).interval(DIFFERENCE))
+
+
+def _independent_rows(subject):
+    """Test rows without copies; None for a curve that is known exactly."""
+    if not isinstance(subject.test, MeasuredCurve):
+        return None
+    unit = copies(subject.test.row_ids)
+    return subject.test.n if unit is None else int(unit.max()) + 1
+
+
+# Fieller's interval, found by trial: the ratios r for which the interval of first - r second contains 0. It is finite
+# where the interval of the second is above 0.
+def _ratio(subject, confidence, first, second):
+    """first/second and the ends of its interval; None where the rows do not tell either of them from 0."""
+    n = _independent_rows(subject)
+    if n is not None and n < FEWEST_ROWS:
+        return None
+    if min(_interval(subject, confidence, (1, one))[1] for one in (first, second)) <= 0:
+        return None
+    end_at = lambda end, r: _interval(subject, confidence, (1, first), (-r, second))[end]
+    best, ends = first.value / second.value, []
+    for end in (1, 2):
+        low, high = 0.0, 2 * best
+        while end_at(end, high) > 0:
+            low, high = high, 2 * high
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if end_at(end, middle) > 0 else (low, middle)
+        ends.append(high)
+    return best, *ends
+
+
+def _gains(subject, excess, confidence):
+    """Ratios of excesses at HEADLINE_STEPS with their intervals, those that the rows carry."""
+    moment_matched = ["moment_matched", PER_DIRECTION][: 2 if subject.planned == PER_DIRECTION else 1]
+    asked = [("ancestral", PLANNED, "ancestral", BENTON)]
+    asked += [("exponential_euler", BENTON, name, PLANNED) for name in moment_matched]
+    texts = []
+    for name, grid_name, other, other_grid in asked:
+        found = _ratio(subject, confidence, excess(name, grid_name), excess(other, other_grid))
+        if found is not None:
+            whose = "its own excess" if other == name else f"the excess of {label_of(other)}"
+            texts.append(
+                f"{label_of(name)} on {_grid_of(grid_name)} has {with_interval(*found)} times {whose} on "
+                f"{_grid_of(other_grid)}"
+            )
+    said = [f"At {HEADLINE_STEPS} steps, {'; '.join(texts)} ({confidence:.0%} intervals)."] if texts else []
+    if len(texts) < len(asked):
+        rest = "other ratio" if texts else "ratio"
+        said.append(f"The test rows carry no {rest} of excesses at {HEADLINE_STEPS} steps.")
+    return " ".join(said)
+
+
+def _grid_of(grid_name):
+    return "Benton's grid" if grid_name == BENTON else "its planned grid"
+
+
+def _difference(subject, excess, confidence):
     """How far the planned sampler is below exponential Euler on Benton's grid, measured row by row."""
-    names = ((subject.planned, PLANNED), ("exponential_euler", BENTON))
-    grids = [subject.grid(*name, HEADLINE_STEPS) for name in names]
-    (matched, basis), (euler, _) = (sampler_of(name, subject.test) for name, _ in names)
-    first = Sampler(matched, grids[0], subject.test, subject.held_out, basis)
-    term = certify_difference(first, Sampler(euler, grids[1], subject.test))[DIFFERENCE]
+    pair = (1, excess("exponential_euler", BENTON)), (-1, excess(subject.planned, PLANNED))
+    value, low, high = _interval(subject, confidence, *pair)
+    planned, other = f"{label_of(subject.planned)} on its planned grid", "exponential Euler's on Benton's"
+    if low <= 0 <= high:
+        return (
+            f"The test rows, paired, do not tell the path KL of {planned} from {other}: the difference is {-value:.3g} "
+            f"nats, {confidence:.0%} [{-high:.4g}, {-low:.4g}]."
+        )
+    side, ends = ("below", (low, high)) if value > 0 else ("above", (-high, -low))
     return (
-        f"On the test rows, paired, the path KL of {label_of(subject.planned)} on its planned grid is "
-        f"{-term.value:.4g} ± {term.standard_error:.2g} nats below exponential Euler's on Benton's."
+        f"On the test rows, paired, the path KL of {planned} is {with_interval(abs(value), *ends)} nats {side} {other} "
+        f"({confidence:.0%} interval)."
     )
 
 
@@ -155,13 +256,15 @@ def _verdict(plan, certificate):
     ]
 
 
-def _notes(subject):
+def _notes(subject, rows):
     n = len(subject.test_rows)
+    low = any(row["excess"] is not None and row["excess"]["value"] < 0 for row in rows)
     return [
         f"Excess: what discretisation adds to the path KL, and the path KL bounds the samples' KL; from the losses on "
         f"{n} test rows, ± one standard error over rows, or over {GROUPS} groups of them per direction. The network's "
         f"own error comes on top: it is the same for every row of the table and cannot be known from data. DDIM is an "
         f"ODE: it has no path law to compare.",
+        *([BELOW_ZERO] if low else []),
         f"Sliced W2 (standardised columns) and accuracy: means over {BATCHES} batches of {n} samples against the test "
         f"rows noised to t = {subject.early_stop:g}; ± is one standard error over batches, without the test rows' "
         f"own, which every row of the table shares. Classifier: {CLASSIFIER}.",
@@ -202,15 +305,81 @@ def noise_floor(subject: Subject, key, *, progress=False):
     return judge(bar(batches, "noise floor", enabled=progress), clean)
 
 
-def step_ratio(subject: Subject, n_steps):
-    """How many times more steps exponential Euler on Benton's grid takes to the excess of the planned sampler."""
-    kernel_name, basis = sampler_of(subject.planned, subject.test)
-    planned = subject.grid(subject.planned, PLANNED, n_steps)
-    goal = path_kl(kernel_name, planned, subject.test, matched=subject.held_out, basis=basis)
-    cost = lambda n: path_kl("exponential_euler", subject.grid("exponential_euler", BENTON, n), subject.test)
-    needed = steps_to_reach(goal, cost) if goal > 0 else None  # of few rows the best estimate can be negative
-    found = {"exponential_euler_steps": needed, "ratio": needed and needed / n_steps}
-    return {"n_steps": n_steps, "sampler": subject.planned, "excess": goal, **found}
+# The interval holds the numbers of steps n for which the rows, paired, do not tell exponential Euler's excess in n
+# steps from the planned sampler's. It has an upper end only where the planned sampler's own interval is above 0.
+def step_ratio(subject: Subject, n_steps, *, confidence=CONFIDENCE, excess=None):
+    """How many times more steps exponential Euler on Benton's grid takes to the excess of the planned sampler.
+
+    Args:
+      subject: what is compared.
+      n_steps: of the planned sampler.
+      confidence: of the intervals.
+      excess: (name, grid name) -> excess at n_steps, where it is measured already.
+
+    Returns:
+      A dict, JSON data: the planned sampler's excess, exponential_euler_steps and ratio, each with its interval.
+      `withheld` says why there is no ratio, or is None: "few" (there are fewer than FEWEST_ROWS test rows), "zero" (the
+      rows do not tell the excess from 0), "wide" (the ends of the interval are further apart than a factor of WIDEST),
+      "no fewer" (the interval holds a ratio of 1) or "none" (no number of steps tried is enough). `rows_needed` is how
+      many test rows would carry the ratio, where that can be said. `heavy_tails`: the interval may cover less.
+    """
+    planned = (excess or _excesses(subject, n_steps))(subject.planned, PLANNED)
+    euler = lambda n: _excess(subject, "exponential_euler", subject.grid("exponential_euler", BENTON, n))
+    gap = functools.cache(lambda n: _interval(subject, confidence, (1, euler(n)), (-1, planned)))
+    value, low, high = _interval(subject, confidence, (1, planned))
+    fewest, needed, most = (
+        steps_to_reach(0.0, lambda n, end=end: gap(n)[end], most=MOST_STEPS)
+        if of_planned > 0
+        else None  # else none is enough
+        for end, of_planned in ((1, high), (0, value), (2, low))
+    )
+    n, withheld = _independent_rows(subject), None
+    if n is not None and n < FEWEST_ROWS:
+        withheld = "few"
+    elif low <= 0:
+        withheld = "zero"
+    elif needed is None or fewest is None:
+        withheld = "none"
+    elif most is None or most > WIDEST * fewest:
+        withheld = "wide"
+    elif fewest <= n_steps:
+        withheld = "no fewer"
+    ends = [fewest, most]
+    return {
+        "n_steps": n_steps,
+        "sampler": subject.planned,
+        "excess": float(value),
+        "excess_interval": [low, high],
+        "exponential_euler_steps": None if withheld else needed,
+        "exponential_euler_steps_interval": ends,
+        "ratio": None if withheld or needed is None else needed / n_steps,
+        "ratio_interval": [end and end / n_steps for end in ends],
+        "confidence": confidence,
+        "withheld": withheld,
+        "rows": n,
+        "rows_needed": _rows_needed(withheld, n, value, low, ends),
+        "heavy_tails": _heavy_tails(subject, n_steps),
+    }
+
+
+def _rows_needed(withheld, n, value, low, ends):
+    if n is None or withheld not in ("few", "zero", "wide"):
+        return None
+    if low <= 0:
+        needed = rows_to_tell(n, value - low, value) if value > 0 else None
+    else:
+        needed = None if None in ends else rows_to_tell(n, math.log(ends[1] / ends[0]), math.log(WIDEST))
+    return max(needed or 0, FEWEST_ROWS) if withheld == "few" else needed
+
+
+def _heavy_tails(subject, n_steps):
+    """Whether the rows' own path KLs give doubts in an asymptotic interval; of groups of rows that cannot be seen."""
+    if not isinstance(subject.test, MeasuredCurve):
+        return False
+    grid = subject.grid("moment_matched", PLANNED, n_steps)
+    samples = path_kl_samples("moment_matched", grid, subject.test, matched=subject.held_out)
+    ids = subject.test.row_ids
+    return bool(doubts(samples if ids is None else independent(samples, ids)))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

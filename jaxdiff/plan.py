@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from jaxdiff.certificates import CONFIDENCE, DISCRETISATION
-from jaxdiff.certify import certify, check_confidence, cross_fits, cross_fitted, moment_of
+from jaxdiff.certificates import CONFIDENCE, DISCRETISATION, rows_to_tell
+from jaxdiff.certify import certify, check_confidence, cross_fits, cross_fitted, in_groups, measured_term, moment_of
 from jaxdiff.curves import MeasuredCurve
 from jaxdiff.data_free import KERNEL as DATA_FREE_KERNEL
 from jaxdiff.data_free import data_free_plan
@@ -15,7 +15,7 @@ from jaxdiff.goals import MOST_EVALS, check_goal, check_reachable, steps_to_reac
 from jaxdiff.grids import exponential_then_uniform, runs_in_float32
 from jaxdiff.information import initial_kl, mutual_information
 from jaxdiff.interpolation import antiderivative
-from jaxdiff.path_costs import path_kl
+from jaxdiff.path_costs import path_kl, path_kl_error, path_kl_samples
 from jaxdiff.processes import LATEST, check_ends, ou
 from jaxdiff.search import FEW_CANDIDATES, PAIRS, Search
 from jaxdiff.types import Plan, as_curve
@@ -27,6 +27,7 @@ NEGLIGIBLE = 1e-6  # nats of initialisation at the longest horizon looked at, or
 ROUNDING = 1e-12  # nats that are none
 STALLED, LEAST_GAIN = 2, 0.02  # a search gives up where so many times the steps gain less than this share
 FEW_STEPS = 100  # to which covariance matching is offered as an alternative
+WIDEST = 3.0  # a number of steps or a ratio is given where the ends of its interval are within this factor
 FAR = 3.0  # deviations between the mean and 0, from which a start near the mean is recommended
 
 
@@ -106,9 +107,10 @@ def plan(
     hint = "" if center else _far_mean(target)
     grid = _grid(Search(kernel, known, basis), start, target_kl, evals, horizon, early_stop, hint)
     ends, n = (float(grid[0]), float(grid[-1])), len(grid) - 1
+    doubt = ""
     if basis is not None and cross_fits(kernel, known):
-        basis = min((basis, None), key=lambda one: _measured(kernel, OPTIMAL, ends, n, known, one))
-        grid = _planner(kernel, OPTIMAL, ends, n, basis)(known) if basis is None else grid
+        doubt = doubt_of_directions(known, ends, n, confidence or CONFIDENCE)
+        basis, grid = (None, _planner(kernel, OPTIMAL, ends, n, None)(known)) if doubt else (basis, grid)
     start_mean = ou.alpha(ends[0]) * target.mean if center and target is not None else None
     given = {"curve": known, "second_moment": second_moment}
     if target is not None:
@@ -125,9 +127,9 @@ def plan(
     else:
         enough = n
     grid = grid if enough == n else grid_at(enough, known)
-    if hint:
-        certificate = dataclasses.replace(certificate, warnings=(*certificate.warnings, hint))
-    alternatives = _alternatives(kernel, grid, known, basis, certificate[DISCRETISATION].value)
+    said = tuple(text for text in (doubt, hint) if text)
+    certificate = dataclasses.replace(certificate, warnings=(*certificate.warnings, *said))
+    alternatives = _alternatives(kernel, grid, known, basis, certificate)
     return Plan(ends[0], grid, kernel, len(grid) - 1, certificate, alternatives, basis, start_mean)
 
 
@@ -151,17 +153,55 @@ def _planner(kernel, shape, ends: tuple[float, float], n_steps, basis):
     return lambda curve: Search(kernel, curve, basis).best(n_steps, *ends)
 
 
+def doubt_of_directions(curve, ends: tuple[float, float], n_steps, confidence):
+    """Why one variance for all directions is planned, in words; "" where the rows tell that one for each costs less.
+
+    Both are cross-fitted, each on its own grid of n_steps between the ends, and compared by groups of rows.
+    The rows tell it if their difference is above 0 with this confidence.
+    """
+    term = _saved_by_directions(curve, ends, n_steps)
+    reach = term.depth(confidence)
+    if term.value > reach:
+        return ""
+    costs = f"by these {curve.n} rows a variance for each direction costs {abs(term.value):.3g} nats"
+    if term.value <= -term.reach(confidence):
+        return f"{costs} more than one for all of them, which is planned"
+    side = "more" if term.value <= 0 else "less"
+    said = (
+        f"{costs} {side} than one for all of them, {reach:.2g} of it by chance: they do not tell that it pays, and one"
+    )
+    rows = f"; about {rows_to_tell(curve.n, reach, term.value):,} rows would tell" if term.value > 0 else ""
+    return f"{said} for all is planned{rows}"
+
+
+def _saved_by_directions(curve, ends, n_steps):
+    """What a variance for each direction saves beside one for all, cross-fitted and paired: a Term."""
+    halves, value, gaps = curve.halves, 0.0, []
+    for own, other in zip(halves, halves[::-1], strict=True):
+        samples = []
+        for basis, sign in ((None, 1), (curve.basis, -1)):
+            grid = _planner(KERNEL, OPTIMAL, ends, n_steps, basis)(other)
+            value += sign * own.n / curve.n * path_kl(KERNEL, grid, own, matched=other, basis=basis)
+            samples.append(path_kl_samples(KERNEL, grid, own, matched=other, basis=basis))
+        gaps.append(in_groups(samples[0], len(samples[1])) - samples[1])
+    return measured_term("saved by directions", value, np.concatenate(gaps), "")
+
+
 def _measured(kernel, shape, ends, n_steps, curve, basis):
     """The path KL of a sampler on its grid of a shape, cross-fitted where the curve's rows set variance or grid.
 
-    Infinite where the grid has a step that float32 does not allow.
+    With its standard error. Infinite where the grid has a step that float32 does not allow.
     """
     planner = _planner(kernel, shape, ends, n_steps, basis)
     if cross_fits(kernel, curve) and (kernel == KERNEL or shape == OPTIMAL):
-        within = shape == OPTIMAL or runs_in_float32(planner(curve))
-        return cross_fitted(kernel, curve, basis, planner).value if within else math.inf
+        if shape != OPTIMAL and not runs_in_float32(planner(curve)):
+            return math.inf, 0.0
+        term = cross_fitted(kernel, curve, basis, planner)
+        return term.value, term.standard_error
     grid = planner(curve)
-    return path_kl(kernel, grid, curve, basis=basis) if runs_in_float32(grid) else math.inf
+    if not runs_in_float32(grid):
+        return math.inf, 0.0
+    return path_kl(kernel, grid, curve, basis=basis), path_kl_error(kernel, grid, curve, basis=basis)
 
 
 def _cross_fitted(kernel, curve, basis, certificate, grid_of):
@@ -275,7 +315,7 @@ def _longest(start, early_stop, target_kl):
     return float(enough[0]) if len(enough) else LATEST
 
 
-def _alternatives(kernel, grid, curve, basis, reached):
+def _alternatives(kernel, grid, curve, basis, certificate):
     """What other samplers reach between the same ends with as many evaluations, and what exponential Euler needs."""
     n_steps, ends = len(grid) - 1, (float(grid[0]), float(grid[-1]))
     found = [("exponential_euler", BENTON, None), ("ancestral", BENTON, None), ("ancestral", OPTIMAL, None)]
@@ -286,17 +326,36 @@ def _alternatives(kernel, grid, curve, basis, reached):
     if curve.log_det is not None and not curve.replicates and small:
         found.append(("covariance_matched", OPTIMAL, None))
     rows = [
-        _row(name, shape, n_steps, _measured(name, shape, ends, n_steps, curve, apart), apart)
+        _row(name, shape, n_steps, *_measured(name, shape, ends, n_steps, curve, apart), apart)
         for name, shape, apart in found
         if not (name == kernel and shape == OPTIMAL and apart is basis)
     ]
     rows = [row for row in rows if row["path_kl"] < math.inf]  # the others have a step that float32 does not allow
-    euler = lambda n: _measured("exponential_euler", BENTON, ends, n, curve, None)
-    needed = steps_to_reach(reached, euler) if reached > ROUNDING else None
-    if needed is not None:
-        rows.append(_row("exponential_euler", BENTON, needed, euler(needed), None))
+    euler = functools.partial(path_kl, "exponential_euler", curve=curve)
+    counts = _steps_of_euler(lambda n: euler(exponential_then_uniform(*ends, n)), certificate)
+    if counts is not None:
+        n, fewest, most = counts
+        row = _row("exponential_euler", BENTON, n, *_measured("exponential_euler", BENTON, ends, n, curve, None), None)
+        rows.append(row | ({"evals_interval": [fewest, most]} if most > fewest else {}))
     return tuple(rows)
 
 
-def _row(kernel, grid, evals, kl, basis):
-    return {"kernel": kernel, "grid": grid, "evals": evals, "path_kl": kl, "per_direction": basis is not None}
+# The rows' error of exponential Euler's own path KL is left out: at the few nats of a plan it is far smaller.
+def _steps_of_euler(cost, certificate):
+    """How many steps are as good as the plan, and the ends of their interval; None where the rows do not tell it.
+
+    They do not where they cannot tell the plan's discretisation from 0, or the interval is of more than WIDEST.
+    """
+    reached, (low, high) = certificate[DISCRETISATION].value, certificate.interval(DISCRETISATION)
+    if low <= ROUNDING:
+        return None
+    n = steps_to_reach(reached, cost)
+    fewest, most = (n, n) if high == low else (steps_to_reach(goal, cost) for goal in (high, low))
+    if n is None or fewest is None or most is None or most > WIDEST * fewest:
+        return None
+    return n, fewest, most
+
+
+def _row(kernel, grid, evals, kl, error, basis):
+    row = {"kernel": kernel, "grid": grid, "evals": evals, "path_kl": kl, "per_direction": basis is not None}
+    return row | ({"standard_error": error} if error > 0 else {})

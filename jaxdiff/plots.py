@@ -20,6 +20,10 @@ COLOURS = {
 INK = "#333333"
 DECADES = 1e4
 MARKED = 100  # nodes; more would make a band
+SHOWN = 1000  # rows in a panel of samples, and training rows that its axes are made of
+ON_A_SIDE = 8  # images of a sheet
+TAIL = 0.005  # of the rows on either side, which the limits of a panel may leave out
+ROOM = 0.25  # beyond the other rows, of their width: a normal law then ends at 3.9 deviations
 
 
 def canvas(width, height):
@@ -42,16 +46,29 @@ def label(kernel_name, grid_name):
     return f"{label_of(kernel_name)}, {grid_name}"
 
 
-def samples(path, generated, real, image_shape=None):
-    """Generated beside real rows: image sheets where rows are images, else the first two principal components."""
+def samples(path, generated, real, train, image_shape=None):
+    """Generated rows beside as many real ones: image sheets where rows are images, else points or shares.
+
+    A table of one column is shown by its shares of rows, one of two by its columns. Others are shown along the first
+    two principal components of at most SHOWN training rows, standardised by them. Neither panel's rows make the axes.
+    The limits hold all but TAIL of the real rows on either side, and as many of the generated ones where they are
+    within one width of the real rows. The titles say how many rows are shown, and how many of them lie outside.
+    """
     figure = canvas(9.2, 4.9)
-    axes = figure.subplots(1, 2)
-    for ax, rows, title in zip(axes, (generated, real), ("generated", "real (test rows)"), strict=True):
-        ax.set_title(title, color=INK, fontsize=11)
-        if image_shape is None:
-            _components(ax, rows[: len(real)], real)
-        else:
+    axes = figure.subplots(1, 2, sharey=image_shape is None and real.shape[1] == 1)
+    most = SHOWN if image_shape is None else ON_A_SIDE**2
+    few = min(len(generated), len(real), most)
+    few = few if image_shape is None else math.isqrt(few) ** 2
+    shown, outside = (generated[:few], real[:few]), (0, 0)
+    if image_shape is None:
+        outside = _panels(axes, shown, _spread_out(train))
+    else:
+        for ax, rows in zip(axes, shown, strict=True):
             _sheet(ax, rows, image_shape, (real.min(), real.max()))
+    everything = (("generated", len(generated)), ("real (test rows)", len(real)))
+    for ax, (title, n), left_out in zip(axes, everything, outside, strict=True):
+        beyond = f", {left_out} of them outside" if left_out else ""
+        ax.set_title(f"{title}: {few:,} of {n:,}{beyond}", color=INK, fontsize=11)
     saved(figure, path)
 
 
@@ -110,27 +127,57 @@ def grids(path, curve, samplers, *, of="held-out rows"):
 
 
 def _sheet(ax, rows, shape, limits):
-    side = min(8, math.isqrt(len(rows)))
-    tiles = np.pad(
-        rows[: side * side].reshape(side, side, *shape), [(0, 0), (0, 0), (1, 1), (1, 1)], constant_values=limits[0]
-    )
+    side = math.isqrt(len(rows))
+    tiles = np.pad(rows.reshape(side, side, *shape), [(0, 0), (0, 0), (1, 1), (1, 1)], constant_values=limits[0])
     sheet = tiles.transpose(0, 2, 1, 3).reshape(side * (shape[0] + 2), side * (shape[1] + 2))
     ax.imshow(sheet, cmap="gray_r", vmin=limits[0], vmax=limits[1], interpolation="nearest")
     ax.set_axis_off()
 
 
-def _components(ax, rows, real):
-    if real.shape[1] == 1:
-        share = np.full(len(rows), 1 / len(rows))
-        ax.hist(rows[:, 0], bins=40, range=(real.min(), real.max()), weights=share, color="#1f4e79")
-        ax.set(xlabel="value", ylabel="share of the rows")
-        return
-    centre, scale = real.mean(0), np.where(real.std(0) > 0, real.std(0), 1)
-    _, _, axes = np.linalg.svd((real - centre) / scale, full_matrices=False)
-    y = (rows[:1000] - centre) / scale @ axes[:2].T
-    ax.plot(y[:, 0], y[:, 1], ".", ms=3, color="#1f4e79", alpha=0.5)
-    shown = (real - centre) / scale @ axes[:2].T
-    low, high = shown.min(0), shown.max(0)
-    room = np.where(high - low > 1e-6, 0.1 * (high - low), 1)  # 1 along an axis on which the real rows do not vary
-    ax.set(xlim=(low[0] - room[0], high[0] + room[0]), ylim=(low[1] - room[1], high[1] + room[1]))
-    ax.set(xlabel="first principal component", ylabel="second principal component")
+def _spread_out(rows):
+    """At most SHOWN of the rows, at equal distances, float64."""
+    return np.asarray(rows[:: -(-len(rows) // SHOWN)], np.float64)
+
+
+def _panels(axes, shown, train):
+    """Draw generated and real rows on the axes of training rows; returns how many of each lie outside."""
+    along, labels = _axes_of(train)
+    points = [along(np.asarray(rows, np.float64)) for rows in shown]
+    low, high = _limits(*points)
+    for ax, y in zip(axes, points, strict=True):
+        ax.set(xlim=(low[0], high[0]), xlabel=labels[0])
+        if len(low) == 1:
+            inside = y[(y >= low) & (y <= high)]
+            ax.hist(inside, bins=40, range=(low[0], high[0]), weights=np.full(len(inside), 1 / len(y)), color="#1f4e79")
+            ax.set_ylabel("share of the rows shown")
+        else:
+            ax.plot(y[:, 0], y[:, 1], ".", ms=3, color="#1f4e79", alpha=0.5)
+            ax.set(ylim=(low[1], high[1]), ylabel=labels[1])
+    return [int(np.sum(~((y >= low) & (y <= high)).all(1))) for y in points]
+
+
+# In few rows of many columns the first principal components are mostly chance: the rows that make them spread farther
+# along them than any others. Rows that did not make them are all treated alike.
+def _axes_of(train):
+    """What rows (n, d) are drawn along, (n, 1) or (n, 2), as a function, and the names of the axes."""
+    if train.shape[1] <= 2:
+        names = ["value"] if train.shape[1] == 1 else ["first column", "second column"]
+        return lambda rows: rows, names
+    centre, scale = train.mean(0), np.where(np.ptp(train, axis=0) > 0, train.std(0), 1)
+    _, _, axes = np.linalg.svd((train - centre) / scale, full_matrices=False)
+    names = [f"{nth} principal component of training rows" for nth in ("first", "second")]
+    return lambda rows: (rows - centre) / scale @ axes[:2].T, names
+
+
+def _limits(generated, real):
+    """(axes,) lower and upper ends of a panel for points (n, axes); see `samples`."""
+    low, high = np.quantile(real, [TAIL, 1 - TAIL], axis=0)
+    width = np.where(high - low > 1e-6 * np.abs(real).max(0), high - low, 1)  # 1 where the real rows do not vary
+    finite = generated[np.isfinite(generated).all(1)]
+    others = np.quantile(finite, [TAIL, 1 - TAIL], axis=0) if len(finite) else np.stack([low, high])
+    low, high = (
+        np.minimum(low, np.clip(others[0], low - width, high)),
+        np.maximum(high, np.clip(others[1], low, high + width)),
+    )
+    room = ROOM * np.maximum(high - low, width)
+    return low - room, high + room

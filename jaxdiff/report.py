@@ -5,6 +5,7 @@ import html
 import math
 import pathlib
 
+from jaxdiff.certificates import BELOW_ZERO, below_zero, with_interval
 from jaxdiff.files import written
 from jaxdiff.path_costs import label_of
 from jaxdiff.plots import label
@@ -20,6 +21,10 @@ th:first-child, td:first-child { text-align: left; }
 pre { overflow-x: auto; font-size: .75rem; } tr.first td { border-top: 2px solid #888; }
 img { max-width: 100%; } figure { margin: 1rem 0; } figcaption, .small { color: #555; font-size: .9rem; }
 """
+
+DISCRETISATION_ALONE = (
+    "This is about discretisation alone: the network's own error comes on top, the same for both, and is unknown."
+)
 
 COLUMNS = (
     "sampler, grid",
@@ -54,21 +59,57 @@ def text_table(report):
 
 
 def headline(report):
-    """The step ratio at equal excess, in one sentence."""
+    """The step ratio at equal excess with its interval; or why the test rows do not carry one, and what would."""
     ratio = report["step_ratio"]
-    name = label_of(ratio["sampler"])
-    name = name[0].upper() + name[1:]
-    if ratio["excess"] <= 0:
-        return (
-            f"{name} on its planned grid leaves no excess of path KL that these test rows can tell from 0 in "
-            f"{ratio['n_steps']} steps: their estimate is {ratio['excess']:.3g} nats."
-        )
-    if ratio["ratio"] is None:
-        return f"Exponential Euler on Benton's grid reaches {ratio['excess']:.3g} nats in no number of steps tried."
+    name, n, confidence = label_of(ratio["sampler"]), ratio["n_steps"], f"{ratio['confidence']:.0%}"
+    low, high = ratio["excess_interval"]
+    leaves = f"{name} on its planned grid leaves in {n} steps"
+    excess = f"{ratio['excess']:.3g} nats" + (f", {confidence} [{low:.3g}, {high:.3g}]" if high > low else "")
+    more = f" About {ratio['rows_needed']:,} test rows would tell." if ratio["rows_needed"] else ""
+    fewest, most = ratio["exponential_euler_steps_interval"]
+    match ratio["withheld"]:
+        case None:
+            return _told(ratio, name)
+        case "none":
+            return (
+                f"Exponential Euler on Benton's grid reaches in no number of steps tried what {leaves}: {excess} of "
+                f"excess of path KL. {DISCRETISATION_ALONE}"
+            )
+        case "few":
+            return (
+                f"{ratio['rows']} test rows are too few to tell how many steps the planned grid saves: take "
+                f"{ratio['rows_needed']:,} or more. The excess of path KL that {leaves} is {excess} by them."
+            )
+        case "zero":
+            at_least = "" if fewest is None else f" Exponential Euler on Benton's grid takes {fewest:,} steps at least."
+            why = f" Below 0: {below_zero(high)}." if ratio["excess"] < 0 else ""
+            told = "These test rows do not tell from 0" if high >= 0 else "No steps can be compared by"
+            return f"{told} the excess of path KL that {leaves}: {excess}.{why}{more}{at_least}"
+        case "wide":
+            between = f"{fewest:,} to {most:,}" if most else f"{fewest:,} or more"
+            told = "These test rows do not tell how many steps the planned grid saves"
+            return (
+                f"{told}: for the excess of path KL that {leaves}, {excess}, exponential Euler on Benton's grid takes "
+                f"{between} ({confidence}).{more}"
+            )
     return (
-        f"{ratio['ratio']:.0f} times fewer steps for the same excess of path KL: {name.lower()} on its planned grid "
-        f"leaves {ratio['excess']:.3g} nats on the test rows in {ratio['n_steps']} steps, exponential Euler on "
-        f"Benton's grid in {ratio['exponential_euler_steps']}."
+        f"These test rows do not tell that the planned grid saves steps: for the excess of path KL that {leaves}, "
+        f"{excess}, exponential Euler on Benton's grid takes {fewest:,} to {most:,} ({confidence})."
+    )
+
+
+def _told(ratio, name):
+    """The headline with a ratio."""
+    (low, high), steps = ratio["ratio_interval"], ratio["exponential_euler_steps"]
+    fewest, most = ratio["exponential_euler_steps_interval"]
+    times, _, interval = with_interval(ratio["ratio"], low, high).partition(" (")
+    about, interval = ("About ", f" ({interval[:-1]}, {ratio['confidence']:.0%})") if interval else ("", "")
+    caution = " The rows' tails are heavy: the interval may cover less than it says." if ratio["heavy_tails"] else ""
+    return (
+        f"{about}{times} times fewer steps{interval} for the same excess of path KL: {name} on its planned grid leaves "
+        f"{with_interval(ratio['excess'], *ratio['excess_interval'])} nats on the test rows in {ratio['n_steps']} "
+        f"steps, exponential Euler on Benton's grid in {with_interval(steps, fewest, most)}. "
+        f"{DISCRETISATION_ALONE}{caution}"
     )
 
 
@@ -125,3 +166,18 @@ def _picture(path, caption):
     data = base64.b64encode(path.read_bytes()).decode("ascii")
     alt = html.escape(caption)
     return f'<figure><img alt="{alt}" src="data:image/png;base64,{data}"><figcaption>{alt}</figcaption></figure>'
+
+
+def alternatives(rows):
+    """Lines that say what other samplers cost, of a plan's alternatives."""
+    lines = [_alternative(row) for row in rows]
+    return lines + ([f"  {BELOW_ZERO}"] if any(row["path_kl"] < 0 for row in rows) else [])
+
+
+def _alternative(row):
+    name = row["kernel"] + (" per direction" if row["per_direction"] else "")
+    how = f", by bounds.{row['bound']}" if "bound" in row else ""
+    error, interval = row.get("standard_error", 0.0), row.get("evals_interval")
+    nats = _plus_minus({"value": row["path_kl"], "standard_error": error}) if error > 0 else f"{row['path_kl']:.4g}"
+    evals = with_interval(row["evals"], *interval) if interval else str(row["evals"])
+    return f"  instead {name} on {row['grid']}: {nats} nats with {evals} evaluations{how}"

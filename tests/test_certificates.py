@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxdiff.certificates import Certificate, Term, student_quantile, unskewed
+from jaxdiff.certificates import Certificate, Term, rows_to_tell, student_quantile, unskewed, with_interval
 
 TERMS = (
     Term("initialisation", 0.01, 0.0, "bound", "from E|X_0|^2"),
@@ -133,3 +133,52 @@ def test_the_table_names_every_term_unit_assumption_and_warning():
     ):
         assert part in text
     assert "at most" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "learned", "said"),
+    [
+        (-0.02, 0.1, True, "discretisation below 0: an estimate from rows scatters"),
+        (-0.02, 0.1, False, "discretisation below 0: an estimate from rows scatters"),
+        (-0.8, 0.1, True, "discretisation below 0: it is counted from the network used continuously"),
+        (-0.8, 0.1, False, "discretisation below 0: an estimate from rows scatters"),
+        (-1e-14, 0.0, True, None),
+        (0.2, 0.04, True, None),
+    ],
+)
+def test_a_certificate_explains_nats_below_0(value, error, learned, said):
+    terms = (Term("discretisation", value, error, "measured", "rows"),)
+    terms += (Term("score error", math.nan if learned else 0.0, 0.0, "unknown" if learned else "assumed", ""),)
+    text = str(Certificate("a run", terms, 0.95))
+    assert ("below 0" in text) == (said is not None)
+    assert said is None or f"  {said}" in text.splitlines()[4]
+
+
+def test_a_difference_below_0_needs_no_explanation():
+    term = Term("difference", -3.0, 0.1, "measured", "", unit="nats, a difference")
+    assert "below 0" not in str(Certificate("a run less another", (term,), 0.95))
+
+
+@pytest.mark.parametrize(
+    ("number", "printed"),
+    [
+        ((41.7, 25.3, 69.8), "42 (25 to 70)"),
+        ((35.2, 30.05, 36.8), "35 (30 to 37)"),
+        ((682, 498, 756), "680 (490 to 760)"),
+        ((0.4893, 0.4851, 0.4948), "0.489 (0.485 to 0.495)"),
+        ((12345.6, 12000.4, 13000.2), "12,300 (12,000 to 13,100)"),
+        ((107.0, 107.0, 107.0), "107"),
+        ((1234.0, 1234.0, 1234.0), "1,234"),
+        ((3.14159, 3.14159, 3.14159), "3.14"),
+    ],
+)
+def test_a_number_is_rounded_to_what_its_interval_tells(number, printed):
+    assert with_interval(*number) == printed
+
+
+# A standard error falls like 1/sqrt(n): 50 rows that reach 1.7 reach 0.5 with 50 (1.7/0.5)^2 = 578.
+@pytest.mark.parametrize(
+    ("n", "reach", "distance", "rows"), [(50, 1.7, 0.5, 580), (4, 1.0, 1.0, 4), (300, 10.0, 1.0, 30000)]
+)
+def test_how_many_rows_would_tell_is_rounded_up_to_two_digits(n, reach, distance, rows):
+    assert rows_to_tell(n, reach, distance) == rows

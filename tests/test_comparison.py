@@ -1,14 +1,17 @@
 """Counting steps to an excess, and what each sampler of the comparison is given."""
 
 import dataclasses
+import json
 from itertools import pairwise
 
 import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
+from scipy import stats
 
 from jaxdiff import comparison
+from jaxdiff.curves import measured_curve
 from jaxdiff.grids import exponential_then_uniform
 from jaxdiff.information import path_kl
 from jaxdiff.plan import steps_to_reach
@@ -61,6 +64,139 @@ def test_the_step_ratio_is_that_of_a_linear_search(subject):
     assert 3 < needed == found["exponential_euler_steps"]
     assert found["ratio"] == pytest.approx(needed / 3)
     assert found["excess"] == pytest.approx(goal)
+
+    assert found["withheld"] is None
+    assert found["ratio_interval"] == [found["ratio"]] * 2
+    assert found["excess_interval"] == [found["excess"]] * 2
+
+
+# Rows in pairs with opposite deviations have no skewness, so that the intervals are Student's.
+MIRRORED = np.random.default_rng(3).normal(size=(2, 50))
+MIRRORED = np.concatenate([MIRRORED, -MIRRORED], axis=1)
+
+
+@pytest.fixture(scope="module")
+def of_rows(subject):
+    """The subject with a test curve of 100 rows and a held-out curve that has a basis."""
+    u = np.linspace(*np.log(1 / np.expm1(2 * np.array([5.0, 0.01]))), 41)
+    rows = 3 * np.exp(u) / (1 + np.exp(u)) * (1 + 0.1 * MIRRORED[0][:, None])
+    curve = measured_curve(u, np.tile(rows, 2), 3)
+    return dataclasses.replace(subject, test=curve, held_out=curve)
+
+
+def excess_of(mean, x, y=0.0, bias=0.0):
+    """An excess whose rows deviate by x times one mirrored draw and y times another."""
+    return comparison._Excess(mean, mean + x * MIRRORED[0] + y * MIRRORED[1], bias, 0.0)
+
+
+def fieller(a, b, t):
+    """The roots of (mean(a) - r mean(b))^2 = t^2 var(a - r b)/n."""
+    (aa, ab), (_, bb) = np.cov(a, b) / len(a)
+    return np.sort(
+        np.roots([np.mean(b) ** 2 - t**2 * bb, 2 * (t**2 * ab - np.mean(a) * np.mean(b)), np.mean(a) ** 2 - t**2 * aa])
+    )
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_a_ratio_of_excesses_has_fiellers_interval(of_rows, confidence):
+    first, second = excess_of(30.0, 8.0, 5.0), excess_of(2.0, 1.0, -2.0)
+    t = stats.t.ppf((1 + confidence) / 2, 99)
+    value, low, high = comparison._ratio(of_rows, confidence, first, second)
+    assert value == pytest.approx(15)
+    assert (low, high) == pytest.approx(tuple(fieller(first.samples, second.samples, t)), rel=1e-6)
+    assert low < value < high
+    wider = comparison._ratio(of_rows, confidence, first, second._replace(bias=0.1))
+    assert wider[1] < low
+    assert wider[2] > high
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [((0.1, 1.0), (2.0, 1.0)), ((30.0, 1.0), (0.1, 1.0)), ((30.0, 1.0), (-2.0, 1.0))]
+)
+def test_a_ratio_of_excesses_that_rows_do_not_tell_from_0_is_not_given(of_rows, first, second):
+    assert comparison._ratio(of_rows, 0.95, excess_of(*first), excess_of(*second)) is None
+    few = dataclasses.replace(of_rows, test=few_rows(of_rows.test, 29))
+    assert comparison._ratio(few, 0.95, excess_of(30.0, 0.0, 0.1), excess_of(2.0, 0.0, 0.1)) is None
+    enough = dataclasses.replace(of_rows, test=few_rows(of_rows.test, 30))
+    assert comparison._ratio(enough, 0.95, excess_of(30.0, 0.0, 0.1), excess_of(2.0, 0.0, 0.1)) is not None
+
+
+def test_the_sampler_compared_is_the_one_that_was_planned(subject):
+    apart = dataclasses.replace(subject, held_out=dataclasses.replace(subject.held_out, basis="coordinates"))
+    assert subject.planned == "moment_matched"
+    assert apart.planned == "moment_matched_per_direction"
+    assert dataclasses.replace(apart, per_direction=False).planned == "moment_matched"
+
+
+def few_rows(curve, n, ids=None):
+    return measured_curve(curve.spline.u, curve.rows[:n], curve.dim, row_ids=ids)
+
+
+def counted(monkeypatch, of_rows, planned, n_steps=20, slope=0.1):
+    """The step ratio where exponential Euler has the excess 1000/n in n steps, give or take a slope."""
+
+    def excess(_, name, grid):
+        n = len(grid) - 1
+        return excess_of(1000 / n, slope * 1000 / n) if name == "exponential_euler" else planned
+
+    monkeypatch.setattr(comparison, "_excess", excess)
+    return comparison.step_ratio(of_rows, n_steps)
+
+
+def by_linear_search(planned, slope):
+    """Where the paired interval of 1000/n less the planned excess first begins, is centred and ends below 0."""
+    found, t = [], stats.t.ppf(0.975, 99)
+    for side in (-1, 0, 1):
+        for n in range(1, 20_000):
+            gap = 1000 / n * (1 + slope * MIRRORED[0]) - planned.samples
+            if gap.mean() + side * t * gap.std(ddof=1) / 10 <= 0:
+                found.append(n)
+                break
+    return found
+
+
+@pytest.mark.parametrize(("deviation", "slope"), [((0.0, 2.0), 0.0), ((1.0, 1.0), 0.1), ((-1.0, 1.0), 0.1)])
+def test_the_interval_of_the_step_ratio_is_what_the_paired_rows_do_not_reject(monkeypatch, of_rows, deviation, slope):
+    planned = excess_of(2.001, *deviation)
+    found = counted(monkeypatch, of_rows, planned, slope=slope)
+    fewest, needed, most = by_linear_search(planned, slope)
+    assert found["exponential_euler_steps_interval"] == [fewest, most]
+    assert found["exponential_euler_steps"] == needed
+    assert (found["ratio"], found["ratio_interval"]) == (needed / 20, [fewest / 20, most / 20])
+    reach = stats.t.ppf(0.975, 99) * planned.samples.std(ddof=1) / 10
+    assert found["excess_interval"] == pytest.approx([2.001 - reach, 2.001 + reach])
+    assert (found["withheld"], found["rows"], found["rows_needed"]) == (None, 100, None)
+
+
+@pytest.mark.parametrize(
+    ("planned", "withheld", "told"),
+    [
+        (excess_of(2.0, 0.0, 12.0), "zero", True),
+        (excess_of(-0.5, 0.0, 12.0), "zero", False),
+        (excess_of(2.0, 0.0, 7.0), "wide", True),
+        (excess_of(60.0, 0.0, 30.0), "no fewer", False),
+        (excess_of(1e-4, 0.0, 1e-6), "none", False),
+    ],
+)
+def test_a_step_ratio_is_withheld_where_the_rows_do_not_carry_it(monkeypatch, of_rows, planned, withheld, told):
+    found = counted(monkeypatch, of_rows, planned, slope=0.0)
+    assert found["withheld"] == withheld
+    assert found["ratio"] is found["exponential_euler_steps"] is None
+    reach = stats.t.ppf(0.975, 99) * planned.samples.std(ddof=1) / 10
+    low, high = planned.value - reach, planned.value + reach
+    times = {"zero": reach / planned.value, "wide": np.log(high / low) / np.log(3) if low > 0 else None}.get(withheld)
+    assert (found["rows_needed"] is None) == (not told)
+    if told:  # to two digits, rounded up; the ends are whole numbers of steps
+        assert 0.99 * 100 * times**2 <= found["rows_needed"] <= 1.11 * 100 * times**2
+    json.dumps(found, allow_nan=False)
+
+
+def test_few_rows_carry_no_step_ratio_and_copies_do_not_count(monkeypatch, of_rows):
+    for n, ids, withheld in ((29, None, "few"), (30, None, None), (32, [0, 0, 0, *range(29)], "few")):
+        fewer = dataclasses.replace(of_rows, test=few_rows(of_rows.test, n, None if ids is None else np.array(ids)))
+        found = counted(monkeypatch, fewer, excess_of(2.0, 0.0, 0.1))
+        assert found["withheld"] == withheld
+        assert found["rows_needed"] == (30 if withheld else None)
 
 
 def test_an_ode_has_no_excess_and_runs_on_the_grid_of_moment_matching(subject):
@@ -157,6 +293,7 @@ def test_an_excess_that_is_not_positive_has_no_step_ratio(subject):
     outweighed = Curve(lambda snr: np.zeros_like(snr), 3, integral=lambda snr: snr)
     ratio = comparison.step_ratio(dataclasses.replace(subject, test=outweighed), 5)
     assert ratio["excess"] < 0
+    assert ratio["withheld"] == "zero"
     assert ratio["exponential_euler_steps"] is ratio["ratio"] is None
 
 

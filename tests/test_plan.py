@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import json
+import re
+import sys
 
 import jax
 import numpy as np
@@ -13,9 +15,12 @@ from scipy import optimize
 from jaxdiff import grids, information, kernels, noise, plan, sample, targets
 from jaxdiff.bounds import any_grid
 from jaxdiff.certify import certify
-from jaxdiff.curves import loss_curve
+from jaxdiff.curves import loss_curve, measured_curve
 from jaxdiff.goals import steps_to_reach
+from jaxdiff.plan import _saved_by_directions, _steps_of_euler, doubt_of_directions
 from jaxdiff.processes import denoiser_from_score
+from jaxdiff.search import Search
+from jaxdiff.types import Certificate, Term
 
 COIN = targets.point_masses([[-1.0], [1.0]])
 WIDE = targets.gaussian(np.zeros(3), [0.01, 0.3, 2.0])
@@ -140,31 +145,130 @@ def test_a_curve_with_a_basis_is_planned_for_in_that_basis(key):
     assert json.loads(json.dumps(apart.to_dict()))["per_direction"] is True
 
 
-def test_with_few_rows_one_variance_for_all_directions_is_planned_if_it_measures_better(key):
-    law = targets.gaussian(np.zeros(12), np.ones(12))  # where there is nothing to tell apart
-    key_rows, key_curve = jax.random.split(key)
-    options = {"horizon": 3.0, "early_stop": 0.01, "n_nodes": 61, "n_noises": 1, "basis": "coordinates"}
-    made = plan(evals=6, curve=loss_curve(lambda x, t: 0 * x, law.sample(key_rows, 24), key_curve, **options))
-    assert made.basis is None
-    rows = {(row["grid"], row["per_direction"]): row["path_kl"] for row in made.alternatives}
-    assert made.certificate["discretisation"].value <= rows["optimal", True]
+def rows_of(variances, n, rng, nodes=21):
+    """A curve of n simulated rows of N(0, diag(variances)) and its exact denoiser, each direction apart.
+
+    With D = v alpha x/(alpha^2 v + sigma^2) the error X_0 - D is (sigma^2 X_0 - v alpha sigma Z)/(alpha^2 v + sigma^2).
+    """
+    u = np.linspace(*np.log(1 / np.expm1(2 * np.array([3.0, 0.01]))), nodes)
+    snr, v = np.exp(u)[:, None], np.asarray(variances)
+    x0, z = np.sqrt(v) * rng.normal(size=(n, 1, len(v))), rng.normal(size=(n, 1, len(v)))
+    squares = snr * ((x0 - v * np.sqrt(snr) * z) / (1 + v * snr)) ** 2
+    rows = np.concatenate([squares.sum(-1)] * 2, axis=1)
+    groups = min(n, 32)
+    by_group = np.stack([squares[g::groups].mean(0) for g in range(groups)])
+    return measured_curve(u, rows, len(v), by_group=by_group, basis="coordinates")
+
+
+# Of N(0, I) a variance for each direction never pays. Along variances from 0.01 to 4 it does.
+def test_a_variance_for_each_direction_is_planned_only_where_rows_tell_that_it_pays(monkeypatch):
+    monkeypatch.setattr(Search, "best", lambda self, n, *ends: grids.log_snr(*ends, n))  # a search would take minutes
+    rng, asked = np.random.default_rng(0), ((3.0, 0.01), 5, 0.95)
+    chosen = [not doubt_of_directions(rows_of(np.ones(20), 50, rng), *asked) for _ in range(100)]
+    assert np.mean(chosen) <= 0.05
+    assert not any(doubt_of_directions(rows_of(np.geomspace(0.01, 4, 20), 1000, rng), *asked) for _ in range(5))
+
+
+# The gaps of 32 groups have mean and standard error that NumPy finds from the groups' path KLs, half by half.
+def test_what_directions_save_is_a_paired_difference_of_cross_fitted_values(monkeypatch):
+    monkeypatch.setattr("jaxdiff.search.CANDIDATES", 40)
+    curve = rows_of([0.1, 1.0, 2.0], 96, np.random.default_rng(1))
+    value, gaps = 0.0, []
+    for own, other in (curve.halves, curve.halves[::-1]):
+        each = []
+        for basis in (None, "coordinates"):
+            grid = Search("moment_matched", other, basis).best(5, 3.0, 0.01)
+            cost = functools.partial(information.path_kl, "moment_matched", grid, matched=other, basis=basis)
+            each.append((cost(own), np.array([cost(group) for group in own.replicates])))
+        value += (each[0][0] - each[1][0]) / 2
+        gaps.append(each[0][1] - each[1][1])
+    gaps = np.concatenate(gaps)
+    term = _saved_by_directions(curve, (3.0, 0.01), 5)
+    assert (len(gaps), term.degrees) == (32, 31)
+    assert term.value == pytest.approx(value, rel=1e-9)
+    assert term.standard_error == pytest.approx(gaps.std(ddof=1) / np.sqrt(32), rel=1e-9)
+    assert term.standard_error < 0.7 * np.hypot(*(np.std(group, ddof=1) / np.sqrt(32) for group in each_alone(curve)))
+
+
+def each_alone(curve):
+    """The groups' path KLs with one variance and with one for each direction, in sample."""
+    grid = grids.log_snr(3.0, 0.01, 5)
+    return [
+        information.path_kl_samples("moment_matched", grid, curve, basis=basis)[:32] for basis in (None, "coordinates")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "said"),
+    [
+        (3.0, 1.0, ""),
+        (0.5, 1.0, "costs 0.5 nats less than one for all of them, 1.7 of it by chance: .* about 580 rows would tell"),
+        (-0.5, 1.0, "costs 0.5 nats more than one for all of them, 1.7 of it by chance: they do not .* is planned$"),
+        (-3.0, 1.0, "by these 50 rows .* costs 3 nats more than one for all of them, which is planned$"),
+    ],
+)
+def test_the_plan_says_why_one_variance_is_planned_for_all_directions(monkeypatch, value, error, said):
+    # 1.6956 standard errors are 95 % of Student's law with 31 degrees: (1.6956/0.5)^2 50 = 575
+    term = Term("saved by directions", value, error, "measured", "", degrees=31)
+    monkeypatch.setattr(sys.modules["jaxdiff.plan"], "_saved_by_directions", lambda *_: term)
+    curve = rows_of(np.ones(2), 50, np.random.default_rng(2))
+    text = doubt_of_directions(curve, (3.0, 0.01), 5, 0.95)
+    assert re.search(said, text) if said else text == ""
+    made = plan(evals=3, curve=curve)
+    assert (made.basis is None) == bool(said)
+    assert (text in made.certificate.warnings) == bool(said)
+    (other,) = (row for row in made.alternatives if (row["kernel"], row["grid"]) == ("moment_matched", "optimal"))
+    assert other["per_direction"] == bool(said)
 
 
 def test_alternatives_of_a_plan_from_rows_are_measured_as_the_plan_is(key):
     law = targets.gaussian(np.zeros(8), np.linspace(0.2, 2.0, 8))
-    options = {"horizon": 3.0, "early_stop": 0.01, "n_nodes": 61, "n_noises": 8}
-    curve = loss_curve(denoiser_from_score(law.score), law.sample(key, 200), key, **options)
-    made = plan(evals=6, curve=curve)
+    options = {"horizon": 3.0, "early_stop": 0.01, "n_nodes": 41, "n_noises": 4}
+    curve = loss_curve(denoiser_from_score(law.score), law.sample(key, 800), key, **options)
+    made = plan(evals=4, curve=curve)
     reached = made.certificate["discretisation"].value
     assert reached > information.path_kl("moment_matched", made.grid, curve)  # the same rows, in sample
     last, benton = made.alternatives[-1], functools.partial(grids.exponential_then_uniform, 3.0, 0.01)
     cost = lambda n: information.path_kl("exponential_euler", benton(n), curve)
     assert last["path_kl"] == cost(last["evals"]) <= reached < cost(last["evals"] - 1)
-    rows = {(row["kernel"], row["grid"]): row["path_kl"] for row in made.alternatives if row["evals"] == 6}
-    halves, grid = curve.halves, benton(6)
+    low, high = made.certificate.interval("discretisation")
+    fewest, most = last["evals_interval"]
+    assert cost(fewest) <= high < cost(fewest - 1)
+    assert cost(most) <= low < cost(most - 1)
+    rows = {(row["kernel"], row["grid"]): row["path_kl"] for row in made.alternatives if row["evals"] == 4}
+    halves, grid = curve.halves, benton(4)
     each = [information.path_kl("moment_matched", grid, one, matched=other) for one, other in (halves, halves[::-1])]
     assert rows["moment_matched", "exponential_then_uniform"] == pytest.approx(np.mean(each), rel=1e-12)
     assert rows["ancestral", "exponential_then_uniform"] == information.path_kl("ancestral", grid, curve)
+    errors = {(row["kernel"], row["grid"]): row["standard_error"] for row in made.alternatives}
+    each = [information.path_kl_samples("ancestral", grid, curve)]
+    each += [
+        information.path_kl_samples("moment_matched", grid, one, matched=other) for one, other in (halves, halves[::-1])
+    ]
+    for name, samples in (("ancestral", each[0]), ("moment_matched", np.concatenate(each[1:]))):
+        expected = samples.std(ddof=1) / np.sqrt(800)
+        assert errors[name, "exponential_then_uniform"] == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (0.0, (20, 20, 20)),
+        (0.05, (20, 17, 25)),  # Of N(0.5, 0.05^2) the ends are 0.402 and 0.598: 10/0.598 = 16.7 and 10/0.402 = 24.9
+        (0.12, (20, 14, 38)),
+        (0.14, None),  # 13 and 45: further apart than a factor of 3
+        (0.3, None),  # cannot be told from 0
+    ],
+)
+def test_the_steps_of_exponential_euler_are_given_where_the_rows_carry_them(error, expected):
+    terms = (Term("discretisation", 0.5, error, "measured", ""),)
+    assert _steps_of_euler(lambda n: 10 / n, Certificate("a run", terms, 0.95)) == expected
+
+
+def test_exponential_euler_is_not_as_good_as_an_excess_of_nothing_in_any_number_of_steps():
+    for value in (0.0, -0.2):
+        terms = (Term("discretisation", value, 0.0, "exact", ""),)
+        assert _steps_of_euler(lambda n: 10 / n - 1, Certificate("a run", terms, 0.95)) is None
 
 
 # Few rows look better in sample than they do to each other, so that the first number of steps is too small.
