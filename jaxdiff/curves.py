@@ -1,6 +1,8 @@
 """Loss curves measured from held-out data, row by row, so that whatever is linear in them has a standard error."""
 
+import collections
 import dataclasses
+import functools
 import operator
 
 import jax
@@ -16,6 +18,8 @@ from jaxdiff.progress import bar
 from jaxdiff.types import Basis, Curve, DenoiserFn, as_score
 
 ROWS_AT_ONCE = 4096
+FULL = 256  # rows of a matrix product that runs at nearly full speed on a CPU: few rows are seen with all noises at once
+AHEAD = 2  # levels that the device works on while the host adds up the one before
 GROUPS = 32  # of rows: losses in every direction are kept for groups, not for rows
 
 
@@ -57,7 +61,7 @@ class MeasuredCurve(Curve):
         """(levels,) sqrt(snr) K at the levels."""
         return self.rows[:, len(self.spline.levels) :].mean(0)
 
-    @property
+    @functools.cached_property
     def halves(self):
         """The curves of every second row, and of the others; without log_det."""
         groups = [None, None] if self.by_group is None else [self.by_group[half::2] for half in range(2)]
@@ -203,18 +207,34 @@ def loss_curve(
     n_levels, groups = len(measured_at), min(n, GROUPS)
     rows = np.empty((n, 2, n_levels))
     by_group = None if basis is None else np.zeros((groups, n_levels, dim))
-    starts = range(0, n, ROWS_AT_ONCE)
-    work = ((first, level) for first in starts for level in range(n_levels))
-    denoiser, axes = as_score(denoiser), basis if isinstance(basis, np.ndarray) else None
-    for first, level in bar(work, "loss curve", enabled=progress, total=len(starts) * n_levels):
-        here, snr = slice(first, first + ROWS_AT_ONCE), np.exp(measured_at[level])
-        x0, index = jnp.asarray(data[here]), np.arange(n, dtype=np.uint32)[here]
-        t = jnp.asarray(ou.time(snr), x0.dtype)
-        loss, cross, squares = _errors(denoiser, x0, index, key, t, axes, n_noises, basis is not None)
-        rows[here, 0, level] = snr * np.asarray(loss, np.float64)
-        rows[here, 1, level] = np.sqrt(snr) * np.asarray(cross, np.float64)
+    denoiser, axes = as_score(denoiser), None
+    if isinstance(basis, np.ndarray):
+        axes = jnp.asarray(basis, jnp.asarray(data[:1]).dtype)
+
+    def measured():
+        """Rows, level and losses, a few levels behind what the device has been asked for."""
+        asked = collections.deque()
+        for first in range(0, n, ROWS_AT_ONCE):
+            index = np.arange(n, dtype=np.uint32)[first : first + ROWS_AT_ONCE]
+            x0, together = jnp.asarray(data[index]), _together(denoiser, data[index], n_noises)
+            for level, u_here in enumerate(measured_at):
+                t = jnp.asarray(ou.time(np.exp(u_here)), x0.dtype)
+                found = _errors(denoiser, x0, index, key, t, axes, n_noises, basis is not None, together)
+                asked.append((index, level, found))
+                if len(asked) > AHEAD:
+                    yield asked.popleft()
+        yield from asked
+
+    total = -(-n // ROWS_AT_ONCE) * n_levels
+    for index, level, (loss, cross, squares) in bar(measured(), "loss curve", enabled=progress, total=total):
+        snr = np.exp(measured_at[level])
+        rows[index, 0, level] = snr * np.asarray(loss, np.float64)
+        rows[index, 1, level] = np.sqrt(snr) * np.asarray(cross, np.float64)
         if by_group is not None:
-            np.add.at(by_group, (index % groups, level), snr * np.asarray(squares, np.float64))
+            squares = snr * np.asarray(squares, np.float64)
+            for first in range(0, len(index), groups):  # no group occurs twice among so many rows
+                here = slice(first, first + groups)
+                by_group[index[here] % groups, level] += squares[here]
     if not np.isfinite(rows).all():
         worst = float(ou.time(np.exp(measured_at[int(np.argmin(np.isfinite(rows).all((0, 1))))])))
         raise ValueError(
@@ -278,9 +298,21 @@ def checked_basis(basis: Basis, data) -> Basis:
     return basis
 
 
+def _together(denoiser, rows, n_noises):
+    """How many pairs a row is seen with at once: as many as fill a matrix product, if the denoiser can be mapped."""
+    together = min(n_noises, max(1, FULL // len(rows)))
+    if together > 1:
+        some = jax.ShapeDtypeStruct((together, *rows.shape), jnp.asarray(rows[:1]).dtype)
+        try:
+            jax.eval_shape(jax.vmap(denoiser, (0, None)), some, jax.ShapeDtypeStruct((), some.dtype))
+        except NotImplementedError:  # a callback to the host
+            return 1
+    return together
+
+
 # The pair Z, -Z: K = E<D - beta X_0, Z> for any beta, and over the pair beta drops out.
-@jax.jit(static_argnames=("n_noises", "each"))
-def _errors(denoiser, x0, index, key, t, axes, n_noises, each):
+@jax.jit(static_argnames=("n_noises", "each", "together"))
+def _errors(denoiser, x0, index, key, t, axes, n_noises, each, together):
     """Each row's |X_0 - D|^2 (n,), <D, Z> (n,) and, if asked for, <X_0 - D, axis>^2 (n, d): means over its pairs."""
 
     def pair(repeat):
@@ -292,8 +324,10 @@ def _errors(denoiser, x0, index, key, t, axes, n_noises, each):
         loss, cross = jnp.sum(squares, -1), jnp.sum((plus - minus) * z, -1) / 2
         return loss, cross, squares if each else None
 
-    return jax.tree.map(lambda leaf: leaf.mean(0), jax.lax.map(pair, jnp.arange(n_noises, dtype=jnp.uint32)))
+    repeats = jnp.arange(n_noises, dtype=jnp.uint32)
+    found = jax.lax.map(pair, repeats, batch_size=together if together > 1 else None)
+    return jax.tree.map(lambda leaf: leaf.mean(0), found)
 
 
 def _turned(x, axes):
-    return x if axes is None else jnp.matmul(x, jnp.asarray(axes, x.dtype), precision="highest")
+    return x if axes is None else jnp.matmul(x, axes, precision="highest")
