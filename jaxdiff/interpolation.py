@@ -247,15 +247,17 @@ class Spline:
     # A point sees the two nodes of its panel and, through their slopes, the nodes around them. So the slopes at all
     # nodes, a product of (nodes, nodes) with the values, need not be known.
     def _smooth(self, values, u):
+        from scipy.sparse import csr_array
+
         i, x = self._locate(u, 1)
-        near, own, total = self.around(u), np.arange(len(u)), 0.0
+        near, own = self.around(u), np.arange(len(u))
         slopes = lambda node: self._slopes[node[:, None], near]
         weight = (x * (1 - x) ** 2)[:, None] * slopes(i) + (x**2 * (x - 1))[:, None] * slopes(i + 1)
         weight[own, i - near[:, 0]] += (1 + 2 * x) * (1 - x) ** 2
         weight[own, i + 1 - near[:, 0]] += x**2 * (3 - 2 * x)
-        for node, share in zip(near.T, weight.T, strict=True):
-            total = total + share.reshape(-1, *(1,) * (values.ndim - 1)) * values[node]
-        return total
+        ends = np.arange(0, near.size + 1, near.shape[1])
+        weights = csr_array((weight.ravel(), near.ravel(), ends), shape=(len(u), len(self.u)))
+        return (weights @ values.reshape(len(self.u), -1)).reshape(len(u), *values.shape[1:])
 
     def _smooth_integral(self, values, u):
         i, x = self._locate(u, values.ndim)

@@ -16,7 +16,7 @@ from jaxdiff.processes import ou
 from jaxdiff.types import as_curve, check_basis
 
 ELEMENTS_AT_ONCE = 2**17  # steps times directions: 1 MiB, which stays in a cache
-OVERFLOWS = 1e35  # of a widening, whose eighth power is still a float64
+TOGETHER, OVERFLOWS = 8, 1e35  # directions that share a logarithm; a widening whose eighth power is still a float64
 
 
 # A step from t to t_next, h = snr_next - snr, costs the path KL
@@ -60,23 +60,31 @@ def _moment_matched(t, t_next, tau, curve):
 
 
 # With tau_i = max(L_i, 0) of the same curve that is (1/2) (sum log w_i + h sum min(L_i, 0)), and no division is left.
-def _own_variances(loss, snr, start, end):
-    """A step's cost before the integral, from losses (times, d) along directions that set the variances themselves."""
+def _own_variances(loss, snr, start, end, parts):
+    """Costs before the integral, from losses (times, d) along directions that set the variances themselves."""
     h = snr[end] - snr[start]
-    below = np.minimum(loss, 0).sum(1)
-    return 0.5 * (_log_of_products(h, np.maximum(loss, 0), start) + h * below[start])
+    if loss.min() >= 0:
+        return 0.5 * _log_of_products(h, loss, start, parts)
+    return 0.5 * (_log_of_products(h, np.maximum(loss, 0), start, parts) + h * np.minimum(loss, 0).sum(1)[start])
 
 
 # (1 + a)(1 + b) = 1 + (a + b + a b): of numbers that are not negative nothing cancels. One logarithm serves eight.
-def _log_of_products(h, tau, start):
+def _log_of_products(h, tau, start, parts):
     """(steps,) sum over directions of log(1 + h tau[start]); h (steps,), tau (times, d), neither negative."""
-    together = 8 if h.max(initial=0.0) * tau.max(initial=0.0) < OVERFLOWS else 1
-    tau = np.pad(tau, ((0, 0), (0, -tau.shape[1] % together)))
-    r = h[:, None] * tau[start]
-    while together > 1:
-        first, second = np.split(r, 2, axis=1)
-        r, together = first + second + first * second, together // 2
-    return np.log1p(r).sum(1)
+    together = TOGETHER if h.max(initial=0.0) * tau.max(initial=0.0) < OVERFLOWS else 1
+    if tau.shape[1] % together:
+        tau = np.pad(tau, ((0, 0), (0, -tau.shape[1] % together)))
+    found = np.empty(len(h))
+    for part in parts:
+        r, left = tau[start[part]], together
+        r *= h[part, None]
+        while left > 1:
+            first, second = np.split(r, 2, axis=1)
+            r, left = first * second, left // 2
+            r += first
+            r += second
+        found[part] = np.log1p(r).sum(1)
+    return found
 
 
 # The innovation's own mean and covariance: (1/2) E log det(I + h Cov(X_0 | X_t)), for the exact score.
@@ -146,7 +154,7 @@ def step_cost(kernel_name, curve, *, matched=None, basis=None, dim=None):
         size = max(1, ELEMENTS_AT_ONCE // (1 if basis is None else curve.dim))
         parts = [slice(first, first + size) for first in range(0, len(start), size)]
         if kernel_name == "moment_matched" and basis is not None and matched is curve:
-            cost = np.concatenate([_own_variances(loss, snr, start[part], end[part]) for part in parts])
+            cost = _own_variances(loss, snr, start, end, parts)
             return (cost - 0.5 * (integral[end] - integral[start])).reshape(t.shape)
         cross = _cross(curve, snr) if kernel_name == "exponential_euler" else np.zeros_like(snr)
         tau = np.maximum(loss if matched is curve else _losses(matched, snr, basis), 0)
