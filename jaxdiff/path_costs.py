@@ -143,6 +143,11 @@ def step_cost(kernel_name, curve, *, matched=None, basis=None, dim=None):
     curve = as_curve(curve, dim)
     matched = curve if matched is None else matched
     _check_kernel(kernel_name, basis, curve, matched)
+    return _step_cost(kernel_name, curve, matched, basis)
+
+
+def _step_cost(kernel_name, curve, matched, basis):
+    """As `step_cost`, of arguments that were checked."""
     row = KERNELS[kernel_name]
 
     def cost(t, t_next):
@@ -189,10 +194,12 @@ def path_kl_samples(kernel_name, grid, curve, *, matched=None, basis=None):
     """
     matched = curve if matched is None else matched
     _check_kernel(kernel_name, basis, curve, matched)
+    grid = check_grid(grid)
     if isinstance(curve, MeasuredCurve) and basis is None and kernel_name != "covariance_matched":
-        constant, weights = _of_rows(kernel_name, check_grid(grid), curve, matched)
+        constant, weights = _of_rows(kernel_name, grid, curve, matched)
         return constant + curve.rows @ weights
-    return np.array([path_kl(kernel_name, grid, one, matched=matched, basis=basis) for one in curve.replicates])
+    costs = (_step_cost(kernel_name, one, matched, basis) for one in curve.replicates)
+    return np.array([float(np.sum(cost(grid[:-1], grid[1:]))) for cost in costs])
 
 
 def path_kl_error(kernel_name, grid, curve, *, matched=None, basis=None):

@@ -10,14 +10,14 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxdiff.curves import MeasuredCurve, loss_curve, measured_curve, principal_axes
+from jaxdiff.curves import MeasuredCurve, loss_curve, measured_curve
 from jaxdiff.data import Dataset, covariance
 from jaxdiff.files import UNREADABLE, brief, to_json, written
 from jaxdiff.grids import check_grid
 from jaxdiff.information import KERNELS
 from jaxdiff.networks import ResidualMLP
 from jaxdiff.processes import check_ends
-from jaxdiff.scores import denoiser_of
+from jaxdiff.scores import denoiser_in_axes
 from jaxdiff.train import load_network, save_network
 
 PARTS = ("model.json", "data.npz", "checkpoint")  # put in place from the last to the first: a model.json means all
@@ -146,13 +146,14 @@ def _reading(path, maker):
 
 
 def measure(run, split, *, grid=None, progress=False) -> MeasuredCurve:
-    """The network's loss curve on the rows of a split, in the training rows' principal axes; not yet kept.
+    """The network's loss curve on the rows of a split, in the principal axes that the network has; not yet kept.
 
     With a grid the loss is measured at the nodes of the grid too.
     """
     ends = {"horizon": run.horizon, "early_stop": run.early_stop}
-    rows, basis = getattr(run.dataset, split), principal_axes(run.dataset.train)
-    return loss_curve(denoiser_of(run.network), rows, run.key(split), **ends, basis=basis, grid=grid, progress=progress)
+    denoiser, axes = denoiser_in_axes(run.network)
+    options = ends | {"basis": axes, "axes": axes, "grid": grid, "progress": progress}
+    return loss_curve(denoiser, getattr(run.dataset, split), run.key(split), **options)
 
 
 def keep(run, split, curve):
