@@ -61,9 +61,12 @@ class Run:
         return jax.random.fold_in(jax.random.key(self.model["seed"]), np.uint32(zlib.crc32(purpose.encode())))
 
 
-def build(dataset, network):
-    """The network of a record {"width", "depth", "dropout", "seed"} for a data set."""
-    moments = {"mean": dataset.train.mean(0), "cov": covariance(dataset.train)}
+def build(dataset, network, *, moments=True):
+    """The network of a record {"width", "depth", "dropout", "seed"} for a data set, with the moments of its rows or not.
+
+    A checkpoint brings the moments, which cost an eigendecomposition.
+    """
+    moments = {"mean": dataset.train.mean(0), "cov": covariance(dataset.train)} if moments else {}
     options = {name: network[name] for name in ("width", "depth", "dropout")}
     return ResidualMLP(dataset.dim, **moments, **options, rngs=nnx.Rngs(network["seed"]))
 
@@ -111,7 +114,7 @@ def load(folder):
         dataset = Dataset(name=model["data"], constant=model["constant_columns"], **parts)
         if {part.shape[-1] for part in parts.values()} != {model["dim"]}:
             raise ValueError(f"not {model['dim']} columns everywhere")
-    untrained = build(dataset, options)
+    untrained = build(dataset, options, moments=False)
     with _reading(folder / "checkpoint", maker) as path:
         network = load_network(untrained, path)
     return Run(folder, model, dataset, network)

@@ -47,7 +47,8 @@ class ResidualMLP(nnx.Module):
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout is a rate in [0, 1): dropout = {dropout:g}.")
         mean = np.zeros(dim) if mean is None else np.asarray(mean, np.float64)
-        variances, axes = np.linalg.eigh(np.eye(dim) if cov is None else np.asarray(cov, np.float64))
+        unit = np.ones(dim), np.eye(dim)
+        variances, axes = unit if cov is None else np.linalg.eigh(np.asarray(cov, np.float64))
         self.dim = dim
         self.mean = Statistic(jnp.asarray(mean, jnp.float32))
         self.axes = Statistic(jnp.asarray(axes, jnp.float32))
