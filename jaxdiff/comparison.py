@@ -19,7 +19,7 @@ from jaxdiff.metrics import CLASSIFIER, Estimate, classifier_accuracy, sliced_w2
 from jaxdiff.path_costs import PER_DIRECTION, label_of, path_kl, sampler_of
 from jaxdiff.processes import forward, score_from_denoiser
 from jaxdiff.progress import bar
-from jaxdiff.runs import Run
+from jaxdiff.runs import IN_AXES_FROM, Run
 from jaxdiff.sample import sample
 from jaxdiff.scores import denoiser_in_axes, denoiser_of
 from jaxdiff.search import Search
@@ -35,7 +35,6 @@ SAMPLERS = (
     ("ddim", PLANNED),
 )
 HEADLINE_STEPS = 20
-IN_AXES_FROM = 256  # columns, from which two products with a network's axes a step would cost more than all else
 BATCHES = 4  # of as many samples as there are test rows: their spread is the standard error
 
 

@@ -19,7 +19,7 @@ from jaxdiff.types import Basis, Curve, DenoiserFn, as_score
 
 ROWS_AT_ONCE = 4096
 ELEMENTS_AT_ONCE = 2**25  # of the noises of those rows, where they are turned once for all levels
-FULL = 256  # rows of a matrix product that runs at nearly full speed on a CPU: few rows are seen with all noises at once
+FULL = 256  # rows of a matrix product at nearly full speed on a CPU: few rows are seen with several noises at once
 AHEAD = 2  # levels that the device works on while the host adds up the one before
 GROUPS = 32  # of rows: losses in every direction are kept for groups, not for rows
 

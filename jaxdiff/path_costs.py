@@ -169,7 +169,8 @@ def _step_cost(kernel_name, curve, matched, basis):
             losses = line.loss * loss[start[part]]
             return line.constant + (losses if basis is None else losses.sum(-1)) + line.cross * cross[start[part]]
 
-        return (np.concatenate([steps(part) for part in parts]) - 0.5 * (integral[end] - integral[start])).reshape(t.shape)
+        before = np.concatenate([steps(part) for part in parts])
+        return (before - 0.5 * (integral[end] - integral[start])).reshape(t.shape)
 
     return cost
 

@@ -10,18 +10,19 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxdiff.curves import MeasuredCurve, loss_curve, measured_curve
+from jaxdiff.curves import MeasuredCurve, loss_curve, measured_curve, principal_axes
 from jaxdiff.data import Dataset, covariance
 from jaxdiff.files import UNREADABLE, brief, to_json, written
 from jaxdiff.grids import check_grid
 from jaxdiff.information import KERNELS
 from jaxdiff.networks import ResidualMLP
 from jaxdiff.processes import check_ends
-from jaxdiff.scores import denoiser_in_axes
+from jaxdiff.scores import denoiser_in_axes, denoiser_of
 from jaxdiff.train import load_network, save_network
 
 PARTS = ("model.json", "data.npz", "checkpoint")  # put in place from the last to the first: a model.json means all
 SPLITS = ("train", "held_out", "test")
+IN_AXES_FROM = 256  # columns, from which a network's two products with its axes would cost more than all else
 OF_THE_PLAN = ("samples.npy", "samples.png", "report.json", "report.html")
 OF_THE_MODEL = ("plan.json", "loss_curve.png", "grids.png", "held_out_curve.npz", "test_curve.npz", *OF_THE_PLAN)
 
@@ -62,7 +63,7 @@ class Run:
 
 
 def build(dataset, network, *, moments=True):
-    """The network of a record {"width", "depth", "dropout", "seed"} for a data set, with the moments of its rows or not.
+    """The network of a record {"width", "depth", "dropout", "seed"} for a data set; moments: of its rows.
 
     A checkpoint brings the moments, which cost an eigendecomposition.
     """
@@ -148,15 +149,21 @@ def _reading(path, maker):
         raise RunError(f"{path} is damaged ({brief(error)}): make it again with {maker}.") from error
 
 
-def measure(run, split, *, grid=None, progress=False) -> MeasuredCurve:
-    """The network's loss curve on the rows of a split, in the principal axes that the network has; not yet kept.
+def measure(run, split, *, grid=None, basis=None, progress=False) -> MeasuredCurve:
+    """The network's loss curve on the rows of a split, in the training rows' principal axes; not yet kept.
 
-    With a grid the loss is measured at the nodes of the grid too.
+    With a grid the loss is measured at the nodes of the grid too. A basis replaces the principal axes. From
+    IN_AXES_FROM columns on the principal axes are those that the network has.
     """
-    ends = {"horizon": run.horizon, "early_stop": run.early_stop}
+    options = {"horizon": run.horizon, "early_stop": run.early_stop, "grid": grid, "progress": progress}
+    rows, key = getattr(run.dataset, split), run.key(split)
+    if run.dataset.dim < IN_AXES_FROM:
+        basis = principal_axes(run.dataset.train) if basis is None else basis
+        return loss_curve(denoiser_of(run.network), rows, key, basis=basis, **options)
     denoiser, axes = denoiser_in_axes(run.network)
-    options = ends | {"basis": axes, "axes": axes, "grid": grid, "progress": progress}
-    return loss_curve(denoiser, getattr(run.dataset, split), run.key(split), **options)
+    basis = axes if basis is None else basis
+    axes = basis if np.array_equal(basis, axes) else axes
+    return loss_curve(denoiser, rows, key, basis=basis, axes=axes, **options)
 
 
 def keep(run, split, curve):
