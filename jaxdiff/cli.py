@@ -340,7 +340,8 @@ def _certify(options):
 
     run = runs.load(options.run)
     plan = runs.load_plan(run)
-    held_out, test = runs.measured(run, "held_out"), runs.measure(run, "test", grid=plan["grid"], progress=True)
+    held_out = runs.measured(run, "held_out")
+    test = runs.measure(run, "test", grid=plan["grid"], basis=held_out.basis, progress=True)
     record = certified(run, plan, held_out, test, confidence=options.confidence, progress=True)
     with runs.writing(run, "report.json", plan=plan) as drafts:
         runs.keep(run, "test", test, into=drafts.folder)

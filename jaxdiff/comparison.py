@@ -29,9 +29,9 @@ from jaxdiff.path_costs import PER_DIRECTION, interpolation_error, label_of, pat
 from jaxdiff.plan import WIDEST
 from jaxdiff.processes import forward, score_from_denoiser
 from jaxdiff.progress import bar
-from jaxdiff.runs import Run
+from jaxdiff.runs import IN_AXES_FROM, Run
 from jaxdiff.sample import sample
-from jaxdiff.scores import denoiser_of
+from jaxdiff.scores import denoiser_in_axes, denoiser_of
 from jaxdiff.search import Search
 from jaxdiff.types import Curve, DenoiserFn
 
@@ -53,7 +53,10 @@ BATCHES = 4  # of as many samples as there are test rows: their spread is the st
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Subject:
-    """What is compared: a denoiser, its loss curves on held-out rows (to plan) and on test rows (to measure)."""
+    """What is compared: a denoiser, its loss curves on held-out rows (to plan) and on test rows (to measure).
+
+    in_axes: the denoiser in the coordinates of axes, and the axes, which are the basis of the held-out curve; or None.
+    """
 
     denoiser: DenoiserFn
     held_out: Curve
@@ -63,6 +66,12 @@ class Subject:
     horizon: float
     early_stop: float
     per_direction: bool = True  # whether the plan has a variance for each direction, where the curves have a basis
+    in_axes: tuple[DenoiserFn, np.ndarray] | None = None
+
+    @functools.cached_property
+    def _curve_in_axes(self):
+        """The held-out curve in the coordinates of `in_axes`; one object, so that its kernels recompile nothing."""
+        return dataclasses.replace(self.held_out, basis="coordinates")
 
     def grid(self, name, grid_name, n_steps):
         """Benton's grid, or the optimal one for the sampler by the held-out curve; DDIM runs on moment matching's."""
@@ -82,11 +91,12 @@ class Subject:
         return PER_DIRECTION if self.per_direction and self.held_out.basis is not None else "moment_matched"
 
     def kernel(self, name):
-        """The kernel; moment matching's variance is set from the held-out curve."""
-        kernel_name, basis = sampler_of(name, self.held_out)
-        score = score_from_denoiser(self.denoiser)
+        """The kernel, in the coordinates of `in_axes`; moment matching's variance is set from the held-out curve."""
+        curve = self.held_out if self.in_axes is None else self._curve_in_axes
+        kernel_name, basis = sampler_of(name, curve)
+        score = score_from_denoiser(self.denoiser if self.in_axes is None else self.in_axes[0])
         if kernel_name == "moment_matched":
-            return kernels.moment_matched(score, self.held_out, basis=basis)
+            return kernels.moment_matched(score, curve, basis=basis)
         return getattr(kernels, kernel_name)(score)
 
     def excess(self, name, grid):
@@ -100,8 +110,12 @@ class Subject:
 
 def subject_of(run: Run, held_out: Curve, test: Curve) -> Subject:
     """The subject of a run folder and its two loss curves."""
-    rows = run.dataset
-    return Subject(denoiser_of(run.network), held_out, test, rows.train, rows.test, run.horizon, run.early_stop)
+    rows, in_axes = run.dataset, None
+    if rows.dim >= IN_AXES_FROM:
+        in_axes = denoiser_in_axes(run.network)
+        in_axes = in_axes if np.array_equal(in_axes[1], held_out.basis) else None
+    of_rows = (rows.train, rows.test, run.horizon, run.early_stop)
+    return Subject(denoiser_of(run.network), held_out, test, *of_rows, in_axes)
 
 
 def certified(run: Run, plan, held_out: Curve, test: Curve, *, confidence=0.95, progress=False):
@@ -430,7 +444,8 @@ def _row(subject, judge, key, n_steps, name, grid_name):
 
 def _batch(subject, kernel, grid, key):
     key_start, key_run = jax.random.split(key)
-    x = jax.random.normal(key_start, subject.test_rows.shape, jnp.float32)
+    x = jax.random.normal(key_start, subject.test_rows.shape, jnp.float32)  # in any coordinates
     started = time.perf_counter()
-    x = jax.block_until_ready(sample(kernel, x, grid, key_run))
-    return np.asarray(x), time.perf_counter() - started
+    x = np.asarray(jax.block_until_ready(sample(kernel, x, grid, key_run)))
+    seconds = time.perf_counter() - started
+    return x if subject.in_axes is None else (x @ subject.in_axes[1].T).astype(x.dtype), seconds

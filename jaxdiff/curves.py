@@ -1,6 +1,8 @@
 """Loss curves measured from held-out data, row by row, so that whatever is linear in them has a standard error."""
 
+import collections
 import dataclasses
+import functools
 import operator
 
 import jax
@@ -16,6 +18,9 @@ from jaxdiff.progress import bar
 from jaxdiff.types import Basis, Curve, DenoiserFn, as_host, as_score, check_whole, value_of
 
 ROWS_AT_ONCE = 4096
+ELEMENTS_AT_ONCE = 2**25  # of the noises of those rows, where they are turned once for all levels
+FULL = 256  # rows of a matrix product at nearly full speed on a CPU: few rows are seen with several noises at once
+AHEAD = 2  # levels that the device works on while the host adds up the one before
 GROUPS = 32  # of rows: losses in every direction are kept for groups, not for rows
 
 
@@ -57,7 +62,7 @@ class MeasuredCurve(Curve):
         """(levels,) sqrt(snr) K at the levels."""
         return self.rows[:, len(self.spline.levels) :].mean(0)
 
-    @property
+    @functools.cached_property
     def halves(self):
         """The curves of every second row, and of the others; without log_det."""
         groups = [None, None] if self.by_group is None else [self.by_group[half::2] for half in range(2)]
@@ -157,6 +162,7 @@ def loss_curve(
     grid=None,
     n_nodes=201,
     n_noises=4,
+    axes=None,
     progress=False,
 ) -> MeasuredCurve:
     """The loss of a denoiser on data, L(snr) = E|X_0 - D(X_t, t)|^2, row by row.
@@ -178,6 +184,9 @@ def loss_curve(
       n_nodes: levels uniform in log snr. Between levels the curve is cubic, so for a smooth denoiser the interpolation
         error falls with the fourth power of the distance. Certificates contain an estimate of that error.
       n_noises: antithetic pairs a row.
+      axes: (d, d) with orthonormal columns; the denoiser then takes rows in their coordinates, x @ axes, and returns
+        such rows. The curve is the same. A denoiser that works in such coordinates is spared the products with them,
+        as is the loss along directions where `basis` is the same array.
       progress: show a bar.
 
     Returns:
@@ -193,31 +202,52 @@ def loss_curve(
     denoiser, data = as_score(denoiser, "denoiser"), _checked(data)
     for name, value in (("n_nodes", n_nodes), ("n_noises", n_noises), ("products", products or 1)):
         check_whole(value, name)
-    own_axes, basis = isinstance(basis, str) and basis == "pca", checked_basis(basis, data)
     if n_nodes < 5 or n_noises < 1 or (products is not None and products < 1):
         raise ValueError(
             f"a loss curve needs n_nodes >= 5, n_noises >= 1 and products >= 1 or None: n_nodes = {n_nodes}, "
             f"n_noises = {n_noises}, products = {products}."
         )
+    if axes is not None and (products is not None or isinstance(axes, str)):
+        raise ValueError("axes= is an array (d, d), and products= takes a denoiser of the rows as they are: give one.")
+    same = basis is axes is not None
+    own_axes, basis = isinstance(basis, str) and basis == "pca", checked_basis(basis, data)
+    axes = basis if same else checked_basis(axes, data)
     n, dim = data.shape
     u = np.linspace(np.log(ou.snr(float(horizon))), np.log(ou.snr(float(early_stop))), n_nodes)
     extra = _further(u, grid)
     measured_at = np.concatenate([u, extra])
     n_levels, groups = len(measured_at), min(n, GROUPS)
+    rows_at_once = ROWS_AT_ONCE if axes is None else max(1, min(ROWS_AT_ONCE, ELEMENTS_AT_ONCE // (dim * n_noises)))
     rows = np.empty((n, 2, n_levels))
     by_group = None if basis is None else np.zeros((groups, n_levels, dim))
-    starts = range(0, n, ROWS_AT_ONCE)
-    work = ((first, level) for first in starts for level in range(n_levels))
-    axes = basis if isinstance(basis, np.ndarray) else None
-    for first, level in bar(work, "loss curve", enabled=progress, total=len(starts) * n_levels):
-        here, snr = slice(first, first + ROWS_AT_ONCE), np.exp(measured_at[level])
-        x0, index = jnp.asarray(data[here]), np.arange(n, dtype=np.uint32)[here]
-        t = jnp.asarray(ou.time(snr), x0.dtype)
-        loss, cross, squares = _errors(denoiser, x0, index, key, t, axes, n_noises, basis is not None)
-        rows[here, 0, level] = snr * np.asarray(loss, np.float64)
-        rows[here, 1, level] = np.sqrt(snr) * np.asarray(cross, np.float64)
+    dtype = jnp.asarray(data[:1]).dtype
+    own, turn = (None if one is None else jnp.asarray(one, dtype) for one in (axes, _turn(axes, basis)))
+
+    def measured():
+        """Rows, level and losses, a few levels behind what the device has been asked for."""
+        asked = collections.deque()
+        for first in range(0, n, rows_at_once):
+            index = np.arange(n, dtype=np.uint32)[first : first + rows_at_once]
+            x0, together = _turned(jnp.asarray(data[index]), own), _together(denoiser, data[index], n_noises)
+            turned = None if own is None else _noises(own, index, key, n_noises, dtype)
+            for level, u_here in enumerate(measured_at):
+                t = jnp.asarray(ou.time(np.exp(u_here)), dtype)
+                found = _errors(denoiser, x0, index, key, t, turn, turned, n_noises, basis is not None, together)
+                asked.append((index, level, found))
+                if len(asked) > AHEAD:
+                    yield asked.popleft()
+        yield from asked
+
+    total = -(-n // rows_at_once) * n_levels
+    for index, level, (loss, cross, squares) in bar(measured(), "loss curve", enabled=progress, total=total):
+        snr = np.exp(measured_at[level])
+        rows[index, 0, level] = snr * np.asarray(loss, np.float64)
+        rows[index, 1, level] = np.sqrt(snr) * np.asarray(cross, np.float64)
         if by_group is not None:
-            np.add.at(by_group, (index % groups, level), snr * np.asarray(squares, np.float64))
+            squares = snr * np.asarray(squares, np.float64)
+            for first in range(0, len(index), groups):  # no group occurs twice among so many rows
+                here = slice(first, first + groups)
+                by_group[index[here] % groups, level] += squares[here]
     if not np.isfinite(rows).all():
         worst = float(ou.time(np.exp(measured_at[int(np.argmin(np.isfinite(rows).all((0, 1))))])))
         raise ValueError(
@@ -281,22 +311,55 @@ def checked_basis(basis: Basis, data) -> Basis:
     return basis
 
 
+def _together(denoiser, rows, n_noises):
+    """How many pairs a row is seen with at once: as many as fill a matrix product, if the denoiser can be mapped."""
+    together = min(n_noises, max(1, FULL // len(rows)))
+    if together > 1:
+        some = jax.ShapeDtypeStruct((together, *rows.shape), jnp.asarray(rows[:1]).dtype)
+        try:
+            jax.eval_shape(jax.vmap(denoiser, (0, None)), some, jax.ShapeDtypeStruct((), some.dtype))
+        except NotImplementedError:  # a callback to the host
+            return 1
+    return together
+
+
 # The pair Z, -Z: K = E<D - beta X_0, Z> for any beta, and over the pair beta drops out.
-@jax.jit(static_argnames=("n_noises", "each"))
-def _errors(denoiser, x0, index, key, t, axes, n_noises, each):
-    """Each row's |X_0 - D|^2 (n,), <D, Z> (n,) and, if asked for, <X_0 - D, axis>^2 (n, d): means over its pairs."""
+@jax.jit(static_argnames=("n_noises", "each", "together"))
+def _errors(denoiser, x0, index, key, t, turn, noises, n_noises, each, together):
+    """Each row's |X_0 - D|^2 (n,), <D, Z> (n,) and, if asked for, <X_0 - D, axis>^2 (n, d): means over its pairs.
+
+    turn: (d, d), what leads to the axes; None where they are the coordinates. noises: (n_noises, n, d), or None: drawn.
+    """
 
     def pair(repeat):
-        z = noise.normal(key, index, repeat, x0.shape[1], x0.dtype)
+        z = noise.normal(key, index, repeat, x0.shape[1], x0.dtype) if noises is None else noises[repeat]
         plus, minus = (value_of(denoiser, forward(x0, t, one), t, "denoiser") for one in (z, -z))
         if plus.shape != x0.shape:
             raise ValueError(f"the denoiser returns shape {plus.shape} for x of shape {x0.shape}: they must agree.")
-        squares = (_turned(x0 - plus, axes) ** 2 + _turned(x0 - minus, axes) ** 2) / 2
+        squares = (_turned(x0 - plus, turn) ** 2 + _turned(x0 - minus, turn) ** 2) / 2
         loss, cross = jnp.sum(squares, -1), jnp.sum((plus - minus) * z, -1) / 2
         return loss, cross, squares if each else None
 
-    return jax.tree.map(lambda leaf: leaf.mean(0), jax.lax.map(pair, jnp.arange(n_noises, dtype=jnp.uint32)))
+    repeats = jnp.arange(n_noises, dtype=jnp.uint32)
+    found = jax.lax.map(pair, repeats, batch_size=together if together > 1 else None)
+    return jax.tree.map(lambda leaf: leaf.mean(0), found)
+
+
+@jax.jit(static_argnames=("n_noises", "dtype"))
+def _noises(axes, index, key, n_noises, dtype):
+    """(n_noises, n, d) the noises of rows in the coordinates of axes."""
+    drawn = lambda repeat: _turned(noise.normal(key, index, repeat, len(axes), dtype), axes)
+    return jax.lax.map(drawn, jnp.arange(n_noises, dtype=jnp.uint32))
+
+
+def _turn(axes, basis):
+    """(d, d) from coordinates of axes to those of the basis, or None where nothing is left to turn."""
+    if basis is None or basis is axes:
+        return None
+    if isinstance(basis, str):
+        return None if axes is None else axes.T
+    return basis if axes is None else axes.T @ basis
 
 
 def _turned(x, axes):
-    return x if axes is None else jnp.matmul(x, jnp.asarray(axes, x.dtype), precision="highest")
+    return x if axes is None else jnp.matmul(x, axes, precision="highest")

@@ -1,6 +1,7 @@
 """Error curves between the points where they are known: Legendre panels for exact curves, splines for measured ones."""
 
 import dataclasses
+import functools
 
 import numpy as np
 from numpy.polynomial import legendre
@@ -152,14 +153,18 @@ class Spline:
         """(levels,) where values are known: the nodes, then the further levels."""
         return np.concatenate([self.u, self.extra])
 
-    def slopes(self):
-        """(nodes, nodes): values -> width times derivatives at the nodes; exact on quartics."""
+    @functools.cached_property
+    def _slopes(self):
         n = len(self.u)
         matrix = np.zeros((n, n))
         for i in range(n):
             first = min(max(i - 2, 0), n - 5)
             matrix[i, first : first + 5] = STENCILS[i - first]
         return matrix
+
+    def slopes(self):
+        """(nodes, nodes): values -> width times derivatives at the nodes; exact on quartics."""
+        return self._slopes
 
     def basis(self, u):
         """(points, levels): values -> interpolant at the points u."""
@@ -174,16 +179,15 @@ class Spline:
         smooth = self._smooth(values[: len(self.u)], u)
         if not len(self.extra):
             return smooth
-        knots, rest = self._rest(values)
-        i, x = _place(knots, u, values.ndim)
-        return smooth + (1 - x) * rest[i] + x * rest[i + 1]
+        i, x = _place(self.levels[self._order], u, values.ndim)
+        return smooth + (1 - x) * self._rest(values, self._order[i]) + x * self._rest(values, self._order[i + 1])
 
     def integral(self, values, u):
         """The interpolant's integral, of values (levels, ...), from the first node to the points u: (points, ...)."""
         smooth = self._smooth_integral(values[: len(self.u)], u)
         if not len(self.extra):
             return smooth
-        knots, rest = self._rest(values)
+        knots, rest = self.levels[self._order], self._rest(values, self._order)
         i, x = _place(knots, u, values.ndim)
         width = np.diff(knots).reshape(-1, *(1,) * (values.ndim - 1))
         before = np.concatenate([np.zeros_like(rest[:1]), np.cumsum(width * (rest[:-1] + rest[1:]) / 2, axis=0)])
@@ -223,26 +227,41 @@ class Spline:
         weight[[0, -1]] = 11
         centre, reach = self.u[2:-2], 3 * self.width
         weight *= (centre >= first - reach) & (centre <= last + reach)
-        own = np.abs(self._rest(values)[1]).sum() if len(self.extra) else 0.0
+        own = np.abs(self._rest(values, self._order)).sum() if len(self.extra) else 0.0
         return self.width * (weight @ fourth / 14 + own / 2)
 
-    def _rest(self, values):
-        """All levels in order, and what the smooth interpolant leaves of the values there: (levels, ...)."""
-        n = len(self.u)
-        rest = np.zeros(values.shape)
-        rest[n:] = values[n:] - self._smooth(values[:n], self.extra)
-        order = np.argsort(self.levels, kind="stable")
-        return self.levels[order], rest[order]
+    @functools.cached_property
+    def _order(self):
+        """(levels,) where the levels stand that are first, second, ... in log snr."""
+        return np.argsort(self.levels, kind="stable")
 
+    def _rest(self, values, which):
+        """What the smooth interpolant leaves of the values at some levels, (len(which), ...): 0 at the nodes."""
+        further = which >= len(self.u)
+        rest = np.zeros((len(which), *values.shape[1:]))
+        if further.any():
+            at = self.extra[which[further] - len(self.u)]
+            rest[further] = values[which[further]] - self._smooth(values[: len(self.u)], at)
+        return rest
+
+    # A point sees the two nodes of its panel and, through their slopes, the nodes around them. So the slopes at all
+    # nodes, a product of (nodes, nodes) with the values, need not be known.
     def _smooth(self, values, u):
-        i, x = self._locate(u, values.ndim)
-        slope = self.slopes() @ values
-        value = ((1 + 2 * x) * (1 - x) ** 2) * values[i] + (x**2 * (3 - 2 * x)) * values[i + 1]
-        return value + (x * (1 - x) ** 2) * slope[i] + (x**2 * (x - 1)) * slope[i + 1]
+        from scipy.sparse import csr_array
+
+        i, x = self._locate(u, 1)
+        near, own = self.around(u), np.arange(len(u))
+        slopes = lambda node: self._slopes[node[:, None], near]
+        weight = (x * (1 - x) ** 2)[:, None] * slopes(i) + (x**2 * (x - 1))[:, None] * slopes(i + 1)
+        weight[own, i - near[:, 0]] += (1 + 2 * x) * (1 - x) ** 2
+        weight[own, i + 1 - near[:, 0]] += x**2 * (3 - 2 * x)
+        ends = np.arange(0, near.size + 1, near.shape[1])
+        weights = csr_array((weight.ravel(), near.ravel(), ends), shape=(len(u), len(self.u)))
+        return (weights @ values.reshape(len(self.u), -1)).reshape(len(u), *values.shape[1:])
 
     def _smooth_integral(self, values, u):
         i, x = self._locate(u, values.ndim)
-        slope = self.slopes() @ values
+        slope = self._slopes @ values
         panel = (values[:-1] + values[1:]) / 2 + (slope[:-1] - slope[1:]) / 12
         before = np.concatenate([np.zeros_like(values[:1]), np.cumsum(panel, axis=0)])
         part = (x - x**3 + x**4 / 2) * values[i] + (x**3 - x**4 / 2) * values[i + 1]

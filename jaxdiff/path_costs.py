@@ -15,7 +15,8 @@ from jaxdiff.intervals import independent
 from jaxdiff.processes import ou
 from jaxdiff.types import as_curve, check_basis
 
-ELEMENTS_AT_ONCE = 2**21  # steps times directions
+ELEMENTS_AT_ONCE = 2**17  # steps times directions: 1 MiB, which stays in a cache
+TOGETHER, OVERFLOWS = 8, 1e35  # directions that share a logarithm; a widening whose eighth power is still a float64
 
 
 # A step from t to t_next, h = snr_next - snr, costs the path KL
@@ -56,6 +57,34 @@ def _moment_matched(t, t_next, tau, curve):
     constant = 0.5 * (np.log1p(r) - r / (1 + r))
     constant = curve.dim * constant if together else constant.sum(-1)
     return Linear(constant, h / (2 * (1 + r)), np.zeros_like(t - t_next))
+
+
+# With tau_i = max(L_i, 0) of the same curve that is (1/2) (sum log w_i + h sum min(L_i, 0)), and no division is left.
+def _own_variances(loss, snr, start, end, parts):
+    """Costs before the integral, from losses (times, d) along directions that set the variances themselves."""
+    h = snr[end] - snr[start]
+    if loss.min() >= 0:
+        return 0.5 * _log_of_products(h, loss, start, parts)
+    return 0.5 * (_log_of_products(h, np.maximum(loss, 0), start, parts) + h * np.minimum(loss, 0).sum(1)[start])
+
+
+# (1 + a)(1 + b) = 1 + (a + b + a b): of numbers that are not negative nothing cancels. One logarithm serves eight.
+def _log_of_products(h, tau, start, parts):
+    """(steps,) sum over directions of log(1 + h tau[start]); h (steps,), tau (times, d), neither negative."""
+    together = TOGETHER if h.max(initial=0.0) * tau.max(initial=0.0) < OVERFLOWS else 1
+    if tau.shape[1] % together:
+        tau = np.pad(tau, ((0, 0), (0, -tau.shape[1] % together)))
+    found = np.empty(len(h))
+    for part in parts:
+        r, left = tau[start[part]], together
+        r *= h[part, None]
+        while left > 1:
+            first, second = np.split(r, 2, axis=1)
+            r, left = first * second, left // 2
+            r += first
+            r += second
+        found[part] = np.log1p(r).sum(1)
+    return found
 
 
 # The innovation's own mean and covariance: (1/2) E log det(I + h Cov(X_0 | X_t)), for the exact score.
@@ -114,6 +143,11 @@ def step_cost(kernel_name, curve, *, matched=None, basis=None, dim=None):
     curve = as_curve(curve, dim)
     matched = curve if matched is None else matched
     _check_kernel(kernel_name, basis, curve, matched)
+    return _step_cost(kernel_name, curve, matched, basis)
+
+
+def _step_cost(kernel_name, curve, matched, basis):
+    """As `step_cost`, of arguments that were checked."""
     row = KERNELS[kernel_name]
 
     def cost(t, t_next):
@@ -122,6 +156,11 @@ def step_cost(kernel_name, curve, *, matched=None, basis=None, dim=None):
         start, end = place.reshape(2, -1)
         snr = ou.snr(times)
         loss, integral = _losses(curve, snr, basis), antiderivative(curve, snr)
+        size = max(1, ELEMENTS_AT_ONCE // (1 if basis is None else curve.dim))
+        parts = [slice(first, first + size) for first in range(0, len(start), size)]
+        if kernel_name == "moment_matched" and basis is not None and matched is curve:
+            cost = _own_variances(loss, snr, start, end, parts)
+            return (cost - 0.5 * (integral[end] - integral[start])).reshape(t.shape)
         cross = _cross(curve, snr) if kernel_name == "exponential_euler" else np.zeros_like(snr)
         tau = np.maximum(loss if matched is curve else _losses(matched, snr, basis), 0)
 
@@ -130,9 +169,8 @@ def step_cost(kernel_name, curve, *, matched=None, basis=None, dim=None):
             losses = line.loss * loss[start[part]]
             return line.constant + (losses if basis is None else losses.sum(-1)) + line.cross * cross[start[part]]
 
-        size = max(1, ELEMENTS_AT_ONCE // (1 if basis is None else curve.dim))
-        parts = [steps(slice(first, first + size)) for first in range(0, len(start), size)]
-        return (np.concatenate(parts) - 0.5 * (integral[end] - integral[start])).reshape(t.shape)
+        before = np.concatenate([steps(part) for part in parts])
+        return (before - 0.5 * (integral[end] - integral[start])).reshape(t.shape)
 
     return cost
 
@@ -157,10 +195,12 @@ def path_kl_samples(kernel_name, grid, curve, *, matched=None, basis=None):
     """
     matched = curve if matched is None else matched
     _check_kernel(kernel_name, basis, curve, matched)
+    grid = check_grid(grid)
     if isinstance(curve, MeasuredCurve) and basis is None and kernel_name != "covariance_matched":
-        constant, weights = _of_rows(kernel_name, check_grid(grid), curve, matched)
+        constant, weights = _of_rows(kernel_name, grid, curve, matched)
         return constant + curve.rows @ weights
-    return np.array([path_kl(kernel_name, grid, one, matched=matched, basis=basis) for one in curve.replicates])
+    costs = (_step_cost(kernel_name, one, matched, basis) for one in curve.replicates)
+    return np.array([float(np.sum(cost(grid[:-1], grid[1:]))) for cost in costs])
 
 
 def path_kl_error(kernel_name, grid, curve, *, matched=None, basis=None):

@@ -17,7 +17,7 @@ from jaxdiff.progress import bar
 from jaxdiff.sample import sample, trajectory
 from jaxdiff.scores import from_network
 from jaxdiff.search import Search
-from jaxdiff.types import Curve, Grid, Kernel
+from jaxdiff.types import Grid, Kernel
 
 NUMBERS_AT_ONCE = 2**23  # of samples that are made at once, unless it is said how many
 MOST = 2**32  # samples
@@ -49,11 +49,12 @@ def sampler_of(run, plan, kernel=None, evals=None) -> Sampler:
     """
     name = plan["kernel"] if kernel is None else kernel
     planned = name == plan["kernel"] and evals in (None, plan["evals"])
-    curve = None
-    if name == "moment_matched" or not planned:
-        curve = runs.measured(run, "held_out")
-    basis = curve.basis if curve is not None and plan["per_direction"] else None
-    built = _kernel(name, from_network(run.network), curve, basis)
+    if planned and name != "moment_matched":
+        return Sampler(_kernel(name, from_network(run.network)), plan["grid"], True)
+    curve = runs.measured(run, "held_out")
+    basis = curve.basis if plan["per_direction"] else None
+    score = from_network(run.network)
+    built = kernels.moment_matched(score, curve, basis=basis) if name == "moment_matched" else _kernel(name, score)
     if planned:
         return Sampler(built, plan["grid"], True)
     evals = plan["evals"] if evals is None else evals
@@ -64,10 +65,8 @@ def sampler_of(run, plan, kernel=None, evals=None) -> Sampler:
     return Sampler(built, search.best(evals // built.evals_per_step, run.horizon, run.early_stop), False)
 
 
-def _kernel(name, score, curve: Curve | None, basis) -> Kernel:
+def _kernel(name, score) -> Kernel:
     """A kernel by its name, with its default settings."""
-    if name == "moment_matched":
-        return kernels.moment_matched(score, curve, basis=basis)
     if name not in of_a_score():
         raise ValueError(f"kernel is one of {', '.join(sorted([*of_a_score(), 'moment_matched']))}: it is {name}.")
     return getattr(kernels, name)(score)

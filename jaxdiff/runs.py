@@ -15,10 +15,11 @@ from jaxdiff.data import Dataset, covariance
 from jaxdiff.files import UNREADABLE, brief, clear, locked, put, room, write_json, written
 from jaxdiff.networks import ResidualMLP
 from jaxdiff.records import PLAN, SPLITS, check_model, curve_of, data_of, grid_of
-from jaxdiff.scores import denoiser_of
+from jaxdiff.scores import denoiser_in_axes, denoiser_of
 from jaxdiff.train import load_network, save_network
 
 PARTS = ("model.json", "data.npz", "checkpoint")
+IN_AXES_FROM = 256  # columns, from which a network's two products with its axes would cost more than all else
 OF_THE_PLAN = ("samples.npy", "samples.png", "report.json", "report.html")
 OF_THE_MODEL = ("plan.json", "loss_curve.png", "grids.png", "held_out_curve.npz", "test_curve.npz", *OF_THE_PLAN)
 RECORDS = ("model.json", "plan.json")  # older ones are removed first, new ones put in place last: they mean all
@@ -60,9 +61,12 @@ class Run:
         return jax.random.fold_in(jax.random.key(self.model["seed"]), np.uint32(zlib.crc32(purpose.encode())))
 
 
-def build(dataset, network):
-    """The network of a record {"width", "depth", "dropout", "seed"} for a data set."""
-    moments = {"mean": dataset.train.mean(0), "cov": covariance(dataset.train)}
+def build(dataset, network, *, moments=True):
+    """The network of a record {"width", "depth", "dropout", "seed"} for a data set; moments: of its rows.
+
+    A checkpoint brings the moments, which cost an eigendecomposition.
+    """
+    moments = {"mean": dataset.train.mean(0), "cov": covariance(dataset.train)} if moments else {}
     options = {name: network[name] for name in ("width", "depth", "dropout")}
     return ResidualMLP(dataset.dim, **moments, **options, rngs=nnx.Rngs(network["seed"]))
 
@@ -185,8 +189,10 @@ def _load(folder, maker):
         check_model(model)
     with _reading(folder / "data.npz", maker) as path, path.open("rb") as stream, np.load(stream) as arrays:
         parts = data_of(arrays, model["dim"])
-        dataset = Dataset(name=model["data"], constant=model["constant_columns"], **parts)
-    untrained = build(dataset, model["network"])
+        splits = (parts[name] for name in SPLITS)
+        units = {name: parts[name] for name in ("mean", "scale", "whole")}
+        dataset = Dataset(model["data"], *splits, **units, constant=model["constant_columns"])
+    untrained = build(dataset, model["network"], moments=False)
     with _reading(folder / "checkpoint", maker) as path:
         network = load_network(untrained, path)
     return Run(folder, model, dataset, network)
@@ -221,14 +227,21 @@ def _reading(path, maker):
         raise RunError(f"{path} is damaged ({brief(error).rstrip('.')}): make it again with {maker}.") from error
 
 
-def measure(run, split, *, grid=None, progress=False) -> MeasuredCurve:
+def measure(run, split, *, grid=None, basis=None, progress=False) -> MeasuredCurve:
     """The network's loss curve on the rows of a split, in the training rows' principal axes; not yet kept.
 
-    With a grid the loss is measured at the nodes of the grid too.
+    With a grid the loss is measured at the nodes of the grid too. A basis replaces the principal axes. From
+    IN_AXES_FROM columns on the principal axes are those that the network has.
     """
-    ends = {"horizon": run.horizon, "early_stop": run.early_stop}
-    rows, basis = getattr(run.dataset, split), principal_axes(run.dataset.train)
-    return loss_curve(denoiser_of(run.network), rows, run.key(split), **ends, basis=basis, grid=grid, progress=progress)
+    options = {"horizon": run.horizon, "early_stop": run.early_stop, "grid": grid, "progress": progress}
+    rows, key = getattr(run.dataset, split), run.key(split)
+    if run.dataset.dim < IN_AXES_FROM:
+        basis = principal_axes(run.dataset.train) if basis is None else basis
+        return loss_curve(denoiser_of(run.network), rows, key, basis=basis, **options)
+    denoiser, axes = denoiser_in_axes(run.network)
+    basis = axes if basis is None else basis
+    axes = basis if np.array_equal(basis, axes) else axes
+    return loss_curve(denoiser, rows, key, basis=basis, axes=axes, **options)
 
 
 def keep(run, split, curve, *, into=None):

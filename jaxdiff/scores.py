@@ -7,7 +7,7 @@ from jax.tree_util import Partial
 from jaxdiff.processes import like, ou, score_from_denoiser, wide
 from jaxdiff.types import Particles, ScoreFn, as_numbers, as_score, check_number, value_of
 
-__all__ = ["denoiser_of", "from_network", "radius_of", "truncated"]
+__all__ = ["denoiser_in_axes", "denoiser_of", "from_network", "radius_of", "truncated"]
 
 MARGIN = 0.05  # of a radius read off data
 
@@ -22,6 +22,13 @@ def denoiser_of(network):
     from jaxdiff.networks.residual_mlp import denoiser_of
 
     return denoiser_of(network)
+
+
+def denoiser_in_axes(network):
+    """The denoiser of an NNX network in the coordinates of its principal axes, and the axes. Needs Flax."""
+    from jaxdiff.networks.residual_mlp import denoiser_in_axes
+
+    return denoiser_in_axes(network)
 
 
 def truncated(score: ScoreFn, radius) -> ScoreFn:

@@ -5,6 +5,7 @@ log snr and among as many around what was found.
 """
 
 import math
+import weakref
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from jaxdiff.types import Basis, Curve, Grid
 
 CANDIDATES, PAIRS = 1000, 2**25  # times that a grid is looked for among; pairs of them times directions
 FEW_CANDIDATES, MOST_CANDIDATES, CANDIDATES_A_STEP, LEAST_A_STEP = 400, 2400, 8, 4  # where a step costs a log det
+FOUND: weakref.WeakKeyDictionary[Curve, dict[tuple[Any, ...], Grid]] = weakref.WeakKeyDictionary()
 
 
 class Search(NamedTuple):
@@ -41,6 +43,15 @@ class Search(NamedTuple):
     def best(self, n_steps, horizon, early_stop, start_cost=None) -> Grid:
         """The optimal grid of so many steps; with a start_cost from the best time up to the horizon."""
         cost, options = self.cost, self._options(n_steps) | {"longest": longest_step()}
+        if start_cost is None:  # a curve never changes, and planning, certifying and comparing ask for the same grids
+            asked = (self.kernel, self.basis is None, n_steps, horizon, early_stop, *options.values())
+            known = FOUND.setdefault(self.curve, {})
+            if asked not in known:
+                known[asked] = self._best(cost, n_steps, horizon, early_stop, None, options)
+            return known[asked].copy()
+        return self._best(cost, n_steps, horizon, early_stop, start_cost, options)
+
+    def _best(self, cost, n_steps, horizon, early_stop, start_cost, options):
         found = lambda **more: optimal(cost, n_steps, horizon, early_stop, start_cost=start_cost, **options, **more)
         return found(around=found()) if self.dear else found()
 

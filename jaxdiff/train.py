@@ -139,23 +139,26 @@ def fit(
             state, value = step(data, index, state)
             return state, values.at[index - first].set(value)
 
-        return jax.lax.fori_loop(*span, body, carried)
+        return jax.lax.fori_loop(span[0], span[1], body, carried)
 
     size = -(-steps // CHECKS)
     check = None if held_out is None else _Check(held_out, data.shape[1], steps, batch_size, options)
-    judge = jax.jit(lambda params, pieces: check.loss(nnx.merge(graph, params, rest), pieces))
     state = jax.tree.map(jnp.copy, (params, optimiser.init(params), params))
     carried, spans = (state, jnp.zeros(size, jnp.float32)), (np.int32(0), np.int32(0))
     # Compiled here, where an interrupt has nothing to lose.
     run_block = jax.jit(block, donate_argnums=0).lower(carried, data, np.int32(0), spans).compile()
-    judge = judge.lower(params, check.pieces).compile() if check else judge
+    judge = lambda params: np.nan
+    if check is not None:
+        loss_of = jax.jit(lambda params, pieces: check.loss(nnx.merge(graph, params, rest), pieces))
+        compiled = loss_of.lower(params, check.pieces).compile()
+        judge = lambda params: float(compiled(params, check.pieces))
     best, least, history = params, np.inf, []
 
     def note(carried, first, done):
         """Add a row to the history, and keep the average if it is the best so far."""
         nonlocal best, least
         train_loss = float(np.mean(np.asarray(carried[1], np.float64)[: done - first]))
-        held_out_loss = float(judge(carried[0][2], check.pieces)) if check else np.nan
+        held_out_loss = judge(carried[0][2])
         if not np.isfinite(train_loss + held_out_loss if check else train_loss):
             raise ValueError(
                 f"the loss by step {done} is {train_loss} on training and {held_out_loss} on held-out rows: lower "

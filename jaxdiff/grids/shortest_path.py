@@ -236,10 +236,11 @@ def _descended(problem, grid, stencil):
     free = np.arange(len(grid)) < len(grid) - 1
     free[0] = problem.start_cost is not None and grid[0] < problem.horizon
     ends = None if free[0] else grid[0], grid[-1]
-    total, damping = problem.total(grid), 0.0
+    total, damping, known = problem.total(grid), 0.0, None
     for _ in range(ROUNDS):
         u = np.log(ou.snr(grid))
-        slope, curvature, coupling = _derivatives(problem, u, free, stencil)
+        known = _derivatives(problem, u, free, stencil) if known is None else known
+        slope, curvature, coupling = known
         size = np.abs(curvature) + np.abs(np.append(coupling, 0)) + np.abs(np.insert(coupling, 0, 0))
         step = -_solved(np.where(free, curvature + damping * size, 1.0), coupling, slope)
         cost = math.inf
@@ -251,7 +252,7 @@ def _descended(problem, grid, stencil):
             cost = problem.total(trial)
         if cost < total:
             done = total - cost < PRECISION * abs(total)
-            grid, total, damping = trial, cost, damping / 8
+            grid, total, damping, known = trial, cost, damping / 8, None
         else:
             done = damping > MOST_DAMPING
             damping = max(8 * damping, 1e-3)

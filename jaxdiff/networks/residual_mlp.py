@@ -47,7 +47,8 @@ class ResidualMLP(nnx.Module):
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout is a rate in [0, 1): dropout = {dropout:g}.")
         mean = np.zeros(dim) if mean is None else np.asarray(mean, np.float64)
-        variances, axes = np.linalg.eigh(np.eye(dim) if cov is None else np.asarray(cov, np.float64))
+        unit = np.ones(dim), np.eye(dim)
+        variances, axes = unit if cov is None else np.linalg.eigh(np.asarray(cov, np.float64))
         self.dim = dim
         self.mean = Statistic(jnp.asarray(mean, jnp.float32))
         self.axes = Statistic(jnp.asarray(axes, jnp.float32))
@@ -67,12 +68,17 @@ class ResidualMLP(nnx.Module):
                 f"x has width {x.shape[-1]}, this network was built for {self.dim}: x is (..., {self.dim})."
             )
         given, x = x.dtype, x.astype(jnp.float32)
-        t = like(t, x)[..., None]
+        alpha = ou.alpha(like(t, x)[..., None])
+        y = (x - alpha * self.mean[...]) @ self.axes[...]
+        return (self.mean[...] + self.centred(y, t, key) @ self.axes[...].T).astype(given)
+
+    def centred(self, y, t, key=None):
+        """The denoiser of data less their mean, in the coordinates of the axes: y (..., d), t () or (...)."""
+        t = like(t, y)[..., None]
         alpha, sigma, s = ou.alpha(t), ou.sigma(t), self.variances[...]
         v = alpha**2 * s + sigma**2
-        y = (x - alpha * self.mean[...]) @ self.axes[...]
         correction = sigma * jnp.sqrt(s / v) * self.correction(y / jnp.sqrt(v), t, key)
-        return (self.mean[...] + (alpha * s / v * y + correction) @ self.axes[...].T).astype(given)
+        return alpha * s / v * y + correction
 
     def correction(self, y, t, key):
         """The trained part, unit scale in and out."""
@@ -117,3 +123,20 @@ def denoiser_of(network):
     """A network as a pytree denoiser: new parameters in the same network do not recompile what calls it."""
     graph, state = nnx.split(network)
     return jax.tree_util.Partial(apply, graph, state)
+
+
+def apply_in_axes(graph, state, mean, y, t):
+    """The network of a split module in the coordinates of its axes, where the data's mean is `mean`."""
+    centred = y.astype(jnp.float32) - ou.alpha(like(t, y.astype(jnp.float32))[..., None]) * mean
+    return (mean + nnx.merge(graph, state).centred(centred, t)).astype(y.dtype)
+
+
+def denoiser_in_axes(network):
+    """A denoiser of rows x @ axes that returns such rows, a pytree, and the axes (d, d), float64.
+
+    denoiser(x @ axes, t) is D(x, t) @ axes, without the two products with the axes that D takes.
+    """
+    graph, state = nnx.split(network)
+    axes = np.asarray(network.axes[...], np.float64)
+    mean = jnp.asarray(np.asarray(network.mean[...], np.float64) @ axes, jnp.float32)
+    return jax.tree_util.Partial(apply_in_axes, graph, state, mean), axes
