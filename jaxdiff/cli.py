@@ -312,26 +312,27 @@ def _sample(options):
     sampler = run_samples.sampler_of(run, plan, options.kernel, options.evals)
     out = run.folder / "samples.npy" if options.out is None else options.out
     run_samples.check_room(out, options.n, dataset.dim)
-    if options.round and not dataset.whole.any():
+    whole = 0 if dataset.whole is None else int(dataset.whole.sum())
+    if options.round and not whole:
         raise ValueError("no column of the data holds whole numbers alone: leave --round out.")
     how = {"at_once": options.chunk, "denoise": options.denoise, "rounded": options.round, "progress": True}
     parts = run_samples.parts(run, sampler, options.n, options.seed, **how)
-    written = functools.partial(
-        run_samples.write, rows=parts, n=options.n, dim=dataset.dim, names=(run.model.get("reading") or {}).get("names")
-    )
+    names = (run.model.get("reading") or {}).get("names")
     if options.out is None:
         with runs.writing(run, "samples.npy", plan=plan) as drafts:
-            first = written(drafts.folder / "samples.npy")
+            first = run_samples.write(drafts.folder / "samples.npy", parts, options.n, dataset.dim, names)
             real, train = dataset.restore(dataset.test), dataset.restore(dataset.train)
-            plots.samples(drafts.folder / "samples.png", first, real, train, run.model["image_shape"])
+            shape = run.model["image_shape"]
+            plots.samples(drafts.folder / "samples.png", first, real, train, shape, of=options.n)
     else:
         with files.written(out) as draft:
-            written(draft)
+            run_samples.write(draft, parts, options.n, dataset.dim, names)
     print(f"{options.n} samples, {sampler.evals + options.denoise} evaluations each: {out}")
+    print(run_samples.early_stopping(run, denoise=options.denoise))
     if not sampler.planned:
         print("This is not the sampler of the plan: the plan's and the certificate's numbers are not of these samples.")
-    if dataset.whole.any() and not options.round:
-        print(f"{dataset.whole.sum()} columns hold whole numbers in the data: --round rounds them.", file=sys.stderr)
+    if whole and not options.round:
+        print(f"{whole} columns hold whole numbers in the data: --round rounds them.", file=sys.stderr)
 
 
 def _certify(options):

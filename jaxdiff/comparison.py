@@ -115,7 +115,7 @@ def subject_of(run: Run, held_out: Curve, test: Curve) -> Subject:
         in_axes = denoiser_in_axes(run.network)
         in_axes = in_axes if np.array_equal(in_axes[1], held_out.basis) else None
     of_rows = (rows.train, rows.test, run.horizon, run.early_stop)
-    return Subject(denoiser_of(run.network), held_out, test, *of_rows, in_axes)
+    return Subject(denoiser_of(run.network), held_out, test, *of_rows, in_axes=in_axes)
 
 
 def certified(run: Run, plan, held_out: Curve, test: Curve, *, confidence=0.95, progress=False):

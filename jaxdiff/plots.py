@@ -46,13 +46,15 @@ def label(kernel_name, grid_name):
     return f"{label_of(kernel_name)}, {grid_name}"
 
 
-def samples(path, generated, real, train, image_shape=None):
+def samples(path, generated, real, train, image_shape=None, *, of=None):
     """Generated rows beside as many real ones: image sheets where rows are images, else points or shares.
 
     A table of one column is shown by its shares of rows, one of two by its columns. Others are shown along the first
     two principal components of at most SHOWN training rows, standardised by them. Neither panel's rows make the axes.
     The limits hold all but TAIL of the real rows on either side, and as many of the generated ones where they are
     within one width of the real rows. The titles say how many rows are shown, and how many of them lie outside.
+
+    of: how many samples there are, where `generated` has the first of them.
     """
     figure = canvas(9.2, 4.9)
     axes = figure.subplots(1, 2, sharey=image_shape is None and real.shape[1] == 1)
@@ -65,7 +67,7 @@ def samples(path, generated, real, train, image_shape=None):
     else:
         for ax, rows in zip(axes, shown, strict=True):
             _sheet(ax, rows, image_shape, (real.min(), real.max()))
-    everything = (("generated", len(generated)), ("real (test rows)", len(real)))
+    everything = (("generated", of or len(generated)), ("real (test rows)", len(real)))
     for ax, (title, n), left_out in zip(axes, everything, outside, strict=True):
         beyond = f", {left_out} of them outside" if left_out else ""
         ax.set_title(f"{title}: {few:,} of {n:,}{beyond}", color=INK, fontsize=11)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff import kernels, noise, path_costs, runs
+from jaxdiff import information, kernels, noise, path_costs, runs
 from jaxdiff.progress import bar
 from jaxdiff.sample import sample, trajectory
 from jaxdiff.scores import from_network
@@ -132,6 +132,19 @@ def _fault(sampler, x, key, first, drawn):
     return (
         f"{count} of {len(drawn)} samples are not finite, first sample {first + place}, {where}: nothing was written. "
         f"Check the network there, or train again."
+    )
+
+
+def early_stopping(run, *, denoise):
+    """A sentence on how far in W2 the law that the samples approximate is from the data's, by the held-out rows."""
+    t, moment = run.early_stop, run.dataset.second_moment("held_out")
+    noised = information.early_stopping_w2(moment, run.dataset.dim, t)
+    if not denoise:
+        return f"The law that they approximate is within W2 = {noised:.3g} of the data, in standardised columns."
+    denoised = information.denoised_w2(runs.measured(run, "held_out"), t)
+    return (
+        f"The law that they approximate is within W2 = {denoised:.3g} of the data, in standardised columns, by the loss "
+        f"on the held-out rows at t = {t:g}; without the denoising step within {noised:.3g}."
     )
 
 

@@ -129,7 +129,7 @@ def test_the_step_and_the_sample_at_which_nan_began_are_named(run, plan):
     broken = dataclasses.replace(run, network=FailsLate())
     grid = np.array([4.0, 2.0, 1.0, 0.4, 0.1, 0.01])
     sampler = run_samples.sampler_of(broken, dict(plan, kernel="ddim", grid=grid, evals=5))
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match="not finite") as caught:
         together(broken, sampler, 50, at_once=50)
     # DDIM with denoiser 0.9 x multiplies x at every step. The network is asked below t = 0.5 at 0.4, 0.1 and 0.01.
     x = np.asarray(run_samples._start(jax.random.key(0), 0, 50, 4, np.float32), np.float64)[:, 0]
