@@ -160,6 +160,7 @@ class Spline:
         for i in range(n):
             first = min(max(i - 2, 0), n - 5)
             matrix[i, first : first + 5] = STENCILS[i - first]
+        matrix.flags.writeable = False  # it is kept, and `slopes` hands it out
         return matrix
 
     def slopes(self):
