@@ -160,6 +160,7 @@ class Spline:
         for i in range(n):
             first = min(max(i - 2, 0), n - 5)
             matrix[i, first : first + 5] = STENCILS[i - first]
+        matrix.flags.writeable = False  # it is kept, and `slopes` hands it out
         return matrix
 
     def slopes(self):
@@ -261,7 +262,7 @@ class Spline:
 
     def _smooth_integral(self, values, u):
         i, x = self._locate(u, values.ndim)
-        slope = self._slopes @ values
+        slope = np.tensordot(self._slopes, values, 1)
         panel = (values[:-1] + values[1:]) / 2 + (slope[:-1] - slope[1:]) / 12
         before = np.concatenate([np.zeros_like(values[:1]), np.cumsum(panel, axis=0)])
         part = (x - x**3 + x**4 / 2) * values[i] + (x**3 - x**4 / 2) * values[i + 1]

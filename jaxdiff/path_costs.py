@@ -199,6 +199,7 @@ def path_kl_samples(kernel_name, grid, curve, *, matched=None, basis=None):
     if isinstance(curve, MeasuredCurve) and basis is None and kernel_name != "covariance_matched":
         constant, weights = _of_rows(kernel_name, grid, curve, matched)
         return constant + curve.rows @ weights
+    _check_kernel(kernel_name, None if basis is None else curve.basis, *curve.replicates)  # most hold this very array
     costs = (_step_cost(kernel_name, one, matched, basis) for one in curve.replicates)
     return np.array([float(np.sum(cost(grid[:-1], grid[1:]))) for cost in costs])
 
@@ -288,7 +289,7 @@ def _of_rows(kernel_name, grid, curve, matched):
 
 
 def _losses(curve, snr, basis):
-    return np.asarray(curve(snr), np.float64) if basis is None else curve.directions(snr)
+    return np.asarray(curve(snr) if basis is None else curve.directions(snr), np.float64)
 
 
 def _cross(curve, snr):

@@ -5,6 +5,7 @@ log snr and among as many around what was found.
 """
 
 import math
+import operator
 import weakref
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from jaxdiff.goals import MOST_EVALS
 from jaxdiff.grids import fewest, longest_step, optimal
+from jaxdiff.grids.named import check_request
 from jaxdiff.path_costs import step_cost
 from jaxdiff.types import Basis, Curve, Grid
 
@@ -42,6 +44,8 @@ class Search(NamedTuple):
 
     def best(self, n_steps, horizon, early_stop, start_cost=None) -> Grid:
         """The optimal grid of so many steps; with a start_cost from the best time up to the horizon."""
+        check_request(horizon, early_stop, n_steps)
+        n_steps, horizon, early_stop = operator.index(n_steps), float(horizon), float(early_stop)
         cost, options = self.cost, self._options(n_steps) | {"longest": longest_step()}
         if start_cost is None:  # a curve never changes, and planning, certifying and comparing ask for the same grids
             asked = (self.kernel, self.basis is None, n_steps, horizon, early_stop, *options.values())

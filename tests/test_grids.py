@@ -8,6 +8,7 @@ import pytest
 from scipy import optimize
 
 from jaxdiff import grids, processes
+from jaxdiff.grids import shortest_path
 
 OPTIMAL = lambda horizon, stop, n: grids.optimal(lambda t, s: (t - s) ** 2, n, horizon, stop, n_candidates=60)
 FLOW = lambda *request: grids.uniform(*request, process=processes.flow)
@@ -72,15 +73,59 @@ def test_bentons_grid_is_uniform_above_one_and_geometric_below():
 
 
 @pytest.mark.parametrize("n_steps", [1, 2, 3, 4])
-def test_the_optimal_grid_costs_least_among_all_subsets(n_steps):
+@pytest.mark.parametrize("least", [0.1, -1.0, -3.0])
+def test_the_optimal_grid_costs_least_among_all_subsets(n_steps, least):
     candidates = grids.log_snr(3.0, 0.01, 11)
-    table = np.random.default_rng(n_steps).uniform(0.1, 1, (12, 12))
+    table = np.random.default_rng(n_steps).uniform(least, least + 2, (12, 12))
     index = lambda t: np.searchsorted(-candidates, -t)
     cost = lambda path: sum(table[i, j] for i, j in pairwise(path))
-    best = min(((0, *middle, 11) for middle in combinations(range(1, 11), n_steps - 1)), key=cost)
+    every = [((0, *middle, 11) for middle in combinations(range(1, 11), n - 1)) for n in range(1, n_steps + 1)]
+    best = [min(paths, key=cost) for paths in every]
     step_cost = lambda t, s: table[index(t), index(s)]
-    grid = grids.optimal(step_cost, n_steps, 3.0, 0.01, n_candidates=12, polish=False)
-    np.testing.assert_array_equal(grid, candidates[list(best)])
+    options = {"n_candidates": 12, "polish": False}
+    grid = grids.optimal(step_cost, n_steps, 3.0, 0.01, **options)
+    np.testing.assert_array_equal(grid, candidates[list(best[-1])])
+    reached = [cost(path) for path in best]
+    np.testing.assert_allclose(grids.frontier(step_cost, n_steps, 3.0, 0.01, n_candidates=12), reached, rtol=1e-12)
+    for budget in (*reached, min(reached) - 1e-6):
+        enough = [path for path, total in zip(best, reached, strict=True) if total <= budget + 1e-9]
+        grid = grids.fewest(step_cost, budget + 1e-9, 3.0, 0.01, most=n_steps, **options)
+        assert (grid is None) == (not enough)
+        np.testing.assert_array_equal(grid, candidates[list(enough[0])] if enough else None)
+
+
+# Of steps from u_0 to u_3 in log snr: each costs its squared length, and a node what a wave of it says. There are many
+# local minima, and Newton's method takes steps that do not pay.
+ENDS_OF_WAVES = np.log(processes.ou.snr(np.array([3.0, 0.01])))
+WAVES = lambda u: 3 * np.sin(2.3 * u) + np.cos(5 * u)
+
+
+@pytest.mark.parametrize("constant", [0.0, -20.0])
+def test_steps_that_do_not_pay_leave_the_optimum_that_brute_force_finds_and_ask_for_no_derivative_twice(
+    constant, monkeypatch
+):
+    asked, tried = [], []
+
+    def step_cost(t, s):
+        u, v = (np.log(processes.ou.snr(np.asarray(one))) for one in (t, s))
+        return (v - u) ** 2 / 4 + WAVES(v) + constant
+
+    derivatives, total = shortest_path._derivatives, shortest_path._Problem.total
+    keep = lambda problem, u, free, stencil: asked.append((stencil, *u)) or derivatives(problem, u, free, stencil)
+    monkeypatch.setattr(shortest_path, "_derivatives", keep)
+    monkeypatch.setattr(shortest_path._Problem, "total", lambda problem, grid: tried.append(0) or total(problem, grid))
+    grid = grids.optimal(step_cost, 3, 3.0, 0.01, n_candidates=9)
+    assert len(tried) > len(asked) + 8  # a trial for every derivative, a few totals beside, and those that did not pay
+    assert len(set(asked)) == len(asked)
+
+    first, last = ENDS_OF_WAVES
+    value = lambda a, b: ((a - first) ** 2 + (b - a) ** 2 + (last - b) ** 2) / 4 + WAVES(a) + WAVES(b) + WAVES(last)
+    nodes = np.log(processes.ou.snr(grid[1:-1]))
+    local = optimize.minimize(lambda x: value(*x), nodes, method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-13})
+    np.testing.assert_allclose(nodes, local.x, atol=1e-4)
+    assert step_cost(grid[:-1], grid[1:]).sum() == pytest.approx(local.fun + 3 * constant, abs=1e-8)
+    a, b = np.meshgrid(*[np.linspace(first, last, 1500)] * 2, indexing="ij")
+    assert value(*nodes) <= np.where(a < b, value(a, b), np.inf).min() + 1e-12
 
 
 def test_the_optimal_grid_of_a_cost_in_log_snr_has_equal_steps_in_it():

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -341,6 +342,125 @@ def test_moment_matching_is_never_worse_and_steps_never_cost_less_than_nothing(v
     assert matched <= min(euler, ancestral) + 1e-12
     for name in NAMES:
         assert step_cost(name, curve)(grid[:-1], grid[1:]).min() >= -1e-12
+
+
+def along_directions(snr_times_losses, **fields):
+    """A curve in d directions whose snr times loss are numbers (d,) or a function of snr; integrals are left out."""
+    scaled = snr_times_losses if callable(snr_times_losses) else lambda snr: snr_times_losses + 0 * snr[..., None]
+    directions = lambda snr: scaled(np.asarray(snr)) / np.asarray(snr)[..., None]
+    total = lambda snr: directions(snr).sum(-1)
+    dim = np.shape(scaled(np.ones(())))[-1]
+    return Curve(total, dim, integral=np.zeros_like, directions=directions, basis="coordinates", **fields)
+
+
+def widened(h, losses):
+    """(1/2)(log w + h min(L, 0)), w = 1 + h max(L, 0), of every step and direction, one logarithm each."""
+    return (np.log1p(h[:, None] * np.maximum(losses, 0)) + h[:, None] * np.minimum(losses, 0)) / 2
+
+
+SNR = lambda t: 1 / np.expm1(2 * np.asarray(t))
+STEPS = np.array([3.0, 1.1, 0.4, 0.02]), np.array([1.1, 1.0, 1e-3, 1e-6])
+SIZES = ["tiny", "small", "of order one", "large", "nearly too large", "too large", "far too large", "of every size"]
+
+
+# h L of the longest step is 2e4 times these; the largest h and L of different steps make 2e8 times these.
+def numbers_of(size, d):
+    """snr L (d,) of the directions, positive."""
+    rng = np.random.default_rng(d)
+    most = dict(zip(SIZES, (1e-18, 1e-7, 1.0, 1e6, 1e25, 1e36, 1e60, 1.0), strict=True))[size]
+    spread = rng.uniform(-25, 25, d) if size == "of every size" else rng.uniform(-0.3, 0.3, d)
+    return most * 10.0**spread
+
+
+@pytest.mark.parametrize("d", [1, 7, 8, 9, 24, 67])
+@pytest.mark.parametrize("size", SIZES)
+def test_the_variance_of_every_direction_costs_a_sum_of_logarithms(size, d):
+    numbers = numbers_of(size, d)
+    curve, (t, t_next) = along_directions(numbers), STEPS
+    h = SNR(t_next) - SNR(t)
+    want = [math.fsum(row) for row in widened(h, numbers / SNR(t)[:, None])]
+    np.testing.assert_allclose(step_cost("moment_matched", curve, basis="coordinates")(t, t_next), want, rtol=4e-14)
+
+
+# The largest h L are 1e-6 from -1, above it and below, where log(1 + h L) would be -14 or not a number.
+@pytest.mark.parametrize("d", [1, 5, 8, 19])
+def test_negative_losses_set_no_variance_and_count_as_they_are(d):
+    t, t_next = STEPS
+    ratio = (SNR(t_next) - SNR(t)) / SNR(t)
+    for numbers in (
+        -np.full(d, 1e-18),
+        -np.full(d, 0.999999 / ratio[-1]),
+        -np.full(d, 1.000001 / ratio[-1]),
+        np.random.default_rng(d).standard_normal(d),
+        np.where(np.arange(d) % 2, 1e40, -0.3),
+    ):
+        each = widened(ratio * SNR(t), numbers / SNR(t)[:, None])
+        found = step_cost("moment_matched", along_directions(numbers), basis="coordinates")(t, t_next)
+        assert (np.abs(found - each.sum(1)) <= 1e-13 * np.abs(each).sum(1)).all()
+
+
+# The KL of Gaussians of variances w_i and 1, means apart: (1/2)(log w + 1/w - 1 + h L/w), w = 1 + h max(T, 0).
+def test_many_steps_in_any_shape_cost_what_each_does_alone(monkeypatch):
+    monkeypatch.setattr("jaxdiff.path_costs.ELEMENTS_AT_ONCE", 50)  # five steps at once, and some are left
+    scaled = lambda snr: np.sin(np.log(snr)[..., None] + np.arange(9)) + np.linspace(-0.5, 2, 9)
+    other = lambda snr: 1 + np.cos(np.log(snr)[..., None] * np.arange(9))
+    curve, matched = along_directions(scaled), along_directions(other)
+    t, t_next = np.array([[2.5], [1.0], [0.9], [2.4]]), np.array([0.8, 0.3, 0.31, 0.01, 0.02, 0.8, 1e-4])
+    assert (scaled(SNR(t)) < 0).any()
+    for tau, options in ((curve, {}), (curve, {"matched": along_directions(scaled)}), (matched, {"matched": matched})):
+        found = step_cost("moment_matched", curve, basis="coordinates", **options)(t, t_next)
+        assert found.shape == (4, 7)
+        for i, j in np.ndindex(4, 7):
+            start, h = SNR(t[i]), SNR(t_next[j]) - SNR(t[i])
+            w = 1 + h * np.maximum(tau.directions(start), 0)
+            want = np.sum(np.log(w) + 1 / w - 1 + h * curve.directions(start) / w) / 2
+            assert found[i, j] == pytest.approx(want, rel=1e-11)
+
+
+@pytest.mark.parametrize("array", [np.asarray, jnp.asarray])
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_directions_of_fewer_bits_cost_what_their_numbers_do(array, dtype):
+    losses = np.array([3, 100_000, 7, 1, 0, 2, 20_000, 5, 4])
+    curve = Curve(
+        lambda snr: np.full(np.shape(snr), losses.sum()),
+        9,
+        integral=np.zeros_like,
+        directions=lambda snr: array(np.broadcast_to(losses, (*np.shape(snr), 9)), dtype=dtype),
+        basis="coordinates",
+    )
+    t, t_next = np.array([1.0, 1e-3]), np.array([0.9, 1e-6])
+    want = widened(SNR(t_next) - SNR(t), np.stack([losses, losses])).sum(1)
+    found = step_cost("moment_matched", curve, basis="coordinates")(t, t_next)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, want, rtol=1e-13)
+
+
+def test_losses_that_are_not_numbers_are_not_hidden_in_a_product():
+    t, t_next = STEPS
+    for bad in (np.nan, np.inf):
+        numbers = np.ones(11)
+        numbers[4] = bad
+        with np.errstate(invalid="ignore"):
+            found = step_cost("moment_matched", along_directions(numbers), basis="coordinates")(t, t_next)
+        assert not np.isfinite(found).any()
+
+
+def test_samples_by_directions_are_the_path_kl_of_replicates_which_must_know_them_in_the_same_basis():
+    rng, grid = np.random.default_rng(0), np.array([2.0, 0.7, 0.1, 0.03])
+    each = rng.uniform(0.1, 2, (3, 5))
+    replicates = tuple(along_directions(numbers) for numbers in each)
+    curve = along_directions(each.mean(0), replicates=replicates)
+    h, start = np.diff(SNR(grid)), SNR(grid[:-1])[:, None]
+    w = 1 + h[:, None] * each.mean(0) / start  # the variances are those of the mean curve
+    want = [np.sum(np.log(w) + 1 / w - 1 + h[:, None] * own / start / w) / 2 for own in each]
+    np.testing.assert_allclose(path_kl_samples("moment_matched", grid, curve, basis="coordinates"), want, rtol=1e-12)
+    for changes, message in (
+        ({"directions": None, "basis": None}, "does not tell directions apart"),
+        ({"basis": np.eye(5)[::-1]}, "the one the curve was measured in"),
+    ):
+        odd = dataclasses.replace(curve, replicates=(*replicates, dataclasses.replace(replicates[0], **changes)))
+        with pytest.raises(ValueError, match=message):
+            path_kl_samples("moment_matched", grid, odd, basis="coordinates")
 
 
 def test_plain_callables_need_their_dimension_and_odes_have_no_path_kl():

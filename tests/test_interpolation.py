@@ -1,7 +1,10 @@
 """Splines and Legendre panels: exact on polynomials, convergent, consistent with adaptive quadrature."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+from numpy.polynomial import Polynomial
 from scipy.integrate import quad
 from scipy.interpolate import CubicHermiteSpline, PchipInterpolator
 
@@ -88,6 +91,86 @@ def test_a_spline_passes_through_further_levels_however_close_and_stays_linear()
     np.testing.assert_allclose(spline.integral(values, u[-1:])[0], np.trapezoid(inside, u, axis=0), atol=1e-6)
     cubic = np.polynomial.Polynomial([0.3, -1.0, 0.5, 0.2])
     np.testing.assert_allclose(spline.at(cubic(spline.levels), u), cubic(u), atol=1e-13)
+
+
+def hermite(nodes, extra, values):
+    """The interpolant that Spline promises, u -> (points, ...), from quartics, SciPy's Hermite spline and np.interp."""
+    n, flat = len(nodes), values.reshape(len(values), -1)
+    slopes = np.empty((n, flat.shape[1]))
+    for i, at in enumerate(nodes):
+        five = slice(min(max(i - 2, 0), n - 5), min(max(i - 2, 0), n - 5) + 5)
+        for j, column in enumerate(flat.T):
+            slopes[i, j] = Polynomial.fit(nodes[five], column[five], 4).deriv()(at)
+    smooth = CubicHermiteSpline(nodes, flat[:n], slopes)
+    knots = np.concatenate([nodes, extra])
+    rest, order = np.concatenate([np.zeros_like(flat[:n]), flat[n:] - smooth(extra)]), np.argsort(knots)
+    tents = lambda u: np.stack([np.interp(u, knots[order], column[order]) for column in rest.T], -1)
+    return lambda u: (smooth(u) + tents(u)).reshape(len(u), *values.shape[1:])
+
+
+# Gauss' rule of four nodes is exact on the pieces between knots and points, which are cubic.
+def primitive(value, cuts):
+    """The integral of a function (points, ...) from the first of the increasing cuts to each of them."""
+    nodes, weights = np.polynomial.legendre.leggauss(4)
+    half = np.diff(cuts)[:, None] / 2
+    inside = value((cuts[:-1, None] + half * (1 + nodes)).ravel())
+    pieces = np.einsum("pg,pg...->p...", half * weights, inside.reshape(*half.shape[:1], 4, *inside.shape[1:]))
+    return np.concatenate([np.zeros_like(pieces[:1]), np.cumsum(pieces, axis=0)])
+
+
+@pytest.mark.parametrize("n", [5, 6, 7, 12])
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3), (1, 1)])
+@pytest.mark.parametrize("further", [0, 1, 9])
+def test_a_spline_is_that_of_quartics_slopes_and_of_what_is_left_at_further_levels(n, shape, further):
+    rng = np.random.default_rng([n, len(shape), further])
+    nodes, extra = np.linspace(-1.5, 2.0, n), rng.uniform(-1.5, 2.0, further)
+    values, spline = rng.standard_normal((n + further, *shape)), Spline(nodes, extra)
+    want = hermite(nodes, extra, values)
+    u = rng.permutation(np.concatenate([rng.uniform(-1.5, 2.0, 60), nodes, extra]))
+    np.testing.assert_allclose(spline.at(values, u), want(u), rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(np.tensordot(spline.basis(u), values, 1), want(u), rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(spline.at(values, u[:1]), want(u[:1]), rtol=1e-11, atol=1e-11)
+    cuts = np.unique(np.concatenate([nodes, u]))
+    np.testing.assert_allclose(spline.integral(values, cuts), primitive(want, cuts), rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(spline.slopes() @ nodes**4, 3.5 / (n - 1) * 4 * nodes**3, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("extra", [[], [0.05, 1.97]])
+def test_a_spline_keeps_its_end_values_where_rounding_leads_beyond_the_ends(extra):
+    nodes, rng = np.linspace(0.0, 2.0, 8), np.random.default_rng(0)
+    spline, values = Spline(nodes, np.array(extra)), rng.standard_normal((8 + len(extra), 2))
+    beyond = np.array([-1e-9, 2.0 + 1e-9, -1e-12, 2.0 + 1e-12])
+    np.testing.assert_array_equal(spline.at(values, beyond), values[[0, 7, 0, 7]])
+    whole = primitive(hermite(nodes, np.array(extra), values), np.sort([*nodes, *extra]))[-1]
+    found = spline.integral(values, beyond)
+    np.testing.assert_allclose(found, [0 * whole, whole, 0 * whole, whole], atol=1e-13)
+    for outside in (-3e-9, 2.0 + 3e-9):
+        with pytest.raises(ValueError, match="measured for log snr in"):
+            spline.at(values, np.array([1.0, outside]))
+
+
+def test_a_spline_sees_nothing_but_the_six_nodes_around_a_point():
+    spline, u = Spline(np.linspace(0, 1, 15)), np.random.default_rng(0).uniform(0, 1, 50)
+    for point, near in zip(u, spline.around(u), strict=True):
+        values = np.full(15, np.nan)
+        values[near] = spline.u[near] ** 3
+        assert len(near) == 6
+        assert spline.at(values, np.array([point]))[0] == pytest.approx(point**3, abs=1e-14)
+
+
+def test_a_changed_copy_of_a_spline_that_was_used_is_a_new_spline():
+    rng, u = np.random.default_rng(0), np.linspace(0.1, 0.9, 17)
+    used = Spline(np.linspace(0, 1, 9), np.array([0.9, 0.2]))
+    used.at(rng.standard_normal(11), u)
+    for changes in ({"u": np.linspace(0, 1, 6)}, {"extra": np.array([0.33, 0.31, 0.77])}):
+        spline = dataclasses.replace(used, **changes)
+        values = rng.standard_normal(len(spline.levels))
+        np.testing.assert_allclose(spline.at(values, u), hermite(spline.u, spline.extra, values)(u), atol=1e-11)
+
+
+def test_the_slopes_that_a_spline_keeps_cannot_be_changed():
+    with pytest.raises(ValueError, match="read-only"):
+        Spline(np.linspace(0, 1, 9)).slopes()[0, 0] = 1.0
 
 
 def test_spline_refuses_to_extrapolate():
