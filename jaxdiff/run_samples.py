@@ -174,8 +174,8 @@ def early_stopping(run, *, denoise):
         return f"The law that they approximate is within W2 = {noised:.3g} of the data, in standardised columns."
     denoised = information.denoised_w2(runs.measured(run, "held_out"), t)
     return (
-        f"The law that they approximate is within W2 = {denoised:.3g} of the data, in standardised columns, by the loss "
-        f"on the held-out rows at t = {t:g}; without the denoising step within {noised:.3g}."
+        f"The law that they approximate is within W2 = {denoised:.3g} of the data, in standardised columns, by the "
+        f"loss on the held-out rows at t = {t:g}; without the denoising step within {noised:.3g}."
     )
 
 
