@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +14,10 @@ import pytest
 from flax import nnx
 from jax.experimental import io_callback
 
-from jaxdiff import comparison, curves, data, noise, run_samples, runs
+from jaxdiff import comparison, curves, data, files, noise, run_samples, runs
 from jaxdiff.cli import main
 from jaxdiff.curves import loss_curve, principal_axes
+from jaxdiff.grids import exponential_then_uniform
 from jaxdiff.information import path_kl
 from jaxdiff.networks import ResidualMLP
 from jaxdiff.sample import trajectory
@@ -417,43 +419,34 @@ def test_a_run_in_its_axes_spares_every_product_with_them(of_scattered, monkeypa
     assert {turn is None for turn in seen} == {True}
 
 
-@pytest.fixture
-def few_steps(monkeypatch):
-    """Two samplers, three steps each, in the axes of three columns."""
-    monkeypatch.setattr(comparison, "IN_AXES_FROM", 3)
-    monkeypatch.setattr(runs, "IN_AXES_FROM", 3)
-    samplers = (("exponential_euler", comparison.BENTON), (comparison.PER_DIRECTION, comparison.PLANNED))
-    monkeypatch.setattr(comparison, "SAMPLERS", samplers)
-    monkeypatch.setattr(comparison, "compare", functools.partial(comparison.compare, n_steps=(3,)))
+PLAN = {"kernel": "moment_matched", "per_direction": True, "evals": 4, "grid": GRID, "horizon": 4.0}
 
 
 @pytest.mark.parametrize("older", [False, True], ids=["own axes", "other axes"])
-def test_a_run_is_planned_sampled_and_certified_in_the_basis_of_its_curve(
-    tmp_path_factory, dataset, exact, older, few_steps, monkeypatch
-):
-    folder = folder_of(tmp_path_factory, dataset, exact)
-    with monkeypatch.context() as before:
-        if older:
-            before.setattr(runs, "IN_AXES_FROM", 4)
-        main(["plan", str(folder), "--evals", "3"])
-    for command in (["sample", str(folder), "--n", "20"], ["certify", str(folder)]):
-        main(command)
+def test_a_run_is_certified_in_the_basis_of_its_held_out_curve(of_exact, older, tmp_path, monkeypatch):
+    folder = shutil.copytree(of_exact.folder, tmp_path / "run")
     run = runs.load(folder)
+    if older:
+        runs.keep(run, "held_out", runs.measure(run, "held_out"))
+    files.write_json(folder / "plan.json", PLAN | {"grid": GRID.tolist(), "predicted_kl": 0.1, "target_kl": None})
+    for module in (comparison, runs):
+        monkeypatch.setattr(module, "IN_AXES_FROM", 3)
+    monkeypatch.setattr(comparison, "SAMPLERS", ((comparison.PER_DIRECTION, comparison.BENTON),))
+    monkeypatch.setattr(comparison, "compare", functools.partial(comparison.compare, n_steps=(12,)))
+    main(["certify", str(folder)])
     held_out, test = (runs.measured(run, split) for split in ("held_out", "test"))
-    expected = principal_axes(dataset.train) if older else denoiser_in_axes(exact)[1]
+    expected = principal_axes(run.dataset.train) if older else denoiser_in_axes(run.network)[1]
     assert np.array_equal(held_out.basis, expected)
     assert np.array_equal(test.basis, expected)
     assert (comparison.subject_of(run, held_out, test).in_axes is None) == older
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    (row,) = (row for row in report["rows"] if row["kernel"] == comparison.PER_DIRECTION)
-    plain = comparison.Subject(denoiser_of(exact), held_out, test, dataset.train, dataset.test, 4.0, 0.05)
-    grid = plain.grid(comparison.PER_DIRECTION, comparison.PLANNED, 3)
-    excess = path_kl("moment_matched", grid, test, matched=held_out, basis=expected)
+    row = report["rows"][-1]
+    excess = path_kl("moment_matched", exponential_then_uniform(4.0, 0.05, 12), test, matched=held_out, basis=expected)
     assert row["excess"]["value"] == pytest.approx(excess, rel=1e-9)
-    assert row["sliced_w2"]["value"] < 1.0 < np.abs(dataset.test.mean(0)).max()  # samples lie where the rows do
-
-
-PLAN = {"kernel": "moment_matched", "per_direction": True, "evals": 4, "grid": GRID, "horizon": 4.0}
+    certified = {term["name"]: term["value"] for term in report["certificate"]["terms"]}
+    planned = path_kl("moment_matched", GRID, test, matched=held_out, basis=expected)
+    assert certified["discretisation"] == pytest.approx(planned, rel=1e-9)
+    assert row["sliced_w2"]["value"] < 1.0 < np.abs(run.dataset.test.mean(0)).max()  # samples lie where the rows do
 
 
 def together(run, sampler, n, **options):
