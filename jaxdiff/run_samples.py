@@ -83,7 +83,7 @@ def _built(run, name, curve=None, basis=None):
         denoiser, own = denoiser_in_axes(run.network)
         if not matched or basis is None or np.array_equal(own, basis):
             score, axes = score_from_denoiser(denoiser), own.astype(np.float32)
-    if not matched:
+    if curve is None or not matched:
         return _kernel(name, score), axes
     if axes is not None and basis is not None:  # the two are the same
         curve, basis = dataclasses.replace(curve, basis="coordinates"), "coordinates"
