@@ -454,8 +454,8 @@ def test_a_run_is_certified_in_the_basis_of_its_held_out_curve(of_exact, older, 
     assert row["sliced_w2"]["value"] < 1.0 < np.abs(run.dataset.test.mean(0)).max()  # samples lie where the rows do
 
 
-def together(run, sampler, n, **options):
-    return np.concatenate(list(run_samples.parts(run, sampler, n, 0, **options)))
+def together(run, sampler, n, seed=0, **options):
+    return np.concatenate(list(run_samples.parts(run, sampler, n, seed, **options)))
 
 
 @pytest.fixture
@@ -530,16 +530,17 @@ class FailsLate(ResidualMLP):
 
 
 # Untrained, the denoiser acts along each axis by itself.
-def test_a_fault_in_axes_is_told_by_sample_and_step(of_exact, wide):
+@pytest.mark.parametrize("seed", range(5))
+def test_a_fault_in_axes_is_told_by_sample_and_step(of_exact, wide, seed):
     network = FailsLate(3, mean=MEAN, cov=COV, width=8, depth=1, rngs=nnx.Rngs(0))
     broken = dataclasses.replace(of_exact, network=network)
     grid = np.array([4.0, 2.0, 1.0, 0.4, 0.1, 0.05])
     sampler = run_samples.sampler_of(broken, dict(PLAN, kernel="ddim", grid=grid, evals=5))
     with pytest.raises(ValueError, match="not finite") as caught:
-        together(broken, sampler, 50, at_once=50)
+        together(broken, sampler, 50, seed, at_once=50)
     axis = denoiser_in_axes(network)[1][:, 2]
     mean, v = MEAN @ axis, axis @ COV @ axis
-    y = np.asarray(run_samples._start(jax.random.key(0), 0, 50, 3, np.float32), np.float64) @ axis
+    y = np.asarray(run_samples._start(jax.random.key(seed), 0, 50, 3, np.float32), np.float64) @ axis
     beyond = np.zeros((3, 50), bool)
     for k, (t, later) in enumerate(itertools.pairwise(grid)):
         beyond[max(k - 3, 0)] = (k >= 3) & (y - np.exp(-t) * mean > 1.5)
