@@ -194,8 +194,8 @@ def loss_curve(
 
     Raises:
       ValueError: fewer than two rows or five nodes, data that are not finite, early_stop not below the horizon, a grid
-        that does not decrease or that leaves the interval between them, a basis that is none, or the denoiser's
-        output is not finite or not of the shape of its input.
+        that does not decrease or that leaves the interval between them, a basis or axes that are none, products with
+        axes, or the denoiser's output is not finite or not of the shape of its input.
     """
     check_ends(horizon, early_stop)
     noise.check_key(key)
@@ -207,11 +207,13 @@ def loss_curve(
             f"a loss curve needs n_nodes >= 5, n_noises >= 1 and products >= 1 or None: n_nodes = {n_nodes}, "
             f"n_noises = {n_noises}, products = {products}."
         )
-    if axes is not None and (products is not None or isinstance(axes, str)):
-        raise ValueError("axes= is an array (d, d), and products= takes a denoiser of the rows as they are: give one.")
+    if isinstance(axes, str):
+        raise ValueError(f"axes is an array (d, d) or None: axes = {axes!r}.")
+    if axes is not None and products is not None:
+        raise ValueError("products= needs a denoiser of the rows as they are: leave axes= out.")
     same = basis is axes is not None
     own_axes, basis = isinstance(basis, str) and basis == "pca", checked_basis(basis, data)
-    axes = basis if same else checked_basis(axes, data)
+    axes = basis if same else checked_basis(axes, data, "axes")
     n, dim = data.shape
     u = np.linspace(np.log(ou.snr(float(horizon))), np.log(ou.snr(float(early_stop))), n_nodes)
     extra = _further(u, grid)
@@ -296,7 +298,7 @@ def principal_axes(rows):
     return np.linalg.eigh(np.atleast_2d(np.cov(np.asarray(rows, np.float64), rowvar=False)))[1]
 
 
-def checked_basis(basis: Basis, data) -> Basis:
+def checked_basis(basis: Basis, data, name="basis") -> Basis:
     """The basis asked for: None and "coordinates" as they are, "pca" and arrays as orthonormal columns, float64."""
     if basis is None or (isinstance(basis, str) and basis == "coordinates"):
         return basis
@@ -307,7 +309,7 @@ def checked_basis(basis: Basis, data) -> Basis:
         return principal_axes(data)
     basis = np.asarray(basis, np.float64)
     if basis.shape != (dim, dim) or not np.abs(basis.T @ basis - np.eye(dim)).max() <= 1e-6:
-        raise ValueError(f"basis must have orthonormal columns, shape ({dim}, {dim}): it has shape {basis.shape}.")
+        raise ValueError(f"{name} must have orthonormal columns, shape ({dim}, {dim}): it has shape {basis.shape}.")
     return basis
 
 
@@ -318,7 +320,7 @@ def _together(denoiser, rows, n_noises):
         some = jax.ShapeDtypeStruct((together, *rows.shape), jnp.asarray(rows[:1]).dtype)
         try:
             jax.eval_shape(jax.vmap(denoiser, (0, None)), some, jax.ShapeDtypeStruct((), some.dtype))
-        except NotImplementedError:  # a callback to the host
+        except (NotImplementedError, TypeError, ValueError):  # a callback to the host, or what fails one at a time too
             return 1
     return together
 

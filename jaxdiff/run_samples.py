@@ -1,6 +1,7 @@
 """Samples of a trained run, made and written part by part, so that they need not fit into memory."""
 
 import csv
+import dataclasses
 import functools
 import inspect
 import itertools
@@ -13,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import information, kernels, noise, path_costs, runs
+from jaxdiff.processes import score_from_denoiser
 from jaxdiff.progress import bar
 from jaxdiff.sample import sample, trajectory
-from jaxdiff.scores import from_network
+from jaxdiff.scores import denoiser_in_axes, from_network
 from jaxdiff.search import Search
 from jaxdiff.types import Grid, Kernel
 
@@ -27,11 +29,16 @@ LEAST_BYTES = 2  # of a number in a text file, with what parts it from the next
 
 
 class Sampler(NamedTuple):
-    """A kernel of the run's network and its grid. planned: whether both are the plan's, whose certificate is theirs."""
+    """A kernel of the run's network and its grid.
+
+    planned: whether both are the plan's, whose certificate is theirs.
+    axes: (d, d) float32, in whose coordinates the kernel works, those of x @ axes; None: in those of the rows.
+    """
 
     kernel: Kernel
     grid: Grid
     planned: bool
+    axes: np.ndarray | None = None
 
     @property
     def evals(self):
@@ -43,6 +50,7 @@ def sampler_of(run, plan, kernel=None, evals=None) -> Sampler:
     """The sampler of a plan, or another kernel, or the plan's kernel with another number of evaluations.
 
     A kernel that has a path KL gets the best grid for it by the held-out curve, any other the grid of moment matching.
+    From runs.IN_AXES_FROM columns on it works in the coordinates of the network's axes.
 
     Raises:
       ValueError: there is no such kernel, the kernel needs more than a score, or evals are less than a step costs.
@@ -50,19 +58,36 @@ def sampler_of(run, plan, kernel=None, evals=None) -> Sampler:
     name = plan["kernel"] if kernel is None else kernel
     planned = name == plan["kernel"] and evals in (None, plan["evals"])
     if planned and name != "moment_matched":
-        return Sampler(_kernel(name, from_network(run.network)), plan["grid"], True)
+        built, axes = _built(run, name)
+        return Sampler(built, plan["grid"], True, axes)
     curve = runs.measured(run, "held_out")
     basis = curve.basis if plan["per_direction"] else None
-    score = from_network(run.network)
-    built = kernels.moment_matched(score, curve, basis=basis) if name == "moment_matched" else _kernel(name, score)
+    built, axes = _built(run, name, curve, basis)
     if planned:
-        return Sampler(built, plan["grid"], True)
+        return Sampler(built, plan["grid"], True, axes)
     evals = plan["evals"] if evals is None else evals
     if evals < built.evals_per_step:
         raise ValueError(f"a step of {name} takes {built.evals_per_step} evaluations: evals = {evals}.")
     searched = name if name in path_costs.KERNELS and name != "covariance_matched" else "moment_matched"
     search = Search(searched, curve, basis if searched == "moment_matched" else None)
-    return Sampler(built, search.best(evals // built.evals_per_step, run.horizon, run.early_stop), False)
+    return Sampler(built, search.best(evals // built.evals_per_step, run.horizon, run.early_stop), False, axes)
+
+
+def _built(run, name, curve=None, basis=None):
+    """The kernel of the run's network, and the axes in whose coordinates it works; None: in those of the rows.
+
+    curve, basis: of moment matching. A basis other than the network's axes leaves the rows as they are.
+    """
+    score, axes, matched = from_network(run.network), None, name == "moment_matched"
+    if run.dataset.dim >= runs.IN_AXES_FROM:
+        denoiser, own = denoiser_in_axes(run.network)
+        if not matched or basis is None or np.array_equal(own, basis):
+            score, axes = score_from_denoiser(denoiser), own.astype(np.float32)
+    if curve is None or not matched:
+        return _kernel(name, score), axes
+    if axes is not None and basis is not None:  # the two are the same
+        curve, basis = dataclasses.replace(curve, basis="coordinates"), "coordinates"
+    return kernels.moment_matched(score, curve, basis=basis), axes
 
 
 def _kernel(name, score) -> Kernel:
@@ -99,14 +124,16 @@ def parts(run, sampler: Sampler, n, seed, *, at_once=None, denoise=True, rounded
     Raises:
       ValueError: a sample is not finite; the message names the sample and the step.
     """
-    dim, key = run.dataset.dim, jax.random.key(seed)
+    dim, key, axes = run.dataset.dim, jax.random.key(seed), sampler.axes
+    back = None if axes is None else axes.T
     at_once = min(n, max(1, NUMBERS_AT_ONCE // dim) if at_once is None else at_once)
     many = at_once < n
     for first in bar(range(0, n, at_once), "sample", enabled=progress and many):
-        x = _start(key, first, at_once, dim, run.dataset.train.dtype)
+        x = _turned(_start(key, first, at_once, dim, run.dataset.train.dtype), axes)
         # The last part is as long as the others, so that it needs no compilation of its own.
         options = {"first_particle": first, "denoise": denoise, "progress": progress and not many}
-        drawn = np.asarray(sample(sampler.kernel, x, sampler.grid, key, **options))[: n - first]
+        drawn = _turned(sample(sampler.kernel, x, sampler.grid, key, **options), back)
+        drawn = np.asarray(drawn)[: n - first]
         if not np.isfinite(drawn).all():
             raise ValueError(_fault(sampler, x, key, first, drawn))
         yield run.dataset.restore(drawn, rounded=rounded)
@@ -115,6 +142,10 @@ def parts(run, sampler: Sampler, n, seed, *, at_once=None, denoise=True, rounded
 def _start(key, first, n, dim, dtype):
     """Draws of N(0, I) for the particles first, ..., first + n - 1."""
     return noise.initial(key, jnp.asarray(np.arange(first, first + n).astype(np.uint32)), dim, dtype)
+
+
+def _turned(x, axes):
+    return x if axes is None else jnp.matmul(x, axes, precision="highest")
 
 
 def _fault(sampler, x, key, first, drawn):
