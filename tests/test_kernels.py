@@ -102,7 +102,9 @@ def test_covariance_matching_is_exact_in_one_step_on_a_gaussian_off_the_axes():
 
 def test_covariance_matching_takes_the_symmetric_part_of_a_learned_jacobian_and_no_negative_variance():
     slopes = np.array([[-0.5, 0.4], [0.1, -0.3]])
-    row = jax.tree.map(jnp.asarray, kernels.covariance_matched(jnp.sin).coefficients(np.array([0.8, 0.3])))
+    row = jax.tree.map(
+        jnp.asarray, kernels.covariance_matched(lambda x, t: jnp.sin(x)).coefficients(np.array([0.8, 0.3]))
+    )
     row = jax.tree.map(lambda column: column[0], row)
 
     def noise(slopes):
