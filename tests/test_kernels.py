@@ -102,10 +102,8 @@ def test_covariance_matching_is_exact_in_one_step_on_a_gaussian_off_the_axes():
 
 def test_covariance_matching_takes_the_symmetric_part_of_a_learned_jacobian_and_no_negative_variance():
     slopes = np.array([[-0.5, 0.4], [0.1, -0.3]])
-    row = jax.tree.map(
-        jnp.asarray, kernels.covariance_matched(lambda x, t: jnp.sin(x)).coefficients(np.array([0.8, 0.3]))
-    )
-    row = jax.tree.map(lambda column: column[0], row)
+    score, times = lambda x, t: jnp.sin(x), np.array([0.8, 0.3])
+    row = jax.tree.map(lambda column: jnp.asarray(column)[0], kernels.covariance_matched(score).coefficients(times))
 
     def noise(slopes):
         kernel = kernels.covariance_matched(lambda x, t: x @ slopes.T)
@@ -113,7 +111,7 @@ def test_covariance_matching_takes_the_symmetric_part_of_a_learned_jacobian_and_
 
     np.testing.assert_allclose(noise(slopes), noise((slopes + slopes.T) / 2), rtol=1e-12)
     assert np.abs(noise(slopes) - noise(slopes * np.eye(2))).max() > 1e-3
-    ancestral = jax.tree.map(lambda column: column[0], kernels.ancestral(jnp.sin).coefficients(np.array([0.8, 0.3])))
+    ancestral = jax.tree.map(lambda column: column[0], kernels.ancestral(score).coefficients(times))
     np.testing.assert_allclose(noise(-1e3 * np.eye(2)), ancestral.spread * np.eye(2), rtol=1e-12)
 
 
