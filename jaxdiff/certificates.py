@@ -156,7 +156,7 @@ class Certificate:
         return f"{term.name:<{width}}{value:>12}  {term.status:<9} {known:<28}{source}"
 
     def _below_zero(self):
-        """A sentence for every term in nats that is below 0, where what it estimates may not be."""
+        """A sentence for each estimate in nats that is below 0; it says whether the true value can be."""
         learned = any(term.name == SCORE_ERROR and term.status == UNKNOWN for term in self.terms)
         low = [term for term in self._nats() if term.status != UNKNOWN and term.value < -ROUNDING]
         return [f"{term.name} below 0: {below_zero(self.interval(term.name)[1], learned=learned)}" for term in low]

@@ -189,7 +189,7 @@ def _train(options):
         if stopped is None:
             print(f"replacing the run in {folder}", file=sys.stderr)
         else:
-            folder = folder.with_name(f"{folder.name}-interrupted")  # what is there was trained to its end
+            folder = folder.with_name(f"{folder.name}-interrupted")  # the folder holds a finished run
     runs.save(folder, model, dataset, trained.network)
     losses = [row["held_out_loss"] for row in trained.history]
     first, rows = trained.history[0]["step"], f"{trained.held_out_rows} of {len(dataset.held_out)} held-out rows"

@@ -344,7 +344,7 @@ def step_ratio(subject: Subject, n_steps, *, confidence=CONFIDENCE, excess=None)
     fewest, needed, most = (
         steps_to_reach(0.0, lambda n, end=end: gap(n)[end], most=MOST_STEPS)
         if of_planned > 0
-        else None  # else none is enough
+        else None  # no number of steps reaches an excess of 0
         for end, of_planned in ((1, high), (0, value), (2, low))
     )
     n, withheld = _independent_rows(subject), None

@@ -320,7 +320,8 @@ def _together(denoiser, rows, n_noises):
         some = jax.ShapeDtypeStruct((together, *rows.shape), jnp.asarray(rows[:1]).dtype)
         try:
             jax.eval_shape(jax.vmap(denoiser, (0, None)), some, jax.ShapeDtypeStruct((), some.dtype))
-        except (NotImplementedError, TypeError, ValueError):  # a callback to the host, or what fails one at a time too
+        except (NotImplementedError, TypeError, ValueError):
+            # vmap refuses some callbacks to the host. What is truly wrong raises again with one noise at a time.
             return 1
     return together
 

@@ -67,7 +67,7 @@ def room(folder, name):
 
 
 def _meant(file, folder, name, place):
-    """What a draft, by the name that an error has for it, is for; None where the error is about no draft."""
+    """The file that a draft will become, from the path in an error; None where the error is about no draft."""
     if place is None or not isinstance(file, str):
         return folder / name
     file = pathlib.Path(file)

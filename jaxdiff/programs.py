@@ -30,7 +30,7 @@ class Recent:
         self._gone = 0  # programs that were let go of
 
     def __call__(self, function, static, arguments, donated=(), *, donate=False, compiler_options=None):
-        """function(static, arguments, donated), compiled; donate: the memory of what is donated is used again.
+        """function(static, arguments, donated), compiled. With donate, XLA may reuse the memory of `donated`.
 
         static: a hashable value. compiler_options: the same for equal `static` and `donate`.
         """

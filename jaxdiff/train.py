@@ -298,7 +298,7 @@ def _checkpointing(work, path):
         try:
             with ocp.StandardCheckpointer() as checkpointer:
                 return work(checkpointer)
-        except Exception as error:
+        except Exception as error:  # Orbax raises plain ones; raised again unless the system gave an error number
             told = re.search(r"os_error_code='(\d+)'", str(error))
             number = getattr(error, "errno", None) if told is None else int(told[1])
             if number is None:

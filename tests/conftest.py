@@ -24,6 +24,14 @@ def _few_programs():
     jax.clear_caches()
 
 
+@pytest.fixture(scope="module")
+def compile_quickly():
+    """Half the compile time, for files whose tests compile much and time nothing."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture
 def key():
     return jax.random.key(2)

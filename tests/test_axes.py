@@ -24,6 +24,8 @@ from jaxdiff.sample import trajectory
 from jaxdiff.scores import denoiser_in_axes, denoiser_of
 from jaxdiff.types import Curve
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 MEAN, COV = np.array([0.5, -1.0, 2.0]), np.array([[1.0, 0.6, -0.2], [0.6, 0.5, 0.1], [-0.2, 0.1, 3.0]])
 ENDS = {"horizon": 3.0, "early_stop": 0.02, "n_nodes": 5, "n_noises": 3}
 N, GROUPS = 50, 32
@@ -32,14 +34,6 @@ AXES, OTHER = (np.linalg.qr(np.random.default_rng(seed).standard_normal((3, 3)))
 ROWS = np.random.default_rng(2).standard_normal((N, 3)) @ np.linalg.cholesky(COV).T + MEAN
 MODEL = {"horizon": 4.0, "early_stop": 0.05, "seed": 3, "image_shape": None}
 MODEL["network"] = {"width": 8, "depth": 1, "dropout": 0.0, "seed": 0}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly():
-    """Half the compile time; nothing here is timed."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def times(x, matrix):

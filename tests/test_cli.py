@@ -24,17 +24,11 @@ from jaxdiff.cli import main
 from jaxdiff.information import denoised_w2, early_stopping_w2, path_kl
 from jaxdiff.train import Fit, Interrupted
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 ROOT = pathlib.Path(__file__).parents[1]
 EARLY_STOP, CONSTANT = 0.002, 7.0  # the default; the table's column that does not vary
 TINY = ["--steps", "4", "--batch-size", "16", "--width", "16", "--depth", "1"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly():
-    """Half the compile time; nothing here is timed."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def said(*argv):

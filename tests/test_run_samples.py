@@ -11,17 +11,11 @@ from flax import nnx
 from jaxdiff import data, kernels, path_costs, run_samples, runs
 from jaxdiff.grids import exponential_then_uniform
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 N, CONSTANT = 240, 7.0
 MODEL = {"horizon": 4.0, "early_stop": 0.01, "seed": 3, "image_shape": None}
 MODEL["network"] = {"width": 8, "depth": 1, "dropout": 0.0, "seed": 0}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly():
-    """Half the compile time; nothing here is timed."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

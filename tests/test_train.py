@@ -17,16 +17,8 @@ from jaxdiff.networks import ResidualMLP
 from jaxdiff.sample import sample
 from jaxdiff.scores import from_network
 
-pytestmark = pytest.mark.loose_promotion
+pytestmark = [pytest.mark.loose_promotion, pytest.mark.usefixtures("compile_quickly")]
 DTYPE = np.float32
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly():
-    """Half the compile time; nothing here is timed."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def network(seed=0, **options):
