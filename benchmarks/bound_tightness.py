@@ -15,9 +15,9 @@ import numpy as np
 from benchmarks import exact_values as exactly
 from benchmarks import figures, studies
 from jaxdiff import grids, information, kernels, plots
-from jaxdiff.bounds import any_grid, benton2024, from_nodes, lsi, pedrotti2023
-from jaxdiff.certificates import total_variation
-from jaxdiff.path_costs import standard_error
+from jaxdiff.certificate import total_variation
+from jaxdiff.guarantees.bounds import any_grid, benton2024, from_nodes, lsi, pedrotti2023
+from jaxdiff.guarantees.path_kl import standard_error
 from jaxdiff.processes import ou
 
 NAME = "bound_tightness"

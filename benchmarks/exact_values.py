@@ -18,7 +18,7 @@ from benchmarks import line
 from benchmarks.laws import anisotropic, ring
 from benchmarks.t1_t2_tradeoff import gap
 from jaxdiff import information, kernels, sample, targets
-from jaxdiff.path_costs import standard_error
+from jaxdiff.guarantees.path_kl import standard_error
 from jaxdiff.processes import ou
 
 SMALL = 1e-30  # an snr where the mmse is the total variance

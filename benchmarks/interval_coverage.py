@@ -11,10 +11,10 @@ import numpy as np
 
 from benchmarks import figures, studies
 from jaxdiff import grids, plots
-from jaxdiff.certificates import student_quantile
-from jaxdiff.certify import certify
 from jaxdiff.curves import measured_curve
-from jaxdiff.path_costs import path_kl
+from jaxdiff.guarantees.certify import certify
+from jaxdiff.guarantees.path_kl import path_kl
+from jaxdiff.intervals import student_quantile
 from jaxdiff.processes import ou
 
 NAME = "interval_coverage"

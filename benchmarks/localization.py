@@ -22,11 +22,12 @@ from scipy.stats import chi2
 from benchmarks import figures, studies
 from benchmarks.dimension_sweep import digits
 from jaxdiff import grids, information, plots, targets
-from jaxdiff.bounds import benton2024
-from jaxdiff.moments import form_of
-from jaxdiff.path_costs import standard_error
+from jaxdiff.curves import Curve
+from jaxdiff.guarantees.bounds import benton2024
+from jaxdiff.guarantees.path_kl import standard_error
 from jaxdiff.processes import forward, ou
-from jaxdiff.types import Curve, Target
+from jaxdiff.targets import Target
+from jaxdiff.targets.posterior_covariance import form_of
 
 NAME = "localization"
 QUESTION = "Do E Tr Sigma_t, its derivative and the drift gap E_{s,t} obey the identities of Benton's proof?"

@@ -16,7 +16,7 @@ from scipy.special import logsumexp
 from benchmarks import figures, studies
 from benchmarks.laws import ring
 from jaxdiff import plots, targets
-from jaxdiff.bounds import lsi, pedrotti2023
+from jaxdiff.guarantees.bounds import lsi, pedrotti2023
 from jaxdiff.processes import ou
 
 NAME = "lsi_constant"

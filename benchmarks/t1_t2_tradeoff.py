@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks import figures, line, studies
 from jaxdiff import grids, kernels, noise, plots, predict_correct, sample, targets
-from jaxdiff.bounds import lsi, pedrotti2023
+from jaxdiff.guarantees.bounds import lsi, pedrotti2023
 from jaxdiff.kernels.langevin_limits import default_step
 from jaxdiff.processes import ou
 

@@ -14,7 +14,7 @@ from jax.tree_util import Partial
 
 from benchmarks import figures, studies
 from jaxdiff import grids, kernels, losses, networks, noise, plots, predict_correct, scores, targets, train
-from jaxdiff.bounds import pedrotti2023
+from jaxdiff.guarantees.bounds import pedrotti2023
 from jaxdiff.kernels.langevin_limits import default_step
 from jaxdiff.processes import forward
 from jaxdiff.types import as_score

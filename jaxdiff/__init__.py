@@ -1,39 +1,37 @@
 """Sample diffusion models with guarantees: plan the steps for an accuracy, certify what was reached.
 
-Importing this package touches no backend. `networks` and `train` need Flax and Optax (extra `train`) and are loaded
-on first use.
+Importing this package touches no backend. The modules in `ON_FIRST_USE` are loaded on first use, because they need
+Flax and Optax (extra `train`), Matplotlib (extra `plot`) or the run folders of the command line.
 """
 
 import importlib
 
-from jaxdiff import (
-    bounds,
-    curves,
-    data,
-    grids,
-    information,
-    kernels,
-    likelihood,
-    losses,
-    metrics,
-    noise,
-    ode,
-    prediction_correction,
-    processes,
-    scores,
-    sweeps,
-    targets,
-)
-from jaxdiff.certify import certify
-from jaxdiff.plan import plan
-from jaxdiff.prediction_correction import predict_correct
-from jaxdiff.sample import sample, sample_in_turn, trajectory
-from jaxdiff.tuning import fit_grid
-from jaxdiff.types import Certificate, Curve, Kernel, Plan, Process, Target
+from jaxdiff import curves, grids, kernels, metrics, noise, processes, scores, sweeps, targets
+from jaxdiff.certificate import Certificate
+from jaxdiff.curves import Curve
+from jaxdiff.guarantees import bounds, information
+from jaxdiff.guarantees.certify import certify, certify_difference
+from jaxdiff.planning.fitted_grid import fit_grid
+from jaxdiff.planning.plan import plan
+from jaxdiff.planning.record import Plan
+from jaxdiff.processes import Process
+from jaxdiff.sampling import likelihood, ode, prediction_correction
+from jaxdiff.sampling.prediction_correction import predict_correct
+from jaxdiff.sampling.sample import sample, sample_in_turn, trajectory
+from jaxdiff.targets import Target
+from jaxdiff.training import losses
+from jaxdiff.types import Kernel
 
 __version__ = "0.1.0"
 
-ON_FIRST_USE = ("networks", "train")
+ON_FIRST_USE = {
+    "data": "jaxdiff.app.data",
+    "networks": "jaxdiff.training.networks",
+    "plots": "jaxdiff.app.plots",
+    "runs": "jaxdiff.app.run_folder",
+    "tables": "jaxdiff.app.tables",
+    "train": "jaxdiff.training.fit",
+}
 
 __all__ = [
     "Certificate",
@@ -44,6 +42,7 @@ __all__ = [
     "Target",
     "bounds",
     "certify",
+    "certify_difference",
     "curves",
     "data",
     "fit_grid",
@@ -53,23 +52,27 @@ __all__ = [
     "likelihood",
     "losses",
     "metrics",
+    "networks",
     "noise",
     "ode",
     "plan",
+    "plots",
     "predict_correct",
     "prediction_correction",
     "processes",
+    "runs",
     "sample",
     "sample_in_turn",
     "scores",
     "sweeps",
+    "tables",
     "targets",
+    "train",
     "trajectory",
-    *ON_FIRST_USE,
 ]
 
 
 def __getattr__(name):
     if name in ON_FIRST_USE:
-        return importlib.import_module(f"jaxdiff.{name}")
+        return importlib.import_module(ON_FIRST_USE[name])
     raise AttributeError(f"module 'jaxdiff' has no attribute {name!r}")

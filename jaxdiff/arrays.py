@@ -1,45 +1,54 @@
-"""Arrays in NumPy's files, and how to make rows of them."""
+"""Array helpers: NumPy or JAX by the argument, dtypes and broadcasting."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.files import UNREADABLE, brief
-from jaxdiff.headers import DataError
+
+def namespace(value):
+    """numpy for host values, jax.numpy for JAX arrays and tracers."""
+    return jnp if isinstance(value, jax.Array) else np
 
 
-def read_npy(path):
-    """The array of a .npy file; DataError where there is none, or one of objects."""
-    with path.open("rb") as stream:
-        try:
-            return np.lib.format.read_array(stream, allow_pickle=False)
-        except UNREADABLE as error:
-            raise DataError(f"{path} is no plain .npy array ({brief(error)}): save it with np.save.") from error
+def root(value):
+    """The square root of value >= 0, with derivative 0 at 0: for what stays 0 when the grid changes a little."""
+    xp, zero = namespace(value), value == 0
+    return xp.where(zero, 0.0, xp.sqrt(xp.where(zero, 1.0, value)))
 
 
-def read_npz(path, key=None):
-    """The array called `key` of an .npz archive, or the only one; DataError where it is not there."""
-    with path.open("rb") as stream:
-        try:
-            arrays = np.load(stream, allow_pickle=False)
-            if isinstance(arrays, np.ndarray):
-                raise ValueError("it is one .npy array")
-            names = arrays.files
-            chosen = names[0] if key is None and len(names) == 1 else key
-            rows = arrays[chosen] if chosen in names else None
-        except UNREADABLE as error:
-            raise DataError(f"{path} is no .npz archive of numbers ({brief(error)}): save it with np.savez.") from error
-    if rows is not None:
-        return rows
-    remedy = "choose one with key, --key NAME" if names else "save one array of rows in it"
-    lacks = "" if key is None else f", none of them {key!r}"
-    raise DataError(f"{path} holds {len(names)} arrays {names}{lacks}: {remedy}.")
+def like(t, x):
+    """The time t, or another number, in the dtype of x, a float, or in float32 where x has 16 bits.
+
+    So a float64 scalar never promotes float32 particles, and 16 bits never round a time.
+    """
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"positions must be of a float dtype: x is {x.dtype}. Use x.astype(jnp.float32).")
+    return jnp.asarray(t, np.promote_types(x.dtype, np.float32))
 
 
-def reshaping(array):
-    """How to save an array of any other shape as rows (n, d), for a message; empty where there is no way."""
-    if array.ndim == 0 or array.size == 0:
-        return ""
-    if array.ndim == 1:
-        return "; one column of numbers is saved as x[:, None]"
-    kind = "images are" if array.ndim in (3, 4) else "they are"
-    d, shape = array[0].size, ", ".join(map(str, array.shape[1:]))
-    return f"; {kind} saved as x.reshape({len(array)}, {d}), and made of samples by x.reshape(-1, {shape})"
+def wide(values):
+    """Positions, or what a model returns, with 16 bits widened to float32; other dtypes stay."""
+    values = jnp.asarray(values)
+    return values.astype(np.float32) if values.dtype.itemsize < 4 else values
+
+
+def float_time(t):
+    """A time, an snr or an array of them as floats of at least 32 bits: whole numbers and 16 bits round no table.
+
+    JAX's whole numbers become JAX's default float, those of NumPy and Python float64; 16 bits become float32.
+    """
+    if not isinstance(t, jax.Array):
+        t = np.asarray(t)
+    if not jnp.issubdtype(t.dtype, jnp.floating):
+        return t.astype(float) if isinstance(t, jax.Array) else t.astype(np.float64)[()]
+    t = t if t.dtype.itemsize >= 4 else t.astype(np.float32)
+    return t if isinstance(t, jax.Array) else t[()]
+
+
+def aligned(value, x):
+    """value with axes of length 1 in front, as many axes as x has, so that the two broadcast.
+
+    JAX does that by itself unless a user forbids it by jax_numpy_rank_promotion="raise". A scalar is returned as it is.
+    """
+    missing = x.ndim - jnp.ndim(value)
+    return jnp.expand_dims(value, tuple(range(missing))) if missing > 0 and jnp.ndim(value) > 0 else value

@@ -17,6 +17,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+
 # What NumPy's readers raise at damaged bytes, found by flipping and cutting them; not OSError, which speaks for itself.
 UNREADABLE = (ValueError, EOFError, RuntimeError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
 ENDING = re.compile("[a-z0-9_]{8}")  # what tempfile puts behind a prefix

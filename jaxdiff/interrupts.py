@@ -9,7 +9,6 @@ import time
 
 PATIENCE = 2.0  # seconds
 CODE = 130  # exit code of a process that was interrupted
-
 _reacted = [0]  # how often a handler of this module has run
 
 

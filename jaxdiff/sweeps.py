@@ -14,9 +14,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxdiff import driver
 from jaxdiff.files import WriteError, locked
 from jaxdiff.progress import counter
+from jaxdiff.sampling.static import compiler_options
 
 BATCH = 64  # rows of a traced function that run at once
 GIVEN = ("dim", "mask", "seed", "key")
@@ -240,7 +240,7 @@ def _compiled(function, wanted, fixed, width, mesh):
     compiled = jax.jit(
         many,
         out_shardings=NamedSharding(mesh, PartitionSpec()),
-        compiler_options=driver.compiler_options(mesh.devices.flat[0].platform),
+        compiler_options=compiler_options(mesh.devices.flat[0].platform),
     )
     return lambda columns: compiled(jax.device_put(columns, NamedSharding(mesh, along)))
 

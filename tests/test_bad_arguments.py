@@ -13,7 +13,7 @@ from jax.tree_util import Partial
 import jaxdiff
 from jaxdiff import curves, kernels, likelihood, noise, ode, processes, scores
 from jaxdiff.kernels import predictor_corrector
-from jaxdiff.sample import sample, sample_in_turn, trajectory
+from jaxdiff.sampling.sample import sample, sample_in_turn, trajectory
 
 PACKAGE = pathlib.Path(jaxdiff.__file__).parent
 KEY, GRID, X = jax.random.key(0), np.array([1.0, 0.5, 0.2]), np.ones((4, 2), np.float32)

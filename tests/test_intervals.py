@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from jaxdiff.certificates import Term
+from jaxdiff.certificate import Term
 from jaxdiff.intervals import bounded, copied, copies, doubts, hill_index, independent, row_ids, skewness
 
 LAWS = {

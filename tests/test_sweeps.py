@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxdiff import noise, sweeps
-from jaxdiff.cli import main
+from jaxdiff.app.cli import main
 
 DIMS, SEEDS, SCALES = (1, 3, 8), (0, 5), (0.5, 2.0)
 PARTICLES = 7

@@ -3,8 +3,11 @@
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.processes import EARLIEST, LATEST, NEARLY_ZERO, check_ends, from_ou, ou, to_ou, vp_cosine
-from jaxdiff.types import Grid, Plan, as_numbers
+from jaxdiff.checks import as_numbers
+from jaxdiff.processes import from_ou, ou, to_ou, vp_cosine
+from jaxdiff.processes.clocks import NEARLY_ZERO
+from jaxdiff.processes.ou import EARLIEST, LATEST, check_ends
+from jaxdiff.types import Grid
 
 PURE_NOISE = -np.log(NEARLY_ZERO) / 2  # OU time, 8.32
 # ROUNDING: the largest rounding error that a step may leave. COARSE: from this epsilon on a dtype has no longest step.
@@ -36,8 +39,9 @@ def check_grid(grid, *, own_clock=False) -> Grid:
     Raises:
       ValueError: it has no step, is not one-dimensional or finite, does not decrease, or leaves [1e-12, 40].
     """
-    if isinstance(grid, Plan):
-        raise TypeError("a Plan is not a grid: pass plan.grid.")
+    if hasattr(grid, "grid"):
+        name = type(grid).__name__
+        raise TypeError(f"a {name} is not a grid: pass {name.lower()}.grid.")
     grid = as_numbers(grid, "grid", "a list or an array of decreasing times")
     if grid.ndim != 1 or len(grid) < 2:
         raise ValueError(f"grid must be a list of at least two times: it has shape {grid.shape}.")

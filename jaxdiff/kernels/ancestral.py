@@ -1,7 +1,8 @@
 """Ancestral sampling: the reverse bridge with the posterior mean frozen (DDPM with the posterior variance)."""
 
-from jaxdiff.kernels.affine import Row, identity, step
-from jaxdiff.processes import namespace, ou
+from jaxdiff.arrays import namespace
+from jaxdiff.kernels._affine import Row, identity, step
+from jaxdiff.processes import ou
 from jaxdiff.types import Kernel, ScoreFn, as_score
 
 

@@ -6,11 +6,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdiff.kernels.affine import identity
+from jaxdiff.arrays import aligned
+from jaxdiff.checks import check_number
+from jaxdiff.kernels._affine import identity
 from jaxdiff.kernels.ancestral import coefficients as ancestral_coefficients
 from jaxdiff.lanczos import SpectralFunction, applied, applied_in_full
 from jaxdiff.processes import ou
-from jaxdiff.types import Kernel, ScoreFn, aligned, as_score, check_number
+from jaxdiff.types import Kernel, ScoreFn, as_score
 
 
 def covariance_matched(score: ScoreFn, *, products: int | None = None) -> Kernel:

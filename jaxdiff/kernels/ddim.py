@@ -2,9 +2,11 @@
 
 import dataclasses
 
-from jaxdiff.kernels.affine import Row, identity, noiseless_step, step
-from jaxdiff.processes import namespace, ou
-from jaxdiff.types import Kernel, ScoreFn, as_score, check_number
+from jaxdiff.arrays import namespace
+from jaxdiff.checks import check_number
+from jaxdiff.kernels._affine import Row, identity, noiseless_step, step
+from jaxdiff.processes import ou
+from jaxdiff.types import Kernel, ScoreFn, as_score
 
 
 def ddim(score: ScoreFn, eta: float = 0.0) -> Kernel:

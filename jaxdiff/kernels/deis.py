@@ -2,8 +2,9 @@
 
 import dataclasses
 
-from jaxdiff.kernels.integrals import gauss
-from jaxdiff.kernels.multistep import (
+from jaxdiff.arrays import namespace
+from jaxdiff.kernels._integrals import gauss
+from jaxdiff.kernels._multistep import (
     Init,
     Row,
     Step,
@@ -15,8 +16,8 @@ from jaxdiff.kernels.multistep import (
     noise_in,
     position,
 )
-from jaxdiff.processes import namespace, ou
-from jaxdiff.types import Kernel, Process, ScoreFn, as_score
+from jaxdiff.processes import Process, ou
+from jaxdiff.types import Kernel, ScoreFn, as_score
 
 
 def deis(score: ScoreFn, order: int = 3, *, process: Process = ou, lower_order_final: bool = False) -> Kernel:

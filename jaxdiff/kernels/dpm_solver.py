@@ -2,8 +2,10 @@
 
 import dataclasses
 
-from jaxdiff.kernels.integrals import gauss
-from jaxdiff.kernels.multistep import (
+from jaxdiff.arrays import namespace
+from jaxdiff.checks import check_number
+from jaxdiff.kernels._integrals import gauss
+from jaxdiff.kernels._multistep import (
     Init,
     Row,
     Step,
@@ -14,8 +16,8 @@ from jaxdiff.kernels.multistep import (
     linear_part,
     position,
 )
-from jaxdiff.processes import namespace, ou
-from jaxdiff.types import Kernel, ScoreFn, as_score, check_number
+from jaxdiff.processes import ou
+from jaxdiff.types import Kernel, ScoreFn, as_score
 
 
 def dpm_solver(score: ScoreFn, order: int = 2, *, eta: float = 0.0, lower_order_final: bool = False) -> Kernel:

@@ -2,9 +2,11 @@
 
 import dataclasses
 
-from jaxdiff.kernels.affine import Row, identity, noiseless_step, step
-from jaxdiff.processes import namespace, ou, root
-from jaxdiff.types import Kernel, ScoreFn, as_score, check_number, described
+from jaxdiff.arrays import namespace, root
+from jaxdiff.checks import check_number, described
+from jaxdiff.kernels._affine import Row, identity, noiseless_step, step
+from jaxdiff.processes import ou
+from jaxdiff.types import Kernel, ScoreFn, as_score
 
 FROZEN = ("score", "noise", "denoiser")
 

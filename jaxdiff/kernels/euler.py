@@ -1,6 +1,6 @@
 """Euler's method for the probability-flow ODE."""
 
-from jaxdiff.kernels.affine import Row, identity, noiseless_step
+from jaxdiff.kernels._affine import Row, identity, noiseless_step
 from jaxdiff.types import Kernel, ScoreFn, as_score
 
 

@@ -1,7 +1,7 @@
 """Euler and Maruyama's method for the reverse SDE."""
 
-from jaxdiff.kernels.affine import Row, identity, step
-from jaxdiff.processes import namespace
+from jaxdiff.arrays import namespace
+from jaxdiff.kernels._affine import Row, identity, step
 from jaxdiff.types import Kernel, ScoreFn, as_score
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from jaxdiff.kernels.multistep import (
+from jaxdiff.kernels._multistep import (
     Init,
     Row,
     Step,

@@ -1,7 +1,7 @@
 """Exponential Euler: the reverse SDE with its linear drift exact and the score frozen."""
 
-from jaxdiff.kernels.affine import Row, identity, step
-from jaxdiff.processes import namespace
+from jaxdiff.arrays import namespace
+from jaxdiff.kernels._affine import Row, identity, step
 from jaxdiff.types import Kernel, ScoreFn, as_score
 
 

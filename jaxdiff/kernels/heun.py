@@ -4,9 +4,11 @@ import dataclasses
 import math
 from typing import Any, NamedTuple
 
-from jaxdiff.kernels.affine import identity
-from jaxdiff.processes import namespace, noise_from_score, ou, root
-from jaxdiff.types import Kernel, ScoreFn, as_numbers, as_score, check_number, described
+from jaxdiff.arrays import namespace, root
+from jaxdiff.checks import as_numbers, check_number, described
+from jaxdiff.kernels._affine import identity
+from jaxdiff.processes import noise_from_score, ou
+from jaxdiff.types import Kernel, ScoreFn, as_score
 
 
 def heun(score: ScoreFn, churn: float = 0.0, *, noise_scale: float = 1.0, between=(0.0, math.inf)) -> Kernel:

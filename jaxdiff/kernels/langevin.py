@@ -6,11 +6,14 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.kernels import affine
-from jaxdiff.kernels.affine import identity
-from jaxdiff.kernels.integrals import gauss
-from jaxdiff.processes import EARLIEST, LATEST, namespace, ou, root
-from jaxdiff.types import Kernel, ScoreFn, as_score, check_number, described
+from jaxdiff.arrays import namespace, root
+from jaxdiff.checks import check_number, described
+from jaxdiff.kernels import _affine
+from jaxdiff.kernels._affine import identity
+from jaxdiff.kernels._integrals import gauss
+from jaxdiff.processes import ou
+from jaxdiff.processes.ou import EARLIEST, LATEST
+from jaxdiff.types import Kernel, ScoreFn, as_score
 
 SCHEMES = ("plain", "exponential", "underdamped")
 
@@ -59,7 +62,7 @@ def langevin(
         as_score(score),
         coefficients,
         without_momentum if moving else identity,
-        underdamped_step if moving else affine.step,
+        underdamped_step if moving else _affine.step,
         position if moving else identity,
         1,
         2 if moving else 1,
@@ -109,10 +112,10 @@ class Coefficients:
         if self.scheme == "underdamped":
             return _underdamped(time, h, self.friction, first)
         if self.scheme == "plain":
-            return affine.Row(time, xp.ones_like(h), h, xp.sqrt(2 * h))
+            return _affine.Row(time, xp.ones_like(h), h, xp.sqrt(2 * h))
         v = ou.sigma(time) ** 2 if self.variance is None else self.variance
         a = -v * xp.expm1(-h / v)
-        return affine.Row(time, xp.ones_like(h), a, xp.sqrt(a * (2 - a / v)))
+        return _affine.Row(time, xp.ones_like(h), a, xp.sqrt(a * (2 - a / v)))
 
 
 # Exponential: with s = -x/v + rest the first part's flow is e^(-h/v), of which 1 = e^(-h/v) + a/v; the noise has

@@ -7,10 +7,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.kernels.affine import identity, noiseless_step, step
+from jaxdiff.arrays import aligned, namespace
+from jaxdiff.checks import described
+from jaxdiff.curves.curve import check_basis, dim_of
+from jaxdiff.kernels._affine import identity, noiseless_step, step
 from jaxdiff.kernels.ancestral import coefficients as ancestral_coefficients
-from jaxdiff.processes import namespace, ou
-from jaxdiff.types import Basis, Kernel, ScoreFn, aligned, as_score, check_basis, described, dim_of
+from jaxdiff.processes import ou
+from jaxdiff.types import Basis, Kernel, ScoreFn, as_score
 
 
 def moment_matched(score: ScoreFn, mmse: Callable[..., Any], *, basis: Basis = None, dim: int | None = None) -> Kernel:

@@ -1,7 +1,8 @@
 """Two intervals of the probability-flow ODE down, one of the forward process back up."""
 
-from jaxdiff.kernels.affine import Row, identity, step
-from jaxdiff.processes import namespace, ou, root
+from jaxdiff.arrays import namespace, root
+from jaxdiff.kernels._affine import Row, identity, step
+from jaxdiff.processes import ou
 from jaxdiff.types import Kernel, ScoreFn, as_score
 
 

@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdiff.kernels.multistep import CorrectedInit
-from jaxdiff.processes import namespace, ou
-from jaxdiff.types import Kernel, check_number, described
+from jaxdiff.arrays import namespace
+from jaxdiff.checks import check_number, described
+from jaxdiff.kernels._multistep import CorrectedInit
+from jaxdiff.processes import ou
+from jaxdiff.types import Kernel
 
 UNROLLED = 4  # corrector steps written out; more are a loop
 

@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdiff.kernels.affine import identity
-from jaxdiff.processes import namespace
-from jaxdiff.types import Kernel, ScoreFn, as_score, check_number
+from jaxdiff.arrays import namespace
+from jaxdiff.checks import check_number
+from jaxdiff.kernels._affine import identity
+from jaxdiff.types import Kernel, ScoreFn, as_score
 
 
 def randomized_midpoint(score: ScoreFn, seed: int = 0) -> Kernel:

@@ -2,8 +2,9 @@
 
 from typing import Any, NamedTuple
 
-from jaxdiff.kernels.affine import identity
-from jaxdiff.processes import namespace, noise_from_score, ou
+from jaxdiff.arrays import namespace
+from jaxdiff.kernels._affine import identity
+from jaxdiff.processes import noise_from_score, ou
 from jaxdiff.types import Kernel, ScoreFn, as_score
 
 

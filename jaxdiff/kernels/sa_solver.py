@@ -2,7 +2,9 @@
 
 import dataclasses
 
-from jaxdiff.kernels.multistep import (
+from jaxdiff.arrays import namespace
+from jaxdiff.checks import check_number
+from jaxdiff.kernels._multistep import (
     CorrectedInit,
     CorrectedStep,
     Init,
@@ -17,8 +19,7 @@ from jaxdiff.kernels.multistep import (
     linear_part,
     position,
 )
-from jaxdiff.processes import namespace
-from jaxdiff.types import Kernel, ScoreFn, as_score, check_number
+from jaxdiff.types import Kernel, ScoreFn, as_score
 
 
 def sa_solver(

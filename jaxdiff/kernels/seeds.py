@@ -2,9 +2,10 @@
 
 from typing import Any, NamedTuple
 
-from jaxdiff.kernels.affine import identity
-from jaxdiff.kernels.multistep import half_log_snr
-from jaxdiff.processes import namespace, noise_from_score, ou
+from jaxdiff.arrays import namespace
+from jaxdiff.kernels._affine import identity
+from jaxdiff.kernels._multistep import half_log_snr
+from jaxdiff.processes import noise_from_score, ou
 from jaxdiff.types import Kernel, ScoreFn, as_score
 
 

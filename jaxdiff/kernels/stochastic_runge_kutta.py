@@ -2,8 +2,8 @@
 
 from typing import Any, NamedTuple
 
-from jaxdiff.kernels.affine import identity
-from jaxdiff.processes import namespace
+from jaxdiff.arrays import namespace
+from jaxdiff.kernels._affine import identity
 from jaxdiff.types import Kernel, ScoreFn, as_score
 
 

@@ -4,9 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from jaxdiff.kernels.dpm_solver import Coefficients as DPMSolver
-from jaxdiff.kernels.exponential_adams import Coefficients as ExponentialAdams
-from jaxdiff.kernels.multistep import (
+from jaxdiff.arrays import namespace
+from jaxdiff.kernels._multistep import (
     CorrectedInit,
     CorrectedStep,
     before,
@@ -17,7 +16,8 @@ from jaxdiff.kernels.multistep import (
     half_log_snr,
     position,
 )
-from jaxdiff.processes import namespace
+from jaxdiff.kernels.dpm_solver import Coefficients as DPMSolver
+from jaxdiff.kernels.exponential_adams import Coefficients as ExponentialAdams
 from jaxdiff.types import Kernel, ScoreFn, as_score
 
 

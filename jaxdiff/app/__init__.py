@@ -1,0 +1,1 @@
+"""The command line, run folders, data files, comparisons, pictures and the report."""

@@ -1,0 +1,236 @@
+"""Data in: built-in sets and files, checked, standardised, split once into train, held-out and test rows."""
+
+import dataclasses
+import functools
+import pathlib
+import warnings
+
+import numpy as np
+
+from jaxdiff.app import delimited
+from jaxdiff.app.archives import read_npy, read_npz, reshaping
+from jaxdiff.app.headers import DataError, positions_of
+
+BUILT_IN = ("digits",)
+IMAGE_SHAPES = {"digits": (8, 8)}
+FURTHEST = 1e6  # standard deviations; float32 keeps nothing of the other rows beyond
+SHARES = (2 / 3, 1 / 6, 1 / 6)
+ENDINGS = ".npy, .npz, .csv or .tsv"
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How a file was read: `load` with this header, columns and key reads the same again.
+
+    Attributes:
+      header: whether the first line of a text file gave names; None for other files.
+      columns: the positions, from 0, of the columns that were read; None for all columns of an array.
+      key: the name of the array in an .npz archive that was chosen; None elsewhere.
+      names: the names of the columns that were read; None where the file has none.
+      notes: sentences about everything that was assumed.
+    """
+
+    header: bool | None = None
+    columns: tuple[int, ...] | None = None
+    key: str | None = None
+    names: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+
+UNREAD = Reading()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """Standardised rows, split; `restore` maps back to the file's units.
+
+    Attributes:
+      name: built-in name or the file's stem.
+      train, held_out, test: (n, d) float32, zero mean and unit variance a column on the train rows.
+      mean, scale: (d,) of the train rows; scale is 1 where a column is constant.
+      constant: how many columns are constant on the train rows.
+      reading: how the file was read; the default for rows that come from no file.
+      whole: (d,) of bool, the columns that vary and hold whole numbers alone in the file; None where nobody looked.
+    """
+
+    name: str
+    train: np.ndarray
+    held_out: np.ndarray
+    test: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
+    constant: int
+    reading: Reading = UNREAD
+    whole: np.ndarray | None = None
+
+    @property
+    def dim(self):
+        """Columns."""
+        return self.train.shape[1]
+
+    def second_moment(self, part):
+        """E|X_0|^2 over the rows of "train", "held_out" or "test"."""
+        return float(np.sum(np.square(getattr(self, part), dtype=np.float64)) / len(getattr(self, part)))
+
+    @functools.cached_property
+    def _constant_columns(self):
+        """(d,) of bool: `split` makes the columns that are constant on the train rows exactly 0 there."""
+        return ~self.train.any(axis=0)
+
+    def restore(self, x, *, rounded=False):
+        """Standardised rows (..., d) in the units of the file.
+
+        A column that is constant on the train rows gets exactly its constant, whatever x holds there: a sampler leaves
+        the noise of the early stop in such a column. A held-out or test row that differs there loses the difference.
+
+        Args:
+          x: standardised rows.
+          rounded: round the columns that hold whole numbers alone in the file.
+        """
+        rows = np.where(self._constant_columns, self.mean, np.asarray(x) * self.scale + self.mean)
+        if rounded and self.whole is not None:
+            rows[..., self.whole] = np.round(rows[..., self.whole]) + 0.0  # no -0
+        return rows
+
+
+def load(source, *, seed=0, header=None, columns=None, key=None):
+    """A built-in name, or a path to a file whose rows are samples -> Dataset.
+
+    Files are .npy, .npz, and text with commas, semicolons or tabs: .csv, .tsv. The reader decides whether a text file
+    has a header and an index column, by the rules of `jaxdiff.headers`. A UserWarning and a note in `Dataset.reading`
+    tell each assumption.
+
+    Args:
+      source: the name or the path.
+      seed: of the split.
+      header: whether the first line of a text file names the columns; None finds out.
+      columns: the columns to read: positions from 0, in text files names too; None for all but an index column.
+      key: which array of an .npz archive holds the rows; None where there is one.
+
+    Raises:
+      DataError: the file is missing, empty, not two-dimensional, not numeric, not finite, no column varies, or the file
+        can be read in two ways.
+    """
+    if source in BUILT_IN:
+        _refuse_options(source, header=header, columns=columns, key=key)
+        rows, reading, name = _built_in(source), UNREAD, source
+    else:
+        rows, reading = _read(pathlib.Path(source), header, columns, key)
+        name = pathlib.Path(source).stem
+    for note in reading.notes:
+        warnings.warn(f"{source}: {note}", stacklevel=2)
+    return split(_check(rows, source, reading), name=name, seed=seed, reading=reading)
+
+
+def split(rows, *, name, seed=0, reading=UNREAD):
+    """Checked rows (n, d) -> Dataset: shuffled by the seed, two thirds train, a sixth held out, a sixth test."""
+    rows, whole = rows[np.random.default_rng(seed).permutation(len(rows))], (rows == np.round(rows)).all(axis=0)
+    first, second = np.round(np.cumsum(SHARES)[:2] * len(rows)).astype(int)
+    train = rows[:first]
+    with np.errstate(over="ignore", invalid="ignore"):  # values near 1e308; refused below
+        reach = np.abs(train - train[0]).max(0)
+        constant = reach <= 4 * np.spacing(np.abs(train[0]))
+        if constant.all():
+            raise DataError(
+                f"{name}: no column varies over the {len(train)} train rows: shuffle or check the file's columns."
+            )
+        unit = np.where(constant, 1.0, reach)  # first to +-1, so that no square over- or underflows
+        small = (rows - train[0]) / unit
+        small[:first, constant] = 0.0  # what rounding left; `restore` knows the column by it
+        mean, deviation = small[:first].mean(0), np.where(constant, 1.0, small[:first].std(0))
+        standardised = (small - mean) / deviation
+    beyond = np.argwhere(~(np.abs(standardised) <= FURTHEST))
+    if len(beyond):
+        row, column = beyond[0]
+        raise DataError(
+            f"{name}: {rows[row, column]:g} in column {_place(column, reading)} (from 0) lies more than {FURTHEST:g} "
+            f"standard deviations of the train rows from their mean: drop it, or rescale the column."
+        )
+    train_part, held_out, test = np.split(standardised.astype(np.float32), [first, second])
+    parts = {"train": train_part, "held_out": held_out, "test": test}
+    units = {"mean": train[0] + unit * mean, "scale": unit * deviation}
+    return Dataset(name, **parts, **units, constant=int(constant.sum()), reading=reading, whole=whole & ~constant)
+
+
+def covariance(rows):
+    """Covariance of rows (n, d), off the diagonal shrunk towards 0 by its own noise; of full rank on varying columns.
+
+    The share taken is sum Var(s_ij)/sum s_ij^2 over i != j, at most 1: a twentieth for the digits, most where n < d.
+    Source: Schaefer, Strimmer 2005, Stat. Appl. Genet. Mol. Biol. 4, article 32, target D.
+    """
+    centred = np.asarray(rows, np.float64) - np.mean(rows, axis=0, dtype=np.float64)
+    n, off = len(centred), ~np.eye(centred.shape[1], dtype=bool)
+    second = centred.T @ centred / n
+    noise = ((centred**2).T @ centred**2 / n - second**2) / (n - 1)
+    size = np.sum(second[off] ** 2)
+    share = min(1.0, np.sum(noise[off]) / size) if size > 0 else 0.0
+    return np.where(off, (1 - share) * second, second) * n / (n - 1)
+
+
+def _built_in(source):
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise DataError(f"{source} ships inside scikit-learn: pip install 'jaxdiff[data]'.") from error
+    return np.asarray(load_digits(return_X_y=True)[0])
+
+
+def _read(path, header, columns, key):
+    """The array of a file and how it was read."""
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise DataError(f"{path} {what}: give a {ENDINGS} file of rows, or the name {', '.join(BUILT_IN)}.")
+    if path.stat().st_size == 0:
+        raise DataError(f"{path} is empty (0 bytes): write the samples into it as rows.")
+    suffix = path.suffix.lower()
+    if suffix in (".csv", ".tsv"):
+        _refuse_options(path, key=key)
+        table = delimited.read(path, header=header, columns=columns)
+        return table.rows, Reading(table.header, table.columns, None, table.names, table.notes)
+    _refuse_options(path, header=header)
+    if suffix == ".npy":
+        _refuse_options(path, key=key)
+        rows = read_npy(path)
+    elif suffix == ".npz":
+        rows = read_npz(path, key)
+    else:
+        raise DataError(f"{path} ends in {path.suffix or 'nothing'}: rows are read from {ENDINGS}.")
+    if columns is not None and rows.ndim == 2:
+        columns = tuple(positions_of(path, columns, None, rows.shape[1]))
+        rows = rows[:, list(columns)]
+    return rows, Reading(None, columns, key)
+
+
+def _refuse_options(source, **options):
+    """Raise for what says how to read another kind of file."""
+    for option, value in options.items():
+        if value is not None:
+            raise DataError(f"{source} is read without {option}, but {option} = {value!r} was given: leave it out.")
+
+
+def _place(column, reading):
+    """The position in the file of a column that was read."""
+    return column if reading.columns is None else reading.columns[column]
+
+
+def _check(rows, source, reading):
+    if rows.dtype.kind not in "fiub":
+        raise DataError(f"{source} holds {rows.dtype} values, not real numbers: encode them as numbers first.")
+    if rows.ndim != 2:
+        shape = f"{rows.ndim} dimension(s), shape {rows.shape}"
+        raise DataError(f"{source} has {shape}: rows must be samples, (n, d){reshaping(rows)}.")
+    if rows.shape[1] == 0 or rows.shape[0] == 0:
+        raise DataError(f"{source} has shape {rows.shape}, no values: write the samples into it as rows.")
+    if rows.shape[0] < 24:
+        raise DataError(f"{source} has {rows.shape[0]} rows: at least 24 are needed to train, plan and test on apart.")
+    rows = rows.astype(np.float64)
+    bad = np.argwhere(~np.isfinite(rows))
+    if len(bad):
+        row, column = bad[0]
+        raise DataError(
+            f"{source}: {len(bad)} value(s) are not finite, first {rows[row, column]} at row {row}, column "
+            f"{_place(column, reading)} (from 0): fill or drop them."
+        )
+    if (rows == rows[0]).all():
+        raise DataError(f"{source}: no column varies, all {len(rows)} rows are the same: there is nothing to learn.")
+    return rows

@@ -1,0 +1,185 @@
+"""The pictures: sheets of samples, the loss curve, grids and what their steps cost."""
+
+import math
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from jaxdiff.files import written
+from jaxdiff.guarantees.path_kl import PER_DIRECTION, label_of, sampler_of, step_cost
+from jaxdiff.processes import ou
+
+COLOURS = {
+    ("exponential_euler", "Benton"): "#b3492d",
+    ("ancestral", "Benton"): "#d99a2b",
+    ("ancestral", "planned"): "#4f9d69",
+    ("moment_matched", "planned"): "#1f4e79",
+    (PER_DIRECTION, "planned"): "#8c6bb1",
+}
+INK = "#333333"
+DECADES = 1e4
+MARKED = 100  # nodes; more would make a band
+SHOWN = 1000  # rows in a panel of samples, and training rows that its axes are made of
+ON_A_SIDE = 8  # images of a sheet
+TAIL = 0.005  # of the rows on either side, which the limits of a panel may leave out
+ROOM = 0.25  # beyond the other rows, of their width: a normal law then ends at 3.9 deviations
+
+
+def canvas(width, height):
+    """An empty figure, inches."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def saved(figure, path):
+    """Write a figure as PNG, its axes without top and right; returns where."""
+    for ax in figure.axes:
+        for side in ("top", "right"):
+            ax.spines[side].set_visible(False)
+    with written(path) as draft:
+        figure.savefig(draft, dpi=130, format="png")
+    return path
+
+
+def label(kernel_name, grid_name):
+    """The name of a sampler in legends and tables."""
+    return f"{label_of(kernel_name)}, {grid_name}"
+
+
+def samples(path, generated, real, train, image_shape=None, *, of=None):
+    """Generated rows beside as many real ones: image sheets where rows are images, else points or shares.
+
+    A table of one column is shown by its shares of rows, one of two by its columns. Others are shown along the first
+    two principal components of at most SHOWN training rows, standardised by them. Neither panel's rows make the axes.
+    The limits hold all but TAIL of the real rows on either side, and as many of the generated ones where they are
+    within one width of the real rows. The titles say how many rows are shown, and how many of them lie outside.
+
+    of: how many samples there are, where `generated` has the first of them.
+    """
+    figure = canvas(9.2, 4.9)
+    axes = figure.subplots(1, 2, sharey=image_shape is None and real.shape[1] == 1)
+    most = SHOWN if image_shape is None else ON_A_SIDE**2
+    few = min(len(generated), len(real), most)
+    few = few if image_shape is None else math.isqrt(few) ** 2
+    shown, outside = (generated[:few], real[:few]), (0, 0)
+    if image_shape is None:
+        outside = _panels(axes, shown, _spread_out(train))
+    else:
+        for ax, rows in zip(axes, shown, strict=True):
+            _sheet(ax, rows, image_shape, (real.min(), real.max()))
+    everything = (("generated", of or len(generated)), ("real (test rows)", len(real)))
+    for ax, (title, n), left_out in zip(axes, everything, outside, strict=True):
+        beyond = f", {left_out} of them outside" if left_out else ""
+        ax.set_title(f"{title}: {few:,} of {n:,}{beyond}", color=INK, fontsize=11)
+    saved(figure, path)
+
+
+def loss_curve(path, curve, train_variance):
+    """The held-out loss L against log snr with its 95 % band, under the two bounds that need no network."""
+    u = np.linspace(curve.spline.u[0], curve.spline.u[-1], 400)
+    snr = np.exp(u)
+    loss, error = curve(snr), 1.96 * curve.standard_error(snr)
+    figure = canvas(7.2, 4.4)
+    ax = figure.subplots()
+    ax.fill_between(u, np.maximum(loss - error, 1e-12), loss + error, color="#1f4e79", alpha=0.25, lw=0)
+    ax.plot(u, loss, color="#1f4e79", lw=1.8, label=f"held-out loss L, {curve.n} rows, 95 % band")
+    ax.plot(u, np.full_like(u, train_variance), color=INK, lw=0.9, ls=":", label="predict the mean: total variance")
+    ax.plot(u, curve.dim / snr, color=INK, lw=0.9, ls="--", label="keep the noise: d / snr")
+    ax.set(yscale="log", ylim=(loss.min() / 3, 2 * train_variance), xlabel="log snr (data on the right)")
+    ax.set_ylabel("E |X$_0$ - D(X$_t$, t)|$^2$, all coordinates")
+    top = ax.secondary_xaxis("top", functions=(lambda u: u, lambda u: u))
+    times = np.array([5, 2, 1, 0.5, 0.1, 0.02, 0.002])
+    times = times[(np.log(ou.snr(times)) >= u[0] - 1e-9) & (np.log(ou.snr(times)) <= u[-1] + 1e-9)]
+    top.set_xticks(np.log(ou.snr(times)), [f"{t:g}" for t in times])
+    top.set_xlabel("OU time t", fontsize=9)
+    ax.legend(frameon=False, fontsize=9, loc="lower left")
+    saved(figure, path)
+
+
+def grids(path, curve, samplers, *, of="held-out rows"):
+    """The grids of {(kernel, grid name): grid} and the path KL of each of their steps, by the curve of `of`."""
+    figure = canvas(10.4, 4.4)
+    left, right = figure.subplots(1, 2)
+    drawn, highest = {}, 0.0
+    for (kernel_name, grid_name), grid in samplers.items():
+        name = "Benton's grid" if grid_name == "Benton" else label(kernel_name, grid_name)
+        if name not in drawn:
+            drawn[name] = left.plot(
+                np.arange(len(grid)),
+                grid,
+                "o-" if len(grid) <= MARKED else "-",
+                ms=3,
+                lw=1.2,
+                color=COLOURS[kernel_name, grid_name],
+                label=name,
+            )
+        kernel, basis = sampler_of(kernel_name, curve)
+        cost = step_cost(kernel, curve, basis=basis)(grid[:-1], grid[1:])
+        # matplotlib places a step over [left edge, right edge]; on log snr its width is what the step crosses
+        right.stairs(cost, np.log(ou.snr(grid)), color=COLOURS[kernel_name, grid_name], lw=1.5, baseline=None,
+                     label=f"{label(kernel_name, grid_name)}: {cost.sum():.3g} nats")  # fmt: skip
+        highest = max(highest, cost.max())
+    left.set(yscale="log", xlabel="step", ylabel="OU time t")
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    right.set(yscale="log", xlabel="log snr (data on the right)", ylabel=f"path KL of the step, nats ({of})")
+    right.set_ylim(bottom=max(highest, 1e-12) / DECADES)  # what is cheaper does not show
+    for ax in (left, right):
+        ax.legend(fontsize=8, framealpha=0.85, edgecolor="none")
+    saved(figure, path)
+
+
+def _sheet(ax, rows, shape, limits):
+    side = math.isqrt(len(rows))
+    tiles = np.pad(rows.reshape(side, side, *shape), [(0, 0), (0, 0), (1, 1), (1, 1)], constant_values=limits[0])
+    sheet = tiles.transpose(0, 2, 1, 3).reshape(side * (shape[0] + 2), side * (shape[1] + 2))
+    ax.imshow(sheet, cmap="gray_r", vmin=limits[0], vmax=limits[1], interpolation="nearest")
+    ax.set_axis_off()
+
+
+def _spread_out(rows):
+    """At most SHOWN of the rows, at equal distances, float64."""
+    return np.asarray(rows[:: -(-len(rows) // SHOWN)], np.float64)
+
+
+def _panels(axes, shown, train):
+    """Draw generated and real rows on the axes of training rows; returns how many of each lie outside."""
+    along, labels = _axes_of(train)
+    points = [along(np.asarray(rows, np.float64)) for rows in shown]
+    low, high = _limits(*points)
+    for ax, y in zip(axes, points, strict=True):
+        ax.set(xlim=(low[0], high[0]), xlabel=labels[0])
+        if len(low) == 1:
+            inside = y[(y >= low) & (y <= high)]
+            ax.hist(inside, bins=40, range=(low[0], high[0]), weights=np.full(len(inside), 1 / len(y)), color="#1f4e79")
+            ax.set_ylabel("share of the rows shown")
+        else:
+            ax.plot(y[:, 0], y[:, 1], ".", ms=3, color="#1f4e79", alpha=0.5)
+            ax.set(ylim=(low[1], high[1]), ylabel=labels[1])
+    return [int(np.sum(~((y >= low) & (y <= high)).all(1))) for y in points]
+
+
+# In few rows of many columns the first principal components are mostly chance: the rows that make them spread farther
+# along them than any others. Rows that did not make them are all treated alike.
+def _axes_of(train):
+    """What rows (n, d) are drawn along, (n, 1) or (n, 2), as a function, and the names of the axes."""
+    if train.shape[1] <= 2:
+        names = ["value"] if train.shape[1] == 1 else ["first column", "second column"]
+        return lambda rows: rows, names
+    centre, scale = train.mean(0), np.where(np.ptp(train, axis=0) > 0, train.std(0), 1)
+    _, _, axes = np.linalg.svd((train - centre) / scale, full_matrices=False)
+    names = [f"{nth} principal component of training rows" for nth in ("first", "second")]
+    return lambda rows: (rows - centre) / scale @ axes[:2].T, names
+
+
+def _limits(generated, real):
+    """(axes,) lower and upper ends of a panel for points (n, axes); see `samples`."""
+    low, high = np.quantile(real, [TAIL, 1 - TAIL], axis=0)
+    width = np.where(high - low > 1e-6 * np.abs(real).max(0), high - low, 1)  # 1 where the real rows do not vary
+    finite = generated[np.isfinite(generated).all(1)]
+    others = np.quantile(finite, [TAIL, 1 - TAIL], axis=0) if len(finite) else np.stack([low, high])
+    low, high = (
+        np.minimum(low, np.clip(others[0], low - width, high)),
+        np.maximum(high, np.clip(others[1], low, high + width)),
+    )
+    room = ROOM * np.maximum(high - low, width)
+    return low - room, high + room

@@ -1,0 +1,211 @@
+"""What the files of a run may hold: each field with its type and range, checked when it is read."""
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxdiff.curves.interpolation import SAME
+from jaxdiff.grids import check_grid
+from jaxdiff.guarantees.path_kl import KERNELS
+from jaxdiff.processes import ou
+from jaxdiff.processes.ou import check_ends
+
+MOST_SEED = 2**32 - 1
+TOLERANCE = 1e-6  # of times that were kept in another form
+SPLITS = ("train", "held_out", "test")
+
+
+class Field(NamedTuple):
+    """What a value must be, in words and as a predicate."""
+
+    wanted: str
+    holds: Callable[[Any], bool]
+
+
+def _is_whole(value):
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value):
+    return (_is_whole(value) or isinstance(value, float)) and abs(value) <= sys.float_info.max
+
+
+def _whole(least, most=math.inf):
+    return Field(
+        f"a whole number, at least {least}" if most == math.inf else f"a whole number from {least} to {most}",
+        lambda value: _is_whole(value) and least <= value <= most,
+    )
+
+
+def _each(holds, size=None):
+    """A list, of so many values, each of which holds."""
+    return lambda value: isinstance(value, list) and size in (None, len(value)) and all(map(holds, value))
+
+
+NUMBER = Field("a finite number", _is_number)
+NUMBER_OR_NULL = Field("a finite number or null", lambda value: value is None or _is_number(value))
+RECORD = Field("a record", lambda value: isinstance(value, dict))
+MODEL = {
+    "data": Field("a name", lambda value: isinstance(value, str)),
+    "dim": _whole(1),
+    "constant_columns": _whole(0),
+    "horizon": NUMBER,
+    "early_stop": NUMBER,
+    "seed": _whole(0, MOST_SEED),
+    "image_shape": Field(
+        "null or two positive whole numbers",
+        lambda value: value is None or _each(lambda one: _is_whole(one) and one > 0, 2)(value),
+    ),
+    "network": RECORD,
+    "history": Field("a list of records", _each(RECORD.holds)),
+}
+NETWORK = {
+    "width": _whole(1),
+    "depth": _whole(0),
+    "dropout": Field("a number in [0, 1)", lambda value: _is_number(value) and 0 <= value < 1),
+    "seed": _whole(0, MOST_SEED),
+}
+PLAN = {
+    "horizon": NUMBER,
+    "grid": Field("a list of finite numbers", _each(_is_number)),
+    "kernel": Field(f"one of {', '.join(KERNELS)}", lambda value: isinstance(value, str) and value in KERNELS),
+    "per_direction": Field("true or false", lambda value: isinstance(value, bool)),
+    "evals": _whole(1),
+    "predicted_kl": NUMBER_OR_NULL,
+    "target_kl": NUMBER_OR_NULL,
+}
+
+
+def _check(record, fields, inside=""):
+    """Raise ValueError unless a record has the fields, each as it must be."""
+    if not isinstance(record, dict):
+        raise ValueError("it holds no record")
+    for name, field in fields.items():
+        if name not in record:
+            raise ValueError(f"{inside}{name} is missing")
+        if not field.holds(record[name]):
+            raise ValueError(f"{inside}{name} is {json.dumps(record[name])[:60]}, not {field.wanted}")
+
+
+def _demand(*conditions):
+    """Raise ValueError with the sentence of the first (sentence, condition) that does not hold."""
+    for sentence, holds in conditions:
+        if not holds:
+            raise ValueError(sentence)
+
+
+def check_model(record):
+    """Raise ValueError unless this is the record of a trained model; its history may be missing."""
+    _check({"history": []} | record if isinstance(record, dict) else record, MODEL)
+    _check(record["network"], NETWORK, "network.")
+    check_ends(record["horizon"], record["early_stop"])
+    dim, constant, shape = (record[name] for name in ("dim", "constant_columns", "image_shape"))
+    _demand(
+        (f"constant_columns is {constant}, more than dim = {dim}", constant <= dim),
+        (f"image_shape is {shape}, which are not dim = {dim} pixels", shape is None or math.prod(shape) == dim),
+    )
+
+
+def grid_of(record, horizon, early_stop):
+    """The grid of a plan's record; ValueError unless the plan runs between these times and can be run."""
+    _check(record, PLAN)
+    grid = check_grid(record["grid"])
+    ends = f"grid runs from {grid[0]:.6g} to {grid[-1]:.6g}, the model from {horizon:.6g} to {early_stop:.6g}"
+    moment_matched = record["kernel"] == "moment_matched"
+    _demand(
+        (ends, np.allclose(grid[[0, -1]], [horizon, early_stop], rtol=TOLERANCE, atol=0)),
+        (f"horizon is {record['horizon']:.6g}, not the grid's", math.isclose(record["horizon"], grid[0])),
+        (f"evals is {record['evals']}, and the grid has {len(grid) - 1} steps", record["evals"] == len(grid) - 1),
+        (f"per_direction is true of {record['kernel']}", moment_matched or not record["per_direction"]),
+    )
+    return grid
+
+
+def data_of(arrays, dim):
+    """The arrays of a data set of `dim` columns: its splits, mean and scale, and which columns hold whole numbers.
+
+    Raises:
+      ValueError: one is missing, of another shape or type, not finite, or the scale is not positive.
+    """
+    shapes = dict.fromkeys(SPLITS, ("rows", dim)) | {"mean": (dim,), "scale": (dim,)}
+    parts = {name: _array(arrays, name, shape) for name, shape in shapes.items()}
+    _demand(
+        *((f"{split} has no rows", len(parts[split]) > 0) for split in SPLITS),
+        ("scale is not positive", (parts["scale"] > 0).all()),
+    )
+    whole = arrays["whole"] if "whole" in arrays else np.zeros(dim, bool)  # earlier versions wrote none
+    _demand(("whole is not a truth value for each column", whole.dtype == bool and whole.shape == (dim,)))
+    return parts | {"whole": whole}
+
+
+def curve_of(arrays, dim, horizon, early_stop):
+    """The arguments of `curves.measured_curve` for a curve of `dim` coordinates between these times, from a file.
+
+    Raises:
+      ValueError: one is missing, of another shape or type, not finite, or is nothing that a loss curve can have.
+    """
+    u = _array(arrays, "u", ("nodes",))
+    _demand((f"u has {len(u)} nodes, fewer than five", len(u) >= 5))
+    extra = _array(arrays, "extra", ("levels",)) if "extra" in arrays else np.zeros(0)  # not in older files
+    levels = len(u) + len(extra)
+    rows = _array(arrays, "rows", ("rows", 2 * levels))
+    shapes = {"by_group": ("groups", levels, dim), "squares": (len(rows),), "row_ids": (len(rows),)}
+    more = {name: _array(arrays, name, shape) if name in arrays else None for name, shape in shapes.items()}
+    basis = _basis(arrays, dim)
+    by_group, squares = more["by_group"], more["squares"]
+    width = (u[-1] - u[0]) / (len(u) - 1)
+    within = np.abs(extra - (u[0] + u[-1]) / 2) <= (0.5 + SAME) * (u[-1] - u[0])
+    with np.errstate(all="ignore"):  # of times that are refused
+        ends = ou.time(np.exp(u[[0, -1]]))
+    _demand(
+        ("u is not increasing and equidistant", (np.abs(np.diff(u) - width) <= TOLERANCE * width).all()),
+        (
+            f"it was measured from t = {ends[0]:.6g} to {ends[1]:.6g}, the model runs from {horizon:.6g} to "
+            f"{early_stop:.6g}",
+            np.allclose(ends, [horizon, early_stop], rtol=TOLERANCE, atol=0),
+        ),
+        ("extra leaves the range of u", within.all()),
+        (f"it has {len(rows)} rows, fewer than two", len(rows) >= 2),
+        ("rows has negative losses", (rows[:, :levels] >= 0).all()),
+        ("it has one of by_group and basis, not both", (by_group is None) == (basis is None)),
+        ("by_group has no groups, or more than rows", by_group is None or 1 <= len(by_group) <= len(rows)),
+        ("by_group has negative losses", by_group is None or (by_group >= 0).all()),
+        ("squares has negative values", squares is None or (squares >= 0).all()),
+    )
+    return {"u": u, "extra": extra, "rows": rows, "basis": basis, **more}
+
+
+def _array(arrays, name, shape):
+    """An array of finite numbers, whole ones for row_ids; a word in the shape stands for any number."""
+    if name not in arrays:
+        raise ValueError(f"{name} is missing")
+    array = arrays[name]
+    kinds, wanted = ("iu", "whole numbers") if name == "row_ids" else ("f", "floating-point numbers")
+    if array.dtype.kind not in kinds or array.dtype.itemsize < 4:
+        raise ValueError(f"{name} holds {array.dtype}, not {wanted}")
+    fits = array.ndim == len(shape) and all(
+        isinstance(asked, str) or asked == size for asked, size in zip(shape, array.shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(f"{name} has shape {array.shape}, not ({', '.join(map(str, shape))})")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} is not finite")
+    return array
+
+
+def _basis(arrays, dim):
+    """The basis in a file: orthonormal columns, "coordinates", or None where there is none."""
+    if "basis" not in arrays:
+        return None
+    if arrays["basis"].ndim == 0:
+        said = str(arrays["basis"])
+        _demand((f"basis is {said[:60]!r}, not 'coordinates' or an array", said == "coordinates"))
+        return said
+    basis = _array(arrays, "basis", (dim, dim))
+    orthonormal = np.abs(basis.T @ basis - np.eye(dim)).max() <= TOLERANCE
+    _demand(("the columns of basis are not orthonormal", orthonormal))
+    return basis

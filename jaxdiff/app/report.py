@@ -1,0 +1,180 @@
+"""One page: the table of samplers, the pictures, the headline. It opens without a network."""
+
+import base64
+import html
+import math
+import pathlib
+
+from jaxdiff.app.plots import label
+from jaxdiff.certificate import BELOW_ZERO, below_zero, with_interval
+from jaxdiff.files import written
+from jaxdiff.guarantees.path_kl import label_of
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
+p.headline { font-size: 1.15rem; border-left: 4px solid #1f4e79; padding-left: .8rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100%; font-size: .9rem; }
+th, td { padding: .2rem .4rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
+th { white-space: normal; vertical-align: bottom; }
+th:first-child, td:first-child { text-align: left; }
+pre { overflow-x: auto; font-size: .75rem; } tr.first td { border-top: 2px solid #888; }
+img { max-width: 100%; } figure { margin: 1rem 0; } figcaption, .small { color: #555; font-size: .9rem; }
+"""
+DISCRETISATION_ALONE = (
+    "This is about discretisation alone: the network's own error comes on top, the same for both, and is unknown."
+)
+COLUMNS = (
+    "sampler, grid",
+    "steps",
+    "excess of path KL, nats",
+    "sliced W2 to test rows",
+    "classifier accuracy (0.5 is perfect)",
+    "score evaluations a sample",
+    "seconds a batch",
+)
+PICTURES = (
+    ("samples.png", "Generated beside real rows."),
+    (
+        "loss_curve.png",
+        "The held-out loss of the denoiser against log snr: the one curve that every path KL is made of.",
+    ),
+    ("grids.png", "Benton's grid and the planned ones at the planned number of steps, and what each step costs."),
+)
+
+
+def text_table(report):
+    """The table for a terminal."""
+    rows = [("sampler, grid", "steps", "excess, nats", "sliced W2", "accuracy", "evals", "seconds")]
+    rows += [_cells(row) for row in report["rows"]]
+    rows.append(("train rows (noise floor)", "", "", *_two_sample(report["noise_floor"]), "", ""))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    line = lambda row: "  ".join(
+        cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+    )
+    return "\n".join(line(row) for row in rows)
+
+
+def headline(report):
+    """The step ratio at equal excess with its interval; or why the test rows do not carry one, and what would."""
+    ratio = report["step_ratio"]
+    name, n, confidence = label_of(ratio["sampler"]), ratio["n_steps"], f"{ratio['confidence']:.0%}"
+    low, high = ratio["excess_interval"]
+    leaves = f"{name} on its planned grid leaves in {n} steps"
+    excess = f"{ratio['excess']:.3g} nats" + (f", {confidence} [{low:.3g}, {high:.3g}]" if high > low else "")
+    more = f" About {ratio['rows_needed']:,} test rows would tell." if ratio["rows_needed"] else ""
+    fewest, most = ratio["exponential_euler_steps_interval"]
+    match ratio["withheld"]:
+        case None:
+            return _told(ratio, name)
+        case "none":
+            return (
+                f"Exponential Euler on Benton's grid reaches in no number of steps tried what {leaves}: {excess} of "
+                f"excess of path KL. {DISCRETISATION_ALONE}"
+            )
+        case "few":
+            return (
+                f"{ratio['rows']} test rows are too few to tell how many steps the planned grid saves: take "
+                f"{ratio['rows_needed']:,} or more. The excess of path KL that {leaves} is {excess} by them."
+            )
+        case "zero":
+            at_least = "" if fewest is None else f" Exponential Euler on Benton's grid takes {fewest:,} steps at least."
+            why = f" Below 0: {below_zero(high)}." if ratio["excess"] < 0 else ""
+            told = "These test rows do not tell from 0" if high >= 0 else "No steps can be compared by"
+            return f"{told} the excess of path KL that {leaves}: {excess}.{why}{more}{at_least}"
+        case "wide":
+            between = f"{fewest:,} to {most:,}" if most else f"{fewest:,} or more"
+            told = "These test rows do not tell how many steps the planned grid saves"
+            return (
+                f"{told}: for the excess of path KL that {leaves}, {excess}, exponential Euler on Benton's grid takes "
+                f"{between} ({confidence}).{more}"
+            )
+    return (
+        f"These test rows do not tell that the planned grid saves steps: for the excess of path KL that {leaves}, "
+        f"{excess}, exponential Euler on Benton's grid takes {fewest:,} to {most:,} ({confidence})."
+    )
+
+
+def _told(ratio, name):
+    """The headline with a ratio."""
+    (low, high), steps = ratio["ratio_interval"], ratio["exponential_euler_steps"]
+    fewest, most = ratio["exponential_euler_steps_interval"]
+    times, _, interval = with_interval(ratio["ratio"], low, high).partition(" (")
+    about, interval = ("About ", f" ({interval[:-1]}, {ratio['confidence']:.0%})") if interval else ("", "")
+    caution = " The rows' tails are heavy: the interval may cover less than it says." if ratio["heavy_tails"] else ""
+    return (
+        f"{about}{times} times fewer steps{interval} for the same excess of path KL: {name} on its planned grid leaves "
+        f"{with_interval(ratio['excess'], *ratio['excess_interval'])} nats on the test rows in {ratio['n_steps']} "
+        f"steps, exponential Euler on Benton's grid in {with_interval(steps, fewest, most)}. "
+        f"{DISCRETISATION_ALONE}{caution}"
+    )
+
+
+def write_page(path, report, *, pictures=None):
+    """The page with its pictures inside, those that are there, from the folder `pictures`; default that of `path`."""
+    folder = pathlib.Path(path).parent if pictures is None else pathlib.Path(pictures)
+    shown = "".join(_picture(folder / name, caption) for name, caption in PICTURES if (folder / name).exists())
+    rows = "".join(
+        _table_row(row, previous) for row, previous in zip(report["rows"], [None, *report["rows"]], strict=False)
+    )
+    floor = "".join(f"<td>{cell}</td>" for cell in ("", "", *_two_sample(report["noise_floor"]), "", ""))
+    page = f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>jaxdiff: {html.escape(report["data"])}</title>
+<style>{STYLE}</style></head><body>
+<h1>{html.escape(report["data"])}: planned and certified</h1>
+<p class="headline">{html.escape(headline(report))}</p>
+{"".join(f"<p>{html.escape(line)}</p>" for line in report["summary"])}
+<h2>Certificate of the planned sampler, on the test rows</h2><pre>{html.escape(report["certificate_text"])}</pre>
+<h2>Samplers</h2>
+<table><thead><tr>{"".join(f"<th>{name}</th>" for name in COLUMNS)}</tr></thead>
+<tbody>{rows}<tr class="first"><td>train rows (noise floor)</td>{floor}</tr></tbody></table>
+{"".join(f'<p class="small">{html.escape(note)}</p>' for note in report["notes"])}
+{shown}
+</body></html>
+"""
+    with written(path) as draft:
+        draft.write_text(page, encoding="utf-8")
+
+
+def _cells(row):
+    excess = "not defined" if row["excess"] is None else _plus_minus(row["excess"])
+    name = label(row["kernel"], row["grid"])
+    return (name, str(row["n_steps"]), excess, *_two_sample(row), str(row["evals"]), f"{row['seconds']:.2f}")
+
+
+def _two_sample(row):
+    return _plus_minus(row["sliced_w2"]), _plus_minus(row["accuracy"])
+
+
+def _plus_minus(estimate):
+    """Value and standard error, rounded to two digits of the error."""
+    error = estimate["standard_error"]
+    places = 3 if error == 0 else max(0, 1 - math.floor(math.log10(error)))
+    return f"{estimate['value']:.{places}f} ± {error:.{places}f}"
+
+
+def _table_row(row, previous):
+    new_block = previous is not None and previous["n_steps"] != row["n_steps"]
+    cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(row))
+    return f"<tr{' class=first' if new_block else ''}>{cells}</tr>"
+
+
+def _picture(path, caption):
+    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    alt = html.escape(caption)
+    return f'<figure><img alt="{alt}" src="data:image/png;base64,{data}"><figcaption>{alt}</figcaption></figure>'
+
+
+def alternatives(rows):
+    """Lines that say what other samplers cost, of a plan's alternatives."""
+    lines = [_alternative(row) for row in rows]
+    return lines + ([f"  {BELOW_ZERO}"] if any(row["path_kl"] < 0 for row in rows) else [])
+
+
+def _alternative(row):
+    name = row["kernel"] + (" per direction" if row["per_direction"] else "")
+    how = f", by bounds.{row['bound']}" if "bound" in row else ""
+    error, interval = row.get("standard_error", 0.0), row.get("evals_interval")
+    nats = _plus_minus({"value": row["path_kl"], "standard_error": error}) if error > 0 else f"{row['path_kl']:.4g}"
+    evals = with_interval(row["evals"], *interval) if interval else str(row["evals"])
+    return f"  instead {name} on {row['grid']}: {nats} nats with {evals} evaluations{how}"

@@ -1,0 +1,165 @@
+"""A run folder: the model, the split it was trained on, and what later commands leave beside them."""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import zlib
+
+import jax
+import numpy as np
+from flax import nnx
+
+from jaxdiff.app.data import Dataset, covariance
+from jaxdiff.app.records import PLAN, SPLITS, check_model, curve_of, data_of, grid_of
+from jaxdiff.curves import MeasuredCurve, loss_curve, measured_curve, principal_axes
+from jaxdiff.files import UNREADABLE, brief, locked, written
+from jaxdiff.scores import denoiser_in_axes, denoiser_of
+from jaxdiff.training.checkpoints import load_network
+from jaxdiff.training.networks import ResidualMLP
+
+PARTS = ("model.json", "data.npz", "checkpoint")
+IN_AXES_FROM = 256  # columns, from which a network's two products with its axes would cost more than all else
+OF_THE_PLAN = ("samples.npy", "samples.png", "report.json", "report.html")
+OF_THE_MODEL = ("plan.json", "loss_curve.png", "grids.png", "held_out_curve.npz", "test_curve.npz", *OF_THE_PLAN)
+RECORDS = ("model.json", "plan.json")  # older ones are removed first, new ones put in place last: they mean all
+MAKERS = {"held_out": "plan", "test": "certify"}  # of loss curves
+
+
+class RunError(ValueError):
+    """A run folder lacks something; the message names the command that makes it."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """What `jaxdiff train` leaves, loaded.
+
+    Attributes:
+      folder: where it lies.
+      model: the record in model.json: data set, network, horizon, early_stop, seed, history.
+      dataset: the split, standardised.
+      network: the trained NNX module.
+    """
+
+    folder: pathlib.Path
+    model: dict
+    dataset: Dataset
+    network: nnx.Module
+
+    @property
+    def horizon(self):
+        """OU time where sampling starts."""
+        return self.model["horizon"]
+
+    @property
+    def early_stop(self):
+        """OU time where sampling stops."""
+        return self.model["early_stop"]
+
+    def key(self, purpose):
+        """A JAX key of this run's seed for one purpose, different for each."""
+        return jax.random.fold_in(jax.random.key(self.model["seed"]), np.uint32(zlib.crc32(purpose.encode())))
+
+
+def build(dataset, network, *, moments=True):
+    """The network of a record {"width", "depth", "dropout", "seed"} for a data set; moments: of its rows.
+
+    A checkpoint brings the moments, which cost an eigendecomposition.
+    """
+    moments = {"mean": dataset.train.mean(0), "cov": covariance(dataset.train)} if moments else {}
+    options = {name: network[name] for name in ("width", "depth", "dropout")}
+    return ResidualMLP(dataset.dim, **moments, **options, rngs=nnx.Rngs(network["seed"]))
+
+
+def load(folder):
+    """The run in a folder.
+
+    Raises:
+      RunError: it is missing, incomplete or damaged.
+    """
+    folder = pathlib.Path(folder)
+    if not folder.exists() and ("runs" / folder / "model.json").exists():
+        raise RunError(f"{folder} does not exist: did you mean {'runs' / folder}?")
+    with locked(folder, shared=True) if folder.is_dir() else contextlib.nullcontext():
+        return _load(folder, f"jaxdiff train DATA --out {folder}")
+
+
+def _load(folder, maker):
+    with _reading(folder / "model.json", maker) as path:
+        model = read_json(path)
+        check_model(model)
+    with _reading(folder / "data.npz", maker) as path, path.open("rb") as stream, np.load(stream) as arrays:
+        parts = data_of(arrays, model["dim"])
+        splits = (parts[name] for name in SPLITS)
+        units = {name: parts[name] for name in ("mean", "scale", "whole")}
+        dataset = Dataset(model["data"], *splits, **units, constant=model["constant_columns"])
+    untrained = build(dataset, model["network"], moments=False)
+    with _reading(folder / "checkpoint", maker) as path:
+        network = load_network(untrained, path)
+    return Run(folder, model, dataset, network)
+
+
+def load_plan(run):
+    """The record of plan.json, whose kernel and grid can be run.
+
+    Raises:
+      RunError: it is missing or damaged.
+    """
+    with _reading(run.folder / "plan.json", f"jaxdiff plan {run.folder}") as path:
+        record = read_json(path)
+        record["grid"] = grid_of(record, run.horizon, run.early_stop)
+        return {name: record[name] for name in PLAN}
+
+
+def read_json(path):
+    """The JSON data of a file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+# KeyError and TypeError are what a record of another shape raises, FileNotFoundError a checkpoint that lacks a part. A
+# lack of memory or of a library is no damage.
+@contextlib.contextmanager
+def _reading(path, maker):
+    """A path that exists; a file damaged inside is a RunError that names the command to make it again."""
+    if not path.exists():
+        raise RunError(f"{path} does not exist: make it with {maker}.")
+    try:
+        yield path
+    except (*UNREADABLE, KeyError, TypeError, FileNotFoundError) as error:
+        raise RunError(f"{path} is damaged ({brief(error).rstrip('.')}): make it again with {maker}.") from error
+
+
+def measure(run, split, *, grid=None, basis=None, progress=False) -> MeasuredCurve:
+    """The network's loss curve on the rows of a split, in the training rows' principal axes; not yet kept.
+
+    With a grid the loss is measured at the nodes of the grid too. A basis replaces the principal axes. From
+    IN_AXES_FROM columns on the principal axes are those that the network has.
+    """
+    options = {"horizon": run.horizon, "early_stop": run.early_stop, "grid": grid, "progress": progress}
+    rows, key = getattr(run.dataset, split), run.key(split)
+    if run.dataset.dim < IN_AXES_FROM:
+        basis = principal_axes(run.dataset.train) if basis is None else basis
+        return loss_curve(denoiser_of(run.network), rows, key, basis=basis, **options)
+    denoiser, axes = denoiser_in_axes(run.network)
+    basis = axes if basis is None else basis
+    axes = basis if np.array_equal(basis, axes) else axes
+    return loss_curve(denoiser, rows, key, basis=basis, axes=axes, **options)
+
+
+def keep(run, split, curve, *, into=None):
+    """Write a split's loss curve as SPLIT_curve.npz, into the run's folder or another one."""
+    kept = {name: getattr(curve, name) for name in ("rows", "by_group", "basis", "squares", "row_ids")}
+    kept = {name: value for name, value in kept.items() if value is not None}
+    with written((into or run.folder) / f"{split}_curve.npz") as draft, draft.open("wb") as stream:
+        np.savez(stream, u=curve.spline.u, extra=curve.spline.extra, **kept)
+
+
+def measured(run, split) -> MeasuredCurve:
+    """The loss curve that `keep` wrote.
+
+    Raises:
+      RunError: it is missing or damaged, or is no curve of this run's columns and times.
+    """
+    path, maker = run.folder / f"{split}_curve.npz", f"jaxdiff {MAKERS[split]} {run.folder}"
+    with _reading(path, maker), path.open("rb") as stream, np.load(stream) as arrays:
+        return measured_curve(dim=run.dataset.dim, **curve_of(arrays, run.dataset.dim, run.horizon, run.early_stop))

@@ -1,0 +1,243 @@
+"""Samples of a trained run, made and written part by part, so that they need not fit into memory."""
+
+import csv
+import dataclasses
+import functools
+import inspect
+import itertools
+import pathlib
+import shutil
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff import kernels, noise
+from jaxdiff.app import run_folder
+from jaxdiff.guarantees import information
+from jaxdiff.guarantees.path_kl import KERNELS
+from jaxdiff.planning.best_grid import Search
+from jaxdiff.processes import score_from_denoiser
+from jaxdiff.progress import bar
+from jaxdiff.sampling.sample import sample, trajectory
+from jaxdiff.scores import denoiser_in_axes, from_network
+from jaxdiff.types import Grid, Kernel
+
+NUMBERS_AT_ONCE = 2**23  # of samples that are made at once, unless it is said how many
+MOST = 2**32  # samples
+SHOWN = 1000  # of them are drawn
+ENDINGS = (".npy", ".csv", ".tsv")
+LEAST_BYTES = 2  # of a number in a text file, with what parts it from the next
+
+
+class Sampler(NamedTuple):
+    """A kernel of the run's network and its grid.
+
+    planned: whether both are the plan's, whose certificate is theirs.
+    axes: (d, d) float32, in whose coordinates the kernel works, those of x @ axes; None: in those of the rows.
+    """
+
+    kernel: Kernel
+    grid: Grid
+    planned: bool
+    axes: np.ndarray | None = None
+
+    @property
+    def evals(self):
+        """Score evaluations a sample."""
+        return self.kernel.evals_per_step * (len(self.grid) - 1)
+
+
+def sampler_of(run, plan, kernel=None, evals=None) -> Sampler:
+    """The sampler of a plan, or another kernel, or the plan's kernel with another number of evaluations.
+
+    A kernel that has a path KL gets the best grid for it by the held-out curve, any other the grid of moment matching.
+    From run_folder.IN_AXES_FROM columns on it works in the coordinates of the network's axes.
+
+    Raises:
+      ValueError: there is no such kernel, the kernel needs more than a score, or evals are less than a step costs.
+    """
+    name = plan["kernel"] if kernel is None else kernel
+    planned = name == plan["kernel"] and evals in (None, plan["evals"])
+    if planned and name != "moment_matched":
+        built, axes = _built(run, name)
+        return Sampler(built, plan["grid"], True, axes)
+    curve = run_folder.measured(run, "held_out")
+    basis = curve.basis if plan["per_direction"] else None
+    built, axes = _built(run, name, curve, basis)
+    if planned:
+        return Sampler(built, plan["grid"], True, axes)
+    evals = plan["evals"] if evals is None else evals
+    if evals < built.evals_per_step:
+        raise ValueError(f"a step of {name} takes {built.evals_per_step} evaluations: evals = {evals}.")
+    searched = name if name in KERNELS and name != "covariance_matched" else "moment_matched"
+    search = Search(searched, curve, basis if searched == "moment_matched" else None)
+    return Sampler(built, search.best(evals // built.evals_per_step, run.horizon, run.early_stop), False, axes)
+
+
+def _built(run, name, curve=None, basis=None):
+    """The kernel of the run's network, and the axes in whose coordinates it works; None: in those of the rows.
+
+    curve, basis: of moment matching. A basis other than the network's axes leaves the rows as they are.
+    """
+    score, axes, matched = from_network(run.network), None, name == "moment_matched"
+    if run.dataset.dim >= run_folder.IN_AXES_FROM:
+        denoiser, own = denoiser_in_axes(run.network)
+        if not matched or basis is None or np.array_equal(own, basis):
+            score, axes = score_from_denoiser(denoiser), own.astype(np.float32)
+    if curve is None or not matched:
+        return _kernel(name, score), axes
+    if axes is not None and basis is not None:  # the two are the same
+        curve, basis = dataclasses.replace(curve, basis="coordinates"), "coordinates"
+    return kernels.moment_matched(score, curve, basis=basis), axes
+
+
+def _kernel(name, score) -> Kernel:
+    """A kernel by its name, with its default settings."""
+    if name not in of_a_score():
+        raise ValueError(f"kernel is one of {', '.join(sorted([*of_a_score(), 'moment_matched']))}: it is {name}.")
+    return getattr(kernels, name)(score)
+
+
+@functools.cache
+def of_a_score():
+    """Names of the kernels that need a score alone and run on OU times."""
+    others = {"langevin"}  # runs at one time, on a clock of its own
+    required = lambda name: [
+        one for one in inspect.signature(getattr(kernels, name)).parameters.values() if one.default is one.empty
+    ]
+    return tuple(name for name in kernels.__all__ if len(required(name)) == 1 and name not in others)
+
+
+def parts(run, sampler: Sampler, n, seed, *, at_once=None, denoise=True, rounded=False, progress=False):
+    """Yield n samples in the units of the data, (rows, d) float64, at_once rows at a time.
+
+    Sample i depends on the seed and i alone, up to the rounding of matrix products: not on n or at_once.
+
+    Args:
+      run, sampler: what to run.
+      n: how many in all.
+      seed: of start and noise.
+      at_once: rows; by default as many as make 2^23 numbers.
+      denoise: as in `sample`.
+      rounded: round the columns that hold whole numbers alone in the data.
+      progress: show a bar.
+
+    Raises:
+      ValueError: a sample is not finite; the message names the sample and the step.
+    """
+    dim, key, axes = run.dataset.dim, jax.random.key(seed), sampler.axes
+    back = None if axes is None else axes.T
+    at_once = min(n, max(1, NUMBERS_AT_ONCE // dim) if at_once is None else at_once)
+    many = at_once < n
+    for first in bar(range(0, n, at_once), "sample", enabled=progress and many):
+        x = _turned(_start(key, first, at_once, dim, run.dataset.train.dtype), axes)
+        # The last part is as long as the others, so that it needs no compilation of its own.
+        options = {"first_particle": first, "denoise": denoise, "progress": progress and not many}
+        drawn = _turned(sample(sampler.kernel, x, sampler.grid, key, **options), back)
+        drawn = np.asarray(drawn)[: n - first]
+        if not np.isfinite(drawn).all():
+            raise ValueError(_fault(sampler, x, key, first, drawn))
+        yield run.dataset.restore(drawn, rounded=rounded)
+
+
+def _start(key, first, n, dim, dtype):
+    """Draws of N(0, I) for the particles first, ..., first + n - 1."""
+    return noise.initial(key, jnp.asarray(np.arange(first, first + n).astype(np.uint32)), dim, dtype)
+
+
+def _turned(x, axes):
+    return x if axes is None else jnp.matmul(x, axes, precision="highest")
+
+
+def _fault(sampler, x, key, first, drawn):
+    """A sentence on where the first sample that is not finite began to be so, from running that one again."""
+    place = int(np.argmin(np.isfinite(drawn).all(axis=1)))
+    count = int(np.count_nonzero(~np.isfinite(drawn).all(axis=1)))
+    grid, n_steps = sampler.grid, len(sampler.grid) - 1
+    again = {"first_particle": first + place}
+    path = np.asarray(trajectory(sampler.kernel, x[place : place + 1], grid, key, grid[1:], **again))[:, 0]
+    finite = np.isfinite(path).all(axis=1)
+    where = "in the denoising step"
+    if not finite.all():
+        k = int(np.argmin(finite))
+        where = f"from step {k + 1} of {n_steps} on, t = {grid[k]:.4g} to {grid[k + 1]:.4g}"
+    return (
+        f"{count} of {len(drawn)} samples are not finite, first sample {first + place}, {where}: nothing was written. "
+        f"Check the network there, or train again."
+    )
+
+
+def early_stopping(run, *, denoise):
+    """A sentence on how far in W2 the law that the samples approximate is from the data's, by the held-out rows."""
+    t, moment = run.early_stop, run.dataset.second_moment("held_out")
+    noised = information.early_stopping_w2(moment, run.dataset.dim, t)
+    if not denoise:
+        return f"The law that they approximate is within W2 = {noised:.3g} of the data, in standardised columns."
+    denoised = information.denoised_w2(run_folder.measured(run, "held_out"), t)
+    return (
+        f"The law that they approximate is within W2 = {denoised:.3g} of the data, in standardised columns, by the "
+        f"loss on the held-out rows at t = {t:g}; without the denoising step within {noised:.3g}."
+    )
+
+
+def write(path, rows, n, dim, names=None):
+    """Write parts of rows, n in all, into a .npy, .csv or .tsv file; text files begin with the columns' names, if any.
+
+    Args:
+      path: a fresh path to write to, not the place of a file that is in use.
+      rows: arrays (rows, dim), one after the other.
+      n, dim: the shape of all of them together.
+      names: of the columns, or None.
+
+    Returns:
+      The first part's first rows, 1,000 at most.
+    """
+    first, rows = _peek(rows)
+    if path.suffix == ".npy":
+        with path.open("wb") as stream:
+            header = {"descr": "<f8", "fortran_order": False, "shape": (n, dim)}
+            np.lib.format.write_array_header_1_0(stream, header)
+            for part in rows:
+                stream.write(np.ascontiguousarray(part, "<f8").data)
+        return first
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        table = csv.writer(stream, delimiter="\t" if path.suffix == ".tsv" else ",", lineterminator="\n")
+        if names:
+            table.writerow(names)
+        for part in rows:
+            table.writerows([[int(x) if x.is_integer() else x for x in row] for row in part.tolist()])
+    return first
+
+
+def _peek(parts):
+    """The first rows of the first part, and all parts."""
+    parts = iter(parts)
+    part = next(parts)
+    return part[:SHOWN].copy(), itertools.chain([part], parts)
+
+
+def check_room(path, n, dim):
+    """Raise ValueError unless a file of n samples may be written at `path`: the ending is known, the disk has room."""
+    path = pathlib.Path(path)
+    if not 1 <= n <= MOST:
+        raise ValueError(f"the number of samples lies between 1 and {MOST}: n = {n}.")
+    if path.suffix not in ENDINGS:
+        raise ValueError(f"{path} ends in {path.suffix or 'nothing'}: samples are written to {', '.join(ENDINGS)}.")
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    free, needed = shutil.disk_usage(there).free, n * dim * (8 if path.suffix == ".npy" else LEAST_BYTES)
+    if needed > free:
+        raise ValueError(
+            f"{n} samples of {dim} columns take {_size(needed)} at least, and {_size(free)} are free at {there}: ask "
+            f"for fewer samples, or choose another place with --out."
+        )
+
+
+def _size(count):
+    """A number of bytes in words."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.4g} {unit}"
+        count /= 1000
+    return f"{count:,.4g} TB" if count < 1e6 else f"{count:.1e} TB"

@@ -1,0 +1,208 @@
+"""Certificates: what is known of a run, term by term, with how it is known."""
+
+import dataclasses
+import math
+
+from jaxdiff.intervals import student_quantile, unskewed
+
+NATS = "nats"
+UNKNOWN = "unknown"
+INITIALISATION, DISCRETISATION, SCORE_ERROR = "initialisation", "discretisation", "score error"
+EARLY_STOPPING_W2, EARLY_STOPPING_TV = "early stopping W2", "early stopping TV"
+CONFIDENCE = 0.95  # of intervals, where none is asked for
+ROUNDING = 1e-13  # nats that are none
+BELOW_ZERO = (
+    "An excess below 0 is no mistake: it is counted from the network used continuously, which steps with a variance of "
+    "their own can do better than, and an estimate from rows scatters. The network's own error comes on top."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """One term of a bound: its value, how it is known, and where it comes from.
+
+    Attributes:
+      name: what it stands for.
+      value: in `unit`; nan where it is unknown.
+      standard_error: of the value, 0 if it is none of measurement.
+      status: "exact", "measured", "bound", "assumed" or "unknown".
+      source: how it was found.
+      unit: terms in nats add up; others ("W2", "TV") stand beside them.
+      degrees: of freedom of the standard error.
+      margin: an interval at the certificate's confidence that needs no asymptotics, as its half width or as how far it
+        goes (below, above) the value; or None.
+      bias: how far the value may be off by interpolation, in `unit`. It adds to both sides of an interval.
+      skewness: of the degrees + 1 samples whose mean the value is. The interval is the union of Student's and of the
+        one that Hall's transformation corrects for skewness; at skewness 0 they are one.
+      allowance: for another error that is not one of chance, added to either side of the interval, in `unit`.
+    """
+
+    name: str
+    value: float
+    standard_error: float
+    status: str
+    source: str
+    unit: str = NATS
+    degrees: float | int = math.inf
+    margin: float | tuple[float, float] | None = None
+    bias: float = 0.0
+    skewness: float = 0.0
+    allowance: float = 0.0
+
+    def reach(self, probability):
+        """How far the term can be above its value with this probability."""
+        return self._reach(probability, above=True)
+
+    def depth(self, probability):
+        """How far the term can be below its value with this probability."""
+        return self._reach(probability, above=False)
+
+    def _reach(self, probability, *, above):
+        if self.margin is not None:
+            return (self.margin[above] if isinstance(self.margin, tuple) else self.margin) + self.bias + self.allowance
+        if not self.standard_error > 0:
+            return self.bias + self.allowance
+        student = student_quantile(probability, self.degrees)
+        corrected = student
+        if self.skewness != 0 and math.isfinite(self.degrees):
+            w = self.skewness / math.sqrt(self.degrees + 1)
+            corrected = -unskewed(-student, w) if above else unskewed(student, w)
+        return max(student, corrected) * self.standard_error + self.bias + self.allowance
+
+
+@dataclasses.dataclass(frozen=True)
+class Certificate:
+    """A bound's terms, each with its value, error, status and source; what was assumed, and what looks wrong."""
+
+    subject: str
+    terms: tuple[Term, ...]
+    confidence: float
+    assumptions: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def __getitem__(self, name):
+        """The term of this name; KeyError lists the names there are."""
+        for term in self.terms:
+            if term.name == name:
+                return term
+        raise KeyError(f"no term {name!r}; there are {[term.name for term in self.terms]}")
+
+    @property
+    def known(self):
+        """The sum of the terms in nats that are known."""
+        return sum(term.value for term in self._nats() if term.status != UNKNOWN)
+
+    @property
+    def known_upper(self):
+        """The sum of the terms in nats that are known, each at its upper end at the certificate's confidence."""
+        return self.known + sum(term.reach(self.confidence) for term in self._nats() if term.status != UNKNOWN)
+
+    @property
+    def upper(self):
+        """What the terms in nats add up to at most, at the certificate's confidence; inf if one is unknown."""
+        if not self._nats() or any(term.status == UNKNOWN for term in self._nats()):
+            return math.inf
+        return self.known_upper
+
+    @property
+    def total_variation(self):
+        """What total variation is at most if KL is at most `upper`."""
+        return total_variation(max(self.upper, 0.0))
+
+    def interval(self, name):
+        """The two-sided interval of a term at the certificate's confidence."""
+        term = self[name]
+        probability = (1 + self.confidence) / 2
+        return term.value - term.depth(probability), term.value + term.reach(probability)
+
+    def to_dict(self):
+        """Plain JSON data; unknown and infinite values, and infinite degrees, are null."""
+        record = dataclasses.asdict(self)
+        for term in record["terms"]:
+            term |= {name: None if not _finite(term[name]) else term[name] for name in ("value", "degrees")}
+        return record
+
+    @classmethod
+    def from_dict(cls, record):
+        """The certificate that to_dict wrote, also after a passage through JSON."""
+        absent = lambda term: {"value": math.nan if term["status"] == UNKNOWN else math.inf, "degrees": math.inf}
+        terms = [
+            term | {name: value for name, value in absent(term).items() if term[name] is None}
+            for term in record["terms"]
+        ]
+        terms = [term | {"margin": tuple(term["margin"])} if _is_pair(term.get("margin")) else term for term in terms]
+        texts = {name: tuple(record.get(name, ())) for name in ("assumptions", "warnings")}
+        return cls(record["subject"], tuple(Term(**term) for term in terms), record["confidence"], **texts)
+
+    def __str__(self):
+        """A table, one term a line."""
+        width = max(15, *(len(term.name) for term in self.terms))
+        lines = [f"{self.subject}, nats", *(f"  {self._line(term, width)}".rstrip() for term in self.terms)]
+        if self._nats():
+            lines.append(f"  {'together':<{width}}{self.known:>12.6g}  of what is known")
+        lines += [f"  {text}" for text in self._below_zero()]
+        if self.known < self.upper < math.inf:
+            lines.append(f"  {'at most':<{width}}{self.upper:>12.6g}  with {self.confidence:.0%} confidence")
+        lines += [f"  assumed: {text}" for text in self.assumptions]
+        return "\n".join([*lines, *(f"  warning: {text}" for text in self.warnings)])
+
+    def _line(self, term, width):
+        rounding = term.unit == NATS and abs(term.value) <= ROUNDING
+        value = UNKNOWN if term.status == UNKNOWN else f"{0 if rounding else term.value + 0.0:.6g}"
+        low, high = self.interval(term.name)
+        known = f"{self.confidence:.0%} [{low:.6g}, {high:.6g}]" if high > low else ""
+        source = term.source if term.unit == NATS else f"{term.unit}: {term.source}"
+        return f"{term.name:<{width}}{value:>12}  {term.status:<9} {known:<28}{source}"
+
+    def _below_zero(self):
+        """A sentence for each estimate in nats that is below 0; it says whether the true value can be."""
+        learned = any(term.name == SCORE_ERROR and term.status == UNKNOWN for term in self.terms)
+        low = [term for term in self._nats() if term.status != UNKNOWN and term.value < -ROUNDING]
+        return [f"{term.name} below 0: {below_zero(self.interval(term.name)[1], learned=learned)}" for term in low]
+
+    def _nats(self):
+        return [term for term in self.terms if term.unit == NATS]
+
+
+def below_zero(high, *, learned=True):
+    """Why an estimate of an excess of path KL is below 0, in words; high is the upper end of its interval.
+
+    learned: the excess is that of a trained network. Only such an excess can truly be below 0.
+    """
+    if high < 0 and learned:
+        return (
+            "it is counted from the network used continuously, and these steps do better than that; the network's own "
+            "error comes on top, and is unknown"
+        )
+    return "an estimate from rows scatters, also below 0 where the truth is 0 or little more; see its interval"
+
+
+def with_interval(value, low, high):
+    """A number with its interval, rounded to a third of its half width: "42 (25 to 70)"; an exact number alone."""
+    if not high > low:
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    power = math.floor(math.log10((high - low) / 6))
+    unit, places = 10.0**power, max(0, -power)
+    ends = (round(value / unit), math.floor(low / unit + 1e-9), math.ceil(high / unit - 1e-9))
+    middle, below, above = (f"{end * unit:,.{places}f}" for end in ends)
+    return f"{middle} ({below} to {above})"
+
+
+def rows_to_tell(n, reach, distance):
+    """How many rows shrink an interval that reaches so far with n of them to a distance, to two digits, rounded up."""
+    needed = n * (reach / distance) ** 2
+    unit = 10.0 ** max(0, math.floor(math.log10(needed)) - 1)
+    return int(math.ceil(needed / unit - 1e-9) * unit)
+
+
+def _is_pair(margin):
+    return isinstance(margin, list | tuple)
+
+
+def _finite(value):
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def total_variation(kl):
+    """What total variation is at most where KL is `kl` nats: Pinsker's bound or Bretagnolle and Huber's."""
+    return min(math.sqrt(kl / 2), math.sqrt(-math.expm1(-kl)))

@@ -1,0 +1,145 @@
+"""What every mmse curve obeys: a test for it, and an interpolant that obeys it."""
+
+import numpy as np
+from numpy.polynomial import legendre
+
+from jaxdiff.curves.curve import Curve, as_curve
+from jaxdiff.curves.measured import MeasuredCurve
+from jaxdiff.curves.panels import DEGREE
+from jaxdiff.processes import ou
+
+LEVELS = np.exp(np.linspace(-12, 8, 81))  # where a curve is held against the constraints
+
+
+def mmse_from_nodes(snr, values, dim, *, total_variance=None) -> Curve:
+    """A smooth mmse curve through values known at some snr, that obeys what every mmse curve obeys.
+
+    V is nonincreasing, d/V - snr nondecreasing, V <= min(M, d/snr). All of that says that e = V/(d - snr V), the
+    variance of the isotropic Gaussian with this error, is nonincreasing and at most M/d: it is interpolated by a
+    monotone cubic in log snr and is constant beyond the nodes.
+
+    Args:
+      snr: (nodes,) increasing, at least two.
+      values: (nodes,) V, total over the d coordinates.
+      dim: d.
+      total_variance: M = Tr Cov(X_0), the value at snr 0, if known.
+
+    Raises:
+      ValueError: the values break a constraint by more than rounding; the message says where.
+    """
+    snr, values = np.asarray(snr, np.float64), np.asarray(values, np.float64)
+    if snr.ndim != 1 or snr.shape != values.shape or len(snr) < 2 or not (np.diff(snr) > 0).all() or snr[0] <= 0:
+        raise ValueError(
+            f"nodes are two increasing positive snr at least, one value each: shapes {snr.shape}, {values.shape}."
+        )
+    broken = violations(Curve(lambda at: np.interp(at, snr, values), dim), snr)
+    if total_variance is not None and values[0] * (1 + snr[0] * total_variance / dim) > total_variance * (1 + 1e-9):
+        broken += (
+            f"at snr {snr[0]:.4g} it is {values[0]:.6g}, more than total variance {total_variance:.6g} leaves there",
+        )
+    if broken:
+        raise ValueError(f"no mmse curve has these values: {broken[0]}.")
+    return constrained(snr, np.clip(values, 0, (1 - 1e-12) * dim / snr), dim)
+
+
+def violations(curve, snr=None, *, dim=None):
+    """Sentences on where a curve is no mmse curve, beyond five standard errors of it; () if it may be one.
+
+    The loss of a learned denoiser can be any of this, and is the worse for it: more noise would help it. `snr`
+    (levels,) defaults to 81 levels between e^-12 and e^8, or to the nodes of a measured curve.
+    """
+    curve = as_curve(curve, dim)
+    if snr is None:
+        snr = np.exp(np.sort(curve.spline.levels)) if isinstance(curve, MeasuredCurve) else LEVELS
+    snr = np.asarray(snr, np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value, error = np.asarray(curve(snr)), 5 * np.asarray(curve.standard_error(snr))
+    rounding = 16 * float(np.finfo(value.dtype).eps) if value.dtype.kind == "f" else 0.0
+    value = value.astype(np.float64)
+    slack = max(1e-9, rounding) * np.abs(value) + 1e-13 * np.nan_to_num(np.abs(value)).max(initial=0) + error
+    found = []
+
+    def note(broken, sentence):
+        if broken.any():
+            k = int(np.argmax(broken))
+            found.append(f"at snr {snr[k]:.4g} (t = {ou.time(snr[k]):.3g}) it is {sentence(k)}")
+
+    note(~np.isfinite(value) | ~np.isfinite(error), lambda k: f"{value[k]}")
+    note(value < -slack, lambda k: f"negative, {value[k]:.6g}")
+    note(value - slack > curve.dim / snr, lambda k: f"{value[k]:.6g}, above d/snr = {curve.dim / snr[k]:.6g}")
+    rises = np.diff(value, prepend=value[:1]) > slack + np.roll(error, 1)
+    note(rises, lambda k: f"{value[k]:.6g}, more than the {value[k - 1]:.6g} at the smaller snr {snr[k - 1]:.4g}")
+    if not found:  # d/V - snr nondecreasing, as V against the most that the node before allows
+        most = value[:-1] / (1 + np.diff(snr) * value[:-1] / curve.dim)
+        above = np.concatenate([[False], value[1:] > most + slack[1:] + error[:-1]])
+        note(above, lambda k: f"{value[k]:.6g}, above the {most[k - 1]:.6g} that the value before allows")
+    return tuple(found)
+
+
+def check_mmse(curve, snr=None):
+    """Raise ValueError where a curve that was given, not measured, is no mmse curve; see `violations`."""
+    broken = violations(curve, snr)
+    if broken:
+        raise ValueError(f"the curve cannot be an mmse curve: {broken[0]}. Pass a loss_curve if it was measured.")
+
+
+def check_second_moment(curve, second_moment):
+    """Raise ValueError if E|X_0|^2 is less than the data's mmse leaves it; a learned denoiser's loss says nothing.
+
+    d/V - snr does not decrease, so M >= d/(d/V - snr) at any snr; of a Monte Carlo V five standard errors come off.
+    """
+    if curve.cross is not None or isinstance(curve, MeasuredCurve):
+        return
+    check_mmse(curve)
+    value = np.asarray(curve(LEVELS), np.float64) * (1 - 1e-6) - 5 * curve.standard_error(LEVELS)
+    least = float(np.max(curve.dim / (curve.dim / np.maximum(value, 1e-300) - LEVELS)))
+    if least > second_moment * (1 + 1e-9):
+        raise ValueError(
+            f"second_moment = {second_moment:.6g} is less than the {least:.6g} that the curve shows E|X_0|^2 to be at "
+            f"least."
+        )
+
+
+def constrained(snr, values, dim):
+    """The Curve V = d e/(1 + snr e) through values at nodes: e a monotone cubic in log snr, constant beyond them.
+
+    Integrals by Gauss' rule between nodes, e being smooth there.
+    """
+    u, variance = np.log(snr), values / (dim - snr * values)
+    slopes = monotone_slopes(u, variance)
+
+    def at(v):
+        i = np.clip(np.searchsorted(u, v, side="right") - 1, 0, len(u) - 2)
+        x = np.clip((v - u[i]) / (u[i + 1] - u[i]), 0, 1)
+        width = u[i + 1] - u[i]
+        value = (1 + 2 * x) * (1 - x) ** 2 * variance[i] + x**2 * (3 - 2 * x) * variance[i + 1]
+        return value + width * x * (1 - x) * ((1 - x) * slopes[i] - x * slopes[i + 1])
+
+    def value(where):
+        e = at(np.log(where))
+        return dim * e / (1 + where * e)
+
+    def integral(where):  # over pieces that begin at nodes
+        v = np.log(np.ravel(where))
+        first = min(v.min(), u[0])
+        cuts = np.unique(np.concatenate([[first], u[(u > first) & (u < v.max())], v]))
+        nodes, weights = legendre.leggauss(DEGREE + 1)
+        half = np.diff(cuts)[:, None] / 2
+        inner = np.exp(cuts[:-1, None] + half * (1 + nodes))
+        pieces = np.sum(half * weights * inner * value(inner), axis=1)
+        total = np.concatenate([[0.0], np.cumsum(pieces)])
+        return total[np.searchsorted(cuts, v)].reshape(np.shape(where))
+
+    return Curve(value, dim, integral=integral)
+
+
+# Fritsch and Butland's harmonic mean: 0 at a turn, never more than thrice the smaller secant, so nothing overshoots.
+def monotone_slopes(x, y):
+    """Slopes at the nodes of a cubic Hermite interpolant that is monotone wherever the values are; flat at the ends."""
+    width, secant = np.diff(x), np.diff(y) / np.diff(x)
+    before, after = secant[:-1], secant[1:]
+    w1, w2 = 2 * width[1:] + width[:-1], width[1:] + 2 * width[:-1]
+    same = before * after > 0
+    safe = lambda part: np.where(same, part, 1.0)
+    inner = np.where(same, (w1 + w2) / (w1 / safe(before) + w2 / safe(after)), 0.0)
+    return np.concatenate([[0.0], inner, [0.0]])

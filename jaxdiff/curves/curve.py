@@ -1,0 +1,76 @@
+"""The record of an error curve: squared error of a denoiser against the snr."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jaxdiff.checks import check_whole
+from jaxdiff.types import Basis
+
+
+def _zero(snr):
+    return np.zeros_like(np.asarray(snr, np.float64))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Curve:
+    """snr -> squared error of a denoiser, total over the d coordinates: the mmse V, or a model's loss L.
+
+    Attributes:
+      value: snr > 0 -> float64, same shape.
+      dim: d.
+      standard_error: snr -> standard error of value; zero for a curve known exactly.
+      cross: snr -> K = E<D(X_t) - X_0, Z>, which exponential Euler also needs. None: the exact denoiser's,
+        K = sqrt(snr) V.
+      integral: snr -> an antiderivative of value. None: integrated through interpolation.Panels.
+      integral_error: snr (n,) -> how wrong an integral between the least and the largest of them can be. None: not at
+        all, where there is an integral.
+      log_det: (snr, h) -> E log det(I + h Cov(X_0 | X_t)), which covariance matching needs. None: unknown.
+      directions: snr -> (*shape of snr, d), the squared error along each column of `basis`; they add up to value. None:
+        unknown.
+      basis: (d, d) with orthonormal columns, or "coordinates" for the unit vectors; None where directions is None.
+      replicates: independent unbiased estimates of the curve, of which it is the mean; () for a curve known exactly.
+    """
+
+    value: Callable[..., Any] = dataclasses.field(repr=False)
+    dim: int
+    standard_error: Callable[..., Any] = dataclasses.field(default=_zero, repr=False)
+    cross: Callable[..., Any] | None = dataclasses.field(default=None, repr=False)
+    integral: Callable[..., Any] | None = dataclasses.field(default=None, repr=False)
+    integral_error: Callable[..., float] | None = dataclasses.field(default=None, repr=False)
+    log_det: Callable[..., Any] | None = dataclasses.field(default=None, repr=False)
+    directions: Callable[..., Any] | None = dataclasses.field(default=None, repr=False)
+    basis: Basis = dataclasses.field(default=None, repr=False)
+    replicates: tuple["Curve", ...] = dataclasses.field(default=(), repr=False)
+
+    def __call__(self, snr):
+        """The squared error at an snr, float64."""
+        return self.value(snr)
+
+
+def dim_of(curve, dim=None):
+    """The dimension of an error curve: its own, or `dim` where the curve is a plain callable."""
+    own = getattr(curve, "dim", dim)
+    if own is None:
+        raise TypeError(f"the error curve {curve!r} carries no dimension: pass a Curve, or dim=d beside the callable.")
+    check_whole(own, "dim")
+    if dim not in (None, own):
+        raise ValueError(f"the error curve has dimension {own}, dim = {dim}: leave dim= out.")
+    return int(own)
+
+
+def as_curve(curve, dim=None):
+    """A Curve, from one or from a plain callable snr -> total squared error with dim= beside it."""
+    dim = dim_of(curve, dim)
+    return curve if isinstance(curve, Curve) else Curve(curve, dim)
+
+
+def check_basis(basis, curve):
+    """Raise ValueError unless the curve tells its error apart in this very basis."""
+    own = getattr(curve, "basis", None)
+    if own is None:
+        raise ValueError("the curve does not tell directions apart: measure it with loss_curve(..., basis='pca').")
+    if not (basis is own or (np.shape(basis) == np.shape(own) and np.all(basis == own))):
+        raise ValueError("basis must be the one the curve was measured in: pass basis=curve.basis.")

@@ -1,0 +1,99 @@
+"""What covariance matching with a learned denoiser costs: its Jacobian's spectrum, measured on data.
+
+The kernel's innovation has covariance v0 A, A = I + h S, with S = (sigma^2/alpha) dD/dx the denoiser's own posterior
+covariance, its symmetric part without negative eigenvalues. The true transition has the mean error and covariance of
+X_0 - D, so that a step costs, up to -(1/2) int L dsnr,
+    (1/2) E[log det A + tr A^-1 - d + h r^T A^-1 r],    r = X_0 - D,
+which for the exact denoiser is (1/2) E log det A. Traces by one random probe a data point.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxdiff import noise
+from jaxdiff.curves.log_det import compress
+from jaxdiff.lanczos import quadrature, tridiagonal
+from jaxdiff.processes import forward, ou
+from jaxdiff.progress import bar
+
+PROBE = 1 << 20  # the increment that probes are made from: far from those of a loss curve
+
+
+def measured(denoiser, data, key, times, n_products, groups, *, progress=False):
+    """The compressed measures of every level, and those of two products fewer: None where d products are exact."""
+    x0, index, levels, coarse = jnp.asarray(data), np.arange(len(data), dtype=np.uint32), [], []
+    exact = n_products == x0.shape[1]
+    for t in bar(times, "Jacobians", enabled=progress):
+        matrices, squares = tridiagonals(denoiser, x0, index, key, jnp.asarray(t, x0.dtype), n_products)
+        levels.append(compressed(matrices, squares, n_products, groups))
+        if not exact:
+            coarse.append(compressed(matrices, squares, max(n_products - 2, 1), groups))
+    return levels, None if exact else coarse
+
+
+# The small eigenvalue problems are left to NumPy: several of XLA's at once were seen to wait for one another, for ever.
+@jax.jit(static_argnames="n_products")
+def tridiagonals(denoiser, x0, index, key, t, n_products):
+    """Lanczos matrices (pair, start, n, m, m) and the starts' squares (pair, start, n) of the rows of x0 at one level.
+
+    The pair is a row's first noise and its negative; the starts are a random probe and the residual.
+    """
+    z = noise.normal(key, index, jnp.uint32(0), x0.shape[1], x0.dtype)
+    probe = jnp.sign(noise.normal(key, index, jnp.uint32(PROBE), x0.shape[1], x0.dtype))
+
+    def one(z):
+        x = forward(x0, t, z)
+        m, along = jax.linearize(lambda x: denoiser(x, t), x)
+        back = jax.linear_transpose(along, x)
+        scale = ou.sigma(t) ** 2 / ou.alpha(t) / 2
+        apply = lambda v: scale * (along(v) + back(v)[0])
+        starts = jnp.stack([probe, x0 - m])
+        return lax.map(lambda b: tridiagonal(apply, b, n_products)[0], starts), jnp.sum(starts**2, -1)
+
+    return lax.map(one, jnp.stack([z, -z]))
+
+
+def compressed(matrices, squares, n_products, groups):
+    """A level's measures from its first products: nodes (J,), weights (J, groups) and mass (groups,), of both starts.
+
+    Means over rows g, g + groups, ... and over the pair; negative eigenvalues, which no covariance has, are 0.
+    """
+    nodes, weights = quadrature(np.asarray(matrices)[..., :n_products, :n_products], squares)
+    n = nodes.shape[2]
+    rows = np.full(groups * -(-n // groups), -1)
+    rows[:n] = np.arange(n)
+    rows = rows.reshape(-1, groups).T
+    share = (rows >= 0) / (rows >= 0).sum(1, keepdims=True) / 2
+
+    def measure(start):
+        each = lambda leaf: np.moveaxis(leaf[:, start], 0, 1)[rows]  # (groups, rows, pair, m)
+        mass = each(weights) * share[..., None, None]
+        mass = mass.reshape(groups, -1)
+        return *compress(np.maximum(each(nodes), 0).reshape(groups, -1), mass), mass.sum(1)
+
+    return [measure(0), measure(1)]
+
+
+# Measures are compressed for functions that vanish at 0: h/(1 + h theta) is h less h (h theta/(1 + h theta)).
+def costs(level, h):
+    """(queries, groups): E[log det A + tr A^-1 - d + h r^T A^-1 r] at one level, from its compressed measures."""
+    (nodes, weights, _), (residual_nodes, residual_weights, square) = level
+    r, s = h[:, None] * nodes, h[:, None] * residual_nodes
+    return (np.log1p(r) - r / (1 + r)) @ weights + h[:, None] * (square - (s / (1 + s)) @ residual_weights)
+
+
+def log_det_of(spline, levels, pick):
+    """A curve's log_det, (snr, h) -> same shape, interpolated in log snr; pick: (queries, groups) -> (queries,)."""
+
+    def log_det(snr, h):
+        snr, h = np.broadcast_arrays(np.asarray(snr, np.float64), np.asarray(h, np.float64))
+        several, place = np.unique(snr.ravel(), return_inverse=True)
+        basis, out = spline.basis(np.log(several))[place], np.zeros(snr.size)
+        for node in np.flatnonzero(np.any(basis != 0, axis=0)):
+            asked = np.flatnonzero(basis[:, node])
+            out[asked] += basis[asked, node] * pick(costs(levels[node], h.ravel()[asked]))
+        return out.reshape(snr.shape)
+
+    return log_det

@@ -1,0 +1,1 @@
+"""Path KL, certificates and bounds."""

@@ -1,5 +1,0 @@
-"""Flax score networks: denoisers D(x, t) on the OU clock. Importing this package imports Flax."""
-
-from jaxdiff.networks.residual_mlp import ResidualMLP
-
-__all__ = ["ResidualMLP"]

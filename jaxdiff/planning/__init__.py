@@ -1,0 +1,1 @@
+"""Horizon, grid and kernel for an accuracy or a budget."""

@@ -1,0 +1,37 @@
+"""Forward processes: their clocks, conversions between score, denoiser and noise, and models trained on them."""
+
+from jaxdiff.processes.clocks import ddpm, edm, flow, ve, vp_cosine, vp_linear
+from jaxdiff.processes.conversion import from_ou, ou_ends, to_ou
+from jaxdiff.processes.models import PREDICTIONS, model_from_score, score_from_model
+from jaxdiff.processes.ou import forward, ou
+from jaxdiff.processes.process import Process
+from jaxdiff.processes.views import (
+    clipped,
+    denoiser_from_score,
+    noise_from_score,
+    score_from_denoiser,
+    score_from_noise,
+)
+
+__all__ = [
+    "PREDICTIONS",
+    "Process",
+    "clipped",
+    "ddpm",
+    "denoiser_from_score",
+    "edm",
+    "flow",
+    "forward",
+    "from_ou",
+    "model_from_score",
+    "noise_from_score",
+    "ou",
+    "ou_ends",
+    "score_from_denoiser",
+    "score_from_model",
+    "score_from_noise",
+    "to_ou",
+    "ve",
+    "vp_cosine",
+    "vp_linear",
+]

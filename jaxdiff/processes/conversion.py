@@ -1,0 +1,107 @@
+"""Conversion of times between a process and the Ornstein-Uhlenbeck process with the same snr."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from jaxdiff.arrays import float_time, namespace
+from jaxdiff.processes.ou import EARLIEST, LATEST, ou
+
+SAME_ROW, SAME_END = 2e-3, 1e-3  # how far rounding may move a row of a table, and relatively an end
+SAME_ZERO = 1e-6  # how far rounding may move a time of 0
+
+
+def whole_row(row):
+    """A row of the table where rounding has moved it off one."""
+    nearest = namespace(row).round(row)
+    return namespace(row).where(abs(row - nearest) < SAME_ROW, nearest, row)
+
+
+def to_ou(process, t):
+    """The OU time of the same signal-to-noise ratio as a process has at its time t, in [EARLIEST, LATEST].
+
+    Args:
+      process: a Process.
+      t: times of the process, any shape; whole numbers are as good as floats. Concrete times must lie between the
+        process's ends, but for rounding; traced times are trusted.
+
+    Returns:
+      OU times of the shape of t, float64 unless t is a JAX array. Pure noise (flow's time 1) has no finite OU time and
+      gives LATEST. `sample` refuses the long step that follows; grids.from_process makes a grid that avoids it.
+
+    Raises:
+      ValueError: a concrete time lies outside the ends.
+    """
+    t = float_time(t) if isinstance(t, jax.Array) else np.asarray(t, np.float64)[()]
+    if not isinstance(t, Tracer):
+        t = _within_ends(process, t)
+    with np.errstate(divide="ignore"):  # pure data or pure noise
+        same = ou.time(process.snr(t))  # traced where the process has traced parameters
+    return namespace(same).clip(same, EARLIEST, LATEST)
+
+
+def _within_ends(process, t):
+    """Concrete times of a process, those that rounding has moved across an end moved back to the end."""
+    first, last = sorted(process.ends)
+    slack = [max(min(SAME_END * abs(end), SAME_ROW), SAME_ZERO) for end in (first, last)]
+    times = np.asarray(t)
+    outside = ~((first - slack[0] <= times) & (times <= last + slack[1]))
+    if outside.any():
+        raise ValueError(
+            f"the process {process.name!r} has times from {first:g} to {last:g}: t = {times[outside].flat[0]:.6g}. "
+            f"Take times between process.ends."
+        )
+    return namespace(t).clip(t, first, last)
+
+
+def from_ou(process, t):
+    """The process's time of the same signal-to-noise ratio as OU time t; any shape, whole numbers too.
+
+    Raises:
+      ValueError: a concrete OU time lies outside `ou_ends(process)`, but for rounding. Traced times, and a process with
+        traced parameters, are trusted.
+    """
+    if not any(isinstance(time, Tracer) for time in (t, *_ou_times_of_ends(process))):
+        check_ou_times(process, t, "from_ou is asked for the time at")
+    return process.time(ou.snr(t))
+
+
+def ou_ends(process):
+    """(horizon, early_stop): the OU times of a process's noisiest and cleanest time, whichever end comes first.
+
+    A model of the process can be asked between them; they are the ends of the longest grid for it.
+    """
+    first, last = map(float, _ou_times_of_ends(process))
+    return max(first, last), min(first, last)
+
+
+def _ou_times_of_ends(process):
+    """The OU times of a process's first and last time, numbers under a trace too, unless its parameters are traced."""
+    with jax.ensure_compile_time_eval():  # a process may be written in jax.numpy
+        return [to_ou(process, end) for end in process.ends]
+
+
+def inside(process, t, rounding):
+    """Are OU times those of a process, to a relative rounding?"""
+    horizon, early_stop = ou_ends(process)
+    return (early_stop * (1 - rounding) <= t) & (t <= horizon * (1 + rounding))
+
+
+def check_ou_times(process, times, asked):
+    """Raise ValueError where one of concrete OU times is not one of the process, but for rounding."""
+    horizon, early_stop = ou_ends(process)
+    rounding, times = max(SAME_END, rounding_of(times)), np.asarray(times, np.float64)
+    outside = ~inside(process, times, rounding)
+    if outside.any():
+        raise ValueError(
+            f"{asked} OU time {times[outside].flat[0]:.6g}, but the process {process.name!r} has OU times from "
+            f"{early_stop:.6g} to {horizon:.6g} alone, its own times {min(process.ends):g} to {max(process.ends):g}. "
+            f"Stay between horizon, early_stop = processes.ou_ends(process)."
+        )
+
+
+def rounding_of(value):
+    """The machine epsilon of an array's float dtype; 0 for values that are not float arrays."""
+    dtype = getattr(value, "dtype", np.dtype(int))
+    return float(jnp.finfo(dtype).eps) if jnp.issubdtype(dtype, jnp.floating) else 0.0

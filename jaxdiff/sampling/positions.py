@@ -1,0 +1,195 @@
+"""Does a score look at where a particle stands among the others? Read off its jaxpr.
+
+What a score computes without x may have an axis of particles if all rows of it are equal, as t * jnp.ones(len(x)) has.
+Rows that differ without x, as jnp.arange(len(x)), table[: len(x)] and random numbers of x.shape have them, belong to
+places: a chunk of the particles, whose places count from 0 again, would be given those of other particles. So do rows
+of x of which some are treated in one way and some in another, and what is counted or summed up from row to row.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.extend import core
+
+# What the rows of a value have of their places: nothing, their number alone, or anything else.
+NOTHING, NUMBER, PLACED = 0, 1, 2
+# Primitives whose first operand is read or written at indices. Row numbers that index an array with a row for every
+# particle, as in logits[jnp.arange(len(x)), label], pair a particle with its own row. Given here is which operand is
+# written, None where nothing is.
+INDEXING = {"gather": None, "dynamic_slice": None, "dynamic_update_slice": 1}
+
+
+INDEXING |= dict.fromkeys(("scatter", "scatter-add", "scatter-sub", "scatter-mul", "scatter-min", "scatter-max"), 2)
+
+
+RUNNING = frozenset({"cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"})  # of equal rows, different ones
+# What JAX does to row numbers before they index an array: it puts them beside other indices and counts negative ones
+# from the end.
+NUMBERING = frozenset({"add", "broadcast_in_dim", "concatenate", "convert_element_type", "reshape", "select_n"})
+
+
+def matter(closed, n) -> bool:
+    """Can what the score returns for a particle depend on where it stands?
+
+    Args:
+      closed: the score's ClosedJaxpr; its last two inputs are x and t.
+      n: the particles it was traced with, a number from layout.mark_beside.
+    """
+    given = [(False, NOTHING)] * len(closed.jaxpr.invars)
+    given[-2] = (True, NOTHING)
+    return any(placed for _, placed in _followed(closed.jaxpr, closed.consts, given, n))
+
+
+# Of every value two things are known: is it made from x, and what can its rows have of their places?
+def _followed(jaxpr, consts, given, n):
+    """The pairs (from x, placed) of a jaxpr's results, from those of its inputs."""
+    known = {v: (False, PLACED if _has_particles(v, n) else NOTHING) for v in jaxpr.constvars}
+    known |= dict(zip(jaxpr.constvars, [_constant(value, n) for value in consts], strict=False))
+    known |= dict(zip(jaxpr.invars, given, strict=True))
+    read = lambda v: _constant(v.val, n) if isinstance(v, core.Literal) else known[v]
+    for equation in jaxpr.eqns:
+        known |= dict(zip(equation.outvars, _through(equation, [read(v) for v in equation.invars], n), strict=True))
+    return [read(v) for v in jaxpr.outvars]
+
+
+def _constant(value, n):
+    """A constant is placed if it has an axis of particles, or of several times all of them, along which it differs."""
+    along = [axis for axis, size in enumerate(np.shape(value)) if _of_particles(size, n)]
+    if not along or isinstance(value, Tracer) or jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        return False, PLACED if along else NOTHING
+    array = np.asarray(value)
+    return False, NOTHING if all(_equal_rows(array, axis, n) for axis in along) else PLACED
+
+
+def _equal_rows(array, axis, n):
+    before, after = array.shape[:axis], array.shape[axis + 1 :]
+    times = array.reshape(*before, -1, n, *after)
+    return (times == times.take([0], axis + 1)).all()
+
+
+def _of_particles(size, n):
+    return size > 0 and size % n == 0
+
+
+def _has_particles(v, n):
+    return any(_of_particles(size, n) for size in getattr(v.aval, "shape", ()))
+
+
+def _through(equation, given, n):
+    """The pairs of an equation's results."""
+    name, params, results = equation.primitive.name, equation.params, len(equation.outvars)
+    if name == "scan":
+        return _scanned(params, given, n)
+    if name == "while":
+        return _repeated(params, given, n)
+    if name == "cond":
+        return _joined([given[:1] * results, *(_called(one, given[1:], n) for one in params["branches"])])
+    inner = [] if name in INDEXING else [one for value in params.values() for one in _jaxprs(value)]
+    calls = [one for one in inner if _sizes(one) == (len(given), results)]
+    if calls:  # compiled, say, or with a derivative of its own
+        return _joined([_called(one, given, n) for one in calls])
+    own = _own(equation, given, n)
+    every = _all_of(given)  # which input is whose is not known
+    found = [pair for one in inner for pair in _called(one, [every] * _sizes(one)[0], n)]
+    return _joined([[own], *([pair] for pair in found)]) * results
+
+
+def _jaxprs(value):
+    several = value if isinstance(value, tuple | list) else (value,)
+    return [one for one in several if isinstance(one, core.ClosedJaxpr | core.Jaxpr)]
+
+
+def _open(jaxpr):
+    return jaxpr.jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else jaxpr
+
+
+def _sizes(jaxpr):
+    return len(_open(jaxpr).invars), len(_open(jaxpr).outvars)
+
+
+def _called(jaxpr, given, n):
+    return _followed(_open(jaxpr), getattr(jaxpr, "consts", ()), given, n)
+
+
+def _joined(several):
+    """Pairs that hold whichever of several lists of them does."""
+    return [_all_of(pairs) for pairs in zip(*several, strict=True)]
+
+
+def _all_of(pairs):
+    """The pair of what is made of several values."""
+    return tuple(map(max, zip((False, NOTHING), *pairs, strict=True)))
+
+
+def _scanned(params, given, n):
+    """The pairs of a scan. What it carries from particle to particle belongs to places."""
+    consts, carried = params["num_consts"], params["num_carry"]
+    if _of_particles(params["length"], n):
+        carry = [(from_x, PLACED) for from_x, _ in given[consts : consts + carried]]
+        given = [*given[:consts], *carry, *given[consts + carried :]]
+    return _loop(params["jaxpr"], given, consts, carried, n)
+
+
+def _repeated(params, given, n):
+    """The pairs of a while loop, all of them placed if the number of its turns is."""
+    first = params["cond_nconsts"]
+    out = _loop(params["body_jaxpr"], given[first:], params["body_nconsts"], None, n)
+    carry = _joined([given[first + params["body_nconsts"] :], out])
+    turns = _called(params["cond_jaxpr"], [*given[:first], *carry], n)
+    return _joined([carry, turns * len(carry)])
+
+
+def _loop(body, given, consts, carried, n):
+    """The pairs after any number of turns of a scan or, with carried None, a while loop."""
+    end = len(given) if carried is None else consts + carried
+    while True:
+        out = _called(body, given, n)
+        carry = _joined([given[consts:end], out[: end - consts]])
+        if carry == given[consts:end]:
+            return out
+        given = [*given[:consts], *carry, *given[end:]]
+
+
+def _own(equation, given, n):
+    """The pair of the results of an equation without inner jaxprs."""
+    name, operands = equation.primitive.name, equation.invars
+    from_x, placed = _all_of(given)
+    if placed == NUMBER:
+        placed = _of_numbers(name, operands, given, n)
+    elif _places(name, equation.params, operands, equation.outvars, from_x, n):
+        placed = NUMBER if name == "iota" else PLACED
+    return from_x, placed
+
+
+def _of_numbers(name, operands, given, n):
+    """What is made of row numbers and values that have nothing of places."""
+    if name in INDEXING and _has_particles(operands[0], n):
+        values = [given[i][1] for i in (0, INDEXING[name]) if i is not None]
+        return PLACED if any(values) else NOTHING
+    if name == "lt" and isinstance(operands[1], core.Literal) and operands[1].val == 0:
+        return NOTHING  # none is
+    others = [v for v, (_, placed) in zip(operands, given, strict=True) if placed == NOTHING]
+    numbers = name in NUMBERING and (name != "add" or not any(_has_particles(v, n) for v in others))
+    return NUMBER if numbers else PLACED
+
+
+def _writes_some_rows(name, operands, n):
+    written = INDEXING.get(name)
+    return written is not None and _has_particles(operands[0], n) and not _has_particles(operands[written], n)
+
+
+def _places(name, params, operands, results, from_x, n):
+    """Does a primitive make rows that can differ of operands whose rows are equal, or are each made from its own x?"""
+    if not any(_has_particles(v, n) for v in results):
+        return False
+    if name == "iota":
+        return _of_particles(params["shape"][params["dimension"]], n)
+    if name in RUNNING:
+        return _of_particles(operands[0].aval.shape[params["axis"]], n)
+    if name == "concatenate":  # of parts of the rows
+        sizes = [v.aval.shape[params["dimension"]] for v in operands]
+        return _of_particles(sum(sizes), n) and not all(_of_particles(size, n) for size in sizes if size)
+    if name == "broadcast_in_dim" or any(_has_particles(v, n) for v in operands):
+        return _writes_some_rows(name, operands, n)
+    return name != "reshape" or not from_x

@@ -1,0 +1,192 @@
+"""How well a Gaussian mixture is known from a noised observation: its mmse, the mean variance of its posterior."""
+
+import dataclasses
+import functools
+
+import numpy as np
+from numpy.polynomial import legendre
+
+from jaxdiff.curves import Curve
+from jaxdiff.curves.log_det import compress, log_det_of
+from jaxdiff.curves.panels import Panels, tabulated
+from jaxdiff.targets.components import centred, principal_axes
+from jaxdiff.targets.posterior_covariance import Distinct, form_of
+
+EDGES = np.linspace(-9, 9, 73)  # of panels around a component, in its deviations: posterior shares turn within a third
+PANEL_NODES = 12
+MOST_COMPONENTS = 16  # on the line; beyond, quadrature around every component costs more than Monte Carlo
+MOST_COORDINATES = 2048  # whose principal axes are found: an eigenvalue problem of seconds
+REPLICATES = 16
+LEAST_DRAWS, MOST_DRAWS, PAIRS = 2048, 8192, 2**20  # of a Monte Carlo curve, in all; pairs of draw and component
+FEWEST_DRAWS, PRODUCTS = 128, 2**33  # where a level would take more multiplications than this
+MOST_WORK = 2**38  # multiplications of a level's log_det: ten seconds
+
+
+def mmse_of(components) -> Curve:
+    """The mmse: closed form for one component, quadrature for few on the line, else Monte Carlo."""
+    k, d = components.means.shape
+    if k == 1:
+        return _gaussian_mmse(components)
+    return _quadrature_mmse(components) if d == 1 and k <= MOST_COMPONENTS else _monte_carlo_mmse(components)
+
+
+def _gaussian_mmse(components):
+    s, axes = components.variances[0], components.axes
+    each, copies = np.unique(s, return_counts=True)
+    directions = lambda snr: s / (1 + np.asarray(snr, np.float64)[..., None] * s)
+    integral = lambda snr: np.log1p(np.asarray(snr, np.float64)[..., None] * each) @ copies
+    return Curve(
+        lambda snr: (each / (1 + np.asarray(snr, np.float64)[..., None] * each)) @ copies,
+        len(s),
+        integral=integral,
+        log_det=lambda snr, h: integral(snr + h) - integral(snr),
+        directions=directions,
+        basis="coordinates" if axes is None else axes[0],
+    )
+
+
+def _quadrature_mmse(components):
+    means, weights = centred(components), np.exp(components.log_weights)
+    variances = np.broadcast_to(components.variances, means.shape)
+    form = Distinct(components._replace(means=means, variances=variances, axes=None), None)
+
+    def known(snr):
+        """Posterior variances at quadrature nodes of the noised law, and the nodes' weights."""
+        widths = np.sqrt(variances + 1 / snr)
+        y, weight = _on_panels(np.unique(means + widths * EDGES))
+        normal = np.exp(-(((y - means) / widths) ** 2) / 2) / (widths * np.sqrt(2 * np.pi))
+        return form.trace(y[:, None], snr), weight * (weights @ normal)
+
+    curve = tabulated(lambda snr: np.array([np.dot(*known(level)) for level in snr.tolist()]), 1)
+    log_det = log_det_of(functools.cache(lambda snr: compress(*map(np.atleast_2d, known(snr)))))
+    return dataclasses.replace(
+        curve,
+        log_det=lambda snr, h: log_det(snr, h)[..., 0],
+        directions=lambda snr: curve(snr)[..., None],
+        basis="coordinates",
+    )
+
+
+@functools.cache
+def _gauss():
+    return legendre.leggauss(PANEL_NODES)
+
+
+def _on_panels(edges):
+    """Gauss-Legendre nodes and weights on every interval between two edges."""
+    x, weight = _gauss()
+    half = np.diff(edges)[:, None] / 2
+    return (edges[:-1, None] + half * (1 + x)).ravel(), (half * weight).ravel()
+
+
+def _monte_carlo_mmse(components):
+    d = components.means.shape[1]
+    known = _Draws(components, principal_axes(components) if d <= MOST_COORDINATES else None)
+    each_log_det = log_det_of(known.spectrum)
+    each_direction = Panels(lambda snr: np.array([known.along(level) for level in snr.tolist()]))
+
+    def curve(value, integral, error, pick, **fields):
+        """A curve of which `pick` chooses from the replicates' arrays (..., replicates) and (..., replicates, d)."""
+        return Curve(
+            value,
+            d,
+            integral=integral,
+            integral_error=error,
+            log_det=lambda snr, h: pick(each_log_det(snr, h), -1),
+            directions=None if known.basis is None else lambda snr: pick(each_direction(snr), -2),
+            basis=known.basis,
+            **fields,
+        )
+
+    def replicate(r):
+        return curve(own[r], own[r].integral, own[r].error, lambda all_of_them, axis: all_of_them.take(r, axis))
+
+    traces = lambda r: lambda snr: np.array([known.trace(level)[r] for level in snr.tolist()])
+    own = [Panels(traces(r)) for r in range(REPLICATES)]
+    replicates = tuple(map(replicate, range(REPLICATES)))
+    each = lambda snr: np.array([one(snr) for one in replicates])
+    return curve(
+        lambda snr: each(snr).mean(0),
+        lambda snr: np.mean([one.integral(snr) for one in own], axis=0),
+        lambda snr: np.mean([one.error(snr) for one in own]),
+        lambda all_of_them, axis: all_of_them.mean(axis),
+        standard_error=lambda snr: each(snr).std(0, ddof=1) / np.sqrt(REPLICATES),
+        replicates=replicates,
+    )
+
+
+# Labels are drawn by systematic sampling, rare ones more often than they occur, and the noise in antithetic pairs, the
+# same at every level, so that a replicate is a smooth curve; replicates are independent, which is where standard errors
+# come from.
+class _Draws:
+    """Posterior covariances of a mixture over fixed draws, averaged within each replicate, level by level.
+
+    trace (replicates,), along (replicates, d) and spectrum are computed once a level, from the same draws.
+    """
+
+    def __init__(self, components, basis):
+        self.components = components
+        self.basis = "coordinates" if components.means.shape[1] == 1 else basis
+        self.axes = basis
+        self.trace, self.along, self.spectrum = map(functools.cache, (self._trace, self._along, self._spectrum))
+
+    @functools.cached_property
+    def form(self):
+        return form_of(self.components, self.axes)
+
+    @functools.cached_property
+    def drawn(self):
+        """Components (n,) and normal draws (n, r), replicate after replicate."""
+        n, rng = _draws(*self.components.means.shape), np.random.default_rng(0)
+        place = (np.arange(n) + rng.uniform(size=(REPLICATES, 1))) / n
+        often = np.exp(self.components.log_weights) * (1 if self._often is None else self._often)
+        label = np.searchsorted(np.cumsum(often)[:-1], place).ravel()
+        return label, rng.standard_normal((len(label), self.form.width))
+
+    @functools.cached_property
+    def _often(self):
+        """How often components are drawn over how often they occur, (K,); None where that is the same.
+
+        None is drawn seldom: a rare component may cost the most.
+        """
+        weights = np.exp(self.components.log_weights)
+        often = np.maximum(weights, 0.5 / len(weights))
+        return None if (often == weights).all() else often / often.sum() / weights
+
+    def _share(self, snr):
+        """(replicates, 2, draws): what an observation stands for, its density over that with which it was drawn."""
+        if self._often is None:
+            share = np.ones((REPLICATES, 2, len(self.drawn[0]) // REPLICATES))
+        else:
+            share = 1 / self._of_pairs(lambda y, snr: self.form.expected(self._often, y, snr), snr)
+        return share / share.sum((1, 2), keepdims=True)
+
+    def _trace(self, snr):
+        return np.einsum("rpn,rpn->r", self._share(snr), self._of_pairs(self.form.trace, snr))
+
+    def _along(self, snr):
+        return np.einsum("rpn,rpnd->rd", self._share(snr), self._of_pairs(self.form.along, snr))
+
+    def _spectrum(self, snr):
+        form, cost = self.form, self.form.cost * 2 * len(self.drawn[0])
+        if cost > MOST_WORK:
+            raise ValueError(
+                f"log det of the posterior covariances of {len(self.components.means)} components in {form.width} "
+                f"dimensions would take {cost:.0e} multiplications a level: use moment_matched, or a target that is "
+                f"smaller."
+            )
+        values = self._of_pairs(form.eigenvalues, snr).reshape(REPLICATES, -1, len(form.multiplicity))
+        weights = self._share(snr).reshape(REPLICATES, -1, 1) * form.multiplicity
+        return compress(values.reshape(REPLICATES, -1), weights.reshape(REPLICATES, -1))
+
+    def _of_pairs(self, function, snr):
+        """function(y, snr) of all observations, (replicates, 2, draws, ...)."""
+        label, z = self.drawn
+        both = [function(self.form.noised(label, sign * z, snr), snr) for sign in (1, -1)]
+        return np.stack([one.reshape(REPLICATES, -1, *one.shape[1:]) for one in both], axis=1)
+
+
+def _draws(k, d):
+    """Draws a replicate: fewer for many components, each draw being compared with all."""
+    n = np.clip(PAIRS // k, LEAST_DRAWS, MOST_DRAWS)
+    return int(np.clip(PRODUCTS // (k * d), FEWEST_DRAWS, n)) // REPLICATES

@@ -1,0 +1,1 @@
+"""Score networks, their losses and the training loop."""

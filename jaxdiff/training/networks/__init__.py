@@ -1,0 +1,5 @@
+"""Flax score networks: denoisers D(x, t) on the OU clock. Importing this package imports Flax."""
+
+from jaxdiff.training.networks.residual_mlp import ResidualMLP
+
+__all__ = ["ResidualMLP"]

@@ -1,0 +1,110 @@
+"""What is read off a score's jaxpr, and what is chosen from it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdiff import targets
+from jaxdiff.sampling import layout as schedule
+from jaxdiff.sampling.layout import Traits
+
+ARITHMETIC, ELEMENTWISE = Traits(True, True, False), Traits(True, False, False)
+PRODUCTS, SUMS = Traits(False, False, True), Traits(False, False, False)
+
+
+def read(score, d=3):
+    x = jax.ShapeDtypeStruct((schedule.MARK, d), jnp.float32)
+    return schedule.traits(jax.make_jaxpr(score)(x, jax.ShapeDtypeStruct((), jnp.float32)).jaxpr, schedule.MARK)
+
+
+def mixture(k, d=3):
+    """Means and variances all different."""
+    return targets.mixture(
+        np.full(k, 1 / k), np.arange(k * d).reshape(k, d) / d, np.linspace(0.1, 1, k * d).reshape(k, d)
+    )
+
+
+@pytest.mark.parametrize(
+    ("score", "found"),
+    [
+        (lambda x, t: -x / (1 + t), ARITHMETIC),
+        (targets.gaussian(np.zeros(3), [0.5, 1.0, 2.0]).score, ARITHMETIC),
+        (jax.jit(lambda x, t: -x), ARITHMETIC),
+        (lambda x, t: jnp.tanh(x) - x, ELEMENTWISE),
+        (
+            lambda x, t: x * jnp.sin(x) * (jnp.eye(3, dtype=jnp.float32) @ jnp.ones(3, jnp.float32) * t),
+            ELEMENTWISE,
+        ),  # products of time alone
+        (lambda x, t: x @ (-jnp.eye(3, dtype=jnp.float32)), PRODUCTS),
+        (lambda x, t: jax.lax.fori_loop(0, 3, lambda i, x: x @ jnp.eye(3, dtype=jnp.float32), x), PRODUCTS),
+        (jax.vmap(lambda x, t: jnp.eye(3, dtype=jnp.float32) @ x, (0, None)), PRODUCTS),
+        (lambda x, t: x[:, ::-1], SUMS),
+        (lambda x, t: x - jnp.mean(x, axis=-1, keepdims=True), SUMS),
+        (lambda x, t: jax.lax.cond(t > 1, lambda: x, lambda: -x), SUMS),
+        (mixture(8).score, SUMS),
+        (mixture(40).score, PRODUCTS),
+        (targets.point_masses(np.arange(120.0).reshape(40, 3)).score, PRODUCTS),
+    ],
+)
+def test_traits_are_read_off_the_jaxpr(score, found):
+    assert read(score) == found
+
+
+def test_the_axis_of_particles_is_told_from_an_equal_dimension():
+    assert (
+        read(lambda x, t: x * jnp.linalg.norm(jnp.ones((64, 64), jnp.float32) @ jnp.ones(64, jnp.float32)), d=64)
+        == ARITHMETIC
+    )
+
+
+def test_the_mark_is_a_prime_of_which_no_size_is_a_multiple():
+    marked = lambda score, n, d=3: schedule.mark_beside(
+        jax.make_jaxpr(score)(jax.ShapeDtypeStruct((n, d), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)).jaxpr
+    )
+    plain = lambda x, t: -x
+    assert [marked(plain, n) for n in (0, 1, 1000, 8191, 3 * 8191)] == [8191, 8191, 8191, 8209, 8209]
+    assert marked(plain, 8191, 8209) == 8219  # the primes from 8,191 on: 8,209, 8,219, 8,221
+    given = lambda n: (jax.ShapeDtypeStruct((n, 3), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32))
+    jaxpr = lambda n: jax.make_jaxpr(plain)(*given(n)).jaxpr
+    assert [schedule.small_mark_beside(jaxpr(n), n) for n in (2, 3, 4, 5, 1000)] == [None, 2, None, 2, 997]
+    assert schedule.round_mark_beside(jaxpr(1000)) == schedule.ROUND_MARK
+    assert schedule.round_mark_beside(jaxpr(schedule.ROUND_MARK)) == 2 * schedule.ROUND_MARK
+    inside = jax.jit(lambda x, t: x * jnp.sum(jnp.ones((2, 8191), jnp.float32)))
+    assert marked(inside, 1000) == 8209
+
+
+@pytest.mark.parametrize("found", [ARITHMETIC, ELEMENTWISE, PRODUCTS, SUMS])
+@pytest.mark.parametrize("n", [1, 2, 127, 1000, 4096, 70_000, 2**20])
+@pytest.mark.parametrize("d", [1, 2, 15, 16, 64, 1024, 2**17])
+def test_a_chunk_on_a_cpu_is_small_and_cuts_the_particles_evenly(found, n, d):
+    plan = schedule.choose(found, (n, d), 50, 1)
+    most = schedule.STREAMED if d >= 16 and (found.elementwise or found.products) else schedule.CACHED
+    assert 1 <= plan.chunk <= n
+    assert plan.chunk * d <= max(1.5 * most, d) + 32 * d
+    chunks = -(-n // plan.chunk)
+    assert chunks * plan.chunk - n <= 32 * chunks
+    assert plan.chunk == n or plan.chunk % 1024 != 0
+    assert schedule.choose(found, (n, d), 50, 1, platform="gpu").chunk == n
+    assert schedule.choose(found, (n, d), 50, 1, chunk=3).chunk == min(3, n)
+
+
+@pytest.mark.parametrize("n_steps", range(1, 60))
+def test_bodies_are_pairs_of_steps_and_a_rest_is_short(n_steps):
+    long = schedule.choose(ARITHMETIC, (1000, 64), n_steps, 1).unroll
+    assert long % 2 == 0
+    assert 2 <= long <= schedule.MOST_WRITTEN_OUT
+    assert n_steps // long + n_steps % long <= n_steps // 2 + n_steps % 2
+    assert schedule.choose(ELEMENTWISE, (1000, 64), n_steps, 1).unroll == 2
+    assert schedule.choose(SUMS, (1000, 64), n_steps, 1).unroll == 2
+    assert [schedule.choose(SUMS, (1000, 64), n_steps, noises).unroll for noises in (0, 2, 3)] == [1, 1, 1]
+
+
+def test_particles_lie_on_the_fast_axis_where_it_pays():
+    last = lambda found, n, d: schedule.choose(found, (n, d), 50, 1).particles_last
+    assert last(ARITHMETIC, 10_000, 2)
+    assert last(PRODUCTS, 10_000, 2)
+    assert last(SUMS, 10_000, 64)
+    assert not last(ARITHMETIC, 10_000, 64)
+    assert not last(PRODUCTS, 10_000, 64)
+    assert not last(SUMS, 4, 64)
