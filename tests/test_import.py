@@ -45,8 +45,8 @@ def test_the_verbs_stay_callable_whatever_is_imported_afterwards():
     code = """
 import jaxdiff
 jaxdiff.train.fit
-import jaxdiff.sample, jaxdiff.plan, jaxdiff.certify
-from jaxdiff.runs import load
+import jaxdiff.sampling.sample, jaxdiff.planning.plan, jaxdiff.guarantees.certify
+from jaxdiff.app.run_folder import load
 from jaxdiff import *
 verbs = ("sample", "plan", "certify")
 print(*(callable(getattr(jaxdiff, name)) and getattr(jaxdiff, name) is globals()[name] for name in verbs))

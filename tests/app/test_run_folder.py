@@ -602,7 +602,7 @@ def full(*_, **__):
 # Where each command is when the disk is full. All that takes time is replaced: what is left is the order of the writes.
 @pytest.mark.parametrize("argv", ["plan", "certify"])
 @pytest.mark.parametrize(
-    "place", ["numpy.savez", "jaxdiff.plots.grids", "jaxdiff.report.write_page", "jaxdiff.saving.put"]
+    "place", ["numpy.savez", "jaxdiff.app.plots.grids", "jaxdiff.app.report.write_page", "jaxdiff.app.saving.put"]
 )
 def test_a_disk_that_fills_up_costs_no_older_file(here, curve, argv, place, monkeypatch, capsys):
     plan_in(here)
@@ -625,7 +625,7 @@ def test_a_disk_that_fills_up_costs_no_older_file(here, curve, argv, place, monk
     monkeypatch.setattr(place, full)
     code = main([argv, str(here.folder), "--json"])
     hit = place == "numpy.savez" or place.endswith({"plan": "grids", "certify": "write_page"}[argv])
-    if place == "jaxdiff.saving.put":  # the records are gone then, and nothing stands for what is not there
+    if place == "jaxdiff.app.saving.put":  # the records are gone then, and nothing stands for what is not there
         assert code == 2
         assert (here.folder / "plan.json").exists() == (argv == "certify")
         return
