@@ -27,9 +27,9 @@ from scipy import stats
 
 from benchmarks import figures, studies
 from jaxdiff import grids, information, kernels, plots, sweeps, targets
+from jaxdiff.app.samplers import label_of
 from jaxdiff.curves.panels import Panels, tabulated
 from jaxdiff.guarantees.bounds import benton2024
-from jaxdiff.guarantees.path_kl import label_of
 from jaxdiff.processes import ou
 
 NAME = "dimension_sweep"

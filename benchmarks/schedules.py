@@ -25,8 +25,8 @@ from benchmarks import descent, figures, studies
 from benchmarks.laws import LAWS
 from benchmarks.work_precision import FLAT, Spectrum, fresh, run
 from jaxdiff import grids, information, kernels, metrics, plots, sample
+from jaxdiff.app.samplers import label_of
 from jaxdiff.curves import Curve
-from jaxdiff.guarantees.path_kl import label_of
 from jaxdiff.processes import forward
 
 NAME = "schedules"
@@ -102,7 +102,7 @@ def _spread(x):
 def digits(size):
     """A network trained on the digits: sliced W2 of as many samples as there are train rows to the test rows."""
     from jaxdiff import data, runs, train
-    from jaxdiff.app.comparison import Subject
+    from jaxdiff.app.comparison_subject import Subject
     from jaxdiff.scores import denoiser_of
 
     dataset = data.load("digits")

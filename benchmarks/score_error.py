@@ -26,10 +26,11 @@ from scipy.integrate import quad
 from benchmarks import exact_values as exactly
 from benchmarks import figures, line, localization, studies
 from jaxdiff import grids, information, kernels, noise, plots, sample
+from jaxdiff.app.samplers import label_of
 from jaxdiff.arrays import like
 from jaxdiff.curves.panels import integrated
 from jaxdiff.guarantees.bounds import benton2024
-from jaxdiff.guarantees.path_kl import label_of, standard_error
+from jaxdiff.guarantees.path_kl import standard_error
 from jaxdiff.processes import ou
 from jaxdiff.types import as_score
 

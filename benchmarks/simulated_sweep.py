@@ -27,7 +27,7 @@ from scipy import stats
 from benchmarks import figures, padded_laws, studies
 from benchmarks.padded_predictions import GRID, kernel_of, predictions, table
 from jaxdiff import noise, plots, sample, sweeps
-from jaxdiff.guarantees.path_kl import label_of
+from jaxdiff.app.samplers import label_of
 from jaxdiff.processes import forward, ou
 
 NAME = "simulated_sweep"

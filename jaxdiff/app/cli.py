@@ -265,9 +265,10 @@ def _plan_for_all_data(options):
 
 def _plan_for_a_run(options, evals):
     from jaxdiff import files
-    from jaxdiff.app import comparison, plots, run_folder
+    from jaxdiff.app import plots, run_folder
+    from jaxdiff.app.comparison_subject import subject_of
+    from jaxdiff.app.samplers import path_cost_of
     from jaxdiff.app.saving import writing
-    from jaxdiff.guarantees.path_kl import KERNELS, sampler_of
     from jaxdiff.planning.plan import plan
 
     run = run_folder.load(options.run)
@@ -276,11 +277,11 @@ def _plan_for_a_run(options, evals):
     known = {"curve": curve, "second_moment": moment}
     made = plan(options.target_kl, options.early_stop, evals=evals, confidence=options.confidence, **known)
     variance = float(run.dataset.train.var(0).sum())
-    subject = comparison.subject_of(run, curve, curve)
+    subject = subject_of(run, curve, curve)
     drawn = {
         sampler: subject.grid(*sampler, made.evals)
         for sampler in subject.samplers
-        if sampler_of(sampler[0], curve)[0] in KERNELS
+        if path_cost_of(sampler[0], curve) is not None
     }
     record = made.to_dict() | {"target_kl": options.target_kl}
     with writing(run, "plan.json", instead_of=run_folder.OF_THE_PLAN) as drafts:
@@ -316,14 +317,14 @@ def _sample(options):
         raise ValueError(f"chunk must be at least 1 sample: chunk = {options.chunk}.")
     run = run_folder.load(options.run)
     plan, dataset = run_folder.load_plan(run), run.dataset
-    sampler = run_samples.sampler_of(run, plan, options.kernel, options.evals)
+    chosen = run_samples.chosen(run, plan, options.kernel, options.evals)
     out = run.folder / "samples.npy" if options.out is None else options.out
     run_samples.check_room(out, options.n, dataset.dim)
     whole = 0 if dataset.whole is None else int(dataset.whole.sum())
     if options.round and not whole:
         raise ValueError("no column of the data holds whole numbers alone: leave --round out.")
     how = {"at_once": options.chunk, "denoise": options.denoise, "rounded": options.round, "progress": True}
-    parts = run_samples.parts(run, sampler, options.n, options.seed, **how)
+    parts = run_samples.parts(run, chosen, options.n, options.seed, **how)
     names = (run.model.get("reading") or {}).get("names")
     if options.out is None:
         with writing(run, "samples.npy", plan=plan) as drafts:
@@ -334,9 +335,9 @@ def _sample(options):
     else:
         with files.written(out) as draft:
             run_samples.write(draft, parts, options.n, dataset.dim, names)
-    print(f"{options.n} samples, {sampler.evals + options.denoise} evaluations each: {out}")
+    print(f"{options.n} samples, {chosen.sampler.evals + options.denoise} evaluations each: {out}")
     print(run_samples.early_stopping(run, denoise=options.denoise))
-    if not sampler.planned:
+    if not chosen.planned:
         print("This is not the sampler of the plan: the plan's and the certificate's numbers are not of these samples.")
     if whole and not options.round:
         print(f"{whole} columns hold whole numbers in the data: --round rounds them.", file=sys.stderr)
