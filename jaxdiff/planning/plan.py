@@ -11,26 +11,23 @@ import numpy as np
 from jaxdiff.certificate import CONFIDENCE
 from jaxdiff.curves import MeasuredCurve
 from jaxdiff.curves.curve import as_curve
-from jaxdiff.curves.panels import antiderivative
 from jaxdiff.guarantees.certify import Known, certificate_of, check_confidence
 from jaxdiff.guarantees.cross_fit import cross_fits, cross_fitted
-from jaxdiff.guarantees.information import initial_kl, mutual_information
-from jaxdiff.guarantees.step_cost import cost_of, step_cost
+from jaxdiff.guarantees.step_cost import cost_of
 from jaxdiff.guarantees.terms import moment_of
 from jaxdiff.planning.alternatives import alternatives_to
-from jaxdiff.planning.best_grid import best, fewest_steps, most_steps
+from jaxdiff.planning.best_grid import best
 from jaxdiff.planning.directions import doubt_of_directions
+from jaxdiff.planning.first_grid import first_grid, start_cost_of
 from jaxdiff.planning.from_dimension import KERNEL as DATA_FREE_KERNEL
 from jaxdiff.planning.from_dimension import data_free_plan
-from jaxdiff.planning.goal import check_goal, check_reachable, enough_steps, out_of_reach
+from jaxdiff.planning.goal import check_goal, enough_steps
 from jaxdiff.planning.record import Plan
 from jaxdiff.processes import ou
-from jaxdiff.processes.ou import LATEST, check_ends
+from jaxdiff.processes.ou import EARLY_STOP
 from jaxdiff.types import PathCost
 
 KERNEL = "moment_matched"  # never worse than exponential Euler and ancestral sampling
-EARLY_STOP = 1e-3  # OU time: sigma is then 0.045 of the data's unit, below the noise of most measurements
-NEGLIGIBLE = 1e-6  # nats of initialisation at the longest horizon considered, or 1e-3 of what is asked for
 FAR = 3.0  # deviations between the mean and 0, from which a start near the mean is recommended
 
 
@@ -95,9 +92,9 @@ def plan(
     if isinstance(known.curve, MeasuredCurve):
         horizon, early_stop = _ends(known.curve, horizon, early_stop)
     exact = target is not None and not known.curve.replicates
-    start = functools.partial(_start, known.curve, moment_about_start, exact)
+    start = functools.partial(start_cost_of, known.curve, moment_about_start, exact)
     task = _Task(cost, known, start, target_kl, evals, confidence, "" if center else _far_mean(target))
-    grid, doubt = _first_grid(task, horizon, early_stop), ""
+    grid, doubt = first_grid(task, horizon, early_stop), ""
     if cost.basis is not None and cross_fits(cost, known.curve):
         doubt = doubt_of_directions(cost, known.curve, grid, confidence or CONFIDENCE)
         if doubt:
@@ -219,42 +216,3 @@ def _ends(curve, *asked):
                 f"the curve was measured with {name} = {has:g}, not {asks:g}: leave it out or measure anew."
             )
     return curve.ends
-
-
-def _start(curve, second_moment, exact, t):
-    """KL(q_t || N(0, I)), or its Gaussian bound; t an array."""
-    bound = initial_kl(second_moment, curve.dim, t)
-    if not exact:
-        return bound
-    t = np.asarray(t, np.float64)
-    latest = t.max()
-    along = antiderivative(curve, ou.snr(np.append(t.ravel(), latest)))
-    told = mutual_information(curve, latest) + (along[:-1] - along[-1]).reshape(t.shape) / 2
-    return np.maximum(bound - told, 0.0)
-
-
-def _first_grid(task, horizon, early_stop):
-    """The best grid for the goal by the curve itself, from the horizon or from the best time where none is given."""
-    start, free = task.start, horizon is None
-    check_ends(LATEST if free else horizon, early_stop)
-    horizon = _longest(start, early_stop, task.target_kl) if free else horizon
-    check_reachable(task.target_kl, start, np.array([horizon]), early_stop)
-    curve, start_cost = task.known.curve, start if free else None
-    if task.evals is not None:
-        return best(task.cost, curve, int(task.evals), horizon, early_stop, start_cost)
-    spent = 0.0 if free else float(start(np.array([horizon]))[0])
-    grid = fewest_steps(task.cost, curve, task.target_kl - spent, horizon, early_stop, start_cost)
-    if grid is None:
-        most = most_steps(task.cost)
-        grid = best(task.cost, curve, most, horizon, early_stop, start_cost)
-        spent += float(np.sum(step_cost(task.cost, curve)(grid[:-1], grid[1:])) + (start(grid[:1])[0] if free else 0.0))
-        raise out_of_reach(task.target_kl, most, task.cost.kernel, spent, task.hint)
-    return grid
-
-
-def _longest(start, early_stop, target_kl):
-    """A horizon beyond which initialisation costs next to nothing."""
-    goal = NEGLIGIBLE if target_kl is None else min(NEGLIGIBLE, 1e-3 * target_kl)
-    times = np.geomspace(early_stop, LATEST, 400)[1:]
-    enough = times[start(times) <= goal]
-    return float(enough[0]) if len(enough) else LATEST

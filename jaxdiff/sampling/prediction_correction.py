@@ -11,12 +11,12 @@ from jaxdiff.grids import check_grid, log_snr
 from jaxdiff.kernels._affine import identity
 from jaxdiff.kernels.langevin_limits import default_step, longest_step
 from jaxdiff.processes import ou
-from jaxdiff.processes.ou import check_ends
+from jaxdiff.processes.ou import EARLY_STOP, check_ends
 from jaxdiff.sampling.sample import sample_in_turn
 from jaxdiff.targets.components import gaussian_moments
 from jaxdiff.types import Kernel, Sampler, as_score
 
-EARLY_STOP, REVERSAL_STEPS = 1e-3, 20  # of the reversal's grid, where none is given
+REVERSAL_STEPS = 20  # of the reversal's grid, where none is given
 ORDER = 2  # of its kernel, UniPC, where none is given
 SAME_TIME, ROUNDING = 1e-9, 1e-12  # relative
 
