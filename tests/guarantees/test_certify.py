@@ -16,6 +16,7 @@ import jaxdiff
 from jaxdiff import Sampler, certify, certify_difference, grids, kernels, processes, targets
 from jaxdiff.curves import Curve, loss_curve, measured_curve
 from jaxdiff.guarantees.path_kl import level_samples, path_kl, path_kl_samples, range_of_rows, standard_error
+from jaxdiff.guarantees.step_cost import cost_of
 from jaxdiff.processes import denoiser_from_score
 
 GRID = grids.exponential_then_uniform(1.5, 0.05, 10)
@@ -134,7 +135,7 @@ def test_a_betting_interval_covers_the_truth_at_any_size():
 # The path KL is linear in the losses at the nodes, so that its extremes over the cube [0, 4 R^2 snr] are at corners.
 def test_the_range_of_a_row_is_reached_where_its_loss_is_all_or_nothing():
     curve = many_rows(COIN, 100, clip=1.0)
-    low, high = range_of_rows("ancestral", GRID, curve, None, 1.0)
+    low, high = range_of_rows(cost_of("ancestral"), GRID, curve, 1.0)
     weights = [path_kl("ancestral", GRID, node) for node in at_single_nodes(curve)]
     most = 4 * np.exp(curve.spline.u)
     assert low == pytest.approx(np.sum(np.minimum(weights, 0) * most), rel=1e-9)
@@ -392,7 +393,8 @@ def test_a_curve_that_cannot_have_set_a_variance_is_refused():
         with pytest.raises(ValueError, match=message):
             certify("moment_matched", GRID, curve=curve, matched=matched)
         with pytest.raises(ValueError, match=message):
-            certify_difference(Sampler(kernels.moment_matched(ZERO, matched, dim=1), GRID), ANCESTRAL, curve)
+            dim = None if isinstance(matched, Curve) else 1
+            certify_difference(Sampler(kernels.moment_matched(ZERO, matched, dim=dim), GRID), ANCESTRAL, curve)
 
 
 def test_a_difference_of_other_rows_is_refused():
