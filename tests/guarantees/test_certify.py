@@ -392,9 +392,9 @@ def test_a_curve_that_cannot_have_set_a_variance_is_refused():
     for message, matched in bad.items():
         with pytest.raises(ValueError, match=message):
             certify("moment_matched", GRID, curve=curve, matched=matched)
+        kernel = kernels.moment_matched(ZERO, matched, dim=None if isinstance(matched, Curve) else 1)
         with pytest.raises(ValueError, match=message):
-            dim = None if isinstance(matched, Curve) else 1
-            certify_difference(Sampler(kernels.moment_matched(ZERO, matched, dim=dim), GRID), ANCESTRAL, curve)
+            certify_difference(Sampler(kernel, GRID), ANCESTRAL, curve)
 
 
 def test_a_difference_of_other_rows_is_refused():
