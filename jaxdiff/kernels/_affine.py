@@ -24,11 +24,18 @@ def step(score, x, row, z):
     return noiseless_step(score, x, row, z) + aligned(row.spread, z) * z
 
 
-# A compiler may contract a b + c d to either of two roundings, and on a CPU does so differently for different shapes.
-# A zero it cannot know of turns the first product into a sum, at no cost, and leaves one way.
 def noiseless_step(score, x, row, z):
     """One step of an ODE; z is None."""
-    return (row.keep * x + 0 * row.t) + row.gain * score(x, row.t)
+    return rounded_product(row.keep, x, row.t) + row.gain * score(x, row.t)
+
+
+# Equal draws for every batch size need equal rounding. XLA computes a b + c d with one fused multiply-add, and either
+# product can be the one that is fused and so stays unrounded: on a CPU the choice differs between array shapes. Adding
+# a zero that the compiler cannot fold, 0 times a traced number, makes the first product a sum of its own, which is
+# rounded. Only the second product can then be fused with the addition that follows. This costs no measurable time.
+def rounded_product(factor, x, traced):
+    """factor times x, rounded before anything is added to it; `traced` is any finite number that is no constant."""
+    return factor * x + 0 * traced
 
 
 def identity(x):

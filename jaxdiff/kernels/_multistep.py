@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.arrays import namespace, root
+from jaxdiff.kernels._affine import rounded_product
 from jaxdiff.kernels._integrals import gauss
 from jaxdiff.processes import denoiser_from_score, noise_from_score, ou
 
@@ -135,9 +136,8 @@ class CorrectedStep:
         return CorrectedState(_combined(row.keep, here, row.weights, seen) + noise, seen[:-1], here, noise)
 
 
-# The first product is made a sum, as in affine.noiseless_step: a compiler can then contract in one way only.
 def _combined(keep, x, weights, seen):
-    total = keep * x + 0 * weights[0]
+    total = rounded_product(keep, x, weights[0])
     for weight, one in zip(weights, seen, strict=False):  # of history a step may use less than it keeps
         total = total + weight * one
     return total

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from jaxdiff.arrays import namespace, root
 from jaxdiff.checks import as_numbers, check_number, described
-from jaxdiff.kernels._affine import identity
+from jaxdiff.kernels._affine import identity, rounded_product
 from jaxdiff.processes import noise_from_score, ou
 from jaxdiff.types import Kernel, ScoreFn, as_score
 
@@ -89,10 +89,10 @@ class Coefficients:
 def step(score, x, row, z):
     """One step of the ODE; z is None."""
     noise = noise_from_score(score)
-    slope, base = noise(x, row.t), row.keep * x + 0 * row.t
+    slope, base = noise(x, row.t), rounded_product(row.keep, x, row.t)
     return base + row.gain * ((slope + noise(base + row.gain * slope, row.t_next)) / 2)
 
 
 def stochastic_step(score, x, row, z):
     """Noise, then one step of the ODE."""
-    return step(score, (row.lift * x + 0 * row.spread) + row.spread * z, row.ode, None)
+    return step(score, rounded_product(row.lift, x, row.spread) + row.spread * z, row.ode, None)

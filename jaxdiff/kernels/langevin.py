@@ -9,7 +9,7 @@ import numpy as np
 from jaxdiff.arrays import namespace, root
 from jaxdiff.checks import check_number, described
 from jaxdiff.kernels import _affine
-from jaxdiff.kernels._affine import identity
+from jaxdiff.kernels._affine import identity, rounded_product
 from jaxdiff.kernels._integrals import gauss
 from jaxdiff.processes import ou
 from jaxdiff.processes.ou import EARLIEST, LATEST
@@ -149,4 +149,4 @@ def underdamped_step(score, state, row, z):
     """One step with two increments, z (2, ..., d)."""
     s = score(state.x, row.t)
     x = (state.x + row.pull * s) + row.drift * state.p + row.spread * z[0]
-    return Moving(x, (row.keep * state.p + 0 * row.t) + row.drift * s + row.shared * z[0] + row.own * z[1])
+    return Moving(x, rounded_product(row.keep, state.p, row.t) + row.drift * s + row.shared * z[0] + row.own * z[1])

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxdiff.arrays import namespace
 from jaxdiff.checks import check_number
-from jaxdiff.kernels._affine import identity
+from jaxdiff.kernels._affine import identity, rounded_product
 from jaxdiff.types import Kernel, ScoreFn, as_score
 
 
@@ -57,5 +57,5 @@ class Coefficients:
 
 def step(score, x, row, z):
     """One step; z is None."""
-    inside = (row.keep_inside * x + 0 * row.t) + row.gain_inside * score(x, row.t)
-    return (row.keep * x + 0 * row.t) + row.gain * score(inside, row.t_inside)
+    inside = rounded_product(row.keep_inside, x, row.t) + row.gain_inside * score(x, row.t)
+    return rounded_product(row.keep, x, row.t) + row.gain * score(inside, row.t_inside)

@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from jaxdiff.arrays import namespace
-from jaxdiff.kernels._affine import identity
+from jaxdiff.kernels._affine import identity, rounded_product
 from jaxdiff.processes import noise_from_score, ou
 from jaxdiff.types import Kernel, ScoreFn, as_score
 
@@ -48,7 +48,7 @@ def coefficients(grid):
 def step(score, x, row, z):
     """One step; z is None."""
     noise = noise_from_score(score)
-    middle, end = row.keep_half * x + 0 * row.t, row.keep * x + 0 * row.t
+    middle, end = (rounded_product(keep, x, row.t) for keep in (row.keep_half, row.keep))
     first = noise(x, row.t)
     second = noise(middle + row.gain_half * first, row.t_half)
     third = noise(middle + row.gain_half * second, row.t_half)

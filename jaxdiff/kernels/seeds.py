@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from jaxdiff.arrays import namespace
-from jaxdiff.kernels._affine import identity
+from jaxdiff.kernels._affine import identity, rounded_product
 from jaxdiff.kernels._multistep import half_log_snr
 from jaxdiff.processes import noise_from_score, ou
 from jaxdiff.types import Kernel, ScoreFn, as_score
@@ -64,6 +64,6 @@ def coefficients(grid):
 def step(score, x, row, z):
     """One step with two increments, z (2, ..., d)."""
     noise = noise_from_score(score)
-    inside = (row.keep_half * x + 0 * row.t) + row.gain_half * noise(x, row.t) + row.spread_half * z[0]
-    moved = (row.keep * x + 0 * row.t) + row.gain * noise(inside, row.t_half)
+    inside = rounded_product(row.keep_half, x, row.t) + row.gain_half * noise(x, row.t) + row.spread_half * z[0]
+    moved = rounded_product(row.keep, x, row.t) + row.gain * noise(inside, row.t_half)
     return moved + row.spread * z[0] + row.spread_on * z[1]

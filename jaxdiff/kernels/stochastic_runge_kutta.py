@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from jaxdiff.arrays import namespace
-from jaxdiff.kernels._affine import identity
+from jaxdiff.kernels._affine import identity, rounded_product
 from jaxdiff.types import Kernel, ScoreFn, as_score
 
 
@@ -52,5 +52,5 @@ def _phi(h):
 def step(score, x, row, z):
     """One step with noise."""
     first = score(x, row.t)
-    predicted = (row.keep * x + 0 * row.t) + row.gain * first + row.spread * z
+    predicted = rounded_product(row.keep, x, row.t) + row.gain * first + row.spread * z
     return predicted + row.slope * (score(predicted, row.t_next) - first)
