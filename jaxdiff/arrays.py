@@ -52,3 +52,12 @@ def aligned(value, x):
     """
     missing = x.ndim - jnp.ndim(value)
     return jnp.expand_dims(value, tuple(range(missing))) if missing > 0 and jnp.ndim(value) > 0 else value
+
+
+# Equal draws for every batch size need equal rounding. XLA computes a b + c d with one fused multiply-add, and either
+# product can be the one that is fused and so stays unrounded: on a CPU the choice differs between array shapes. Adding
+# a zero that the compiler cannot fold, 0 times a traced number, makes the first product a sum of its own, which is
+# rounded. Only the second product can then be fused with the addition that follows. This costs no measurable time.
+def rounded_product(factor, x, traced):
+    """factor times x, rounded before anything is added to it; `traced` is any finite number that is not a constant."""
+    return factor * x + 0 * traced

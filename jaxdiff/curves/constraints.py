@@ -1,14 +1,14 @@
 """What every mmse curve obeys: a test for it, and an interpolant that obeys it."""
 
 import numpy as np
-from numpy.polynomial import legendre
 
 from jaxdiff.curves.curve import Curve, as_curve
 from jaxdiff.curves.measured import MeasuredCurve
-from jaxdiff.curves.panels import DEGREE
+from jaxdiff.legendre import gauss
 from jaxdiff.processes import ou
 
-LEVELS = np.exp(np.linspace(-12, 8, 81))  # where a curve is held against the constraints
+LEVELS = np.exp(np.linspace(-12, 8, 81))  # the snr at which a curve is checked where none are given
+NODES = 12  # of Gauss' rule between two levels, where the integrand is smooth
 
 
 def mmse_from_nodes(snr, values, dim, *, total_variance=None) -> Curve:
@@ -123,10 +123,9 @@ def constrained(snr, values, dim):
         v = np.log(np.ravel(where))
         first = min(v.min(), u[0])
         cuts = np.unique(np.concatenate([[first], u[(u > first) & (u < v.max())], v]))
-        nodes, weights = legendre.leggauss(DEGREE + 1)
-        half = np.diff(cuts)[:, None] / 2
-        inner = np.exp(cuts[:-1, None] + half * (1 + nodes))
-        pieces = np.sum(half * weights * inner * value(inner), axis=1)
+        inner, weights = gauss(cuts[:-1], cuts[1:], NODES)
+        inner = np.exp(inner)
+        pieces = np.sum(weights * inner * value(inner), axis=1)
         total = np.concatenate([[0.0], np.cumsum(pieces)])
         return total[np.searchsorted(cuts, v)].reshape(np.shape(where))
 

@@ -84,8 +84,11 @@ def costs(level, h):
     return (np.log1p(r) - r / (1 + r)) @ weights + h[:, None] * (square - (s / (1 + s)) @ residual_weights)
 
 
-def log_det_of(spline, levels, pick):
-    """A curve's log_det, (snr, h) -> same shape, interpolated in log snr; pick: (queries, groups) -> (queries,)."""
+def interpolated_costs(spline, levels, pick):
+    """A curve's log_det, (snr, h) -> same shape: `costs` of the levels, interpolated in log snr.
+
+    pick: (queries, groups) -> (queries,), the mean over groups or one of them.
+    """
 
     def log_det(snr, h):
         snr, h = np.broadcast_arrays(np.asarray(snr, np.float64), np.asarray(h, np.float64))

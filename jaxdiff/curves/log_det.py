@@ -4,10 +4,10 @@ log1p(h theta) is analytic in log theta within pi of the real axis whatever h is
 Legendre moments of the eigenvalues say all there is to say about it.
 """
 
-import functools
-
 import numpy as np
-from numpy.polynomial import legendre
+from numpy.polynomial.legendre import legvander
+
+from jaxdiff.legendre import rule, series
 
 WIDTH, NODES = 2.0, 16  # of a panel in log theta: the error falls like 6.4^-nodes
 FLOOR = 1e-16  # of the largest eigenvalue: below, log1p is linear for any h one could mean
@@ -34,22 +34,15 @@ def compress(values, weights):
     panels = panel.max() + 1
     where = (np.arange(groups)[:, None] * panels + panel).ravel()
     place = 1 - 2 * (depth - panel).ravel()
-    nodes, fit = _legendre()
-    polynomials = legendre.legvander(place, NODES - 1).T
+    nodes, _ = rule(NODES)
+    polynomials = legvander(place, NODES - 1).T
     moments = np.array([np.bincount(where, one * mass.ravel(), groups * panels) for one in polynomials])
-    fitted = (fit @ moments).reshape(NODES, groups, panels)
+    fitted = (series(NODES) @ moments).reshape(NODES, groups, panels)
     theta = top * np.exp(-WIDTH * (np.arange(panels)[:, None] + (1 - nodes) / 2))
     return theta.ravel(), fitted.transpose(2, 0, 1).reshape(-1, groups)
 
 
-@functools.cache
-def _legendre():
-    """Nodes on [-1, 1], and the matrix that turns Legendre moments of a measure into weights at the nodes."""
-    nodes, weights = legendre.leggauss(NODES)
-    return nodes, weights[:, None] * legendre.legvander(nodes, NODES - 1) * (np.arange(NODES) + 0.5)
-
-
-def log_det_of(spectrum):
+def log_det_of_spectra(spectrum):
     """(snr, h) -> (*shape, groups): E log det(I + h Cov), from snr -> nodes and weights of Cov's eigenvalues."""
 
     def log_det(snr, h):

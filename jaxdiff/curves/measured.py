@@ -102,7 +102,7 @@ def measured_curve(
         return np.std(at_snr, axis=0, ddof=1).reshape(np.shape(snr)) / np.sqrt(len(rows)) / snr
 
     def curve(means, directions, levels, pick):
-        return _interpolated(spline, dim, means, directions, basis, levels, pick)
+        return _curve_through(spline, dim, means, directions, basis, levels, pick)
 
     mean = lambda costs: costs @ size
     known = curve(rows.mean(0), whole, levels, mean)
@@ -126,7 +126,7 @@ def measured_curve(
     )
 
 
-def _interpolated(spline, dim, means, directions, basis, levels, pick):
+def _curve_through(spline, dim, means, directions, basis, levels, pick):
     """The Curve of values at the spline's levels; levels and directions may be None."""
     losses, crosses = np.split(means, 2)
     at = lambda values, snr: spline.at(values, np.log(np.ravel(snr))).reshape(np.shape(snr) + values.shape[1:])
@@ -135,7 +135,7 @@ def _interpolated(spline, dim, means, directions, basis, levels, pick):
         dim,
         cross=lambda snr: at(crosses, snr) / np.sqrt(snr),
         integral=lambda snr: spline.integral(losses, np.log(np.ravel(snr))).reshape(np.shape(snr)),
-        log_det=None if levels is None else jacobian_spectrum.log_det_of(spline, levels, pick),
+        log_det=None if levels is None else jacobian_spectrum.interpolated_costs(spline, levels, pick),
         directions=None if directions is None else lambda snr: at(directions, snr) / np.asarray(snr)[..., None],
         basis=basis,
     )

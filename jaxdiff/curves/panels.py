@@ -3,9 +3,10 @@
 import dataclasses
 
 import numpy as np
-from numpy.polynomial import legendre
+from numpy.polynomial.legendre import legint, legval
 
 from jaxdiff.curves.curve import Curve
+from jaxdiff.legendre import rule, series
 
 DEGREE = 11
 PANEL = 0.5  # in log snr
@@ -28,16 +29,16 @@ class Panels:
         snr = np.asarray(snr, np.float64)
         panel, place, series = self._at(np.log(snr.ravel()))
         column = lambda array: array.reshape(len(array), *(1,) * (series.ndim - 2))
-        value = legendre.legval(column(place), series[:, panel - panel.min()], tensor=False) / column(snr.ravel())
+        value = legval(column(place), series[:, panel - panel.min()], tensor=False) / column(snr.ravel())
         return value.reshape(snr.shape + series.shape[2:])
 
     def integral(self, snr):
         """An antiderivative over snr, zero at an edge below the values of this call."""
         panel, place, series = self._at(np.log(np.ravel(snr)))
         index = panel - panel.min()
-        primitive = legendre.legint(series, lbnd=-1) * PANEL / 2
-        before = np.concatenate([[0.0], np.cumsum(legendre.legval(1.0, primitive))])
-        return (before[index] + legendre.legval(place, primitive[:, index], tensor=False)).reshape(np.shape(snr))
+        primitive = legint(series, lbnd=-1) * PANEL / 2
+        before = np.concatenate([[0.0], np.cumsum(legval(1.0, primitive))])
+        return (before[index] + legval(place, primitive[:, index], tensor=False)).reshape(np.shape(snr))
 
     def error(self, snr):
         """How wrong an integral between the least and the largest of these snr can be; from the last coefficients.
@@ -53,12 +54,12 @@ class Panels:
         wanted = range(panel.min(), panel.max() + 1)
         missing = [p for p in wanted if p not in self.series]
         if missing:
-            nodes, weights = legendre.leggauss(DEGREE + 1)
+            nodes, _ = rule(DEGREE + 1)
             snr = np.exp(PANEL * (np.array(missing)[:, None] + (nodes + 1) / 2))
             values = np.asarray(self.value(snr.ravel()))
             values = snr.reshape(*snr.shape, *(1,) * (values.ndim - 1)) * values.reshape(snr.shape + values.shape[1:])
-            fit = weights[:, None] * legendre.legvander(nodes, DEGREE) * (np.arange(DEGREE + 1) + 0.5)
-            self.series.update(zip(missing, np.einsum("pn...,nk->pk...", values, fit), strict=True))
+            coefficients = np.einsum("pn...,nk->pk...", values, series(DEGREE + 1))
+            self.series.update(zip(missing, coefficients, strict=True))
         return panel, 2 * (u / PANEL - panel) - 1, np.stack([self.series[p] for p in wanted], axis=1)
 
 

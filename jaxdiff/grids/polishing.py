@@ -27,7 +27,7 @@ def polished(problem, grid):
 
 
 # A step's cost depends on its two ends only, so the Hessian of the total cost is tridiagonal. Where the Hessian is not
-# positive definite, or where a Newton step does not lower the cost, the diagonal is raised (Levenberg-Marquardt damping).
+# positive definite, or a Newton step does not lower the cost, the diagonal is raised (Levenberg-Marquardt damping).
 def _newton(problem, grid, stencil):
     free = np.arange(len(grid)) < len(grid) - 1
     free[0] = problem.start_cost is not None and grid[0] < problem.horizon

@@ -51,7 +51,7 @@ def optimal(
       longest: OU time that no step exceeds, `longest_step()` for example.
 
     Returns:
-      (n_steps + 1,) decreasing OU times, best for this cost only: a grid that is optimal for the path KL of a stochastic
+      (n_steps + 1,) decreasing OU times, best for this cost only: an optimal grid for the path KL of a stochastic
       kernel is not good for an ODE kernel.
 
     Raises:

@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.arrays import namespace, root
-from jaxdiff.kernels._affine import rounded_product
-from jaxdiff.kernels._integrals import gauss
+from jaxdiff.arrays import namespace, root, rounded_product
+from jaxdiff.legendre import gauss
 from jaxdiff.processes import denoiser_from_score, noise_from_score, ou
 
 # A step no more than LONGER times as long as each step behind it keeps its order, so every grid whose steps change

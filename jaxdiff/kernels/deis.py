@@ -3,7 +3,6 @@
 import dataclasses
 
 from jaxdiff.arrays import namespace
-from jaxdiff.kernels._integrals import gauss
 from jaxdiff.kernels._multistep import (
     Init,
     Row,
@@ -16,6 +15,7 @@ from jaxdiff.kernels._multistep import (
     noise_in,
     position,
 )
+from jaxdiff.legendre import gauss
 from jaxdiff.processes import Process, ou
 from jaxdiff.types import Kernel, ScoreFn, as_score
 

@@ -4,7 +4,6 @@ import dataclasses
 
 from jaxdiff.arrays import namespace
 from jaxdiff.checks import check_number
-from jaxdiff.kernels._integrals import gauss
 from jaxdiff.kernels._multistep import (
     Init,
     Row,
@@ -16,6 +15,7 @@ from jaxdiff.kernels._multistep import (
     linear_part,
     position,
 )
+from jaxdiff.legendre import gauss
 from jaxdiff.processes import ou
 from jaxdiff.types import Kernel, ScoreFn, as_score
 

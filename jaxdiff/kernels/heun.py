@@ -4,9 +4,9 @@ import dataclasses
 import math
 from typing import Any, NamedTuple
 
-from jaxdiff.arrays import namespace, root
+from jaxdiff.arrays import namespace, root, rounded_product
 from jaxdiff.checks import as_numbers, check_number, described
-from jaxdiff.kernels._affine import identity, rounded_product
+from jaxdiff.kernels._affine import identity
 from jaxdiff.processes import noise_from_score, ou
 from jaxdiff.types import Kernel, ScoreFn, as_score
 

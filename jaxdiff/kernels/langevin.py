@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.arrays import namespace, root
+from jaxdiff.arrays import namespace, root, rounded_product
 from jaxdiff.checks import check_number, described
 from jaxdiff.kernels import _affine
-from jaxdiff.kernels._affine import identity, rounded_product
-from jaxdiff.kernels._integrals import gauss
+from jaxdiff.kernels._affine import identity
+from jaxdiff.legendre import gauss
 from jaxdiff.processes import ou
 from jaxdiff.processes.ou import EARLIEST, LATEST
 from jaxdiff.types import Kernel, ScoreFn, as_score

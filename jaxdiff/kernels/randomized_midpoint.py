@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdiff.arrays import namespace
+from jaxdiff.arrays import namespace, rounded_product
 from jaxdiff.checks import check_number
-from jaxdiff.kernels._affine import identity, rounded_product
+from jaxdiff.kernels._affine import identity
 from jaxdiff.types import Kernel, ScoreFn, as_score
 
 

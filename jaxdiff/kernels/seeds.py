@@ -2,8 +2,8 @@
 
 from typing import Any, NamedTuple
 
-from jaxdiff.arrays import namespace
-from jaxdiff.kernels._affine import identity, rounded_product
+from jaxdiff.arrays import namespace, rounded_product
+from jaxdiff.kernels._affine import identity
 from jaxdiff.kernels._multistep import half_log_snr
 from jaxdiff.processes import noise_from_score, ou
 from jaxdiff.types import Kernel, ScoreFn, as_score

@@ -114,17 +114,18 @@ def _ddpm(table):
         )
     table[-1] = table[-1] or min(NEARLY_ZERO, table[-2] / 4)
     level, rows = np.log(table) - np.log1p(-table), np.arange(len(table), dtype=np.float64)
-    log_snr = lambda t: _interpolated(t, rows, level)
+    log_snr = lambda t: _linear_between(t, rows, level)
     return Process(
         "ddpm",
         lambda t: 1 / namespace(t).sqrt(1 + namespace(t).exp(-log_snr(t))),
         lambda t: 1 / namespace(t).sqrt(1 + namespace(t).exp(log_snr(t))),
         lambda t: namespace(t).exp(log_snr(t)),
-        lambda snr: whole_row(_interpolated(namespace(snr).log(snr), level[::-1], rows[::-1])),
+        lambda snr: whole_row(_linear_between(namespace(snr).log(snr), level[::-1], rows[::-1])),
         (0.0, len(table) - 1.0),
     )
 
 
-def _interpolated(at, x, y):
+def _linear_between(at, x, y):
+    """Linear interpolation of y, known at x, in the dtype of `at`."""
     xp, dtype = namespace(at), getattr(at, "dtype", np.float64)
     return xp.interp(at, xp.asarray(x, dtype), xp.asarray(y, dtype))

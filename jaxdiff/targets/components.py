@@ -48,8 +48,8 @@ def moments(components):
     return mean, about(mean), about(0.0)
 
 
-def principal_axes(components):
-    """(d, d): eigenvectors of the mixture's covariance in columns, the widest first."""
+def axes_of_mixture(components):
+    """(d, d): eigenvectors of the mixture's covariance in columns, that of the largest variance first."""
     c, weights = components, np.exp(components.log_weights)
     of_one = np.ones(1) if len(c.variances) == 1 else weights
     if c.axes is None:

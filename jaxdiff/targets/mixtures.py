@@ -8,7 +8,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
-from jaxdiff.arrays import aligned, like, wide
+from jaxdiff.arrays import aligned, like, rounded_product, wide
 from jaxdiff.noise import computed_in
 from jaxdiff.processes import ou
 from jaxdiff.targets.components import Components, checked_weights, eigen, moments, smoothing_kl, tolerances
@@ -195,9 +195,9 @@ def _centred(components, x, t):
 
 
 def _noised(c, t):
-    """Means and variances (K, d) at time t, each rounded as a product of its own (see kernels.affine)."""
-    zero = 0 * t
-    return ou.alpha(t) * c.means + zero, ou.alpha(t) ** 2 * c.variances + (ou.sigma(t) ** 2 + zero)
+    """Means and variances (K, d) at time t, rounded alike for every shape of the particles."""
+    alpha, sigma = ou.alpha(t), ou.sigma(t)
+    return rounded_product(alpha, c.means, t), alpha**2 * c.variances + rounded_product(sigma, sigma, t)
 
 
 def _at(components, x, t):

@@ -4,12 +4,12 @@ import dataclasses
 import functools
 
 import numpy as np
-from numpy.polynomial import legendre
 
 from jaxdiff.curves import Curve
-from jaxdiff.curves.log_det import compress, log_det_of
+from jaxdiff.curves.log_det import compress, log_det_of_spectra
 from jaxdiff.curves.panels import Panels, tabulated
-from jaxdiff.targets.components import centred, principal_axes
+from jaxdiff.legendre import gauss
+from jaxdiff.targets.components import axes_of_mixture, centred
 from jaxdiff.targets.posterior_covariance import Distinct, form_of
 
 EDGES = np.linspace(-9, 9, 73)  # of panels around a component, in its deviations: posterior shares turn within a third
@@ -53,12 +53,13 @@ def _quadrature_mmse(components):
     def known(snr):
         """Posterior variances at quadrature nodes of the noised law, and the nodes' weights."""
         widths = np.sqrt(variances + 1 / snr)
-        y, weight = _on_panels(np.unique(means + widths * EDGES))
+        edges = np.unique(means + widths * EDGES)
+        y, weight = (part.ravel() for part in gauss(edges[:-1], edges[1:], PANEL_NODES))
         normal = np.exp(-(((y - means) / widths) ** 2) / 2) / (widths * np.sqrt(2 * np.pi))
         return form.trace(y[:, None], snr), weight * (weights @ normal)
 
     curve = tabulated(lambda snr: np.array([np.dot(*known(level)) for level in snr.tolist()]), 1)
-    log_det = log_det_of(functools.cache(lambda snr: compress(*map(np.atleast_2d, known(snr)))))
+    log_det = log_det_of_spectra(functools.cache(lambda snr: compress(*map(np.atleast_2d, known(snr)))))
     return dataclasses.replace(
         curve,
         log_det=lambda snr, h: log_det(snr, h)[..., 0],
@@ -67,22 +68,10 @@ def _quadrature_mmse(components):
     )
 
 
-@functools.cache
-def _gauss():
-    return legendre.leggauss(PANEL_NODES)
-
-
-def _on_panels(edges):
-    """Gauss-Legendre nodes and weights on every interval between two edges."""
-    x, weight = _gauss()
-    half = np.diff(edges)[:, None] / 2
-    return (edges[:-1, None] + half * (1 + x)).ravel(), (half * weight).ravel()
-
-
 def _monte_carlo_mmse(components):
     d = components.means.shape[1]
-    known = _Draws(components, principal_axes(components) if d <= MOST_COORDINATES else None)
-    each_log_det = log_det_of(known.spectrum)
+    known = _Draws(components, axes_of_mixture(components) if d <= MOST_COORDINATES else None)
+    each_log_det = log_det_of_spectra(known.spectrum)
     each_direction = Panels(lambda snr: np.array([known.along(level) for level in snr.tolist()]))
 
     def curve(value, integral, error, pick, **fields):

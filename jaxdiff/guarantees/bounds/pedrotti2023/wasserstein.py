@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy.integrate import cumulative_simpson, simpson
 
 from jaxdiff.certificate import CONFIDENCE, Certificate, Term
 from jaxdiff.grids import check_grid
@@ -138,6 +137,8 @@ def _reversal(horizon, early_stop, grid, dim, radius, one_sided, error):
 # W2(q_delta, out) <= G(T1) W2(q_T1, rho) + int_delta^T1 G(t) eps(t) dt, log G(t) = int_delta^t (1 + L).
 def _along_the_ode(horizon, early_stop, radius, one_sided, error):
     """log G at the horizon, and what the score's error adds to W2."""
+    from scipy.integrate import cumulative_simpson, simpson
+
     u = np.linspace(np.log(ou.snr(early_stop)), np.log(ou.snr(horizon)), CELLS + 1)  # decreasing
     t = ou.time(np.exp(u))
     t[0], t[-1] = early_stop, horizon
