@@ -6,7 +6,6 @@ Also what makes such an interval wrong: rows that are copies of others, and heav
 import math
 
 import numpy as np
-from scipy import special
 
 # |skewness|/sqrt(n) above which an interval carries a warning. Squares of 200 normal rows exceed it in 3 % of samples,
 # squares of rows of Student's law with 3 degrees of freedom in 50 %.
@@ -28,6 +27,8 @@ def unskewed(x, w):
 
 def student_quantile(probability, degrees):
     """The quantile of Student's t law; with infinitely many degrees of freedom it is the normal one."""
+    from scipy import special  # here, because its import would take a quarter of that of jaxdiff
+
     return float(special.stdtrit(degrees, probability))
 
 
