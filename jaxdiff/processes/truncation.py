@@ -10,7 +10,9 @@ from jaxdiff.checks import as_numbers, check_number, value_of
 from jaxdiff.processes.ou import ou
 from jaxdiff.types import DenoiserFn, Particles, ScoreFn, as_score
 
-MARGIN = 0.05  # of a radius read off data: a law reaches further than the rows that were seen
+# Share that is added to the largest norm among rows to get a radius. A larger margin projects fewer correct scores, and
+# makes every bound in terms of the radius larger.
+MARGIN = 0.05
 
 
 def clipped(denoiser: DenoiserFn, radius) -> DenoiserFn:
@@ -72,7 +74,7 @@ def _truncated(score, radius, x: Particles, t) -> Particles:
 
 
 def radius_of(data, *, margin=MARGIN):
-    """A radius for `truncated`: the largest norm among data rows (n, d), times 1 + margin.
+    """A radius for `truncated`: 1 + margin times the largest norm among data rows (n, d).
 
     The law may have rows beyond the radius, for which the promises of `truncated` do not hold. After n rows, the next
     row of the same law is longer than all of them with probability 1/(n + 1).

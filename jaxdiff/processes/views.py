@@ -9,7 +9,8 @@ from jaxdiff.types import DenoiserFn, Particles, ScoreFn, as_score
 
 
 # Tweedie: s = (alpha m - x) / sigma^2, and the noise is (x - alpha m) / sigma = -sigma s.
-# Positions of 16 bits go to the model as they are. All else is float32, and the result is rounded once.
+# Positions of 16 bits are handed to the model as they are. The rest is computed in float32, and the result rounded
+# once.
 def _score_of_denoiser(denoiser, x: Particles, t) -> Particles:
     t = like(t, x)
     return ((ou.alpha(t) * wide(value_of(denoiser, x, t, "denoiser")) - wide(x)) / ou.sigma(t) ** 2).astype(x.dtype)
