@@ -1,8 +1,8 @@
-"""The step that one-evaluation kernels share: x' = keep x + gain s(x, t) + spread z.
+"""The affine step of kernels with one evaluation a step: x' = keep x + gain s(x, t) + spread z.
 
-What is frozen over a step (the score, the denoiser) and how its variance is set decides the three coefficients, and
-nothing else: a kernel file derives them. Written in the score rather than the denoiser m = (x + sigma^2 s)/alpha,
-because then every coefficient has a form without cancellation.
+Such kernels differ in what they freeze over a step (the score, the denoiser) and in the variance of the noise. Both
+enter through the three coefficients only, which each kernel's file derives. The step is written in terms of the score s
+and not of the denoiser m = (x + sigma^2 s)/alpha, because then every coefficient has a form without cancellation.
 """
 
 from typing import Any, NamedTuple
@@ -30,5 +30,5 @@ def noiseless_step(score, x, row, z):
 
 
 def identity(x):
-    """Position and state are the same thing."""
+    """The state of a kernel whose state is the position, from the position, and back."""
     return x

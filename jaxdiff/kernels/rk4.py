@@ -9,7 +9,7 @@ from jaxdiff.types import Kernel, ScoreFn, as_score
 
 
 def rk4(score: ScoreFn) -> Kernel:
-    """Kernel of dy/dv = n, y = x/alpha, v = sigma/alpha, n the predicted noise, by the Runge-Kutta method of order 4.
+    """Kernel of dy/dv = n by the Runge-Kutta method of order 4, y = x/alpha, v = sigma/alpha, n the predicted noise.
 
     Args:
       score: s(x, t), the gradient of log q_t at x; shapes (..., d), () -> (..., d).
