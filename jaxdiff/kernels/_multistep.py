@@ -159,12 +159,8 @@ def half_log_snr(grid):
 def history(values, depth, *, lower_final=False, beside=0):
     """For every step k the values at nodes k, k - 1, ..., and which of them are used; both (n_steps, depth).
 
-    Args:
-      values: (n_steps + 1,) at every node.
-      depth: how many nodes.
-      lower_final: use no more nodes than there are steps left, `beside` other ones included.
-
-    A node that does not exist is given the value of node 0 and is not used.
+    With lower_final no more nodes are used than there are steps left, `beside` other ones included. A node that does
+    not exist is given the value of node 0 and is not used. values: (n_steps + 1,) at every node.
     """
     step, back = np.arange(len(values) - 1)[:, None], np.arange(depth)
     left = len(values) - 1 - step if lower_final else len(values) + beside
