@@ -1,4 +1,4 @@
-"""Array helpers: NumPy or JAX by the argument, dtypes and broadcasting."""
+"""Array helpers: NumPy or JAX depending on the argument, dtypes, broadcasting, rounding."""
 
 import jax
 import jax.numpy as jnp
@@ -11,15 +11,15 @@ def namespace(value):
 
 
 def root(value):
-    """The square root of value >= 0, with derivative 0 at 0: for what stays 0 when the grid changes a little."""
+    """The square root of value >= 0, with derivative 0 at 0: for values that stay 0 when the grid changes a little."""
     xp, zero = namespace(value), value == 0
     return xp.where(zero, 0.0, xp.sqrt(xp.where(zero, 1.0, value)))
 
 
 def like(t, x):
-    """The time t, or another number, in the dtype of x, a float, or in float32 where x has 16 bits.
+    """The time t, or another number, in the float dtype of x, or in float32 where x has 16 bits.
 
-    So a float64 scalar never promotes float32 particles, and 16 bits never round a time.
+    So a float64 scalar does not promote float32 particles, and a time is not rounded to 16 bits.
     """
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"positions must be of a float dtype: x is {x.dtype}. Use x.astype(jnp.float32).")
@@ -27,15 +27,15 @@ def like(t, x):
 
 
 def wide(values):
-    """Positions, or what a model returns, with 16 bits widened to float32; other dtypes stay."""
+    """Positions or a model's output, converted to float32 where the dtype has 16 bits."""
     values = jnp.asarray(values)
     return values.astype(np.float32) if values.dtype.itemsize < 4 else values
 
 
 def float_time(t):
-    """A time, an snr or an array of them as floats of at least 32 bits: whole numbers and 16 bits round no table.
+    """A time, an snr or an array of them as floats of at least 32 bits, so that a process's functions lose no digits.
 
-    JAX's whole numbers become JAX's default float, those of NumPy and Python float64; 16 bits become float32.
+    Whole numbers of JAX become JAX's default float, those of NumPy and Python float64; 16 bits become float32.
     """
     if not isinstance(t, jax.Array):
         t = np.asarray(t)
@@ -46,9 +46,18 @@ def float_time(t):
 
 
 def aligned(value, x):
-    """value with axes of length 1 in front, as many axes as x has, so that the two broadcast.
+    """value with axes of length 1 in front, so that it has as many axes as x and the two broadcast.
 
-    JAX does that by itself unless a user forbids it by jax_numpy_rank_promotion="raise". A scalar is returned as it is.
+    JAX does this by itself unless a user forbids it by jax_numpy_rank_promotion="raise". A scalar stays as it is.
     """
     missing = x.ndim - jnp.ndim(value)
     return jnp.expand_dims(value, tuple(range(missing))) if missing > 0 and jnp.ndim(value) > 0 else value
+
+
+# Equal draws for every batch size need equal rounding. XLA computes a b + c d with one fused multiply-add, and either
+# product can be the one that is fused and so stays unrounded: on a CPU the choice differs between array shapes. Adding
+# a zero that the compiler cannot fold, 0 times a traced number, makes the first product a sum of its own, which is
+# rounded. Only the second product can then be fused with the addition that follows. This costs no measurable time.
+def rounded_product(factor, x, traced):
+    """factor times x, rounded before anything is added to it; `traced` is any finite number that is not a constant."""
+    return factor * x + 0 * traced

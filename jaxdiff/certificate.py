@@ -1,4 +1,4 @@
-"""Certificates: what is known of a run, term by term, with how it is known."""
+"""The record of a certificate: terms of a bound, each with its value, error, status and source."""
 
 import dataclasses
 import math
@@ -9,11 +9,11 @@ NATS = "nats"
 UNKNOWN = "unknown"
 INITIALISATION, DISCRETISATION, SCORE_ERROR = "initialisation", "discretisation", "score error"
 EARLY_STOPPING_W2, EARLY_STOPPING_TV = "early stopping W2", "early stopping TV"
-CONFIDENCE = 0.95  # of intervals, where none is asked for
-ROUNDING = 1e-13  # nats that are none
+CONFIDENCE = 0.95  # of intervals, by default
+ROUNDING = 1e-13  # nats that are printed as 0: values smaller than this are rounding
 BELOW_ZERO = (
-    "An excess below 0 is no mistake: it is counted from the network used continuously, which steps with a variance of "
-    "their own can do better than, and an estimate from rows scatters. The network's own error comes on top."
+    "An excess below 0 is no mistake: it is counted from the network used continuously. Steps with a variance of their "
+    "own can do better than that, and an estimate from rows scatters. The network's own error comes on top."
 )
 
 
@@ -22,19 +22,19 @@ class Term:
     """One term of a bound: its value, how it is known, and where it comes from.
 
     Attributes:
-      name: what it stands for.
+      name: the error that the term bounds, for example "discretisation".
       value: in `unit`; nan where it is unknown.
-      standard_error: of the value, 0 if it is none of measurement.
+      standard_error: of the value; 0 where the value is not an estimate.
       status: "exact", "measured", "bound", "assumed" or "unknown".
-      source: how it was found.
+      source: how the value was found.
       unit: terms in nats add up; others ("W2", "TV") stand beside them.
-      degrees: of freedom of the standard error.
-      margin: an interval at the certificate's confidence that needs no asymptotics, as its half width or as how far it
-        goes (below, above) the value; or None.
-      bias: how far the value may be off by interpolation, in `unit`. It adds to both sides of an interval.
+      degrees: degrees of freedom of the standard error.
+      margin: an interval at the certificate's confidence that needs no asymptotics, as its half width or as its lengths
+        (below, above) the value; or None.
+      bias: a bound on the error of interpolation, in `unit`. It is added to both sides of an interval.
       skewness: of the degrees + 1 samples whose mean the value is. The interval is the union of Student's and of the
-        one that Hall's transformation corrects for skewness; at skewness 0 they are one.
-      allowance: for another error that is not one of chance, added to either side of the interval, in `unit`.
+        one that Hall's transformation corrects for skewness. At skewness 0 the two are equal.
+      allowance: a bound on another error that is not random, in `unit`. It is added to both sides of an interval.
     """
 
     name: str
@@ -50,11 +50,11 @@ class Term:
     allowance: float = 0.0
 
     def reach(self, probability):
-        """How far the term can be above its value with this probability."""
+        """The length of the interval above the value: the term is less than value + reach with this probability."""
         return self._reach(probability, above=True)
 
     def depth(self, probability):
-        """How far the term can be below its value with this probability."""
+        """The length of the interval below the value: the term is more than value - depth with this probability."""
         return self._reach(probability, above=False)
 
     def _reach(self, probability, *, above):
@@ -72,7 +72,7 @@ class Term:
 
 @dataclasses.dataclass(frozen=True)
 class Certificate:
-    """A bound's terms, each with its value, error, status and source; what was assumed, and what looks wrong."""
+    """The terms of a bound, the assumptions it rests on, and warnings about what looks wrong."""
 
     subject: str
     terms: tuple[Term, ...]
@@ -81,7 +81,7 @@ class Certificate:
     warnings: tuple[str, ...] = ()
 
     def __getitem__(self, name):
-        """The term of this name; KeyError lists the names there are."""
+        """The term of this name; the KeyError for another name lists those that exist."""
         for term in self.terms:
             if term.name == name:
                 return term
@@ -99,14 +99,14 @@ class Certificate:
 
     @property
     def upper(self):
-        """What the terms in nats add up to at most, at the certificate's confidence; inf if one is unknown."""
+        """An upper bound on the sum of all terms in nats, at the certificate's confidence; inf if one is unknown."""
         if not self._nats() or any(term.status == UNKNOWN for term in self._nats()):
             return math.inf
         return self.known_upper
 
     @property
     def total_variation(self):
-        """What total variation is at most if KL is at most `upper`."""
+        """An upper bound on total variation, from `upper`."""
         return total_variation(max(self.upper, 0.0))
 
     def interval(self, name):
@@ -116,7 +116,7 @@ class Certificate:
         return term.value - term.depth(probability), term.value + term.reach(probability)
 
     def to_dict(self):
-        """Plain JSON data; unknown and infinite values, and infinite degrees, are null."""
+        """The certificate as JSON data; unknown and infinite values, and infinite degrees, are null."""
         record = dataclasses.asdict(self)
         for term in record["terms"]:
             term |= {name: None if not _finite(term[name]) else term[name] for name in ("value", "degrees")}
@@ -124,7 +124,7 @@ class Certificate:
 
     @classmethod
     def from_dict(cls, record):
-        """The certificate that to_dict wrote, also after a passage through JSON."""
+        """The certificate from to_dict's data, also after writing and reading them as JSON."""
         absent = lambda term: {"value": math.nan if term["status"] == UNKNOWN else math.inf, "degrees": math.inf}
         terms = [
             term | {name: value for name, value in absent(term).items() if term[name] is None}
@@ -135,7 +135,7 @@ class Certificate:
         return cls(record["subject"], tuple(Term(**term) for term in terms), record["confidence"], **texts)
 
     def __str__(self):
-        """A table, one term a line."""
+        """A table with one line for each term."""
         width = max(15, *(len(term.name) for term in self.terms))
         lines = [f"{self.subject}, nats", *(f"  {self._line(term, width)}".rstrip() for term in self.terms)]
         if self._nats():
@@ -155,7 +155,7 @@ class Certificate:
         return f"{term.name:<{width}}{value:>12}  {term.status:<9} {known:<28}{source}"
 
     def _below_zero(self):
-        """A sentence for each estimate in nats that is below 0; it says whether the true value can be."""
+        """A sentence for each estimate in nats below 0, which says whether the true value can be below 0."""
         learned = any(term.name == SCORE_ERROR and term.status == UNKNOWN for term in self.terms)
         low = [term for term in self._nats() if term.status != UNKNOWN and term.value < -ROUNDING]
         return [f"{term.name} below 0: {below_zero(self.interval(term.name)[1], learned=learned)}" for term in low]
@@ -165,7 +165,7 @@ class Certificate:
 
 
 def below_zero(high, *, learned=True):
-    """Why an estimate of an excess of path KL is below 0, in words; high is the upper end of its interval.
+    """Says why an estimate of an excess of path KL is below 0; `high` is the upper end of its interval.
 
     learned: the excess is that of a trained network. Only such an excess can truly be below 0.
     """
@@ -189,7 +189,7 @@ def with_interval(value, low, high):
 
 
 def rows_to_tell(n, reach, distance):
-    """How many rows shrink an interval that reaches so far with n of them to a distance, to two digits, rounded up."""
+    """The number of rows that shrink an interval from `reach`, with n rows, to `distance`; two digits, rounded up."""
     needed = n * (reach / distance) ** 2
     unit = 10.0 ** max(0, math.floor(math.log10(needed)) - 1)
     return int(math.ceil(needed / unit - 1e-9) * unit)
@@ -204,5 +204,5 @@ def _finite(value):
 
 
 def total_variation(kl):
-    """What total variation is at most where KL is `kl` nats: Pinsker's bound or Bretagnolle and Huber's."""
+    """An upper bound on total variation where KL is `kl` nats: the smaller of Pinsker's and Bretagnolle and Huber's."""
     return min(math.sqrt(kl / 2), math.sqrt(-math.expm1(-kl)))

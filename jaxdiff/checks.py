@@ -9,7 +9,7 @@ from jax.core import Tracer
 
 
 def checked_moment(second_moment, dim):
-    """E|X_0|^2 as given, or that of standardised data; refuses what is none."""
+    """E|X_0|^2 as given, or that of standardised data by default; ValueError where it is negative or not finite."""
     moment = float(dim if second_moment is None else second_moment)
     if not 0 <= moment < np.inf:
         raise ValueError(f"second_moment is E|X_0|^2, finite and not negative: second_moment = {moment:g}.")
@@ -17,7 +17,7 @@ def checked_moment(second_moment, dim):
 
 
 def described(value):
-    """A value as a message calls it: short, whatever it holds."""
+    """A short description of a value for a message."""
     if value is None or isinstance(value, bool | int | float | complex | str):
         return repr(value) if len(repr(value)) <= 60 else f"a {type(value).__name__} of length {len(str(value))}"
     if isinstance(value, type):
@@ -34,7 +34,7 @@ def described(value):
 
 
 def as_array(x, name, what):
-    """x as an array of JAX. TypeError where it is none: a pytree, text, None; `what` says what it should be."""
+    """x as a JAX array. TypeError where it cannot be one (a pytree, text, None); `what` says what it should be."""
     try:
         if not isinstance(x, str | bytes | dict | set | None) and not callable(x):
             return jnp.asarray(x)
@@ -44,7 +44,7 @@ def as_array(x, name, what):
 
 
 def as_host(values, name, what):
-    """Rows, times and the like as an array of NumPy; TypeError where they are not `what` says they are."""
+    """Rows, times and the like as a NumPy array. TypeError where they cannot be; `what` says what they should be."""
     try:
         found = np.asarray(values)
         if found.dtype.kind == "O":
@@ -57,12 +57,12 @@ def as_host(values, name, what):
 
 
 def as_numbers(values, name, what):
-    """As `as_host`, float64."""
+    """Like `as_host`, in float64."""
     return np.asarray(as_host(values, name, what), np.float64)
 
 
 def check_number(value, name, what="a number"):
-    """Raise TypeError unless value is one number, known now."""
+    """Raise TypeError unless value is one number that is not traced."""
     if isinstance(value, Tracer):
         raise TypeError(f"{name} must be {what} that is known when the function is called: it is traced.")
     if getattr(value, "shape", ()) == () and hasattr(value, "item"):
@@ -72,14 +72,14 @@ def check_number(value, name, what="a number"):
 
 
 def check_whole(value, name, least=1):
-    """Raise TypeError or ValueError unless value is a whole number, at least so large."""
+    """Raise TypeError or ValueError unless value is a whole number, at least `least`."""
     check_number(value, name, "a whole number")
     if value < least or value != int(value):
         raise ValueError(f"{name} must be a whole number, at least {least}: {name} = {value}.")
 
 
 def value_of(function, x, t, name="score"):
-    """function(x, t); TypeError where it is not one array, or where the function calls NumPy on what is traced."""
+    """function(x, t). TypeError where that is not one array, or where the function calls NumPy on a traced array."""
     try:
         out = function(x, t)
     except jax.errors.TracerArrayConversionError as error:

@@ -1,7 +1,7 @@
 """Functions of symmetric operators: by eigenvalues, and by Lanczos' method on many operators at once.
 
-Lanczos' method gives b^T f(A) b and f(A) b from a few products with A. Both routes have derivative rules of their
-own, since the derivative of an eigenvector does not exist where eigenvalues coincide, but that of f(A) does.
+Lanczos' method gives b^T f(A) b and f(A) b from a few products with A. Both ways have derivative rules of their own:
+where eigenvalues coincide, eigenvectors have no derivative, but f(A) has one.
 """
 
 import functools
@@ -31,13 +31,13 @@ class SpectralFunction(NamedTuple):
         return self.divided(values[..., :, None], values[..., None, :])
 
 
-# The derivative of f(A) along E is, in A's eigenbasis, E_ij f[l_i, l_j] (Daleckii and Krein 1965): no eigenvector is
-# differentiated, and equal eigenvalues do no harm.
+# The derivative of f(A) along E is E_ij f[l_i, l_j] in A's eigenbasis (Daleckii and Krein 1965). This differentiates no
+# eigenvector, so equal eigenvalues do no harm.
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def applied_in_full(function, matrix, b):
-    """f(A) b, (..., d), from the eigenvalues of symmetric matrices (..., d, d); function a SpectralFunction.
+    """f(A) b, (..., d), from the eigenvalues of symmetric matrices (..., d, d); `function` is a SpectralFunction.
 
-    It has first derivatives in forward and reverse mode for every A.
+    First derivatives exist in forward and reverse mode for every A.
     """
     values, axes = jnp.linalg.eigh(matrix)
     return _in_eigenbasis(function, values, axes, b)
@@ -57,7 +57,7 @@ def _in_eigenbasis(function, values, axes, b):
 
 
 def _moved(function, values, axes, along, coordinates):
-    """The derivative of f(A) along a matrix, times the vector of given coordinates in A's eigenbasis."""
+    """The derivative of f(A) along a matrix, times a vector that is given by its coordinates in A's eigenbasis."""
     symmetric = (along + jnp.swapaxes(along, -1, -2)) / 2
     inside = jnp.einsum("...ki,...kl,...lj->...ij", axes, symmetric, axes)
     return jnp.einsum("...ij,...jk,...k->...i", axes, function.slopes(values) * inside, coordinates)
@@ -70,41 +70,42 @@ def tridiagonal(apply, b, n_products):
 
     Args:
       apply: (n, d) -> (n, d), a symmetric operator on every row.
-      b: (n, d) where each row's Krylov space starts.
+      b: (n, d), the first vector of each row's Krylov space.
       n_products: m.
     """
     return _krylov(apply, b, n_products)[:2]
 
 
 def _krylov(apply, b, n_products):
-    """What `tridiagonal` returns, and the rest (n, d) of the product with which a space ends before m products.
+    """What `tridiagonal` returns, and the remainder (n, d) of the product at which a space is complete before m.
 
-    That rest is 0 to rounding, but its derivative is how the operator leads out of the space.
+    The remainder is that product's part outside of the space: 0 up to rounding. Its derivative tells how a change of
+    the operator leads out of the space.
     """
     tiny, size = jnp.finfo(b.dtype).tiny, _norm(b)
     q = b / jnp.where(size > 0, jnp.maximum(size, tiny), 1)[:, None]
 
     def step(carried, k):
-        basis, q, rest = carried
+        basis, q, remainder = carried
         basis = lax.dynamic_update_index_in_dim(basis, q, k, 0)
         w = apply(q)
         diagonal = jnp.sum(w * q, -1)
-        for _ in range(2):  # twice is enough
+        for _ in range(2):  # orthogonalising twice is enough (Kahan and Parlett)
             w = w - jnp.einsum("mnd,mn->nd", basis, jnp.einsum("mnd,nd->mn", basis, w))
         square, going_on = jnp.sum(w**2, -1), jnp.any(q != 0, -1)
         beside = lax.stop_gradient(jnp.sqrt(square))
         complete = beside <= jnp.finfo(b.dtype).eps ** 0.75 * (jnp.abs(diagonal) + beside + tiny)
         ends = complete & going_on & (k < n_products - 1)
-        rest = jnp.where(ends[:, None], w, rest)
+        remainder = jnp.where(ends[:, None], w, remainder)
         beside = jnp.where(complete, 0, jnp.sqrt(jnp.where(complete, 1, square)))  # no root is differentiated at 0
         q = jnp.where(complete[:, None], 0, w / jnp.where(complete, 1, jnp.maximum(beside, tiny))[:, None])
-        return (basis, q, rest), (diagonal, beside)
+        return (basis, q, remainder), (diagonal, beside)
 
     empty = jnp.zeros((n_products, *b.shape), b.dtype)
-    (basis, _, rest), (diagonal, beside) = lax.scan(step, (empty, q, jnp.zeros_like(b)), jnp.arange(n_products))
+    (basis, _, remainder), (diagonal, beside) = lax.scan(step, (empty, q, jnp.zeros_like(b)), jnp.arange(n_products))
     matrix = jax.vmap(jnp.diag, 1)(diagonal)
     off = jax.vmap(lambda one: jnp.diag(one, 1), 1)(beside[:-1])
-    return matrix + off + jnp.swapaxes(off, -1, -2), basis, rest
+    return matrix + off + jnp.swapaxes(off, -1, -2), basis, remainder
 
 
 def _norm(b):
@@ -114,23 +115,23 @@ def _norm(b):
 
 
 def applied(function, apply, b, n_products):
-    """f(A) b, (n, d), by `n_products` products; function a SpectralFunction, other arguments as for `tridiagonal`.
+    """f(A) b, (n, d), by `n_products` products; `function` is a SpectralFunction, the rest as for `tridiagonal`.
 
-    Exact once n_products is d, or as soon as the Krylov space of b is complete. First derivatives, in forward and
-    reverse mode, are those of what is computed. Where a Krylov space is complete after fewer than n_products products,
-    they also count changes of A that lead out of the space; that part supposes that A has no eigenvalues but those seen
-    in the space, which is so for almost every b. At b = 0 the derivative with respect to b is taken as 0.
+    The result is exact if n_products is d, or if the Krylov space of b is complete. First derivatives, in forward and
+    reverse mode, are those of the computed approximation. Where a Krylov space is complete after fewer than n_products
+    products, they include changes of A that lead out of the space. That part assumes that all eigenvalues of A occur in
+    the space, which is true for almost every b. At b = 0 the derivative with respect to b is taken as 0.
     """
-    matrix, basis, rest = _krylov(apply, b, n_products)
+    matrix, basis, remainder = _krylov(apply, b, n_products)
     size = _norm(b)[:, None]
     out = size * jnp.einsum("mnd,nm->nd", basis, _first_column(function, matrix))
     apply, constants = _opened(apply, b)
-    return out + _led_out(function, apply, constants, matrix, size * rest)
+    return out + _remainder_term(function, apply, constants, matrix, size * remainder)
 
 
 def _opened(apply, b):
-    """The operator as a function of a vector and all arrays that it closes over, and these arrays."""
-    # jax.closure_convert leaves integers in the closure; the pivots of a linear solve are integers.
+    """The operator as a function of a vector and of all arrays that it closes over, and these arrays."""
+    # jax.closure_convert would leave integers in the closure, such as the pivots of a linear solve.
     closed = jax.make_jaxpr(apply)(b)
     return lambda v, *constants: jaxpr_as_fun(ClosedJaxpr(closed.jaxpr, constants))(v)[0], closed.consts
 
@@ -149,20 +150,21 @@ def _first_column_jvp(function, primals, tangents):
     return column, _moved(function, nodes, vectors, tangents[0], vectors[:, 0])
 
 
-# A space with basis Q = (q_1 ... q_k) is complete: A Q = Q T. In a changed A' the algorithm finds Q', T' and a rest w,
-# A' Q' = Q' T' + w e_k^T: the changed A' couples q_k to what is beyond by w, small. So to first order f(A') b gains
-#   |b| sum_ij f[l_i, l_j] S_1j S_kj P_i w,   T = S diag(l) S^T,   P_i A's eigenspace of l_i,
-# beyond |b| Q' f(T') e_1. The polynomials of Lanczos' recurrence p_j, q_(j+1) = p_j(A) q_1, are S_(j+1)i/S_1i at l_i;
-# so the polynomial in A that is g_i = sum_j f[l_i, l_j] S_1j S_kj at l_i is sum_j c_j p_j(A), c = S (S_1 g).
+# Let a space with basis Q = (q_1 ... q_k) be complete: A Q = Q T. For a changed operator A' the algorithm finds Q', T'
+# and a remainder w with A' Q' = Q' T' + w e_k^T: A' couples q_k to the complement of the space by the small vector w.
+# So, to first order, f(A') b is |b| Q' f(T') e_1 plus
+#   |b| sum_ij f[l_i, l_j] S_1j S_kj P_i w,   T = S diag(l) S^T,   P_i the projection onto A's eigenspace of l_i.
+# The polynomials p_j of Lanczos' recurrence, q_(j+1) = p_j(A) q_1, have the values S_(j+1)i/S_1i at l_i. So the
+# polynomial in A with the values g_i = sum_j f[l_i, l_j] S_1j S_kj at l_i is sum_j c_j p_j(A), c = S (S_1 g).
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _led_out(function, apply, constants, matrix, rest):
-    """Nothing, (n, d), whose derivative is what the derivative of the rest adds to that of f(A) b."""
-    return jnp.zeros_like(rest)
+def _remainder_term(function, apply, constants, matrix, remainder):
+    """Zeros (n, d), whose derivative is the part of the derivative of f(A) b that comes from the remainder."""
+    return jnp.zeros_like(remainder)
 
 
-@_led_out.defjvp
-def _led_out_jvp(function, apply, primals, tangents):
-    constants, matrix, rest = primals
+@_remainder_term.defjvp
+def _remainder_term_jvp(function, apply, primals, tangents):
+    constants, matrix, remainder = primals
     moved = tangents[2]
     nodes, vectors = jnp.linalg.eigh(matrix)
     diagonal = jnp.diagonal(matrix, axis1=-2, axis2=-1)
@@ -180,13 +182,13 @@ def _led_out_jvp(function, apply, primals, tangents):
 
     rows = shares, diagonal.T, beside.T, jnp.pad(beside, ((0, 0), (1, 0)))[:, :-1].T
     (total, _, _), _ = lax.scan(step, (jnp.zeros_like(moved), moved, jnp.zeros_like(moved)), rows)
-    return jnp.zeros_like(rest), total
+    return jnp.zeros_like(remainder), total
 
 
 def quadrature(matrix, square):
-    """Nodes and weights (..., m) with sum_j weight_j f(node_j) ~ b^T f(A) b, from `tridiagonal` or its corners; NumPy.
+    """Nodes and weights (..., m) with sum_j weight_j f(node_j) ~ b^T f(A) b, from `tridiagonal` or a leading corner.
 
-    Exact for polynomials f of degree 2 m - 1, and for every f once m is d. `square` is |b|^2.
+    The rule is exact for polynomials f of degree 2 m - 1, and for every f if m is d. `square` is |b|^2. NumPy.
     Source: Golub and Welsch 1969; Ubaru, Chen and Saad 2017 (stochastic Lanczos quadrature).
     """
     nodes, vectors = np.linalg.eigh(np.asarray(matrix, np.float64))

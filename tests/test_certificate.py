@@ -1,12 +1,13 @@
-"""Certificates: sums, intervals, JSON and back, and Student's quantile against SciPy's."""
+"""Certificates: sums, intervals, JSON and back, and Student's quantile against closed forms and quadrature."""
 
 import dataclasses
 import json
 import math
+import statistics
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import integrate, stats
 
 from jaxdiff.certificate import Certificate, Term, rows_to_tell, with_interval
 from jaxdiff.intervals import student_quantile, unskewed
@@ -20,11 +21,46 @@ KNOWN = Certificate("a run", TERMS, 0.95, ("rows are independent",), ("few rows"
 LEARNED = Certificate("a run", (*TERMS, Term("score error", math.nan, 0.0, "unknown", "the data's")), 0.95)
 
 
-@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 5, 14, 15, 31, 299, 300, 1000, math.inf])
-@pytest.mark.parametrize("probability", [0.05, 0.5, 0.9, 0.975, 0.9995, 1 - 1e-6])
-def test_quantiles_are_students(degrees, probability):
-    want = stats.t.ppf(probability, degrees)
+def closed_form(probability, degrees):
+    """Student's quantile for 1, 2, 4 and infinitely many degrees of freedom."""
+    a = 4 * probability * (1 - probability)
+    sign = math.copysign(1, probability - 0.5)
+    return {
+        1: lambda: math.tan(math.pi * (probability - 0.5)),
+        2: lambda: (2 * probability - 1) * math.sqrt(2 / a),
+        4: lambda: sign * 2 * math.sqrt(max(math.cos(math.acos(math.sqrt(a)) / 3) / math.sqrt(a) - 1, 0)),
+        math.inf: lambda: statistics.NormalDist().inv_cdf(probability),
+    }[degrees]()
+
+
+PROBABILITIES = [0.05, 0.5, 0.9, 0.975, 0.9995, 1 - 1e-6]
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 4, math.inf])
+@pytest.mark.parametrize("probability", PROBABILITIES)
+def test_quantiles_are_students_closed_forms(degrees, probability):
+    want = closed_form(probability, degrees)
     assert student_quantile(probability, degrees) == pytest.approx(want, rel=1e-8, abs=1e-12)
+
+
+@pytest.mark.parametrize("degrees", [3, 5, 14, 15, 31, 299, 300, 1000])
+@pytest.mark.parametrize("probability", PROBABILITIES)
+def test_beyond_a_quantile_lies_the_rest_of_students_density(degrees, probability):
+    half = (degrees + 1) / 2
+    constant = math.exp(math.lgamma(half) - math.lgamma(degrees / 2)) / math.sqrt(degrees * math.pi)
+    density = lambda x: constant * math.exp(-half * math.log1p(x**2 / degrees))
+    quantile = student_quantile(probability, degrees)
+    beyond, _ = integrate.quad(density, quantile, math.inf, epsabs=0, epsrel=1e-11, limit=200)
+    assert beyond == pytest.approx(1 - probability, rel=1e-8)
+
+
+# Published tables: Fisher and Yates, Statistical Tables.
+@pytest.mark.parametrize(
+    ("probability", "degrees", "want"),
+    [(0.975, 1, 12.706), (0.95, 5, 2.015), (0.975, 10, 2.228), (0.995, 30, 2.750), (0.975, 120, 1.980)],
+)
+def test_quantiles_are_those_of_printed_tables(probability, degrees, want):
+    assert student_quantile(probability, degrees) == pytest.approx(want, abs=5.1e-4)
 
 
 def test_nats_add_up_and_other_units_stand_beside_them():

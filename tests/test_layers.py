@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "jaxdiff"
 ROWS = (
-    "checks arrays intervals interrupts progress files lanczos",
+    "checks arrays intervals legendre interrupts progress files lanczos",
     "types certificate noise metrics",
     "processes",
     "grids",

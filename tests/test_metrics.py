@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import ot
 import pytest
 from numpy.polynomial.hermite_e import hermegauss
 from scipy.optimize import linear_sum_assignment
@@ -47,6 +48,19 @@ def test_unequal_sizes_agree_with_an_optimal_assignment(key, n, m):
     want = np.sqrt(cost[linear_sum_assignment(cost)].mean())
     assert metrics.sliced_w2(x, y, key).value == pytest.approx(want, rel=1e-10)
     assert metrics.sliced_w2(y, x, key).value == pytest.approx(want, rel=1e-10)
+
+
+# POT solves the transport problem as a linear program; on the line sorting solves it.
+@pytest.mark.parametrize(("n", "m"), [(8, 8), (13, 5), (20, 33)])
+def test_a_sliced_distance_is_the_mean_of_exact_ones_by_linear_programs(key, n, m):
+    x, y = RNG.normal(size=(n, 3)), RNG.gamma(2, size=(m, 3))
+    directions = np.asarray(jax.random.normal(key, (3, 20)), np.float64)
+    directions = directions / np.linalg.norm(directions, axis=0)
+    squares = [ot.emd2([], [], ot.dist(x @ u[:, None], y @ u[:, None])) for u in directions.T]
+    found = metrics.sliced_w2(x, y, key, n_projections=20)
+    assert found.value == pytest.approx(np.sqrt(np.mean(squares)), rel=1e-9)
+    whole = ot.emd2([], [], ot.dist(x, y))  # no direction is further than the whole: W2(u.x, u.y) <= W2(x, y)
+    assert max(squares) <= whole * (1 + 1e-12)
 
 
 def test_distance_ignores_a_common_shift_and_follows_the_units(key):

@@ -1,22 +1,22 @@
-"""What every mmse curve obeys: a test for it, and an interpolant that obeys it."""
+"""The constraints that every mmse curve obeys: a check of them, and an interpolant that obeys them."""
 
 import numpy as np
-from numpy.polynomial import legendre
 
 from jaxdiff.curves.curve import Curve, as_curve
 from jaxdiff.curves.measured import MeasuredCurve
-from jaxdiff.curves.panels import DEGREE
+from jaxdiff.legendre import gauss
 from jaxdiff.processes import ou
 
-LEVELS = np.exp(np.linspace(-12, 8, 81))  # where a curve is held against the constraints
+LEVELS = np.exp(np.linspace(-12, 8, 81))  # the snr at which a curve is checked where none are given
+NODES = 12  # of Gauss' rule between two levels, where the integrand is smooth
 
 
 def mmse_from_nodes(snr, values, dim, *, total_variance=None) -> Curve:
-    """A smooth mmse curve through values known at some snr, that obeys what every mmse curve obeys.
+    """A smooth mmse curve through values known at some snr, which obeys the constraints of every mmse curve.
 
-    V is nonincreasing, d/V - snr nondecreasing, V <= min(M, d/snr). All of that says that e = V/(d - snr V), the
-    variance of the isotropic Gaussian with this error, is nonincreasing and at most M/d: it is interpolated by a
-    monotone cubic in log snr and is constant beyond the nodes.
+    These are: V is nonincreasing, d/V - snr nondecreasing, V <= min(M, d/snr). Let e = V/(d - snr V) be the variance of
+    the isotropic Gaussian with this error. The constraints together say that e is nonincreasing and at most M/d. So e
+    is interpolated by a monotone cubic in log snr, and is constant beyond the nodes.
 
     Args:
       snr: (nodes,) increasing, at least two.
@@ -25,7 +25,8 @@ def mmse_from_nodes(snr, values, dim, *, total_variance=None) -> Curve:
       total_variance: M = Tr Cov(X_0), the value at snr 0, if known.
 
     Raises:
-      ValueError: the values break a constraint by more than rounding; the message says where.
+      ValueError: the nodes are not valid, or the values break a constraint by more than rounding; the message says
+        where.
     """
     snr, values = np.asarray(snr, np.float64), np.asarray(values, np.float64)
     if snr.ndim != 1 or snr.shape != values.shape or len(snr) < 2 or not (np.diff(snr) > 0).all() or snr[0] <= 0:
@@ -43,10 +44,10 @@ def mmse_from_nodes(snr, values, dim, *, total_variance=None) -> Curve:
 
 
 def violations(curve, snr=None, *, dim=None):
-    """Sentences on where a curve is no mmse curve, beyond five standard errors of it; () if it may be one.
+    """Sentences that say where a curve breaks a constraint by more than five standard errors; () if it breaks none.
 
-    The loss of a learned denoiser can be any of this, and is the worse for it: more noise would help it. `snr`
-    (levels,) defaults to 81 levels between e^-12 and e^8, or to the nodes of a measured curve.
+    The loss of a learned denoiser may break them. Such a denoiser could be improved by adding noise to its input.
+    `snr` (levels,) defaults to 81 levels between e^-12 and e^8, or to the levels of a measured curve.
     """
     curve = as_curve(curve, dim)
     if snr is None:
@@ -69,7 +70,7 @@ def violations(curve, snr=None, *, dim=None):
     note(value - slack > curve.dim / snr, lambda k: f"{value[k]:.6g}, above d/snr = {curve.dim / snr[k]:.6g}")
     rises = np.diff(value, prepend=value[:1]) > slack + np.roll(error, 1)
     note(rises, lambda k: f"{value[k]:.6g}, more than the {value[k - 1]:.6g} at the smaller snr {snr[k - 1]:.4g}")
-    if not found:  # d/V - snr nondecreasing, as V against the most that the node before allows
+    if not found:  # d/V - snr is nondecreasing: V is at most what its value at the snr before allows
         most = value[:-1] / (1 + np.diff(snr) * value[:-1] / curve.dim)
         above = np.concatenate([[False], value[1:] > most + slack[1:] + error[:-1]])
         note(above, lambda k: f"{value[k]:.6g}, above the {most[k - 1]:.6g} that the value before allows")
@@ -77,16 +78,17 @@ def violations(curve, snr=None, *, dim=None):
 
 
 def check_mmse(curve, snr=None):
-    """Raise ValueError where a curve that was given, not measured, is no mmse curve; see `violations`."""
+    """Raise ValueError where a curve that was given, not measured, breaks a constraint; see `violations`."""
     broken = violations(curve, snr)
     if broken:
         raise ValueError(f"the curve cannot be an mmse curve: {broken[0]}. Pass a loss_curve if it was measured.")
 
 
 def check_second_moment(curve, second_moment):
-    """Raise ValueError if E|X_0|^2 is less than the data's mmse leaves it; a learned denoiser's loss says nothing.
+    """Raise ValueError if the second moment is less than the data's mmse implies.
 
-    d/V - snr does not decrease, so M >= d/(d/V - snr) at any snr; of a Monte Carlo V five standard errors come off.
+    d/V - snr does not decrease, so E|X_0|^2 >= d/(d/V - snr) at any snr. Five standard errors are subtracted from a
+    Monte Carlo V. The loss of a learned denoiser implies nothing, and is not checked.
     """
     if curve.cross is not None or isinstance(curve, MeasuredCurve):
         return
@@ -103,7 +105,7 @@ def check_second_moment(curve, second_moment):
 def constrained(snr, values, dim):
     """The Curve V = d e/(1 + snr e) through values at nodes: e a monotone cubic in log snr, constant beyond them.
 
-    Integrals by Gauss' rule between nodes, e being smooth there.
+    It is integrated by Gauss' rule between nodes, where e is smooth.
     """
     u, variance = np.log(snr), values / (dim - snr * values)
     slopes = monotone_slopes(u, variance)
@@ -119,21 +121,21 @@ def constrained(snr, values, dim):
         e = at(np.log(where))
         return dim * e / (1 + where * e)
 
-    def integral(where):  # over pieces that begin at nodes
+    def integral(where):  # piece by piece; no piece contains a node in its interior
         v = np.log(np.ravel(where))
         first = min(v.min(), u[0])
         cuts = np.unique(np.concatenate([[first], u[(u > first) & (u < v.max())], v]))
-        nodes, weights = legendre.leggauss(DEGREE + 1)
-        half = np.diff(cuts)[:, None] / 2
-        inner = np.exp(cuts[:-1, None] + half * (1 + nodes))
-        pieces = np.sum(half * weights * inner * value(inner), axis=1)
+        inner, weights = gauss(cuts[:-1], cuts[1:], NODES)
+        inner = np.exp(inner)
+        pieces = np.sum(weights * inner * value(inner), axis=1)
         total = np.concatenate([[0.0], np.cumsum(pieces)])
         return total[np.searchsorted(cuts, v)].reshape(np.shape(where))
 
     return Curve(value, dim, integral=integral)
 
 
-# Fritsch and Butland's harmonic mean: 0 at a turn, never more than thrice the smaller secant, so nothing overshoots.
+# Fritsch and Butland's harmonic mean of the two secants: 0 where they differ in sign, and never more than three times
+# the smaller one, so the interpolant does not overshoot.
 def monotone_slopes(x, y):
     """Slopes at the nodes of a cubic Hermite interpolant that is monotone wherever the values are; flat at the ends."""
     width, secant = np.diff(x), np.diff(y) / np.diff(x)

@@ -22,16 +22,16 @@ class Curve:
       value: snr > 0 -> float64, same shape.
       dim: d.
       standard_error: snr -> standard error of value; zero for a curve known exactly.
-      cross: snr -> K = E<D(X_t) - X_0, Z>, which exponential Euler also needs. None: the exact denoiser's,
+      cross: snr -> K = E<D(X_t) - X_0, Z>, which exponential Euler also needs. None for the exact denoiser, whose
         K = sqrt(snr) V.
-      integral: snr -> an antiderivative of value. None: integrated through interpolation.Panels.
-      integral_error: snr (n,) -> how wrong an integral between the least and the largest of them can be. None: not at
-        all, where there is an integral.
+      integral: snr -> an antiderivative of value. None: `panels.integrated` computes one.
+      integral_error: snr (n,) -> an error bound for integrals between the least and the largest of them. None: the
+        integral is exact.
       log_det: (snr, h) -> E log det(I + h Cov(X_0 | X_t)), which covariance matching needs. None: unknown.
-      directions: snr -> (*shape of snr, d), the squared error along each column of `basis`; they add up to value. None:
+      directions: snr -> (*shape of snr, d), the squared errors along the columns of `basis`, whose sum is value. None:
         unknown.
       basis: (d, d) with orthonormal columns, or "coordinates" for the unit vectors; None where directions is None.
-      replicates: independent unbiased estimates of the curve, of which it is the mean; () for a curve known exactly.
+      replicates: independent unbiased estimates of the curve, which is their mean; () for a curve known exactly.
     """
 
     value: Callable[..., Any] = dataclasses.field(repr=False)
@@ -62,15 +62,15 @@ def dim_of(curve, dim=None):
 
 
 def as_curve(curve, dim=None):
-    """A Curve, from one or from a plain callable snr -> total squared error with dim= beside it."""
+    """A Curve as it is, or one made from a plain callable snr -> total squared error with dim= beside it."""
     dim = dim_of(curve, dim)
     return curve if isinstance(curve, Curve) else Curve(curve, dim)
 
 
 def check_basis(basis, curve):
-    """Raise ValueError unless the curve tells its error apart in this very basis."""
+    """Raise ValueError unless the curve has errors along the directions of this very basis."""
     own = getattr(curve, "basis", None)
     if own is None:
-        raise ValueError("the curve does not tell directions apart: measure it with loss_curve(..., basis='pca').")
+        raise ValueError("the curve has no errors along directions: measure it with loss_curve(..., basis='pca').")
     if not (basis is own or (np.shape(basis) == np.shape(own) and np.all(basis == own))):
         raise ValueError("basis must be the one the curve was measured in: pass basis=curve.basis.")

@@ -1,4 +1,4 @@
-"""Bases of directions along which a loss curve is measured."""
+"""Bases of directions along which a loss curve is measured, and coordinates in them."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +7,7 @@ from jaxdiff.types import Basis
 
 
 def principal_axes(rows):
-    """(d, d) the eigenvectors of the covariance of rows (n, d), in columns: a basis for `loss_curve` on other rows."""
+    """(d, d): eigenvectors of the covariance of rows (n, d), in columns; a basis for `loss_curve` on other rows."""
     return np.linalg.eigh(np.atleast_2d(np.cov(np.asarray(rows, np.float64), rowvar=False)))[1]
 
 
@@ -26,8 +26,8 @@ def checked_basis(basis: Basis, data, name="basis") -> Basis:
     return basis
 
 
-def turn_between(axes, basis):
-    """(d, d) from coordinates of axes to those of the basis, or None where nothing is left to turn."""
+def change_of_basis(axes, basis):
+    """The matrix (d, d) from coordinates in `axes` to those in `basis`; None where both coordinates are the same."""
     if basis is None or basis is axes:
         return None
     if isinstance(basis, str):
@@ -35,6 +35,6 @@ def turn_between(axes, basis):
     return basis if axes is None else axes.T @ basis
 
 
-def turned_by(x, axes):
-    """x (..., d) in the coordinates of axes (d, d); x itself where axes is None."""
+def in_axes(x, axes):
+    """Coordinates of x (..., d) along the columns of axes (d, d); x itself where axes is None."""
     return x if axes is None else jnp.matmul(x, axes, precision="highest")

@@ -1,10 +1,9 @@
-"""What covariance matching with a learned denoiser costs: its Jacobian's spectrum, measured on data.
+"""The path cost of covariance matching with a learned denoiser: its Jacobian's spectrum, measured on data.
 
-The kernel's innovation has covariance v0 A, A = I + h S, with S = (sigma^2/alpha) dD/dx the denoiser's own posterior
-covariance, its symmetric part without negative eigenvalues. The true transition has the mean error and covariance of
-X_0 - D, so that a step costs, up to -(1/2) int L dsnr,
-    (1/2) E[log det A + tr A^-1 - d + h r^T A^-1 r],    r = X_0 - D,
-which for the exact denoiser is (1/2) E log det A. Traces by one random probe a data point.
+The kernel's innovation has covariance v0 A, A = I + h S. Here S is the posterior covariance that the denoiser implies,
+the symmetric part of (sigma^2/alpha) dD/dx with negative eigenvalues set to 0. With r = X_0 - D a step costs
+    (1/2) E[log det A + tr A^-1 - d + h r^T A^-1 r] - (1/2) int L dsnr.
+For the exact denoiser the first term is (1/2) E log det A. Traces are estimated by one random probe for each row.
 """
 
 import jax
@@ -18,11 +17,14 @@ from jaxdiff.lanczos import quadrature, tridiagonal
 from jaxdiff.processes import forward, ou
 from jaxdiff.progress import bar
 
-PROBE = 1 << 20  # the increment that probes are made from: far from those of a loss curve
+PROBE = 1 << 20  # number of the noise that probes are made from; those of a loss curve are numbered from 0
 
 
 def measured(denoiser, data, key, times, n_products, groups, *, progress=False):
-    """The compressed measures of every level, and those of two products fewer: None where d products are exact."""
+    """The compressed measures of all levels from n_products products, and from two products fewer.
+
+    The second are None where n_products is d: the first are then exact.
+    """
     x0, index, levels, coarse = jnp.asarray(data), np.arange(len(data), dtype=np.uint32), [], []
     exact = n_products == x0.shape[1]
     for t in bar(times, "Jacobians", enabled=progress):
@@ -33,12 +35,12 @@ def measured(denoiser, data, key, times, n_products, groups, *, progress=False):
     return levels, None if exact else coarse
 
 
-# The small eigenvalue problems are left to NumPy: several of XLA's at once were seen to wait for one another, for ever.
+# NumPy solves the small eigenvalue problems: several eigenvalue problems of XLA at once were seen to deadlock on a CPU.
 @jax.jit(static_argnames="n_products")
 def tridiagonals(denoiser, x0, index, key, t, n_products):
-    """Lanczos matrices (pair, start, n, m, m) and the starts' squares (pair, start, n) of the rows of x0 at one level.
+    """Lanczos matrices (pair, start, n, m, m) of the rows of x0 at one level, and |start|^2 (pair, start, n).
 
-    The pair is a row's first noise and its negative; the starts are a random probe and the residual.
+    The pair is a row's first noise and its negative. The two starts are a random probe and the residual.
     """
     z = noise.normal(key, index, jnp.uint32(0), x0.shape[1], x0.dtype)
     probe = jnp.sign(noise.normal(key, index, jnp.uint32(PROBE), x0.shape[1], x0.dtype))
@@ -56,9 +58,10 @@ def tridiagonals(denoiser, x0, index, key, t, n_products):
 
 
 def compressed(matrices, squares, n_products, groups):
-    """A level's measures from its first products: nodes (J,), weights (J, groups) and mass (groups,), of both starts.
+    """A level's spectral measures, one for each start: nodes (J,), weights (J, groups) and mass (groups,).
 
-    Means over rows g, g + groups, ... and over the pair; negative eigenvalues, which no covariance has, are 0.
+    They come from the first n_products products, and are means over the pair and over rows g, g + groups, .... Negative
+    eigenvalues, which no covariance has, count as 0.
     """
     nodes, weights = quadrature(np.asarray(matrices)[..., :n_products, :n_products], squares)
     n = nodes.shape[2]
@@ -76,7 +79,8 @@ def compressed(matrices, squares, n_products, groups):
     return [measure(0), measure(1)]
 
 
-# Measures are compressed for functions that vanish at 0: h/(1 + h theta) is h less h (h theta/(1 + h theta)).
+# Compressed measures are exact for functions that vanish at 0. So h/(1 + h theta) is written as h minus
+# h (h theta/(1 + h theta)).
 def costs(level, h):
     """(queries, groups): E[log det A + tr A^-1 - d + h r^T A^-1 r] at one level, from its compressed measures."""
     (nodes, weights, _), (residual_nodes, residual_weights, square) = level
@@ -84,8 +88,11 @@ def costs(level, h):
     return (np.log1p(r) - r / (1 + r)) @ weights + h[:, None] * (square - (s / (1 + s)) @ residual_weights)
 
 
-def log_det_of(spline, levels, pick):
-    """A curve's log_det, (snr, h) -> same shape, interpolated in log snr; pick: (queries, groups) -> (queries,)."""
+def interpolated_costs(spline, levels, pick):
+    """A curve's log_det, (snr, h) -> same shape: `costs` of the levels, interpolated in log snr.
+
+    pick: (queries, groups) -> (queries,), the mean over groups or one of them.
+    """
 
     def log_det(snr, h):
         snr, h = np.broadcast_arrays(np.asarray(snr, np.float64), np.asarray(h, np.float64))

@@ -1,28 +1,31 @@
-"""Many eigenvalues as a few nodes and weights: E log det(I + h Cov) for every h at once.
+"""Compresses many eigenvalues to a few nodes and weights, which give E log det(I + h Cov) for every h.
 
-log1p(h theta) is analytic in log theta within pi of the real axis whatever h is, so on a panel of log theta a few
-Legendre moments of the eigenvalues say all there is to say about it.
+For every h, log1p(h theta) is analytic in log theta within pi of the real axis. So on a panel of log theta its sum over
+the eigenvalues is determined by a few of their Legendre moments.
 """
 
-import functools
-
 import numpy as np
-from numpy.polynomial import legendre
+from numpy.polynomial.legendre import legvander
 
-WIDTH, NODES = 2.0, 16  # of a panel in log theta: the error falls like 6.4^-nodes
-FLOOR = 1e-16  # of the largest eigenvalue: below, log1p is linear for any h one could mean
+from jaxdiff.legendre import rule, series
+
+# A panel is WIDTH wide in log theta and has NODES nodes. The relative error falls like 6.4^-NODES: 1e-13 for 16.
+WIDTH, NODES = 2.0, 16
+# Eigenvalues below this share of the largest are moved up to it, with less weight: log1p is linear there for h up to
+# 1e8 over the largest.
+FLOOR = 1e-16
 
 
 def compress(values, weights):
-    """A quadrature for the measure sum_i weights_i delta(values_i), group by group, with nodes common to all groups.
+    """A quadrature for the measures sum_i weights_i delta(values_i) of several groups, with nodes common to all groups.
 
     Args:
       values: (groups, n), not negative.
       weights: broadcasts with values.
 
     Returns:
-      nodes (J,) and weights (J, groups), J at most 16 x 19. For h theta_max up to 1e8 the sum of weight log1p(h theta)
-      is that of the values within 1e-12 of itself.
+      Nodes (J,) and weights (J, groups), J at most 16 x 19. For h theta_max up to 1e8 the sum of weight log1p(h theta)
+      equals that of the values to a relative error of 1e-12.
     """
     top, groups = values.max(), len(values)
     if top <= 0:
@@ -34,22 +37,15 @@ def compress(values, weights):
     panels = panel.max() + 1
     where = (np.arange(groups)[:, None] * panels + panel).ravel()
     place = 1 - 2 * (depth - panel).ravel()
-    nodes, fit = _legendre()
-    polynomials = legendre.legvander(place, NODES - 1).T
+    nodes, _ = rule(NODES)
+    polynomials = legvander(place, NODES - 1).T
     moments = np.array([np.bincount(where, one * mass.ravel(), groups * panels) for one in polynomials])
-    fitted = (fit @ moments).reshape(NODES, groups, panels)
+    fitted = (series(NODES) @ moments).reshape(NODES, groups, panels)
     theta = top * np.exp(-WIDTH * (np.arange(panels)[:, None] + (1 - nodes) / 2))
     return theta.ravel(), fitted.transpose(2, 0, 1).reshape(-1, groups)
 
 
-@functools.cache
-def _legendre():
-    """Nodes on [-1, 1], and the matrix that turns Legendre moments of a measure into weights at the nodes."""
-    nodes, weights = legendre.leggauss(NODES)
-    return nodes, weights[:, None] * legendre.legvander(nodes, NODES - 1) * (np.arange(NODES) + 0.5)
-
-
-def log_det_of(spectrum):
+def log_det_of_spectra(spectrum):
     """(snr, h) -> (*shape, groups): E log det(I + h Cov), from snr -> nodes and weights of Cov's eigenvalues."""
 
     def log_det(snr, h):

@@ -1,28 +1,30 @@
 """Measures the loss curve of a denoiser on held-out data."""
 
 import collections
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import noise
-from jaxdiff.checks import as_host, check_whole, value_of
+from jaxdiff.checks import as_host, check_whole
 from jaxdiff.curves import jacobian_spectrum
-from jaxdiff.curves.directions import checked_basis, turn_between, turned_by
+from jaxdiff.curves.denoiser_errors import errors, noises_in_axes, pairs_at_once
+from jaxdiff.curves.directions import change_of_basis, checked_basis, in_axes
 from jaxdiff.curves.interpolation import SAME
 from jaxdiff.curves.measured import GROUPS, MeasuredCurve, measured_curve
 from jaxdiff.grids import check_grid
 from jaxdiff.intervals import row_ids
-from jaxdiff.processes import forward, ou
+from jaxdiff.processes import ou
 from jaxdiff.processes.ou import check_ends
 from jaxdiff.progress import bar
 from jaxdiff.types import Basis, DenoiserFn, as_score
 
-ROWS_AT_ONCE = 4096
-ELEMENTS_AT_ONCE = 2**25  # of the noises of those rows, where they are turned once for all levels
-FULL = 256  # rows of a matrix product at nearly full speed on a CPU: few rows are seen with several noises at once
-AHEAD = 2  # levels that the device works on while the host adds up the one before
+ROWS_AT_ONCE = 4096  # of the denoiser: enough to keep a device busy, little enough memory for wide rows
+# With `axes` the noises of all these rows are kept in the coordinates of the axes, so that they are multiplied once for
+# all levels. There are at most so many numbers of them: 128 MiB in float32.
+ELEMENTS_AT_ONCE = 2**25
+AHEAD = 2  # levels that the device computes while the host adds up earlier ones
 
 
 def loss_curve(
@@ -40,41 +42,145 @@ def loss_curve(
     axes=None,
     progress=False,
 ) -> MeasuredCurve:
-    """The loss of a denoiser on data, L(snr) = E|X_0 - D(X_t, t)|^2, row by row.
+    """Measures the loss of a denoiser on data, L(snr) = E|X_0 - D(X_t, t)|^2, row by row.
 
     Args:
       denoiser: D(x, t), shapes (..., d), () -> (..., d).
-      data: (n, d), rows the denoiser was not trained on; whole numbers are taken as float32.
-      key: for the noise. A row sees the same noises, and their negatives, at every level: differences between levels,
-        which path KL is made of, are then far better known than the levels.
+      data: (n, d), rows the denoiser was not trained on; whole numbers are converted to float32.
+      key: for the noise. A row sees the same noises, and their negatives, at every level. So differences between
+        levels, which the path KL is made of, have far smaller standard errors than the levels themselves.
       horizon, early_stop: OU times; the curve is known for snr between theirs.
-      basis: directions to tell the loss apart in, for moment matching with `basis=`: (d, d) with orthonormal columns,
-        best the principal_axes of training rows; "coordinates"; or "pca", the principal axes of these very rows, in
-        which they look better than others will: certificates then carry a warning.
-      products: Lanczos products with the denoiser's Jacobian a start, for the path KL of covariance matching, which
-        costs eight times as many evaluations as there are products; d of them are exact. Of the first 4,096 rows.
-      grid: OU times of a sampler's grid, at which the loss is measured too. The path KL down that grid then needs
-        interpolation for an integral alone, not for the losses at the grid's nodes. Give the grid where it is known,
-        above all if the denoiser jumps in time.
-      n_nodes: levels uniform in log snr. Between levels the curve is cubic, so for a smooth denoiser the interpolation
-        error falls with the fourth power of the distance. Certificates contain an estimate of that error.
-      n_noises: antithetic pairs a row.
-      axes: (d, d) with orthonormal columns; the denoiser then takes rows in their coordinates, x @ axes, and returns
-        such rows. The curve is the same. A denoiser that works in such coordinates is spared the products with them,
-        as is the loss along directions where `basis` is the same array.
+      basis: directions along which the loss is measured too, for moment matching with `basis=`. An array (d, d) with
+        orthonormal columns, best the principal_axes of training rows; or "coordinates"; or "pca", the principal axes
+        of the rows measured here. Their loss along axes of their own is smaller than that of other rows would be, so
+        certificates then carry a warning.
+      products: number of Lanczos products with the denoiser's Jacobian for each start, for the path KL of covariance
+        matching; d products are exact. They are computed for the first 4,096 rows, and each costs as much as eight
+        evaluations.
+      grid: OU times of a sampler's grid, at which the loss is measured too. The path KL of this grid then needs
+        interpolation for an integral only, not for the losses at the grid's nodes. Give the grid where it is known,
+        above all if the denoiser is not continuous in time.
+      n_nodes: number of levels, uniform in log snr. Between levels the curve is cubic, so for a smooth denoiser the
+        interpolation error falls with the fourth power of the distance. Certificates contain an estimate of it.
+      n_noises: number of antithetic pairs of noises for each row.
+      axes: (d, d) with orthonormal columns. The denoiser then takes and returns rows in the coordinates x @ axes; the
+        curve is the same. This saves the matrix products of a denoiser that works in such coordinates anyway, and those
+        of the loss along directions where `basis` is the same array.
       progress: show a bar.
 
     Returns:
-      A MeasuredCurve. Standard errors are over rows, which are assumed independent.
+      A MeasuredCurve. Standard errors are over rows, which are assumed to be independent.
 
     Raises:
       ValueError: fewer than two rows or five nodes, data that are not finite, early_stop not below the horizon, a grid
-        that does not decrease or that leaves the interval between them, a basis or axes that are none, products with
-        axes, or the denoiser's output is not finite or not of the shape of its input.
+        that does not decrease or that leaves the interval between them, a basis or axes that are not valid, products
+        with axes, or the denoiser's output is not finite or not of the shape of its input.
     """
     check_ends(horizon, early_stop)
     noise.check_key(key)
     denoiser, data = as_score(denoiser, "denoiser"), _checked(data)
+    _check_numbers(n_nodes, n_noises, products, axes)
+    same = basis is axes is not None
+    own_axes, basis = isinstance(basis, str) and basis == "pca", checked_basis(basis, data)
+    axes = basis if same else checked_basis(axes, data, "axes")
+    u = np.linspace(np.log(ou.snr(float(horizon))), np.log(ou.snr(float(early_stop))), n_nodes)
+    extra = _further(u, grid)
+    asked = _Asked(denoiser, data, key, np.concatenate([u, extra]), basis, axes, n_noises)
+    rows, by_group = _collected(asked, progress)
+    levels = coarse = None
+    if products is not None:
+        times, first, n_products = ou.time(np.exp(asked.u)), data[:ROWS_AT_ONCE], min(products, data.shape[1])
+        levels, coarse = jacobian_spectrum.measured(
+            denoiser, first, key, times, n_products, asked.groups, progress=progress
+        )
+    return measured_curve(
+        u,
+        rows.reshape(len(data), -1),
+        data.shape[1],
+        extra=extra,
+        by_group=by_group,
+        basis=basis,
+        own_axes=own_axes,
+        squares=np.sum(np.asarray(data, np.float64) ** 2, axis=1),
+        row_ids=row_ids(data),
+        levels=levels,
+        coarse_levels=coarse,
+    )
+
+
+class _Asked(NamedTuple):
+    """What is measured: a denoiser on data (n, d) at levels u in log snr, with checked basis and axes."""
+
+    denoiser: DenoiserFn
+    data: np.ndarray
+    key: Any
+    u: np.ndarray
+    basis: Basis
+    axes: Any
+    n_noises: int
+
+    @property
+    def groups(self):
+        """Groups of rows, for each of which the loss along directions is kept."""
+        return min(len(self.data), GROUPS)
+
+    @property
+    def rows_at_once(self):
+        """Rows that are on the device together."""
+        numbers = self.data.shape[1] * self.n_noises
+        return ROWS_AT_ONCE if self.axes is None else max(1, min(ROWS_AT_ONCE, ELEMENTS_AT_ONCE // numbers))
+
+
+def _collected(asked, progress):
+    """snr L and sqrt(snr) K of rows, (n, 2, levels), and snr L along directions of groups, (groups, levels, d) or None.
+
+    ValueError where the denoiser's output is not finite.
+    """
+    n, n_levels, groups = len(asked.data), len(asked.u), asked.groups
+    rows = np.empty((n, 2, n_levels))
+    by_group = None if asked.basis is None else np.zeros((groups, n_levels, asked.data.shape[1]))
+    total = -(-n // asked.rows_at_once) * n_levels
+    measured = bar(_measured(asked), "loss curve", enabled=progress, total=total)
+    for index, level, (loss, cross, squares) in measured:
+        snr = np.exp(asked.u[level])
+        rows[index, 0, level] = snr * np.asarray(loss, np.float64)
+        rows[index, 1, level] = np.sqrt(snr) * np.asarray(cross, np.float64)
+        if by_group is not None:
+            squares = snr * np.asarray(squares, np.float64)
+            for first in range(0, len(index), groups):  # no group occurs twice among `groups` consecutive rows
+                here = slice(first, first + groups)
+                by_group[index[here] % groups, level] += squares[here]
+    if not np.isfinite(rows).all():
+        worst = float(ou.time(np.exp(asked.u[int(np.argmin(np.isfinite(rows).all((0, 1))))])))
+        raise ValueError(
+            f"the denoiser's output is not finite, first at t = {worst:.4g}: check it on the held-out rows."
+        )
+    if by_group is not None:
+        by_group /= np.bincount(np.arange(n) % groups)[:, None, None]
+    return rows, by_group
+
+
+def _measured(asked):
+    """Yields rows, level and losses. The device computes AHEAD levels while the host uses the one that is yielded."""
+    denoiser, data, key, u, basis, axes, n_noises = asked
+    dtype = jnp.asarray(data[:1]).dtype
+    own, turn = (None if one is None else jnp.asarray(one, dtype) for one in (axes, change_of_basis(axes, basis)))
+    waiting = collections.deque()
+    for first in range(0, len(data), asked.rows_at_once):
+        index = np.arange(len(data), dtype=np.uint32)[first : first + asked.rows_at_once]
+        x0, together = in_axes(jnp.asarray(data[index]), own), pairs_at_once(denoiser, data[index], n_noises)
+        noises = None if own is None else noises_in_axes(own, index, key, n_noises, dtype)
+        for level, u_here in enumerate(u):
+            t = jnp.asarray(ou.time(np.exp(u_here)), dtype)
+            found = errors(denoiser, x0, index, key, t, turn, noises, n_noises, basis is not None, together)
+            waiting.append((index, level, found))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft()
+    yield from waiting
+
+
+def _check_numbers(n_nodes, n_noises, products, axes):
+    """Raise where the numbers asked for are too small or not whole, or products are asked for with axes."""
     for name, value in (("n_nodes", n_nodes), ("n_noises", n_noises), ("products", products or 1)):
         check_whole(value, name)
     if n_nodes < 5 or n_noises < 1 or (products is not None and products < 1):
@@ -86,67 +192,10 @@ def loss_curve(
         raise ValueError(f"axes is an array (d, d) or None: axes = {axes!r}.")
     if axes is not None and products is not None:
         raise ValueError("products= needs a denoiser of the rows as they are: leave axes= out.")
-    same = basis is axes is not None
-    own_axes, basis = isinstance(basis, str) and basis == "pca", checked_basis(basis, data)
-    axes = basis if same else checked_basis(axes, data, "axes")
-    n, dim = data.shape
-    u = np.linspace(np.log(ou.snr(float(horizon))), np.log(ou.snr(float(early_stop))), n_nodes)
-    extra = _further(u, grid)
-    measured_at = np.concatenate([u, extra])
-    n_levels, groups = len(measured_at), min(n, GROUPS)
-    rows_at_once = ROWS_AT_ONCE if axes is None else max(1, min(ROWS_AT_ONCE, ELEMENTS_AT_ONCE // (dim * n_noises)))
-    rows = np.empty((n, 2, n_levels))
-    by_group = None if basis is None else np.zeros((groups, n_levels, dim))
-    dtype = jnp.asarray(data[:1]).dtype
-    own, turn = (None if one is None else jnp.asarray(one, dtype) for one in (axes, turn_between(axes, basis)))
-
-    def measured():
-        """Rows, level and losses, a few levels behind what the device has been asked for."""
-        asked = collections.deque()
-        for first in range(0, n, rows_at_once):
-            index = np.arange(n, dtype=np.uint32)[first : first + rows_at_once]
-            x0, together = turned_by(jnp.asarray(data[index]), own), _together(denoiser, data[index], n_noises)
-            turned = None if own is None else _noises(own, index, key, n_noises, dtype)
-            for level, u_here in enumerate(measured_at):
-                t = jnp.asarray(ou.time(np.exp(u_here)), dtype)
-                found = _errors(denoiser, x0, index, key, t, turn, turned, n_noises, basis is not None, together)
-                asked.append((index, level, found))
-                if len(asked) > AHEAD:
-                    yield asked.popleft()
-        yield from asked
-
-    total = -(-n // rows_at_once) * n_levels
-    for index, level, (loss, cross, squares) in bar(measured(), "loss curve", enabled=progress, total=total):
-        snr = np.exp(measured_at[level])
-        rows[index, 0, level] = snr * np.asarray(loss, np.float64)
-        rows[index, 1, level] = np.sqrt(snr) * np.asarray(cross, np.float64)
-        if by_group is not None:
-            squares = snr * np.asarray(squares, np.float64)
-            for first in range(0, len(index), groups):  # no group occurs twice among so many rows
-                here = slice(first, first + groups)
-                by_group[index[here] % groups, level] += squares[here]
-    if not np.isfinite(rows).all():
-        worst = float(ou.time(np.exp(measured_at[int(np.argmin(np.isfinite(rows).all((0, 1))))])))
-        raise ValueError(
-            f"the denoiser's output is not finite, first at t = {worst:.4g}: check it on the held-out rows."
-        )
-    if by_group is not None:
-        by_group /= np.bincount(np.arange(n) % groups)[:, None, None]
-    levels = coarse = None
-    if products is not None:
-        times, few = ou.time(np.exp(measured_at)), data[:ROWS_AT_ONCE]
-        levels, coarse = jacobian_spectrum.measured(
-            denoiser, few, key, times, min(products, dim), groups, progress=progress
-        )
-    rows = rows.reshape(n, -1)
-    squares = np.sum(np.asarray(data, np.float64) ** 2, axis=1)
-    options = {"extra": extra, "by_group": by_group, "basis": basis, "own_axes": own_axes, "squares": squares}
-    options["row_ids"] = row_ids(data)
-    return measured_curve(u, rows, dim, levels=levels, coarse_levels=coarse, **options)
 
 
 def _further(u, grid):
-    """The log snr of a grid's nodes that are none of the levels u, increasing."""
+    """The log snr of those of a grid's nodes that are not among the levels u, increasing."""
     if grid is None:
         return np.zeros(0)
     wanted, slack = np.log(ou.snr(check_grid(grid))), SAME * (u[-1] - u[0])
@@ -160,6 +209,7 @@ def _further(u, grid):
 
 
 def _checked(data):
+    """The data as a float array on the host, two finite rows or more."""
     data = as_host(data, "data", "an array of rows (n, d)")
     if data.ndim != 2 or len(data) < 2:
         raise ValueError(f"a loss curve needs rows of data, (n, d) with n >= 2: data has shape {data.shape}.")
@@ -168,45 +218,3 @@ def _checked(data):
         row = int(np.argmin(np.isfinite(data).all(1)))
         raise ValueError(f"the data are not finite, first in row {row}: drop such rows.")
     return data
-
-
-def _together(denoiser, rows, n_noises):
-    """How many pairs a row is seen with at once: as many as fill a matrix product, if the denoiser can be mapped."""
-    together = min(n_noises, max(1, FULL // len(rows)))
-    if together > 1:
-        some = jax.ShapeDtypeStruct((together, *rows.shape), jnp.asarray(rows[:1]).dtype)
-        try:
-            jax.eval_shape(jax.vmap(denoiser, (0, None)), some, jax.ShapeDtypeStruct((), some.dtype))
-        except (NotImplementedError, TypeError, ValueError):
-            # vmap refuses some callbacks to the host. What is truly wrong raises again with one noise at a time.
-            return 1
-    return together
-
-
-# The pair Z, -Z: K = E<D - beta X_0, Z> for any beta, and over the pair beta drops out.
-@jax.jit(static_argnames=("n_noises", "each", "together"))
-def _errors(denoiser, x0, index, key, t, turn, noises, n_noises, each, together):
-    """Each row's |X_0 - D|^2 (n,), <D, Z> (n,) and, if asked for, <X_0 - D, axis>^2 (n, d): means over its pairs.
-
-    turn: (d, d), what leads to the axes; None where they are the coordinates. noises: (n_noises, n, d), or None: drawn.
-    """
-
-    def pair(repeat):
-        z = noise.normal(key, index, repeat, x0.shape[1], x0.dtype) if noises is None else noises[repeat]
-        plus, minus = (value_of(denoiser, forward(x0, t, one), t, "denoiser") for one in (z, -z))
-        if plus.shape != x0.shape:
-            raise ValueError(f"the denoiser returns shape {plus.shape} for x of shape {x0.shape}: they must agree.")
-        squares = (turned_by(x0 - plus, turn) ** 2 + turned_by(x0 - minus, turn) ** 2) / 2
-        loss, cross = jnp.sum(squares, -1), jnp.sum((plus - minus) * z, -1) / 2
-        return loss, cross, squares if each else None
-
-    repeats = jnp.arange(n_noises, dtype=jnp.uint32)
-    found = jax.lax.map(pair, repeats, batch_size=together if together > 1 else None)
-    return jax.tree.map(lambda leaf: leaf.mean(0), found)
-
-
-@jax.jit(static_argnames=("n_noises", "dtype"))
-def _noises(axes, index, key, n_noises, dtype):
-    """(n_noises, n, d) the noises of rows in the coordinates of axes."""
-    drawn = lambda repeat: turned_by(noise.normal(key, index, repeat, len(axes), dtype), axes)
-    return jax.lax.map(drawn, jnp.arange(n_noises, dtype=jnp.uint32))

@@ -1,4 +1,4 @@
-"""Loss curves measured on data, kept row by row so that every statistic linear in them has a standard error."""
+"""The record of a loss curve measured on data. It keeps every row's loss, so linear statistics have standard errors."""
 
 import dataclasses
 import functools
@@ -12,22 +12,25 @@ from jaxdiff.curves.interpolation import Spline
 from jaxdiff.processes import ou
 from jaxdiff.types import Basis
 
-GROUPS = 32  # of rows: losses in every direction are kept for groups, not for rows
+# Losses along directions are kept for this many groups of rows: those of every row would take d times the memory.
+# Standard errors from 32 groups have 31 degrees of freedom.
+GROUPS = 32
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class MeasuredCurve(Curve):
-    """A loss curve from data: splines in log snr of snr L and sqrt(snr) K, so that every path KL is linear in them.
+    """A loss curve from data: splines of snr L and sqrt(snr) K in log snr, so that every path KL is linear in them.
 
     Attributes:
-      spline: over the levels' log snr: equidistant nodes, then the nodes of a sampler's grid if it was given.
-      rows: (n, 2 levels) snr L and sqrt(snr) K of every data point at the levels.
-      by_group: (groups, levels, d) snr L in every direction of the basis, means over rows i, i + groups, ...; or None.
-      replicates: the curves of the groups alone.
-      coarse: the curve with log_det from two Lanczos products fewer; None where log_det is None or exact.
-      own_axes: the basis is made from these very rows, which look better in it than others will.
-      squares: (n,) |X_0|^2 of every data point; None where it was not kept.
-      row_ids: (n,) whole numbers, equal where data points are equal; None where they were not kept.
+      spline: over log snr of the levels: equidistant nodes, then the nodes of a sampler's grid if one was given.
+      rows: (n, 2 levels): snr L, then sqrt(snr) K, of every row of data at the levels.
+      by_group: (groups, levels, d): snr L along every direction of the basis, means over rows i, i + groups, ...; or
+        None.
+      replicates: the curves of the groups.
+      coarse: the curve whose log_det comes from two Lanczos products fewer; None where log_det is None or exact.
+      own_axes: whether the basis was made from these very rows, whose loss along it is smaller than that of others.
+      squares: (n,) |X_0|^2 of every row; None where it was not kept.
+      row_ids: (n,) whole numbers, equal where rows are equal; None where they were not kept.
     """
 
     spline: Spline = dataclasses.field(repr=False)
@@ -40,7 +43,7 @@ class MeasuredCurve(Curve):
 
     @property
     def n(self):
-        """Data points."""
+        """Number of rows of data."""
         return len(self.rows)
 
     @property
@@ -55,7 +58,7 @@ class MeasuredCurve(Curve):
 
     @functools.cached_property
     def halves(self):
-        """The curves of every second row, and of the others; without log_det."""
+        """The curves of rows 0, 2, ... and of rows 1, 3, ...; without log_det."""
         groups = [None, None] if self.by_group is None else [self.by_group[half::2] for half in range(2)]
         each = [None, None] if self.squares is None else [self.squares[half::2] for half in range(2)]
         ids = [None, None] if self.row_ids is None else [self.row_ids[half::2] for half in range(2)]
@@ -67,7 +70,7 @@ class MeasuredCurve(Curve):
 
     @property
     def ends(self):
-        """The OU times between which the curve is known: horizon and early stop."""
+        """(horizon, early_stop): the OU times between which the curve is known."""
         return tuple(float(t) for t in ou.time(np.exp(self.spline.u[[0, -1]])))
 
 
@@ -85,10 +88,10 @@ def measured_curve(
     levels=None,
     coarse_levels=None,
 ):
-    """The MeasuredCurve of the losses of rows at equidistant nodes u in log snr (see its attributes).
+    """The MeasuredCurve from losses of rows at equidistant nodes u in log snr; see its attributes.
 
     extra: further levels in log snr, whose columns come after those of the nodes.
-    levels, coarse_levels: of every level, as `jacobian_spectrum.compressed` makes them, or None.
+    levels, coarse_levels: spectral measures of every level, from `jacobian_spectrum.measured`, or None.
     """
     spline = Spline(u, np.asarray(extra, np.float64))
     groups = min(len(rows), GROUPS) if by_group is None else len(by_group)
@@ -102,7 +105,7 @@ def measured_curve(
         return np.std(at_snr, axis=0, ddof=1).reshape(np.shape(snr)) / np.sqrt(len(rows)) / snr
 
     def curve(means, directions, levels, pick):
-        return _interpolated(spline, dim, means, directions, basis, levels, pick)
+        return _curve_through(spline, dim, means, directions, basis, levels, pick)
 
     mean = lambda costs: costs @ size
     known = curve(rows.mean(0), whole, levels, mean)
@@ -126,8 +129,8 @@ def measured_curve(
     )
 
 
-def _interpolated(spline, dim, means, directions, basis, levels, pick):
-    """The Curve of values at the spline's levels; levels and directions may be None."""
+def _curve_through(spline, dim, means, directions, basis, levels, pick):
+    """The Curve through means (2 levels,) at the spline's levels; levels and directions may be None."""
     losses, crosses = np.split(means, 2)
     at = lambda values, snr: spline.at(values, np.log(np.ravel(snr))).reshape(np.shape(snr) + values.shape[1:])
     return Curve(
@@ -135,7 +138,7 @@ def _interpolated(spline, dim, means, directions, basis, levels, pick):
         dim,
         cross=lambda snr: at(crosses, snr) / np.sqrt(snr),
         integral=lambda snr: spline.integral(losses, np.log(np.ravel(snr))).reshape(np.shape(snr)),
-        log_det=None if levels is None else jacobian_spectrum.log_det_of(spline, levels, pick),
+        log_det=None if levels is None else jacobian_spectrum.interpolated_costs(spline, levels, pick),
         directions=None if directions is None else lambda snr: at(directions, snr) / np.asarray(snr)[..., None],
         basis=basis,
     )

@@ -1,7 +1,7 @@
 """Grids: float64 NumPy arrays of n_steps + 1 decreasing OU times from the horizon to the early stop.
 
-`optimal` is best for the path KL of kernels that draw noise. Kernels of the ODE are better off on
-`exponential_then_uniform`, `log_snr` or `karras`, and best on what jaxdiff.fit_grid fits to them.
+`optimal` minimises the path KL of kernels that draw noise. Kernels of the ODE do better on `exponential_then_uniform`,
+`log_snr` or `karras`, and best on a grid that jaxdiff.fit_grid fits to them.
 """
 
 from jaxdiff.grids.named import (

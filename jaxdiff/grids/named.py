@@ -1,4 +1,4 @@
-"""Grids with a name: float64 NumPy arrays of n_steps + 1 decreasing OU times from the horizon to the early stop."""
+"""Grids by a formula: float64 NumPy arrays of n_steps + 1 decreasing OU times from the horizon to the early stop."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,16 +9,18 @@ from jaxdiff.processes.clocks import NEARLY_ZERO
 from jaxdiff.processes.ou import EARLIEST, LATEST, check_ends
 from jaxdiff.types import Grid
 
-PURE_NOISE = -np.log(NEARLY_ZERO) / 2  # OU time, 8.32
-# ROUNDING: the largest rounding error that a step may leave. COARSE: from this epsilon on a dtype has no longest step.
+PURE_NOISE = -np.log(NEARLY_ZERO) / 2  # the OU time of alpha^2 = 2^-24: 8.32
+# The largest relative rounding error that a step may cause; a smaller one would allow shorter steps only. Dtypes whose
+# epsilon is COARSE or more have no longest step, because they round by about as much anyway.
 ROUNDING, COARSE = 1e-3, 1e-4
 
 
 def longest_step(dtype=np.float32):
     """The longest step, in OU time, that a run in a float dtype may take: 9.03 in float32, 29.1 in float64.
 
-    A step of OU time h multiplies x by e^h before the score takes that back, and with x its rounding: e^h times the
-    dtype's epsilon may be 1e-3. Coarse dtypes (float16, bfloat16) have no limit, because they round by more anyway.
+    A step of OU time h multiplies x, and its rounding error, by e^h; the score's part then cancels the growth of x but
+    not that of the error. So e^h times the dtype's epsilon may be 1e-3 at most. Coarse dtypes (float16, bfloat16) have
+    no limit, because they round by more anyway.
     """
     eps = float(jnp.finfo(dtype).eps)
     return float(np.log(ROUNDING / eps)) if eps < COARSE else np.inf
@@ -30,7 +32,7 @@ def runs_in_float32(grid):
 
 
 def check_grid(grid, *, own_clock=False) -> Grid:
-    """The grid as a float64 NumPy array, once it is known to be one.
+    """The grid as a float64 NumPy array, after a check.
 
     Args:
       grid: (n_steps + 1,) decreasing times, the last one positive; a list or any array.
@@ -56,11 +58,13 @@ def check_grid(grid, *, own_clock=False) -> Grid:
             f"Reverse time? Pass grid[::-1]."
         )
     if not own_clock and grid[0] > LATEST:
-        raise ValueError(f"grid must begin at {LATEST:g} at most: grid[0] = {grid[0]:.6g}. Noise is all there is at 5.")
+        raise ValueError(
+            f"grid must begin at {LATEST:g} at most: grid[0] = {grid[0]:.6g}. At 5 already nearly all is noise."
+        )
     if grid[-1] < (0 if own_clock else EARLIEST):
         raise ValueError(
             f"grid must end at a positive time, at least {EARLIEST:g}: grid[{len(grid) - 1}] = {grid[-1]:.6g}. The "
-            f"score is singular at 0: stop early, at 1e-3 say."
+            f"score is singular at 0: stop early, for example at 1e-3."
         )
     return grid
 
@@ -74,23 +78,23 @@ def uniform(horizon, early_stop, n_steps, *, process=ou) -> Grid:
 
 
 def from_process(process, times, *, horizon=PURE_NOISE) -> Grid:
-    """The grid of a model's own schedule: OU times of times of another process, pure noise replaced by a horizon.
+    """The grid of a model's own schedule: the OU times of times of another process, with a horizon for pure noise.
 
     Args:
-      process: whose times they are: flow, ddpm(), a Process of yours.
-      times: (n,) from the noise to the data, np.linspace(1, 0, 11) of flow say. Whole numbers (an integer dtype) stay
-        whole: they are rows of a table.
-      horizon: OU time at which the grid begins if `times` begin later. The times beyond are left out, and one node
-        stands for them: the horizon, or the row nearest to it where times are rows.
+      process: the process of the times: flow, ddpm(), or a Process of yours.
+      times: (n,) from the noise to the data, for example np.linspace(1, 0, 11) for flow. Times of an integer dtype are
+        rows of a table, and stay whole.
+      horizon: OU time at which the grid begins if `times` begin at more noise. Times beyond it are replaced by one
+        node: the horizon, or the row nearest to it where times are rows.
 
     Returns:
-      (at most n,) decreasing OU times. Sampling starts at N(0, I). At OU time T, with A = e^-2T, a law in d dimensions
-        with second moment M = E|X_0|^2 is at most (A M - d A - d log(1 - A))/2 nats away from N(0, I). At the default
-        horizon, log(2^24)/2 = 8.32, that is 3e-8 M.
+      (at most n,) decreasing OU times. Sampling starts at N(0, I). At OU time T, with A = e^-2T, the KL of a law in d
+        dimensions with second moment M = E|X_0|^2 to N(0, I) is at most (A M - d A - d log(1 - A))/2 nats. At the
+        default horizon, log(2^24)/2 = 8.32, that is 3e-8 M.
 
     Raises:
-      ValueError: times lie outside the process's ends or do not run from the noise to the data, or no time but one is
-        left below the horizon.
+      ValueError: times lie outside the process's ends or do not run from the noise to the data, or fewer than two times
+        are left.
     """
     check_ends(horizon, EARLIEST)
     own = np.asarray(times)
@@ -112,7 +116,7 @@ def cosine(horizon, early_stop, n_steps) -> Grid:
 
 
 def geometric(horizon, early_stop, n_steps) -> Grid:
-    """Every step divides the OU time by the same number."""
+    """Every step divides the OU time by the same factor."""
     check_request(horizon, early_stop, n_steps)
     return with_ends(np.geomspace(horizon, early_stop, n_steps + 1), horizon, early_stop)
 
@@ -122,9 +126,9 @@ def exponential_then_uniform(horizon, early_stop, n_steps, *, n_uniform=None) ->
 
     Args:
       horizon, early_stop: OU times.
-      n_steps: steps in all.
-      n_uniform: how many of them on [1, horizon]; default half, rounded down. Without an interval above 1 all steps
-        are geometric, without one below 1 all are uniform; a single step goes all the way.
+      n_steps: number of steps.
+      n_uniform: how many of them lie on [1, horizon]; default half, rounded down. If the horizon is 1 or less all steps
+        are geometric, if the early stop is 1 or more all are uniform. A single step leads from end to end.
 
     Returns:
       (n_steps + 1,) with h_k <= kappa min(1, t_{k+1}), kappa = max((horizon - 1)/n_uniform, early_stop^(-1/n) - 1) for
@@ -159,17 +163,17 @@ def log_snr(horizon, early_stop, n_steps) -> Grid:
 def karras(horizon, early_stop, n_steps, *, rho=7.0) -> Grid:
     """Equal steps in (sigma/alpha)^(1/rho), the noise level of the variance-exploding process: EDM's grid.
 
-    Source: Karras et al. 2022, arXiv:2206.00364, eq. 5, with sigma_max and sigma_min those of the two ends.
+    Source: Karras et al. 2022, arXiv:2206.00364, eq. 5, where sigma_max and sigma_min are those of the two ends.
     """
     check_request(horizon, early_stop, n_steps)
     if not 0 < rho < np.inf:
-        raise ValueError(f"rho must be positive and finite: rho = {rho:g}. Karras et al. take 7.")
+        raise ValueError(f"rho must be positive and finite: rho = {rho:g}. Karras et al. use 7.")
     start, end = ou.snr(np.array([horizon, early_stop], np.float64)) ** (-0.5 / rho)
     return with_ends(ou.time(np.linspace(start, end, n_steps + 1) ** (-2 * rho)), horizon, early_stop)
 
 
 def with_ends(grid, horizon, early_stop) -> Grid:
-    """The grid with its ends exact, checked; None leaves the first as it is."""
+    """The checked grid with its ends set to the two times; None leaves the first as it is."""
     grid[0], grid[-1] = grid[0] if horizon is None else horizon, early_stop
     return check_grid(grid)
 

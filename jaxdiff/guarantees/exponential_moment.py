@@ -1,4 +1,4 @@
-"""The exponential moment of a score's error at one time, log E exp(|e|^2/alpha): estimated, doubted, and bounded."""
+"""The exponential moment of a score's error at one time, log E exp(|e|^2/alpha): an estimate, doubts, and a bound."""
 
 from typing import NamedTuple
 
@@ -13,21 +13,21 @@ from jaxdiff.processes.ou import EARLIEST, LATEST
 from jaxdiff.processes.truncation import truncated
 from jaxdiff.types import ScoreFn, as_score
 
-FEW = 100.0  # effective samples below which a mean is not believed
+FEW = 100.0  # effective samples below which an estimate is doubted: its relative error then exceeds a tenth or so
 
 
 class ExponentialMoment(NamedTuple):
-    """What a sample of n positions says of eps_MGF = log E exp(|e|^2/alpha), e = s_theta - s, in nats.
+    """An estimate of eps_MGF = log E exp(|e|^2/alpha), e = s_theta - s, in nats, from n positions.
 
     Attributes:
       value, standard_error: log of the mean of Y = exp(|e|^2/alpha), and its error by the delta method.
       l2, l2_error: mean of |e|^2, and its standard error.
       effective_samples: (sum Y)^2/sum Y^2.
-      hill_index, hill_error: tail index of Y by Hill's estimator, and its standard error: Y has no mean where the index
-        is below 1 and no variance below 2. inf where all that is large is equal.
-      doubts: sentences; () if nothing speaks against the estimate. None of these can prove it.
-      bound: with a radius, what the value of the *truncated* score is at most, at its own L2 loss in this sample; else
-        nan.
+      hill_index, hill_error: tail index of Y by Hill's estimator, and its standard error. Y has no mean where the index
+        is below 1, and no variance where it is below 2. The index is inf where the largest Y are equal.
+      doubts: sentences, each a reason to doubt the estimate; () if there are none, which does not prove the estimate.
+      bound: with a radius, an upper bound on the value of the *truncated* score, from its own L2 loss in this sample;
+        else nan.
     """
 
     value: float
@@ -42,7 +42,7 @@ class ExponentialMoment(NamedTuple):
 
     @property
     def trusted(self):
-        """Whether nothing was found that speaks against the estimate."""
+        """Whether there are no doubts."""
         return not self.doubts
 
 
@@ -50,19 +50,19 @@ def exponential_moment(score: ScoreFn, truth: ScoreFn, x, time, *, alpha, radius
     """Estimate eps_MGF = log E exp(|s_theta - s|^2/alpha) at one OU time, and say whether to believe it.
 
     Args:
-      score, truth: s_theta and s; shapes (..., d), () -> (..., d). Data alone do not tell e: see `score_matching`.
+      score, truth: s_theta and s; shapes (..., d), () -> (..., d). The error e needs the true score; data alone cannot
+        give it.
       x: (n, d) draws of q_time.
       time: T_1, an OU time.
       alpha: > 0, the constant of a log-Sobolev inequality of q_time, `bounds.pedrotti2023.lsi_constant`.
       radius: R with |X_0| <= R, for the bound.
 
     Returns:
-      An ExponentialMoment, float64 from errors in the dtype of x. The mean of exp(|e|^2/alpha) is ruled by its largest
-      terms: it is too small with high probability where its tail is heavy, and then `doubts` says so.
+      An ExponentialMoment, float64 from errors in the dtype of x. The largest terms dominate the mean of
+      exp(|e|^2/alpha). Where its tail is heavy the mean is too small with high probability; `doubts` then says so.
 
     Raises:
-      ValueError: fewer than 20 positions, an error that is not finite, or alpha (no inequality, no such loss) or radius
-        is not positive.
+      ValueError: fewer than 20 positions, an error that is not finite, or alpha or radius is not positive.
     Source: Pedrotti, Maas, Mondelli, arXiv:2305.14164; constants of `bounds.pedrotti2023`. Hill 1975, Ann. Stat. 3.
     """
     squares = _squares(as_score(score), as_score(truth), jnp.asarray(x), time)
@@ -74,7 +74,7 @@ def exponential_moment(score: ScoreFn, truth: ScoreFn, x, time, *, alpha, radius
 
 
 def of_squares(squares, alpha) -> ExponentialMoment:
-    """The same from (n,) values of |e|^2, without a bound."""
+    """The estimate of `exponential_moment` from (n,) values of |e|^2, without a bound."""
     squares = np.asarray(squares, np.float64)
     if squares.ndim != 1 or len(squares) < 20:
         raise ValueError(f"squares are (n,) numbers |e|^2, 20 or more: they have shape {squares.shape}.")
@@ -114,9 +114,10 @@ def _doubts(effective, index, least, k):
 
 
 def moment_bound(l2, time, radius, alpha):
-    """What eps_MGF is at most for a truncated score with E|e|^2 = l2: log(1 + l2 (e^(b^2/alpha) - 1)/b^2).
+    """An upper bound on eps_MGF for a truncated score with E|e|^2 = l2: log(1 + l2 (e^(b^2/alpha) - 1)/b^2).
 
-    b = 2 alpha_T R/sigma_T^2 is the diameter of the ball in which both scores lie, and exp lies below its chord.
+    b = 2 alpha_T R/sigma_T^2 is the diameter of the ball that contains both scores, so |e| <= b. On [0, b^2/alpha] the
+    convex function exp lies below its chord.
     """
     for name, value in (("radius", radius), ("alpha", alpha)):
         if not 0 < value < np.inf:
@@ -128,8 +129,8 @@ def moment_bound(l2, time, radius, alpha):
     b = 2 * ou.alpha(time) * radius / ou.sigma(time) ** 2
     if l2 == 0:
         return 0.0
-    reach = b**2 / alpha
-    log_chord = np.log(np.expm1(reach)) if reach < 1 else reach + np.log1p(-np.exp(-reach))
+    largest = b**2 / alpha  # of the exponent
+    log_chord = np.log(np.expm1(largest)) if largest < 1 else largest + np.log1p(-np.exp(-largest))
     return float(np.logaddexp(0, np.log(l2) - 2 * np.log(b) + log_chord))
 
 

@@ -1,13 +1,13 @@
-"""The step that one-evaluation kernels share: x' = keep x + gain s(x, t) + spread z.
+"""The affine step of kernels with one evaluation a step: x' = keep x + gain s(x, t) + spread z.
 
-What is frozen over a step (the score, the denoiser) and how its variance is set decides the three coefficients, and
-nothing else: a kernel file derives them. Written in the score rather than the denoiser m = (x + sigma^2 s)/alpha,
-because then every coefficient has a form without cancellation.
+Such kernels differ in what they freeze over a step (the score, the denoiser) and in the variance of the noise. Both
+enter through the three coefficients only, which each kernel's file derives. The step is written in terms of the score s
+and not of the denoiser m = (x + sigma^2 s)/alpha, because then every coefficient has a form without cancellation.
 """
 
 from typing import Any, NamedTuple
 
-from jaxdiff.arrays import aligned
+from jaxdiff.arrays import aligned, rounded_product
 
 
 class Row(NamedTuple):
@@ -24,13 +24,11 @@ def step(score, x, row, z):
     return noiseless_step(score, x, row, z) + aligned(row.spread, z) * z
 
 
-# A compiler may contract a b + c d to either of two roundings, and on a CPU does so differently for different shapes.
-# A zero it cannot know of turns the first product into a sum, at no cost, and leaves one way.
 def noiseless_step(score, x, row, z):
     """One step of an ODE; z is None."""
-    return (row.keep * x + 0 * row.t) + row.gain * score(x, row.t)
+    return rounded_product(row.keep, x, row.t) + row.gain * score(x, row.t)
 
 
 def identity(x):
-    """Position and state are the same thing."""
+    """The state of a kernel whose state is the position, from the position, and back."""
     return x

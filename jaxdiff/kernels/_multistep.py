@@ -1,12 +1,13 @@
-"""What exponential multistep methods share: a polynomial, in log(alpha/sigma), through what was seen at earlier nodes.
+"""Exponential multistep methods: polynomials in log(alpha/sigma) through model outputs at earlier nodes.
 
 With l = log(alpha/sigma), y = x/alpha and m the denoiser the eta family dY = (Y + (1 + eta^2) s) du + eta sqrt(2) dB is
   y' = e^(-a h) y + int_l^l' a e^(-a (l' - u)) m du + noise,   a = 1 + eta^2, h = l' - l,
-and its ODE in the noise e = (x - alpha m)/sigma is y' = y - int_l^l' e^-u e du. A method says what polynomial stands
-for m or e. Integrals are Gauss sums of 64 nodes, exact to rounding and without a small h's cancellation.
+and its ODE in the noise e = (x - alpha m)/sigma is y' = y - int_l^l' e^-u e du. Each method replaces m or e by a
+polynomial. Integrals are Gauss sums of 64 nodes, which are exact to rounding and have no cancellation for small h.
 
-A polynomial through close nodes grows fast beyond them. A step that is much longer than the steps behind it therefore
-uses fewer nodes: see `bounded`.
+A polynomial through close nodes grows fast beyond them. A step that is much longer than the steps before it therefore
+uses fewer nodes: see `bounded`. "Output" in this file is what the polynomial interpolates, the denoiser m or the noise
+e that the model predicts.
 """
 
 import dataclasses
@@ -16,12 +17,13 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.arrays import namespace, root
-from jaxdiff.kernels._integrals import gauss
+from jaxdiff.arrays import namespace, root, rounded_product
+from jaxdiff.legendre import gauss
 from jaxdiff.processes import denoiser_from_score, noise_from_score, ou
 
-# A step no more than LONGER times as long as each step behind it keeps its order, so every grid whose steps change
-# slowly keeps its coefficients (Karras' and Benton's grids stay below 1.7). The last digit makes room for rounding.
+# A step that is at most LONGER times as long as each of the steps before it keeps its order. So every grid whose steps
+# change slowly keeps its coefficients (ratios of Karras' and Benton's grids stay below 1.7). The last digit allows for
+# rounding.
 LONGER = 2.000001
 # A longer step uses a node only while an error in the denoisers (or noises) moves y by at most AMPLIFIED times that
 # error. Two equally spaced nodes reach 3 in a very long step, and never more. Of 2, 3, 4 and 5, the value 3 is the
@@ -30,9 +32,9 @@ AMPLIFIED = 3.0
 
 
 class Row(NamedTuple):
-    """Coefficients of every step, arrays whose first axis is the step: x' = keep x + weights . seen + spread z.
+    """Coefficients of every step, arrays whose first axis is the step: x' = keep x + weights . outputs + spread z.
 
-    weights (n_steps, order): of what was seen at t, at the node before, and so on; 0 where there is no such node.
+    weights (n_steps, order): of the outputs at t, at the node before, and so on; 0 where there is no such node.
     """
 
     t: Any
@@ -42,9 +44,10 @@ class Row(NamedTuple):
 
 
 class CorrectedRow(NamedTuple):
-    """A Row, and what corrects the position at t once something has been seen there.
+    """A Row, and the coefficients that correct the position at t once the output there is known.
 
-    It is keep_before x_before + weights_before . seen + noise_before, seen being that at t, at the node before, ...
+    The corrected position is keep_before x_before + weights_before . outputs + noise_before, with the outputs at t, at
+    the node before, and so on.
     """
 
     t: Any
@@ -56,14 +59,14 @@ class CorrectedRow(NamedTuple):
 
 
 class State(NamedTuple):
-    """A position, and what was seen at earlier nodes, newest first; zeros where there is none yet."""
+    """A position, and the outputs at earlier nodes, newest first; zeros where there is none yet."""
 
     x: Any
     past: tuple[Any, ...]
 
 
 class CorrectedState(NamedTuple):
-    """State, and the corrected position and the noise that led from there to x."""
+    """A State with the corrected position at the node before and the noise of the step from there to x."""
 
     x: Any
     past: tuple[Any, ...]
@@ -73,7 +76,7 @@ class CorrectedState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Init:
-    """x -> a State without history."""
+    """x -> the State at the start, without earlier outputs."""
 
     past: int
 
@@ -84,7 +87,7 @@ class Init:
 
 @dataclasses.dataclass(frozen=True)
 class CorrectedInit:
-    """x -> a CorrectedState without history."""
+    """x -> the CorrectedState at the start, without earlier outputs."""
 
     past: int
 
@@ -110,35 +113,34 @@ def noise_in(score, x, t):
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One step of a method that interpolates `see`(score, x, t)."""
+    """One step of a method that interpolates output(score, x, t)."""
 
-    see: Callable[..., Any]
+    output: Callable[..., Any]
 
     def __call__(self, score, state, row, z):
         """One step; z None for an ODE."""
-        seen = (self.see(score, state.x, row.t), *state.past)
-        x = _combined(row.keep, state.x, row.weights, seen)
-        return State(x if z is None else x + row.spread * z, seen[:-1])
+        outputs = (self.output(score, state.x, row.t), *state.past)
+        x = _combined(row.keep, state.x, row.weights, outputs)
+        return State(x if z is None else x + row.spread * z, outputs[:-1])
 
 
 @dataclasses.dataclass(frozen=True)
 class CorrectedStep:
-    """The same, which first corrects the position that was predicted."""
+    """One step of such a method that first corrects the predicted position."""
 
-    see: Callable[..., Any]
+    output: Callable[..., Any]
 
     def __call__(self, score, state, row, z):
         """One step; z None for an ODE."""
-        seen = (self.see(score, state.x, row.t), *state.past)
-        here = _combined(row.keep_before, state.before, row.weights_before, seen) + state.noise
+        outputs = (self.output(score, state.x, row.t), *state.past)
+        here = _combined(row.keep_before, state.before, row.weights_before, outputs) + state.noise
         noise = jnp.zeros_like(here) if z is None else row.spread * z
-        return CorrectedState(_combined(row.keep, here, row.weights, seen) + noise, seen[:-1], here, noise)
+        return CorrectedState(_combined(row.keep, here, row.weights, outputs) + noise, outputs[:-1], here, noise)
 
 
-# The first product is made a sum, as in affine.noiseless_step: a compiler can then contract in one way only.
-def _combined(keep, x, weights, seen):
-    total = keep * x + 0 * weights[0]
-    for weight, one in zip(weights, seen, strict=False):  # of history a step may use less than it keeps
+def _combined(keep, x, weights, outputs):
+    total = rounded_product(keep, x, weights[0])
+    for weight, one in zip(weights, outputs, strict=False):  # a step may use fewer outputs than the state keeps
         total = total + weight * one
     return total
 
@@ -155,10 +157,10 @@ def half_log_snr(grid):
 
 
 def history(values, depth, *, lower_final=False, beside=0):
-    """values (n_steps + 1,) at every node: (n_steps, depth), those at node k, k - 1, ... of step k.
+    """For every step k the values at nodes k, k - 1, ..., and which of them are used; both (n_steps, depth).
 
-    Returns them and which of them are used, both (n_steps, depth): those that exist and, with lower_final, no more of
-    them and of `beside` other nodes than there are steps left. One that does not exist is given node 0's value.
+    With lower_final no more nodes are used than there are steps left, `beside` other ones included. A node that does
+    not exist is given the value of node 0 and is not used. values: (n_steps + 1,) at every node.
     """
     step, back = np.arange(len(values) - 1)[:, None], np.arange(depth)
     left = len(values) - 1 - step if lower_final else len(values) + beside
@@ -166,16 +168,16 @@ def history(values, depth, *, lower_final=False, beside=0):
 
 
 def denoiser_history(grid, depth, eta, *, lower_final=False, beside=0):
-    """`history` of log(alpha/sigma), `bounded` for the eta family with the denoiser interpolated."""
+    """The `history` of log(alpha/sigma), with the nodes that are `bounded` for the eta family in the denoiser."""
     level = half_log_snr(grid)
     nodes, known = history(level, depth, lower_final=lower_final, beside=beside)
     xp, weigh = namespace(grid), lambda known: denoiser_weights(grid, nodes, known, eta)
     return nodes, bounded(level, nodes, known, -xp.expm1(-(1 + eta**2) * xp.diff(level)), weigh)
 
 
-# Let w_j be the weights of the denoisers in y. Errors of size e in the denoisers move y by at most e sum_j |w_j|. The
-# w_j add up to 1 - e^(-a h), which is the weight of one node used alone. A common factor of the weights divides out:
-# alpha' for the denoiser, and also e^-l for the noise.
+# Let w_j be the weights of the outputs in y. Errors of size e in the outputs move y by at most e sum_j |w_j|. For the
+# denoiser the w_j add up to 1 - e^(-a h), the weight of one node used alone. Common factors of the weights cancel in
+# the comparison: alpha' for the denoiser, and also e^-l for the noise.
 def bounded(values, nodes, known, alone, weigh):
     """The `known` nodes that a step may use without amplifying errors.
 
@@ -186,8 +188,8 @@ def bounded(values, nodes, known, alone, weigh):
       weigh: known (n_steps, depth) -> (n_steps, depth), the weights of a polynomial through those nodes.
 
     Returns:
-      (n_steps, depth). A node k - j is used where the nodes after it are, and where the step is at most LONGER times
-      the shortest step between node k - j and node k, or the weights amplify errors at most AMPLIFIED times.
+      (n_steps, depth). A node k - j is used where the nodes after it are used, and where the step is at most LONGER
+      times the shortest step between node k - j and node k, or the weights amplify errors at most AMPLIFIED times.
     """
     xp, depth = namespace(values), nodes.shape[1]
     if depth < 2:
@@ -233,9 +235,9 @@ def denoiser_weights(grid, nodes, known, eta):
 
 
 def before(row, keep, weights):
-    """A CorrectedRow: the corrector's keep and weights (n_steps, ...), of the step that leads to the next node.
+    """A CorrectedRow from a Row and from the corrector's keep and weights (n_steps, ...) of every step.
 
-    Weights begin with that of what is seen at its end. At node 0 there is nothing to correct.
+    A step's weights begin with that of the output at its end. At node 0 there is nothing to correct.
     """
     xp = namespace(keep)
     zeros = xp.zeros_like(weights[:1])

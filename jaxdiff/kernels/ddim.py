@@ -1,4 +1,4 @@
-"""DDIM: the probability-flow ODE with the denoiser frozen, and its noisy relatives."""
+"""DDIM: the probability-flow ODE with the denoiser frozen over a step, and its variants with noise."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from jaxdiff.types import Kernel, ScoreFn, as_score
 
 
 def ddim(score: ScoreFn, eta: float = 0.0) -> Kernel:
-    """Kernel of the probability-flow ODE dX/dt = -X - s, denoiser frozen; with eta > 0 partly refreshed noise.
+    """Kernel of the probability-flow ODE dX/dt = -X - s with the denoiser frozen; with eta > 0 it refreshes some noise.
 
     Args:
       score: s(x, t), the gradient of log q_t at x; shapes (..., d), () -> (..., d).
@@ -20,7 +20,7 @@ def ddim(score: ScoreFn, eta: float = 0.0) -> Kernel:
       A Kernel. Times are OU times and run down: 0 < t_next < t.
 
     Raises:
-      ValueError: eta outside [0, 1], where the variance left for the predicted noise can be negative.
+      ValueError: eta is outside [0, 1]: the variance of the predicted noise could be negative.
 
     Accuracy: order 1; exact on a point mass. On N(0, I) data one step of the ODE multiplies the standard deviation by
       cos(theta - theta_next), alpha = cos theta (from t = 0.2 to 0.1: 0.9853).

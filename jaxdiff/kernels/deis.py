@@ -1,9 +1,8 @@
-"""DEIS: the probability-flow ODE with a polynomial in time through the last predictions of the noise."""
+"""DEIS: the probability-flow ODE with a polynomial in time through the latest predictions of the noise."""
 
 import dataclasses
 
 from jaxdiff.arrays import namespace
-from jaxdiff.kernels._integrals import gauss
 from jaxdiff.kernels._multistep import (
     Init,
     Row,
@@ -16,18 +15,19 @@ from jaxdiff.kernels._multistep import (
     noise_in,
     position,
 )
+from jaxdiff.legendre import gauss
 from jaxdiff.processes import Process, ou
 from jaxdiff.types import Kernel, ScoreFn, as_score
 
 
 def deis(score: ScoreFn, order: int = 3, *, process: Process = ou, lower_order_final: bool = False) -> Kernel:
-    """DEIS-tAB: kernel of the probability-flow ODE, the last predictions of the noise interpolated in time.
+    """DEIS-tAB: kernel of the probability-flow ODE that interpolates the latest predictions of the noise in time.
 
     Args:
       score: s(x, t), the gradient of log q_t at x; shapes (..., d), () -> (..., d).
-      order: 1 to 4 predictions, DEIS-tAB0 to tAB3; 1 is DDIM. The first steps use as many as there are.
-      process: whose time that is: the OU clock's, or that of a model of processes.vp_linear(), as published.
-      lower_order_final: use no more of them than steps are left, for few steps and a long last one.
+      order: number of predictions, 1 to 4 for DEIS-tAB0 to tAB3; 1 is DDIM. The first steps use as many as there are.
+      process: the process in whose time they are interpolated: the OU process, or processes.vp_linear() as published.
+      lower_order_final: use no more predictions than steps are left, for few steps of which the last is long.
 
     Returns:
       A Kernel. Times are OU times and run down: 0 < t_next < t.
@@ -37,8 +37,8 @@ def deis(score: ScoreFn, order: int = 3, *, process: Process = ou, lower_order_f
 
     Accuracy: order 1 to 4, one evaluation a step; exact where the predicted noise is a polynomial of the time.
       (Starting with fewer predictions leaves an error of order 2, times about e^(-2 grid[0]).)
-    Long steps: where a step in the time of `process` is more than twice as long as a step behind it, and the polynomial
-      would amplify errors of the predictions more than three times, that step uses fewer (`multistep.bounded`).
+    Long steps: where a step in the time of `process` is more than twice as long as a step before it, and the polynomial
+      would amplify errors of the predictions more than three times, that step uses fewer (`_multistep.bounded`).
     Source: Zhang, Chen, ICLR 2023, arXiv:2204.13902.
     """
     check_order(order, 4)
@@ -58,7 +58,7 @@ class Coefficients:
     def __call__(self, grid):
         """The table of a grid, float64 on the host."""
         xp, level = namespace(grid), half_log_snr(grid)
-        times = self.process.time(ou.snr(grid))  # the variable of the polynomials, beyond the process's ends too
+        times = self.process.time(ou.snr(grid))  # the variable of the polynomials; may lie beyond the process's ends
         nodes, known = history(times, self.order, lower_final=self.lower_final)
         u, w = gauss(level[:-1], level[1:])
         mass, at = ou.alpha(grid[1:])[:, None] * w * xp.exp(-u), self.process.time(xp.exp(2 * u))

@@ -1,10 +1,9 @@
-"""DPM-Solver++ multistep: the denoiser and its divided differences, with the published coefficients."""
+"""DPM-Solver++ multistep: the denoiser's divided differences, with the published coefficients."""
 
 import dataclasses
 
 from jaxdiff.arrays import namespace
 from jaxdiff.checks import check_number
-from jaxdiff.kernels._integrals import gauss
 from jaxdiff.kernels._multistep import (
     Init,
     Row,
@@ -16,6 +15,7 @@ from jaxdiff.kernels._multistep import (
     linear_part,
     position,
 )
+from jaxdiff.legendre import gauss
 from jaxdiff.processes import ou
 from jaxdiff.types import Kernel, ScoreFn, as_score
 
@@ -26,7 +26,7 @@ def dpm_solver(score: ScoreFn, order: int = 2, *, eta: float = 0.0, lower_order_
     Args:
       score: s(x, t), the gradient of log q_t at x; shapes (..., d), () -> (..., d).
       order: 1, 2 or 3; the first steps use as many denoisers as there are.
-      eta: of the family dY = (Y + (1 + eta^2) s) du + eta sqrt(2) dB, >= 0; 0 is the ODE.
+      eta: the noise of the family dY = (Y + (1 + eta^2) s) du + eta sqrt(2) dB, >= 0; 0 is the ODE.
       lower_order_final: use no more denoisers than steps are left, which helps with few steps.
 
     Returns:
@@ -35,12 +35,12 @@ def dpm_solver(score: ScoreFn, order: int = 2, *, eta: float = 0.0, lower_order_
     Raises:
       ValueError: another order, order 3 with noise, or a negative eta.
 
-    Accuracy: order 1 and 2; 3M as published is of order 2 too, since its second difference enters with half its weight:
-      exponential_adams reaches 3 and 4. With eta > 0 the law's error is of order 1 and 2 on Gaussian data. Exact on a
-      point mass.
-    Long steps: where a step is more than twice as long as a step behind it, and the polynomial would amplify errors of
-      the denoiser more than three times, that step uses fewer denoisers (`multistep.bounded`). On a flow grid from .999
-      to 0 in ten steps the standard deviation .5 of N(0, 1/4) comes out as .498 for order 3 (2.19 at full order).
+    Accuracy: order 1 and 2. 3M as published is of order 2 too, since its second difference enters with half its weight;
+      exponential_adams has orders 3 and 4. With eta > 0 the law's error is of order 1 and 2 on Gaussian data. Exact on
+      a point mass.
+    Long steps: where a step is more than twice as long as a step before it, and the polynomial would amplify errors of
+      the denoiser more than three times, that step uses fewer denoisers (`_multistep.bounded`). On a flow grid from
+      .999 to 0 in ten steps the standard deviation .5 of N(0, 1/4) comes out as .498 for order 3 (2.19 at full order).
     Source: Lu et al. 2022, arXiv:2211.01095 (2M; its SDE form in the appendix); 3M as in its authors' code.
     """
     check_order(order, 3)
@@ -77,8 +77,8 @@ class Coefficients:
         curve = slope[0] / (r_1 + r_2), (slope[1] - 1 / r_2) / (r_1 + r_2), 1 / r_2 / (r_1 + r_2)
         rows = [xp.stack([moments[0] * one for one in first], -1)]
         rows.append(rows[0] + xp.stack([moments[0] / 2 * one for one in slope], -1))
-        turned = [s + r_1 * c for s, c in zip(slope, curve, strict=True)]
-        pairs = zip(first, turned, curve, strict=True)
+        slope_3m = [s + r_1 * c for s, c in zip(slope, curve, strict=True)]
+        pairs = zip(first, slope_3m, curve, strict=True)
         rows.append(xp.stack([moments[0] * f + moments[1] * s + moments[2] / 2 * c for f, s, c in pairs], -1))
         weights = rows[0]
         for order in range(2, self.order + 1):
@@ -87,6 +87,7 @@ class Coefficients:
 
 
 def _moments(h, a):
+    """M_0, M_1 and M_2, each (n_steps,)."""
     u, w = gauss(0 * h, 0 * h + 1)  # in units of h
     mass = w * (a * h)[:, None] * namespace(h).exp(-a * h[:, None] * (1 - u))
     return [(mass * u**k).sum(-1) for k in range(3)]

@@ -1,4 +1,4 @@
-"""Between the probability-flow ODE and the reverse SDE, and beyond: any amount of noise, any of three things frozen."""
+"""The eta family: from the probability-flow ODE to the reverse SDE and beyond, with score, noise or denoiser frozen."""
 
 import dataclasses
 
@@ -16,16 +16,16 @@ def eta_family(score: ScoreFn, eta: float = 1.0, *, frozen: str = "denoiser") ->
 
     Args:
       score: s(x, t), the gradient of log q_t at x; shapes (..., d), () -> (..., d).
-      eta: >= 0; 0 is the probability-flow ODE, 1 the reverse SDE. (The eta of `ddim` is another: that keeps the law of
-        pairs on a point mass, this one the equation.)
-      frozen: over a step: "score" (eta = 1: exponential Euler), "noise" -sigma s, or "denoiser" (eta = 0: DDIM;
-        eta = 1: ancestral sampling).
+      eta: >= 0; 0 is the probability-flow ODE, 1 the reverse SDE. (The eta of `ddim` is a different one. On a point
+        mass ddim has the exact joint law of two consecutive positions; this kernel follows the SDE with its eta.)
+      frozen: what is constant over a step: "score" (eta = 1: exponential Euler), "noise" -sigma s, or "denoiser"
+        (eta = 0: DDIM; eta = 1: ancestral sampling).
 
     Returns:
       A Kernel. Times are OU times and run down: 0 < t_next < t.
 
     Raises:
-      ValueError: a negative eta, or something else frozen.
+      ValueError: eta is negative, or `frozen` is not one of the three.
 
     Accuracy: (weak) order 1; with the denoiser frozen exact on a point mass. On N(0, I) data one step of the reverse
       SDE from t = 0.2 to 0.1 ends with variance 1.0221 (score), 0.9703 (noise), 0.9184 (denoiser).
@@ -46,11 +46,11 @@ def eta_family(score: ScoreFn, eta: float = 1.0, *, frozen: str = "denoiser") ->
 #   noise     e^g x - a sigma' (e^h - 1) n,    n = -sigma s           + eta sqrt(e^2g - 1) z
 #   denoiser  F x + (alpha' - alpha F) m,      F = (sigma'/sigma) e^(-eta^2 h), m = (x + sigma^2 s)/alpha
 #                                                                     + sigma' sqrt(1 - e^(-2 eta^2 h)) z.
-# sigma sigma' (e^h - 1) = sigma (e^g sigma - sigma') = (e^2g - 1)/(e^g + sigma'/sigma) times 1, as e^2g sigma^2 -
-# sigma'^2 = e^2g - 1; and (alpha' - alpha F)/alpha = e^g (1 - e^(-a h)), while F + that = e^g.
+# sigma sigma' (e^h - 1) = sigma (e^g sigma - sigma') = (e^2g - 1)/(e^g + sigma'/sigma), since e^2g sigma^2 - sigma'^2 =
+# e^2g - 1. And (alpha' - alpha F)/alpha = e^g (1 - e^(-a h)), whose sum with F is e^g.
 @dataclasses.dataclass(frozen=True)
 class Coefficients:
-    """The table of a grid for one eta and one thing frozen."""
+    """The table of a grid for one eta and one choice of what is frozen."""
 
     eta: float
     frozen: str

@@ -1,4 +1,4 @@
-"""Euler and Maruyama's method for the reverse SDE."""
+"""The Euler-Maruyama method for the reverse SDE."""
 
 from jaxdiff.arrays import namespace
 from jaxdiff.kernels._affine import Row, identity, step
@@ -6,7 +6,7 @@ from jaxdiff.types import Kernel, ScoreFn, as_score
 
 
 def euler_maruyama(score: ScoreFn) -> Kernel:
-    """Kernel of the reverse SDE dY = (Y + 2 s) du + sqrt(2) dB, drift frozen over a step.
+    """Kernel of the reverse SDE dY = (Y + 2 s) du + sqrt(2) dB with the drift frozen over a step.
 
     Args:
       score: s(x, t), the gradient of log q_t at x; shapes (..., d), () -> (..., d).
@@ -15,7 +15,7 @@ def euler_maruyama(score: ScoreFn) -> Kernel:
       A Kernel. Times are OU times and run down: 0 < t_next < t.
 
     Accuracy: weak order 1; on N(0, I) data one step of length h adds h^2 to the variance. Exponential Euler costs the
-      same and has the linear part exact.
+      same and solves the linear part exactly.
     Source: Song et al., ICLR 2021, arXiv:2011.13456.
     """
     return Kernel("euler_maruyama", as_score(score), coefficients, identity, step, identity, 1, 1)

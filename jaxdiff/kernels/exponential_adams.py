@@ -1,4 +1,4 @@
-"""Exponential Adams: the eta family with a polynomial through the last denoisers, integrated exactly."""
+"""Exponential Adams: the probability-flow ODE with a polynomial through the latest denoisers, integrated exactly."""
 
 import dataclasses
 
@@ -17,12 +17,12 @@ from jaxdiff.types import Kernel, ScoreFn, as_score
 
 
 def exponential_adams(score: ScoreFn, order: int = 3, *, lower_order_final: bool = False) -> Kernel:
-    """Kernel of the probability-flow ODE, the last `order` denoisers interpolated in log(alpha/sigma).
+    """Kernel of the probability-flow ODE that interpolates the latest `order` denoisers in log(alpha/sigma).
 
     Args:
       score: s(x, t), the gradient of log q_t at x; shapes (..., d), () -> (..., d).
       order: 1 to 4; 1 is DDIM. The first steps use as many denoisers as there are.
-      lower_order_final: use no more of them than steps are left, which helps with few steps.
+      lower_order_final: use no more denoisers than steps are left, which helps with few steps.
 
     Returns:
       A Kernel. Times are OU times and run down: 0 < t_next < t.
@@ -32,9 +32,9 @@ def exponential_adams(score: ScoreFn, order: int = 3, *, lower_order_final: bool
 
     Accuracy: order 1 to 4, one evaluation a step; exact on a point mass. (Starting with fewer denoisers leaves an error
       of order 2, times about e^(-2 grid[0]).)
-    Long steps: where a step is more than twice as long as a step behind it, and the polynomial would amplify errors of
-      the denoiser more than three times, that step uses fewer denoisers (`multistep.bounded`). On a flow grid from .999
-      to 0 in ten steps the standard deviation .5 of N(0, 1/4) comes out as .489 for order 4 (16.6 at full order).
+    Long steps: where a step is more than twice as long as a step before it, and the polynomial would amplify errors of
+      the denoiser more than three times, that step uses fewer denoisers (`_multistep.bounded`). On a flow grid from
+      .999 to 0 in ten steps the standard deviation .5 of N(0, 1/4) comes out as .489 for order 4 (16.6 at full order).
     Source: Hochbruck, Ostermann, Acta Numerica 2010 (exponential Adams methods); in the denoiser as DPM-Solver++, Lu et
       al. 2022, arXiv:2211.01095, whose third order is not exact (see dpm_solver).
     """

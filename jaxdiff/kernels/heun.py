@@ -1,10 +1,10 @@
-"""Heun's method for the probability-flow ODE in EDM's coordinates, with churn or without."""
+"""Heun's method for the probability-flow ODE in EDM's coordinates, with or without churn."""
 
 import dataclasses
 import math
 from typing import Any, NamedTuple
 
-from jaxdiff.arrays import namespace, root
+from jaxdiff.arrays import namespace, root, rounded_product
 from jaxdiff.checks import as_numbers, check_number, described
 from jaxdiff.kernels._affine import identity
 from jaxdiff.processes import noise_from_score, ou
@@ -12,23 +12,24 @@ from jaxdiff.types import Kernel, ScoreFn, as_score
 
 
 def heun(score: ScoreFn, churn: float = 0.0, *, noise_scale: float = 1.0, between=(0.0, math.inf)) -> Kernel:
-    """Kernel of dy/dv = n by Heun's method, y = x/alpha, v = sigma/alpha, n the noise predicted; churn noises first.
+    """Kernel of dy/dv = n by Heun's method, y = x/alpha, v = sigma/alpha, n the predicted noise.
 
     Args:
       score: s(x, t), the gradient of log q_t at x; shapes (..., d), () -> (..., d).
-      churn: S_churn >= 0. Of N steps each first raises v by the factor 1 + min(churn/N, sqrt(2) - 1); 0 is the ODE.
-      noise_scale: S_noise, of the noise that does so; 1 keeps the law.
-      between: (S_tmin, S_tmax), the v at which it happens.
+      churn: S_churn >= 0. Each of N steps begins with noise that raises v by the factor
+        1 + min(churn/N, sqrt(2) - 1); 0 is the ODE.
+      noise_scale: S_noise, a factor of that noise; with 1 the law after it is the noised law.
+      between: (S_tmin, S_tmax), the v at which noise is added.
 
     Returns:
       A Kernel of two evaluations a step. Times are OU times and run down: 0 < t_next < t.
 
     Raises:
-      ValueError: churn or noise_scale is negative, or `between` no interval.
+      ValueError: churn or noise_scale is negative, or `between` is not an interval.
 
-    Accuracy: order 2; exact on a point mass. With a churn that stays the same as N grows the law's
-      error is of order 2 on Gaussian data, for noise_scale = 1. A churn in proportion to N,
-      or another noise_scale, leaves an error that falls slower or not at all.
+    Accuracy: order 2; exact on a point mass. With a constant churn and noise_scale = 1 the law's error is of order 2 on
+      Gaussian data as N grows. With a churn in proportion to N, or another noise_scale, the error falls more slowly or
+      not at all.
     Source: Karras et al., NeurIPS 2022, arXiv:2206.00364, algorithms 1 and 2 (whose last step, to v = 0, is Euler's).
     """
     check_number(churn, "churn")
@@ -57,9 +58,9 @@ class Row(NamedTuple):
 
 
 class ChurnedRow(NamedTuple):
-    """Coefficients of the noise, arrays of shape (n_steps,), and of the step of the ODE from where it leads."""
+    """Coefficients of the noise, arrays of shape (n_steps,), and of the step of the ODE that follows it."""
 
-    lift: Any  # alpha there over alpha before
+    lift: Any  # alpha after the noise over alpha before
     spread: Any
     ode: Row
 
@@ -89,10 +90,10 @@ class Coefficients:
 def step(score, x, row, z):
     """One step of the ODE; z is None."""
     noise = noise_from_score(score)
-    slope, base = noise(x, row.t), row.keep * x + 0 * row.t
+    slope, base = noise(x, row.t), rounded_product(row.keep, x, row.t)
     return base + row.gain * ((slope + noise(base + row.gain * slope, row.t_next)) / 2)
 
 
 def stochastic_step(score, x, row, z):
     """Noise, then one step of the ODE."""
-    return step(score, (row.lift * x + 0 * row.spread) + row.spread * z, row.ode, None)
+    return step(score, rounded_product(row.lift, x, row.spread) + row.spread * z, row.ode, None)

@@ -1,4 +1,4 @@
-"""Inexact Langevin at one fixed noise time, plain, exponential or underdamped, with whatever score is at hand."""
+"""Langevin at one fixed noise time, plain, exponential or underdamped, with an exact or a learned score."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.arrays import namespace, root
+from jaxdiff.arrays import namespace, root, rounded_product
 from jaxdiff.checks import check_number, described
 from jaxdiff.kernels import _affine
 from jaxdiff.kernels._affine import identity
-from jaxdiff.kernels._integrals import gauss
+from jaxdiff.legendre import gauss
 from jaxdiff.processes import ou
 from jaxdiff.processes.ou import EARLIEST, LATEST
 from jaxdiff.types import Kernel, ScoreFn, as_score
@@ -21,15 +21,15 @@ SCHEMES = ("plain", "exponential", "underdamped")
 def langevin(
     score: ScoreFn, time: float, *, scheme: str = "plain", variance: float | None = None, friction: float = 2.0
 ) -> Kernel:
-    """Kernel that moves particles towards q_time, score frozen over a step.
+    """Kernel that moves particles towards q_time, with the score frozen over a step.
 
     Args:
       score: s(x, t), exact or not; shapes (..., d), () -> (..., d).
       time: the fixed OU time of the law to sample, > 0.
-      scheme: "plain" is dX = s(X, time) du + sqrt(2) dB by Euler and Maruyama. "exponential" is the same, with the part
-        that draws to N(0, variance) exact. "underdamped" is dX = P du, dP = (s - friction P) du + sqrt(2 friction) dB,
-        exact but for the score.
-      variance: v > 0 of "exponential"; default sigma_time^2, for which it is stable whatever the step.
+      scheme: "plain" is dX = s(X, time) du + sqrt(2) dB by Euler-Maruyama. "exponential" is the same SDE with the drift
+        -x/variance solved exactly and the rest of the score frozen. "underdamped" is dX = P du,
+        dP = (s - friction P) du + sqrt(2 friction) dB, solved exactly for a frozen score.
+      variance: v > 0 of "exponential"; default sigma_time^2, for which every step is stable.
       friction: > 0, of "underdamped".
 
     Returns:
@@ -37,12 +37,11 @@ def langevin(
       takes two increments a step and draws P from N(0, I) in the first.
 
     Raises:
-      ValueError: time, variance or friction is not positive, the time not one of the OU clock, or there is no such
-        scheme.
+      ValueError: variance or friction is not positive, time is not an OU time, or scheme is not one of the three.
 
-    Accuracy: on N(0, V) the stationary variance is V/(1 - h/(2V)) for "plain", which diverges from h = 2V on, and
-      V^2 (2v - a)/(v (2V - a)), a = v (1 - e^(-h/v)), for "exponential", stable for every h if v <= 2V. All three
-      keep N(0, V) as h goes to 0, with an error of order h.
+    Accuracy: on N(0, V) the stationary variance of "plain" is V/(1 - h/(2V)); it diverges for h >= 2V. That of
+      "exponential" is V^2 (2v - a)/(v (2V - a)), a = v (1 - e^(-h/v)), which is stable for every h if v <= 2V. The
+      stationary law of all three schemes tends to N(0, V) as h goes to 0, with an error of order h.
     Source: Pedrotti, Maas, Mondelli, arXiv:2305.14164, section 4.1 (the scheme; T_2 is langevin_time); Cheng et al.
       2018, arXiv:1707.03663 (underdamped).
     """
@@ -118,13 +117,14 @@ class Coefficients:
         return _affine.Row(time, xp.ones_like(h), a, xp.sqrt(a * (2 - a / v)))
 
 
-# Exponential: with s = -x/v + rest the first part's flow is e^(-h/v), of which 1 = e^(-h/v) + a/v; the noise has
-# variance v (1 - e^(-2h/v)) = 2a - a^2/v.
+# Exponential: write s = -x/v + f and freeze f. Then x' = e^(-h/v) x + a f + noise = x + a s + noise, because e^(-h/v) =
+# 1 - a/v. The noise has variance v (1 - e^(-2h/v)) = 2a - a^2/v.
 #
-# Underdamped, g the friction: a push on p at time 0 has moved x by E(u) = (1 - e^-gu)/g and left p with e^-gu of it. So
+# Underdamped, g the friction: a unit impulse on p at time 0 has, at time u, moved x by E(u) = (1 - e^-gu)/g, and e^-gu
+# of it is left in p. So
 #   pull = int_0^h E,  drift = E(h),  Var xi_x = 2g int E^2,  Cov = 2g int E e^-gu = E(h)^2 g,  Var xi_p = 1 - e^-2gh.
-# A momentum from N(0, 1) at the start adds the products of its effects E(h) and e^-gh: the first step's noise contains
-# it, so that the state may start without.
+# A momentum from N(0, 1) at the start adds the products of its effects E(h) and e^-gh to these. The first step's noise
+# contains it, so the state can start with momentum 0.
 def _underdamped(time, h, g, first):
     xp = namespace(h)
     u, w = gauss(0 * h, h)
@@ -149,4 +149,4 @@ def underdamped_step(score, state, row, z):
     """One step with two increments, z (2, ..., d)."""
     s = score(state.x, row.t)
     x = (state.x + row.pull * s) + row.drift * state.p + row.spread * z[0]
-    return Moving(x, (row.keep * state.p + 0 * row.t) + row.drift * s + row.shared * z[0] + row.own * z[1])
+    return Moving(x, rounded_product(row.keep, state.p, row.t) + row.drift * s + row.shared * z[0] + row.own * z[1])

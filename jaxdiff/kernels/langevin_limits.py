@@ -1,4 +1,4 @@
-"""How long a step of a Langevin kernel may be: where it diverges, and what variance it settles at."""
+"""How long a step of a Langevin kernel may be: the step at which it diverges, and its stationary variance."""
 
 import numpy as np
 
@@ -6,24 +6,24 @@ from jaxdiff.kernels.langevin import Coefficients
 from jaxdiff.processes import ou
 from jaxdiff.types import Kernel
 
-EXCESS = 0.05  # of a stationary variance, where no step is asked for
+EXCESS = 0.05  # relative error of a stationary variance for the default step; a smaller one needs more steps
 
 
 def longest_step(kernel: Kernel, *, lipschitz=None) -> float:
-    """The running time of a step from which on a Langevin kernel diverges, on laws of a given curvature.
+    """The least running time of a step at which a Langevin kernel diverges, on laws of a given curvature.
 
-    With L the largest curvature of -log q: "plain" 2/L. "exponential" none if its variance v <= 2/L, as it is by
-    default, else -v log(1 - 2/(L v)). "underdamped", g its friction and u = g h: where
-    max(u/2 - tanh(u/2), 1 - u/(e^u - 1)) comes to g^2/L.
+    Let L be the largest curvature of -log q. "plain": 2/L. "exponential": inf if its variance v <= 2/L, as by default,
+    else -v log(1 - 2/(L v)). "underdamped" with friction g: h = u/g at which max(u/2 - tanh(u/2), 1 - u/(e^u - 1))
+    reaches g^2/L.
 
     Args:
       kernel: from `kernels.langevin`.
-      lipschitz: L > 0, how fast the score falls at most. Default 1/sigma^2 at the kernel's time, which holds for the
-        exact score of all data; that of a learned one can be more.
+      lipschitz: L > 0, the fastest decrease of the score. Default 1/sigma^2 at the kernel's time, which holds for the
+        exact score of all data; a learned score may decrease faster.
 
     Raises:
-      ValueError: lipschitz is not positive, or the kernel is not Langevin's.
-    Source: the linear recursions of each scheme; of "underdamped" trace and determinant of its two-by-two map.
+      ValueError: lipschitz is not positive, or the kernel is not made by `kernels.langevin`.
+    Source: the linear recursion of each scheme; for "underdamped" the trace and determinant of its two-by-two map.
     """
     settings, curvature = _settings(kernel), _curvature(kernel, lipschitz)
     if settings.scheme == "plain":
@@ -37,15 +37,15 @@ def longest_step(kernel: Kernel, *, lipschitz=None) -> float:
 
 
 def _strain(u):
-    """What friction^2/curvature has to exceed for underdamped steps of u/friction to be stable."""
+    """The least friction^2/curvature for which underdamped steps of u/friction are stable."""
     return max(u / 2 - np.tanh(u / 2), 1 + u * np.exp(-u) / np.expm1(-u))
 
 
 def stationary_variance(kernel: Kernel, h, variance) -> float:
-    """The variance at which steps of running time h settle where the law at the kernel's time is N(0, variance).
+    """The stationary variance of steps of running time h where the law at the kernel's time is N(0, variance).
 
-    Exact score; the fixed point of the covariance under the kernel's own coefficients, inf where they diverge. Closed
-    forms for "plain" and "exponential" are in `kernels.langevin`.
+    For the exact score. It is the fixed point of the covariance under the kernel's own coefficients, and inf where they
+    diverge. `kernels.langevin` has closed forms for "plain" and "exponential".
     """
     settings = _settings(kernel)
     rows = settings.rows(np.array([settings.time]), np.array([float(h)]), np.array([False]))
@@ -62,10 +62,10 @@ def stationary_variance(kernel: Kernel, h, variance) -> float:
 
 
 def default_step(kernel: Kernel, *, lipschitz=None) -> float:
-    """The longest step whose stationary variances are wrong by 5 % at most on N(0, V), V >= 1/L; L as above.
+    """The longest step with stationary variances wrong by at most 5 % on every N(0, V), V >= 1/L; L as in longest_step.
 
-    The error falls with V for "plain" and "underdamped", to 0, and for "exponential" from a (v - V)/(v (2V - a)) to
-    -a/(2v): so the two ends of the range decide.
+    As V grows the relative error falls to 0 for "plain" and "underdamped". For "exponential" it is monotone, from
+    a (v - V)/(v (2V - a)) to -a/(2v). So the two ends of the range of V decide.
     """
     settings, least = _settings(kernel), 1 / _curvature(kernel, lipschitz)
     if settings.scheme == "plain":
@@ -79,8 +79,8 @@ def default_step(kernel: Kernel, *, lipschitz=None) -> float:
     low, high = limit - 15, limit - 1e-9
     if not excess(low) < 0 < excess(high):
         raise ValueError(
-            f"no step is found for friction {settings.friction:g} and curvature {1 / least:.3g}: rounding is in the "
-            f"way. Pass step_size=, below {np.exp(limit):.3g}."
+            f"no step is found for friction {settings.friction:g} and curvature {1 / least:.3g}, because of rounding. "
+            f"Pass step_size=, below {np.exp(limit):.3g}."
         )
     return float(np.exp(_root(excess, low, high)))
 

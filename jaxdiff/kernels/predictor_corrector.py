@@ -1,4 +1,4 @@
-"""Predictor and corrector: after every step down the grid, a few steps at the time arrived at."""
+"""Predictor and corrector: after every step of a kernel, a few Langevin steps at the time of its end."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,15 +13,15 @@ from jaxdiff.kernels._multistep import CorrectedInit
 from jaxdiff.processes import ou
 from jaxdiff.types import Kernel
 
-UNROLLED = 4  # corrector steps written out; more are a loop
+UNROLLED = 4  # corrector steps that are unrolled in their loop: faster to run, slower to compile
 
 
 @dataclasses.dataclass(frozen=True)
 class Excess:
-    """The rule h(t) = 2 b sigma_t^2/(1 + b): overdamped Langevin's stationary variances are then wrong by b at most.
+    """The step rule h(t) = 2 b sigma_t^2/(1 + b): overdamped Langevin's stationary variances then err by b at most.
 
-    The plain scheme's are too large, by b in directions in which the data have no variance and by less in others; the
-    exponential scheme's are right in the former and too small in the latter.
+    The plain scheme's variances are too large, by the factor 1 + b in directions in which the data have no variance,
+    and by less in others. The exponential scheme's are exact in directions without variance and too small in others.
     """
 
     b: float = 0.05
@@ -34,25 +34,25 @@ class Excess:
 def predictor_corrector(
     predictor: Kernel, corrector: Kernel, m: int, *, step_size: float | Callable[..., Any] | None = None
 ) -> Kernel:
-    """Kernel that takes a step of the predictor, and then m steps of the corrector at the time arrived at.
+    """Kernel that takes a step of the predictor, and then m steps of the corrector at the time of the step's end.
 
     Args:
-      predictor: a kernel on OU times; shapes as its own: scores map (..., d), () -> (..., d).
-      corrector: a Langevin kernel of the same score; its own time is not used. An underdamped one draws its momentum
-        anew after every step of the predictor.
-      m: corrector steps, >= 1.
-      step_size: running time of each: a number, or a function of the OU time t. Default Excess(0.05), variances wrong
-        by 5 % at most; "underdamped", which that rule says nothing about, needs it given.
+      predictor: a kernel on OU times; its score maps (..., d), () -> (..., d).
+      corrector: a Langevin kernel of the same score; its own time is not used. An underdamped corrector draws a new
+        momentum after every step of the predictor.
+      m: number of corrector steps, >= 1.
+      step_size: running time of each: a number, or a function of the OU time t. Default Excess(0.05), with variances
+        wrong by 5 % at most. That rule does not hold for an "underdamped" corrector, which needs a step_size.
 
     Returns:
       A Kernel. Times are OU times and run down: 0 < t_next < t. A step costs the predictor's evaluations and m of the
       corrector's.
 
     Raises:
-      ValueError: the scores differ, the predictor corrects itself (unipc, sa_solver) or runs on a clock of its own,
-        the corrector does not, m or step_size is not positive, or there is no step_size for "underdamped".
+      ValueError: the scores differ, the predictor corrects itself (unipc, sa_solver) or is not on OU times, the
+        corrector is not Langevin, m or step_size is not positive, or there is no step_size for "underdamped".
 
-    Accuracy: of the predictor; what the corrector mends of its law, and the bias it brings, is that of `langevin`.
+    Accuracy: that of the predictor. The corrector removes a part of its error and adds the bias of `langevin`.
     Source: Song et al., ICLR 2021, arXiv:2011.13456 (whose "snr" rule for the step size is not used here); Chen et al.
       2023, arXiv:2305.11798 (underdamped).
     """
@@ -92,11 +92,11 @@ def _same(first, second):
 
 
 class Row(NamedTuple):
-    """The predictor's row, the corrector's of its first step at the time arrived at, and of its others."""
+    """The predictor's row, the row of the corrector's first step after it, and that of the other corrector steps."""
 
     predictor: Any
     first: Any
-    others: Any  # None where there is but one
+    others: Any  # None where there is only one corrector step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +145,7 @@ class Step:
 
 
 def _increments(z):
-    """What a step of len(z) increments is given."""
+    """The argument z of a kernel's step, from its stacked increments (number, ..., d)."""
     return None if len(z) == 0 else z[0] if len(z) == 1 else z
 
 

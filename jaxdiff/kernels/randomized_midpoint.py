@@ -5,23 +5,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdiff.arrays import namespace
+from jaxdiff.arrays import namespace, rounded_product
 from jaxdiff.checks import check_number
 from jaxdiff.kernels._affine import identity
 from jaxdiff.types import Kernel, ScoreFn, as_score
 
 
 def randomized_midpoint(score: ScoreFn, seed: int = 0) -> Kernel:
-    """Kernel of the probability-flow ODE: linear part exact, the score taken at a random time of every step.
+    """Kernel of the probability-flow ODE: the linear part is exact, the score is taken at a random time of each step.
 
     Args:
       score: s(x, t), the gradient of log q_t at x; shapes (..., d), () -> (..., d).
-      seed: of the times, uniform over each step and common to all particles; run k of several takes another.
+      seed: of the random times, which are uniform over each step and common to all particles. Give independent runs
+        different seeds.
 
     Returns:
       A Kernel of two evaluations a step. Times are OU times and run down: 0 < t_next < t.
 
-    Accuracy: strong order 3/2: one step's mean over the times has an error of order 3, its spread one of order 2.
+    Accuracy: strong order 3/2. The mean of one step over the random time has an error of order 3, its standard
+      deviation is of order 2.
     Source: Gupta, Cai, Chen, ICLR 2025, arXiv:2406.00924 (its predictor; the corrector there is underdamped Langevin).
     """
     check_number(seed, "seed", "a whole number")
@@ -57,5 +59,5 @@ class Coefficients:
 
 def step(score, x, row, z):
     """One step; z is None."""
-    inside = (row.keep_inside * x + 0 * row.t) + row.gain_inside * score(x, row.t)
-    return (row.keep * x + 0 * row.t) + row.gain * score(inside, row.t_inside)
+    inside = rounded_product(row.keep_inside, x, row.t) + row.gain_inside * score(x, row.t)
+    return rounded_product(row.keep, x, row.t) + row.gain * score(inside, row.t_inside)

@@ -2,14 +2,14 @@
 
 from typing import Any, NamedTuple
 
-from jaxdiff.arrays import namespace
+from jaxdiff.arrays import namespace, rounded_product
 from jaxdiff.kernels._affine import identity
 from jaxdiff.processes import noise_from_score, ou
 from jaxdiff.types import Kernel, ScoreFn, as_score
 
 
 def rk4(score: ScoreFn) -> Kernel:
-    """Kernel of dy/dv = n, y = x/alpha, v = sigma/alpha, n the predicted noise, by the Runge-Kutta method of order 4.
+    """Kernel of dy/dv = n by the Runge-Kutta method of order 4, y = x/alpha, v = sigma/alpha, n the predicted noise.
 
     Args:
       score: s(x, t), the gradient of log q_t at x; shapes (..., d), () -> (..., d).
@@ -48,7 +48,7 @@ def coefficients(grid):
 def step(score, x, row, z):
     """One step; z is None."""
     noise = noise_from_score(score)
-    middle, end = row.keep_half * x + 0 * row.t, row.keep * x + 0 * row.t
+    middle, end = (rounded_product(keep, x, row.t) for keep in (row.keep_half, row.keep))
     first = noise(x, row.t)
     second = noise(middle + row.gain_half * first, row.t_half)
     third = noise(middle + row.gain_half * second, row.t_half)

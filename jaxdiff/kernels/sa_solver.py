@@ -1,4 +1,4 @@
-"""SA-Solver: exponential Adams for the eta family, corrected with the very noise of the step."""
+"""SA-Solver: exponential Adams for the eta family, with a corrector that uses the same noise as the predictor."""
 
 import dataclasses
 
@@ -30,12 +30,13 @@ def sa_solver(
     eta: float = 0.4,
     lower_order_final: bool = False,
 ) -> Kernel:
-    """Kernel of dY = (Y + (1 + eta^2) s) du + eta sqrt(2) dB, denoisers interpolated in log(alpha/sigma).
+    """Kernel of dY = (Y + (1 + eta^2) s) du + eta sqrt(2) dB that interpolates denoisers in log(alpha/sigma).
 
     Args:
       score: s(x, t), the gradient of log q_t at x; shapes (..., d), () -> (..., d).
-      predictor_order: 1 to 3, how many denoisers predict; the first steps use as many as there are.
-      corrector_order: 0 to 3, how many correct, the one at the predicted position among them; 0 is no corrector.
+      predictor_order: 1 to 3, the number of denoisers that predict; the first steps use as many as there are.
+      corrector_order: 0 to 3, the number of denoisers that correct, including that at the predicted position; 0 is no
+        corrector.
       eta: >= 0, tau in the paper; 0 is the probability-flow ODE, 1 the reverse SDE.
       lower_order_final: use no more denoisers than steps are left, which helps with few steps.
 
@@ -48,11 +49,11 @@ def sa_solver(
 
     Accuracy: by default order 3 for eta = 0; with noise the law's error is of order 2 on Gaussian data. Exact on a
       point mass. (Starting with fewer denoisers leaves an error of order 2, times about e^(-2 grid[0]).) A corrector
-      of lower order lowers the order of the whole: with eta = 0, corrector_order = 1 gives order 1 and
+      of lower order lowers the order of the kernel: with eta = 0, corrector_order = 1 gives order 1 and
       corrector_order = 2 gives order 2.
-    Long steps: where a step is more than twice as long as a step behind it, and the polynomial would amplify errors of
-      the denoiser more than three times, that step uses fewer denoisers (`multistep.bounded`). On a flow grid from .999
-      to 0 in ten steps the standard deviation .5 of N(0, 1/4) comes out as .506; the full order makes it 13.0.
+    Long steps: where a step is more than twice as long as a step before it, and the polynomial would amplify errors of
+      the denoiser more than three times, that step uses fewer denoisers (`_multistep.bounded`). On a flow grid from
+      .999 to 0 in ten steps the standard deviation .5 of N(0, 1/4) comes out as .506; the full order makes it 13.0.
     Source: Xue et al., NeurIPS 2023, arXiv:2309.05019.
     """
     check_order(predictor_order, 3)

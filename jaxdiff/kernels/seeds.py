@@ -1,8 +1,8 @@
-"""SEEDS-2: the reverse SDE with the predicted noise of a stage half way."""
+"""SEEDS-2: the reverse SDE with the noise predicted at the middle of each step."""
 
 from typing import Any, NamedTuple
 
-from jaxdiff.arrays import namespace
+from jaxdiff.arrays import namespace, rounded_product
 from jaxdiff.kernels._affine import identity
 from jaxdiff.kernels._multistep import half_log_snr
 from jaxdiff.processes import noise_from_score, ou
@@ -10,7 +10,7 @@ from jaxdiff.types import Kernel, ScoreFn, as_score
 
 
 def seeds(score: ScoreFn) -> Kernel:
-    """Kernel of the reverse SDE dY = (Y + 2 s) du + sqrt(2) dB, the predicted noise taken half way in log(alpha/sigma).
+    """Kernel of the reverse SDE dY = (Y + 2 s) du + sqrt(2) dB, with the noise predicted half way in log(alpha/sigma).
 
     Args:
       score: s(x, t), the gradient of log q_t at x; shapes (..., d), () -> (..., d).
@@ -26,7 +26,7 @@ def seeds(score: ScoreFn) -> Kernel:
 
 
 class Row(NamedTuple):
-    """Coefficients of every step, arrays of shape (n_steps,): of the stage half way, and of the step."""
+    """Coefficients of every step, arrays of shape (n_steps,): of the stage at the middle, and of the whole step."""
 
     t: Any
     t_half: Any
@@ -35,12 +35,13 @@ class Row(NamedTuple):
     spread_half: Any
     keep: Any
     gain: Any
-    spread: Any  # of the increment up to the stage
-    spread_on: Any  # of that beyond it
+    spread: Any  # of the increment before the middle
+    spread_on: Any  # of the increment after it
 
 
-# SEEDS-1 from t to r: (alpha_r/alpha) x - 2 sigma_r (e^h - 1) n + sigma_r sqrt(e^2h - 1) z, h the growth of l; here to
-# the stage, where h is halved, and with its n all the way: the increments are those of one Brownian path.
+# SEEDS-1 from t to r: (alpha_r/alpha) x - 2 sigma_r (e^h - 1) n + sigma_r sqrt(e^2h - 1) z, h the growth of l. SEEDS-2
+# takes this step to the middle, where h is halved, and with the noise n predicted there it takes the whole step. Both
+# use increments of one Brownian path.
 def coefficients(grid):
     """The table of a grid, float64 on the host."""
     xp, level, t, t_next = namespace(grid), half_log_snr(grid), grid[:-1], grid[1:]
@@ -64,6 +65,6 @@ def coefficients(grid):
 def step(score, x, row, z):
     """One step with two increments, z (2, ..., d)."""
     noise = noise_from_score(score)
-    inside = (row.keep_half * x + 0 * row.t) + row.gain_half * noise(x, row.t) + row.spread_half * z[0]
-    moved = (row.keep * x + 0 * row.t) + row.gain * noise(inside, row.t_half)
+    inside = rounded_product(row.keep_half, x, row.t) + row.gain_half * noise(x, row.t) + row.spread_half * z[0]
+    moved = rounded_product(row.keep, x, row.t) + row.gain * noise(inside, row.t_half)
     return moved + row.spread * z[0] + row.spread_on * z[1]

@@ -1,14 +1,14 @@
-"""A stochastic Runge-Kutta exponential integrator of the reverse SDE."""
+"""A stochastic Runge-Kutta exponential integrator for the reverse SDE."""
 
 from typing import Any, NamedTuple
 
-from jaxdiff.arrays import namespace
+from jaxdiff.arrays import namespace, rounded_product
 from jaxdiff.kernels._affine import identity
 from jaxdiff.types import Kernel, ScoreFn, as_score
 
 
 def stochastic_runge_kutta(score: ScoreFn) -> Kernel:
-    """Kernel of the reverse SDE dY = (Y + 2 s) du + sqrt(2) dB: linear part exact, the score a line through two values.
+    """Kernel of the reverse SDE dY = (Y + 2 s) du + sqrt(2) dB: linear part exact, score linear between two values.
 
     Args:
       score: s(x, t), the gradient of log q_t at x; shapes (..., d), () -> (..., d).
@@ -34,8 +34,8 @@ class Row(NamedTuple):
     slope: Any  # of the difference of the two scores
 
 
-# Exponential Euler predicts, with the step's own noise; along the step the score is s + (u/h) (s' - s), and
-#   2 int_0^h e^(h-u) (u/h) du = 2 ((e^h - 1)/h - 1).
+# Exponential Euler, with the step's own noise, predicts the end of the step, where the score is s'. Along the step the
+# score is taken as s + (u/h) (s' - s), and 2 int_0^h e^(h-u) (u/h) du = 2 ((e^h - 1)/h - 1).
 def coefficients(grid):
     """The table of a grid, float64 on the host."""
     xp, h = namespace(grid), grid[:-1] - grid[1:]
@@ -43,7 +43,7 @@ def coefficients(grid):
 
 
 def _phi(h):
-    """(e^h - 1)/h - 1, by its series where that would cancel."""
+    """(e^h - 1)/h - 1, by its series for small h, where the formula cancels."""
     xp, small = namespace(h), h < 0.1
     series = h / 2 * (1 + h / 3 * (1 + h / 4 * (1 + h / 5 * (1 + h / 6 * (1 + h / 7 * (1 + h / 8))))))
     return xp.where(small, series, xp.expm1(h) / xp.where(small, 1, h) - 1)
@@ -52,5 +52,5 @@ def _phi(h):
 def step(score, x, row, z):
     """One step with noise."""
     first = score(x, row.t)
-    predicted = (row.keep * x + 0 * row.t) + row.gain * first + row.spread * z
+    predicted = rounded_product(row.keep, x, row.t) + row.gain * first + row.spread * z
     return predicted + row.slope * (score(predicted, row.t_next) - first)

@@ -1,4 +1,4 @@
-"""UniPC: exponential multistep in the denoiser, corrected at every node by what is seen there."""
+"""UniPC: an exponential multistep method in the denoiser that corrects every position with the denoiser there."""
 
 import dataclasses
 
@@ -27,20 +27,21 @@ def unipc(score: ScoreFn, order: int = 3, *, lower_order_final: bool = False) ->
     Args:
       score: s(x, t), the gradient of log q_t at x; shapes (..., d), () -> (..., d).
       order: 1, 2 or 3; the first steps use as many denoisers as there are.
-      lower_order_final: predict with no more of them than steps are left, which helps with few steps.
+      lower_order_final: predict with no more denoisers than steps are left, which helps with few steps.
 
     Returns:
-      A Kernel. Times are OU times and run down: 0 < t_next < t. One evaluation a step: what is seen at the predicted
-      position corrects it, and serves the next prediction. The last position is not corrected.
+      A Kernel. Times are OU times and run down: 0 < t_next < t. It takes one evaluation a step: the denoiser at the
+      predicted position corrects this position, and is used for the next prediction. The last position is not
+      corrected.
 
     Raises:
       ValueError: another order.
 
     Accuracy: order 2, 3 and 4 for `order` 1, 2 and 3: one more than the predictor's. Exact on a point mass. (Starting
       with fewer denoisers leaves an error of order 3, times about e^(-2 grid[0]).)
-    Long steps: where a step is more than twice as long as a step behind it, and the polynomial would amplify errors of
-      the denoiser more than three times, that step uses fewer denoisers (`multistep.bounded`). On a flow grid from .999
-      to 0 in ten steps the standard deviation .5 of N(0, 1/4) comes out as .494; the full order makes it 5.68.
+    Long steps: where a step is more than twice as long as a step before it, and the polynomial would amplify errors of
+      the denoiser more than three times, that step uses fewer denoisers (`_multistep.bounded`). On a flow grid from
+      .999 to 0 in ten steps the standard deviation .5 of N(0, 1/4) comes out as .494; the full order makes it 5.68.
     Source: Zhao et al., NeurIPS 2023, arXiv:2302.04867.
     """
     check_order(order, 3)
@@ -49,8 +50,8 @@ def unipc(score: ScoreFn, order: int = 3, *, lower_order_final: bool = False) ->
     return Kernel("unipc", as_score(score), coefficients, init, step, position, 1, 0)
 
 
-# UniP-1, -2 and -3 are DDIM, DPM-Solver++ 2M and exponential Adams 3. UniC-p is the polynomial through the denoiser at
-# the new node and the p before it, but for p = 1, where the paper takes half of each.
+# UniP-1, -2 and -3 are DDIM, DPM-Solver++ 2M and exponential Adams 3. UniC-p integrates the polynomial through the
+# denoiser at the new node and the p before it; for p = 1 the paper takes half of each.
 @dataclasses.dataclass(frozen=True)
 class Coefficients:
     """The table of a grid for one order."""

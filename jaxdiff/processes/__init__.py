@@ -5,8 +5,8 @@ from jaxdiff.processes.conversion import from_ou, ou_ends, to_ou
 from jaxdiff.processes.models import PREDICTIONS, model_from_score, score_from_model
 from jaxdiff.processes.ou import forward, ou
 from jaxdiff.processes.process import Process
+from jaxdiff.processes.truncation import clipped
 from jaxdiff.processes.views import (
-    clipped,
     denoiser_from_score,
     noise_from_score,
     score_from_denoiser,

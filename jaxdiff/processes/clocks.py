@@ -8,8 +8,8 @@ from jaxdiff.arrays import namespace
 from jaxdiff.processes.conversion import whole_row
 from jaxdiff.processes.process import Process
 
-# alpha^2 that stands for 0 where a schedule begins in pure noise, as in diffusers' schedulers: the draw from N(0, I) is
-# then 3e-8 E|X_0|^2 nats away from the law there, and no step from there to the data is too long for float32.
+# The alpha^2 that replaces 0 where a schedule begins in pure noise, as in diffusers' schedulers. N(0, I) is then within
+# 3e-8 E|X_0|^2 nats of the law there, and no step from there to the data is too long for float32.
 NEARLY_ZERO = 2.0**-24
 
 
@@ -24,8 +24,8 @@ def vp_linear(beta_min=0.1, beta_max=20.0) -> Process:
 
     def time(snr):
         xp = namespace(snr)
-        reached = xp.log1p(1 / snr)
-        return 2 * reached / (low + xp.sqrt(low**2 + 2 * slope * reached))
+        decayed = xp.log1p(1 / snr)  # -2 log alpha
+        return 2 * decayed / (low + xp.sqrt(low**2 + 2 * slope * decayed))
 
     return Process(
         "vp_linear",
@@ -86,14 +86,15 @@ flow = Process(
 
 
 def ddpm(alphas_cumprod=None) -> Process:
-    """DDPM's discrete table as a process: time n is row n, between rows log snr is interpolated linearly.
+    """DDPM's discrete table as a process. Time n is row n; between rows log snr is interpolated linearly.
 
     Args:
-      alphas_cumprod: (steps,) alpha_n^2, decreasing; default the 1,000 steps of beta from 1e-4 to 0.02. A model that
-        takes whole times alone is run on grids of them, to_ou(process, n): n then comes back whole. The last row may be
-        0 (zero terminal SNR). It then stands for alpha^2 = 2^-24, or a quarter of the row before where that is less:
-        for alpha^2 = A, the start from N(0, I) is A E|X_0|^2/2 nats away from the law there, to first order in A. A
-        model of the noise or of the score says nothing about the data at such a row: begin its grid a row earlier.
+      alphas_cumprod: (steps,) alpha_n^2, decreasing; default the 1,000 steps with beta from 1e-4 to 0.02. A model that
+        takes whole times only is run on grids to_ou(process, n): n is then handed to the model whole. The last row may
+        be 0 (zero terminal SNR). It is replaced by alpha^2 = 2^-24, or by a quarter of the row before where that is
+        less. For alpha^2 = A the KL of N(0, I) to the law there is A E|X_0|^2/2 nats, to first order in A. The output
+        of a model of the noise or of the score has no information about the data at such a row: begin its grid one row
+        earlier.
 
     Raises:
       ValueError: the table does not decrease inside (0, 1).
@@ -105,7 +106,7 @@ def ddpm(alphas_cumprod=None) -> Process:
     return _ddpm(tuple(np.asarray(alphas_cumprod, np.float64).ravel().tolist()))
 
 
-@functools.cache  # the same process, so that a rebuilt kernel recompiles nothing
+@functools.cache  # equal tables give the same process, so a rebuilt kernel is not compiled again
 def _ddpm(table):
     table = np.array(table)
     if len(table) < 2 or not (np.diff(table) < 0).all() or table[-1] < 0 or table[0] >= 1:
@@ -114,17 +115,18 @@ def _ddpm(table):
         )
     table[-1] = table[-1] or min(NEARLY_ZERO, table[-2] / 4)
     level, rows = np.log(table) - np.log1p(-table), np.arange(len(table), dtype=np.float64)
-    log_snr = lambda t: _interpolated(t, rows, level)
+    log_snr = lambda t: _linear_between(t, rows, level)
     return Process(
         "ddpm",
         lambda t: 1 / namespace(t).sqrt(1 + namespace(t).exp(-log_snr(t))),
         lambda t: 1 / namespace(t).sqrt(1 + namespace(t).exp(log_snr(t))),
         lambda t: namespace(t).exp(log_snr(t)),
-        lambda snr: whole_row(_interpolated(namespace(snr).log(snr), level[::-1], rows[::-1])),
+        lambda snr: whole_row(_linear_between(namespace(snr).log(snr), level[::-1], rows[::-1])),
         (0.0, len(table) - 1.0),
     )
 
 
-def _interpolated(at, x, y):
+def _linear_between(at, x, y):
+    """Linear interpolation of y, known at x, in the dtype of `at`."""
     xp, dtype = namespace(at), getattr(at, "dtype", np.float64)
     return xp.interp(at, xp.asarray(x, dtype), xp.asarray(y, dtype))

@@ -8,27 +8,28 @@ from jax.core import Tracer
 from jaxdiff.arrays import float_time, namespace
 from jaxdiff.processes.ou import EARLIEST, LATEST, ou
 
-SAME_ROW, SAME_END = 2e-3, 1e-3  # how far rounding may move a row of a table, and relatively an end
-SAME_ZERO = 1e-6  # how far rounding may move a time of 0
+# Rounding of float32 times through a process's functions moves a row of a table by less than SAME_ROW, an end by less
+# than SAME_END of itself, and a time of 0 by less than SAME_ZERO.
+SAME_ROW, SAME_END, SAME_ZERO = 2e-3, 1e-3, 1e-6
 
 
 def whole_row(row):
-    """A row of the table where rounding has moved it off one."""
+    """The nearest whole row, where a row differs from it by rounding only; other rows as they are."""
     nearest = namespace(row).round(row)
     return namespace(row).where(abs(row - nearest) < SAME_ROW, nearest, row)
 
 
 def to_ou(process, t):
-    """The OU time of the same signal-to-noise ratio as a process has at its time t, in [EARLIEST, LATEST].
+    """The OU time at which the signal-to-noise ratio is that of a process at its time t; in [EARLIEST, LATEST].
 
     Args:
       process: a Process.
-      t: times of the process, any shape; whole numbers are as good as floats. Concrete times must lie between the
-        process's ends, but for rounding; traced times are trusted.
+      t: times of the process, any shape, floats or whole numbers. Concrete times must lie between the process's ends,
+        up to rounding; traced times are not checked.
 
     Returns:
       OU times of the shape of t, float64 unless t is a JAX array. Pure noise (flow's time 1) has no finite OU time and
-      gives LATEST. `sample` refuses the long step that follows; grids.from_process makes a grid that avoids it.
+      gives LATEST. `sample` refuses the long step that would follow; grids.from_process makes a grid that avoids it.
 
     Raises:
       ValueError: a concrete time lies outside the ends.
@@ -42,7 +43,7 @@ def to_ou(process, t):
 
 
 def _within_ends(process, t):
-    """Concrete times of a process, those that rounding has moved across an end moved back to the end."""
+    """Concrete times of a process; a time that rounding has moved across an end becomes the end."""
     first, last = sorted(process.ends)
     slack = [max(min(SAME_END * abs(end), SAME_ROW), SAME_ZERO) for end in (first, last)]
     times = np.asarray(t)
@@ -56,11 +57,11 @@ def _within_ends(process, t):
 
 
 def from_ou(process, t):
-    """The process's time of the same signal-to-noise ratio as OU time t; any shape, whole numbers too.
+    """The process's time at which the signal-to-noise ratio is that of OU time t; any shape, whole numbers too.
 
     Raises:
-      ValueError: a concrete OU time lies outside `ou_ends(process)`, but for rounding. Traced times, and a process with
-        traced parameters, are trusted.
+      ValueError: a concrete OU time lies outside `ou_ends(process)` by more than rounding. Traced times, and times of a
+        process with traced parameters, are not checked.
     """
     if not any(isinstance(time, Tracer) for time in (t, *_ou_times_of_ends(process))):
         check_ou_times(process, t, "from_ou is asked for the time at")
@@ -68,28 +69,28 @@ def from_ou(process, t):
 
 
 def ou_ends(process):
-    """(horizon, early_stop): the OU times of a process's noisiest and cleanest time, whichever end comes first.
+    """(horizon, early_stop): the OU times of a process's noisiest and cleanest time, in whichever order its ends come.
 
-    A model of the process can be asked between them; they are the ends of the longest grid for it.
+    A model of the process can be evaluated between them; they are the ends of its longest grid.
     """
     first, last = map(float, _ou_times_of_ends(process))
     return max(first, last), min(first, last)
 
 
 def _ou_times_of_ends(process):
-    """The OU times of a process's first and last time, numbers under a trace too, unless its parameters are traced."""
-    with jax.ensure_compile_time_eval():  # a process may be written in jax.numpy
+    """The OU times of a process's ends: numbers also inside a jax.jit, unless the process has traced parameters."""
+    with jax.ensure_compile_time_eval():  # for a process that is written in jax.numpy
         return [to_ou(process, end) for end in process.ends]
 
 
 def inside(process, t, rounding):
-    """Are OU times those of a process, to a relative rounding?"""
+    """Whether OU times lie between a process's ends, up to a relative rounding."""
     horizon, early_stop = ou_ends(process)
     return (early_stop * (1 - rounding) <= t) & (t <= horizon * (1 + rounding))
 
 
 def check_ou_times(process, times, asked):
-    """Raise ValueError where one of concrete OU times is not one of the process, but for rounding."""
+    """Raise ValueError where a concrete OU time lies outside the process's by more than rounding."""
     horizon, early_stop = ou_ends(process)
     rounding, times = max(SAME_END, rounding_of(times)), np.asarray(times, np.float64)
     outside = ~inside(process, times, rounding)

@@ -1,4 +1,4 @@
-"""Scores from models trained on another process, and back."""
+"""Scores from models that were trained on another process, and models of another process from scores."""
 
 import dataclasses
 import math
@@ -15,10 +15,10 @@ from jaxdiff.types import Particles, ScoreFn, as_score
 
 
 def process_of(score):
-    """The process of the model that a score was made of by score_from_model, or None.
+    """The process of the model from which score_from_model made a score; None where there is none.
 
-    Scores that the package has made of such a score (`truncated`, `clipped`, the conversions between score, denoiser
-    and noise) are seen through; a function of yours around one is not.
+    It is also found inside scores that this package has made from such a score: `truncated`, `clipped`, the conversions
+    between score, denoiser and noise. It is not found inside a function of yours.
     """
     if not isinstance(score, Partial):
         return None
@@ -30,16 +30,16 @@ def process_of(score):
 
 
 def range_of(score):
-    """(horizon, early_stop): the OU times at which a score can be asked, or None where any will do.
+    """(horizon, early_stop): the OU times between which a score can be evaluated; None where it can be at any time.
 
-    They are the `ou_ends` of the process whose model the score was made of, as far as `process_of` sees one.
+    They are the `ou_ends` of `process_of(score)`.
     """
     process = process_of(score)
     return None if process is None else ou_ends(process)
 
 
 def check_times(score, times):
-    """Raise ValueError where one of concrete OU times (n,) lies outside the range_of a score, but for rounding."""
+    """Raise ValueError where a concrete OU time of (n,) lies outside the range_of a score by more than rounding."""
     process = process_of(score)
     if process is not None:
         check_ou_times(process, times, "the score is asked at")
@@ -48,8 +48,9 @@ def check_times(score, times):
 PREDICTIONS = ("score", "noise", "denoiser", "v", "flow")
 
 
-# With one snr the two positions differ by a factor, x = y/sqrt(alpha^2 + sigma^2), which is 1 on the OU clock. Of y the
-# models predict the noise n, the denoiser m = (y - sigma n)/alpha, the score -n/sigma,
+# At equal snr the position y on the process and the position x on the OU clock differ by a factor: x = y/sqrt(alpha^2 +
+# sigma^2), because alpha^2 + sigma^2 = 1 on the OU clock. From y, models predict the noise n, the denoiser
+# m = (y - sigma n)/alpha, the score -n/sigma,
 #   v = alpha n - sigma m, so that n = (sigma y + alpha v)/(alpha^2 + sigma^2), or
 #   flow u = n - m,        so that n = (y + alpha u)/(alpha + sigma).
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +83,8 @@ class _FromScore:
 
     def __call__(self, score, y: Particles, t) -> Particles:
         t = like(t, y)
-        # Of x + sigma^2 s, which the denoiser is alpha times, eps e^t is left: no later than where e^-t is as much.
+        # x + sigma^2 s equals alpha times the denoiser. Dividing by alpha amplifies rounding by e^t, so t is capped
+        # where eps e^t = e^-t.
         at = jnp.minimum(like(to_ou(self.process, t), y), like(-math.log(rounding_of(y)) / 2, y))
         alpha, sigma = like(self.process.alpha(t), y), like(self.process.sigma(t), y)
         x = (y.astype(t.dtype) / jnp.sqrt(alpha**2 + sigma**2)).astype(y.dtype)
@@ -99,32 +101,32 @@ class _FromScore:
 
 
 def score_from_model(model, process, predicts: str) -> ScoreFn:
-    """The score on the OU clock of a model of another process.
+    """The score on the OU clock from a model that was trained on another process.
 
     Args:
-      model: f(y, t), shapes (..., d), () -> (..., d): y and t the process's own. y has the dtype of x; t has the dtype
-        of y, or float32 where y has 16 bits: bfloat16 cannot tell two rows of a table of 1,000.
-      process: vp_linear(), vp_cosine(), ve(), edm, flow, ddpm() or a Process of yours. Outside the times that it has,
-        `ou_ends(process)`, the score is nan; `sample` refuses a concrete grid that asks there.
+      model: f(y, t), shapes (..., d), () -> (..., d): y and t the process's own. y has the dtype of x. t has the dtype
+        of y, or float32 where y has 16 bits, because bfloat16 rounds different rows of a table of 1,000 to one number.
+      process: vp_linear(), vp_cosine(), ve(), edm, flow, ddpm() or a Process of yours. Outside its times, which are
+        those between `ou_ends(process)`, the score is nan; `sample` refuses a concrete grid that goes beyond them.
       predicts: "score" of its own law at t, "noise", "denoiser" E[X_0 | y], "v" = alpha noise - sigma denoiser, or
         "flow" = noise - denoiser, the velocity of rectified flow towards the noise.
 
     Raises:
-      ValueError: it predicts something else.
-      TypeError: process is none, but a function that makes one, say.
+      ValueError: `predicts` is not one of these.
+      TypeError: process is not a Process, but for example a function that makes one.
     """
     _check_model(process, predicts)
     return Partial(_FromModel(process, predicts), as_score(model, "model"))
 
 
 def model_from_score(score: ScoreFn, process, predicts: str):
-    """The model f(y, t) of another process that a score on the OU clock makes: the inverse of score_from_model."""
+    """The model f(y, t) of another process from a score on the OU clock: the inverse of score_from_model."""
     _check_model(process, predicts)
     return Partial(_FromScore(process, predicts), as_score(score))
 
 
 def _check_model(process, predicts):
     if not isinstance(process, Process):
-        raise TypeError(f"process must be a Process, processes.vp_linear() say: it is {described(process)}.")
+        raise TypeError(f"process must be a Process, such as processes.vp_linear(): it is {described(process)}.")
     if not isinstance(predicts, str) or predicts not in PREDICTIONS:
         raise ValueError(f"predicts is one of {PREDICTIONS}: predicts = {predicts!r}.")

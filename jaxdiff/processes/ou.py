@@ -1,4 +1,4 @@
-"""The Ornstein-Uhlenbeck process, on whose time every kernel runs.
+"""The Ornstein-Uhlenbeck process, whose time is the clock of every kernel.
 
 Every formula takes a NumPy time (float64 on the host) or a traced one.
 """
@@ -10,7 +10,8 @@ from jaxdiff.checks import check_number
 from jaxdiff.processes.process import Process
 from jaxdiff.types import Particles
 
-EARLIEST, LATEST = 1e-12, 40.0  # OU times between which snr and its square root are ordinary float32 numbers
+# The OU times between which snr and its square root are normal float32 numbers, neither subnormal nor infinite.
+EARLIEST, LATEST = 1e-12, 40.0
 EARLY_STOP = 1e-3  # default OU time to stop at: sigma is 0.045 there, in units of the data's standard deviation
 EARLY_STOP_OF_A_NETWORK = 2e-3  # default of `jaxdiff train`: sigma is 0.063, a noise below which few rows teach little
 

@@ -10,12 +10,14 @@ from jax.core import Tracer
 
 from jaxdiff.arrays import float_time
 
-ALIKE = 0.05  # relative difference between two functions of a Process that a table of few rows may leave, not a mistake
+# Relative difference that is accepted between functions of a Process. The interpolation in a table of few rows may
+# cause as much; mistakes in formulas cause more.
+ALIKE = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
 class OfTime:
-    """A function of a time that is handed to it by float_time; equal where the functions are."""
+    """A function of a time that converts its argument by float_time; equal to another one of an equal function."""
 
     function: Callable[..., Any]
 
@@ -34,13 +36,13 @@ class Process:
         are converted first (`float_time`).
       snr: the function alpha^2/sigma^2, which falls or rises from one end to the other.
       time: the inverse of snr.
-      ends: the first and the last time, in either order: the times that a model of the process can be asked. A process
-        that runs from the data to the noise has its data at the first, one from the noise to the data at the last.
+      ends: the first and the last time of the process, between which its models can be evaluated. The data may be at
+        either end.
 
     Raises:
       TypeError: one of the functions cannot be called.
-      ValueError: the ends are not two different numbers, or the functions contradict one another at three times between
-        the ends. Functions that return traced values are not compared.
+      ValueError: the ends are not two different numbers, or the functions contradict one another at one of three times
+        between the ends. Functions that return traced values are not compared.
     """
 
     name: str
@@ -51,7 +53,7 @@ class Process:
     ends: tuple[float, float] = (0.0, math.inf)
 
     def __post_init__(self):
-        """Hand every function its time as a float, and compare the functions."""
+        """Make every function convert its time to a float, and compare the functions."""
         for field in ("alpha", "sigma", "snr", "time"):
             function = getattr(self, field)
             if not callable(function):
@@ -67,14 +69,14 @@ def _two_ends(process):
     ends = np.asarray(process.ends, np.float64)
     if ends.shape != (2,) or np.isnan(ends).any() or ends[0] == ends[1] or np.isinf(ends.min()):
         raise ValueError(
-            f"ends of the process {process.name!r} are its first and its last time, two different numbers, (0.0, 1.0) "
-            f"say: ends = {process.ends!r}."
+            f"ends of the process {process.name!r} are its first and its last time, two different numbers, such as "
+            f"(0.0, 1.0): ends = {process.ends!r}."
         )
     return float(ends[0]), float(ends[1])
 
 
 def _check_functions(process):
-    """Raise ValueError unless snr is alpha^2/sigma^2, runs one way, and time is its inverse."""
+    """Raise ValueError unless snr is alpha^2/sigma^2 and monotone, and time is its inverse."""
     first, last = sorted(process.ends)
     span = last - first if math.isfinite(last) else 2.0
     times = first + span * np.array([0.25, 0.5, 0.75])
@@ -83,7 +85,8 @@ def _check_functions(process):
     if any(isinstance(value, Tracer) for row in found for value in row):
         return
     alpha, sigma, snr, back = np.array(found, np.float64).T
-    ordinary = (snr > 0) & (snr < math.inf)  # a process without a last time may be past all snr at these three
+    # A process without a last time may have an snr of 0 or inf at these times already: nothing is compared there.
+    ordinary = (snr > 0) & (snr < math.inf)
     failed = {
         "snr must be positive": ~(snr >= 0),
         "snr must be alpha^2/sigma^2": ordinary & ~(np.abs(snr * sigma**2 - alpha**2) <= ALIKE * alpha**2),

@@ -1,17 +1,16 @@
-"""Conversions between score, denoiser and noise prediction at an OU time, and the denoiser clipped to a ball."""
+"""Conversions between score, denoiser and noise prediction at an OU time."""
 
-import jax.numpy as jnp
-from jax import lax
 from jax.tree_util import Partial
 
 from jaxdiff.arrays import like, wide
-from jaxdiff.checks import check_number, value_of
+from jaxdiff.checks import value_of
 from jaxdiff.processes.ou import ou
 from jaxdiff.types import DenoiserFn, Particles, ScoreFn, as_score
 
 
 # Tweedie: s = (alpha m - x) / sigma^2, and the noise is (x - alpha m) / sigma = -sigma s.
-# Positions of 16 bits go to the model as they are. All else is float32, and the result is rounded once.
+# Positions of 16 bits are handed to the model as they are. The rest is computed in float32, and the result rounded
+# once.
 def _score_of_denoiser(denoiser, x: Particles, t) -> Particles:
     t = like(t, x)
     return ((ou.alpha(t) * wide(value_of(denoiser, x, t, "denoiser")) - wide(x)) / ou.sigma(t) ** 2).astype(x.dtype)
@@ -30,22 +29,6 @@ def _noise_of_score(score, x: Particles, t) -> Particles:
 def _score_of_noise(noise, x: Particles, t) -> Particles:
     t = like(t, x)
     return (-wide(value_of(noise, x, t, "noise prediction")) / ou.sigma(t)).astype(x.dtype)
-
-
-def _clipped(denoiser, radius, x: Particles, t) -> Particles:
-    m = value_of(denoiser, x, t, "denoiser")
-    out = wide(m)
-    size = lax.stop_gradient(jnp.maximum(jnp.max(jnp.abs(out), axis=-1, keepdims=True), radius))  # no square overflows
-    square = jnp.sum((out / size) ** 2, axis=-1, keepdims=True)
-    outside = square > (radius / size) ** 2
-    share = radius / size / jnp.sqrt(jnp.where(outside, square, 1))  # no root is differentiated at 0
-    return (out * jnp.where(outside, share, 1)).astype(m.dtype)
-
-
-def clipped(denoiser: DenoiserFn, radius) -> DenoiserFn:
-    """The denoiser projected onto the ball of a radius about 0; never worse for data that lie in it."""
-    check_number(radius, "radius")
-    return Partial(_clipped, as_score(denoiser, "denoiser"), float(radius))
 
 
 def score_from_denoiser(denoiser: DenoiserFn) -> ScoreFn:

@@ -1,6 +1,6 @@
-"""A Gaussian mixture by its components: covariance, principal axes, and what a little noise does to it.
+"""A Gaussian mixture by its components: moments, principal axes, KL to its noised self, and checks of arguments.
 
-NumPy float64 throughout; many components are gone through a few at a time.
+All is NumPy float64; many components are handled a few at a time.
 """
 
 from typing import NamedTuple
@@ -11,11 +11,12 @@ import numpy as np
 from jaxdiff.processes import ou
 
 EPS = np.finfo(np.float64).eps
-ELEMENTS_AT_ONCE = 2**18  # of an array: 2 MiB
-LEAST_ROWS = 32  # of a matrix product
-SYMMETRY = 1e-8  # relative: what rounding of float64 may leave of an asymmetry or of a negative eigenvalue
-DEFINITE, SUM = 1e-12, 1e-9  # of a law's own: what float64 may leave of a negative eigenvalue, and of weights' sum
-MOST_OFF = 1e-2  # of a sum of weights, however coarse their dtype
+ELEMENTS_AT_ONCE = 2**18  # of a block of rows, 2 MiB: it stays in a CPU's cache
+LEAST_ROWS = 32  # of a block, so that its matrix products are not thin
+# Relative tolerances in float64: asymmetry of a covariance; negative eigenvalue of a law's covariance; error of the sum
+# of weights. `tolerances` scales them for coarser dtypes.
+SYMMETRY, DEFINITE, SUM = 1e-8, 1e-12, 1e-9
+MOST_OFF = 1e-2  # error of the sum of weights that is accepted however coarse their dtype is
 
 
 class Components(NamedTuple):
@@ -39,7 +40,7 @@ def covariances(variances, axes):
 
 
 def moments(components):
-    """(E X_0 (d,), E|X_0 - E X_0|^2, E|X_0|^2); the second without the cancellation of far means."""
+    """(E X_0 (d,), E|X_0 - E X_0|^2, E|X_0|^2); the second has no cancellation where means are far from 0."""
     weights, means = np.exp(components.log_weights), components.means
     mean, own = weights @ means, components.variances.sum(-1)  # (K,), or (1,) where all components share them
     few = blocks(*means.shape)
@@ -48,8 +49,8 @@ def moments(components):
     return mean, about(mean), about(0.0)
 
 
-def principal_axes(components):
-    """(d, d): eigenvectors of the mixture's covariance in columns, the widest first."""
+def axes_of_mixture(components):
+    """(d, d): eigenvectors of the mixture's covariance in columns, that of the largest variance first."""
     c, weights = components, np.exp(components.log_weights)
     of_one = np.ones(1) if len(c.variances) == 1 else weights
     if c.axes is None:
@@ -63,7 +64,8 @@ def principal_axes(components):
     return np.linalg.eigh(covariance)[1][:, ::-1]
 
 
-# Component k against its own noised self: KL is convex in both laws, so their mean is a bound; exact for K = 1.
+# KL is convex in the pair of laws, so the mean over components of the KL to their own noised selves is an upper bound.
+# It is exact for one component.
 def smoothing_kl(components, t):
     """Upper bound on KL(q_0 || q_t) in nats, inf where a variance is 0."""
     c, s = components, components.variances
@@ -78,7 +80,7 @@ def smoothing_kl(components, t):
 
 
 def centred(components, axes=None):
-    """Means about the mixture's in the coordinates of axes (d, r), or in their own: (K, r)."""
+    """The components' means minus the mixture's, (K, r) in the coordinates of axes (d, r), or (K, d) without axes."""
     means, mean = components.means, np.exp(components.log_weights) @ components.means
     if axes is None:
         return means - mean
@@ -89,31 +91,31 @@ def centred(components, axes=None):
 
 
 def blocks(n, width):
-    """Slices of n rows of this width, few of them at a time."""
+    """Slices that divide n rows of this width into blocks of about ELEMENTS_AT_ONCE numbers."""
     size = max(LEAST_ROWS, ELEMENTS_AT_ONCE // width)
     return [slice(i, i + size) for i in range(0, n, size)]
 
 
 def coarseness(value):
-    """The epsilon of the float dtype in which an array came over that of float64, at least 1.
+    """How much coarser than float64 the dtype of a given array is: the ratio of their epsilons, at least 1.
 
-    Lists of Python floats and whole numbers are float64; a list of arrays has the dtype that NumPy gives it.
+    Lists of Python floats and whole numbers count as float64; a list of arrays has the dtype that NumPy gives it.
     """
     dtype = np.asarray(value).dtype
     return max(1.0, float(jnp.finfo(dtype).eps) / EPS) if jnp.issubdtype(dtype, jnp.floating) else 1.0
 
 
-# Rounding leaves half the digits of an asymmetry, as an inverse of condition 1/sqrt(eps) has it: 1e-8 in float64,
-# 2.3e-4 in float32, 0.06 in bfloat16. An eigenvalue of 0 comes out as some eps of the largest; half the digits at most.
+# A computed covariance, the inverse of a matrix of condition 1/sqrt(eps) say, may be symmetric to only half its digits:
+# to 1e-8 in float64, 2.3e-4 in float32, 0.06 in bfloat16. An eigenvalue of 0 is rounded to a few eps of the largest.
 def tolerances(value):
-    """(asymmetry, negative eigenvalue, sum of one weight), relative: what the dtype of an array may leave of each."""
+    """Relative errors that rounding in the dtype of an array may cause: asymmetry, negative eigenvalue, one weight."""
     coarse = coarseness(value)
     symmetry = SYMMETRY * np.sqrt(coarse)
     return symmetry, min(DEFINITE * coarse, symmetry), 8 * EPS * coarse
 
 
 def checked_weights(weights, given):
-    """Weights (K,) with sum 1, from positive ones whose sum is 1 up to the rounding of `given`, as they came in."""
+    """Positive weights (K,) divided by their sum, which must be 1 up to rounding in the dtype of `given`."""
     off = max(SUM, min(tolerances(given)[2] * np.sqrt(len(weights)), MOST_OFF))
     if (weights <= 0).any() or not np.isclose(weights.sum(), 1, rtol=0, atol=off):
         raise ValueError(f"weights must be positive with sum 1: smallest {weights.min():g}, sum {weights.sum():.12g}.")
@@ -121,13 +123,13 @@ def checked_weights(weights, given):
 
 
 def eigen(covs, symmetry, definite):
-    """Variances (K, d) and axes (K, d, d) or None of matrices (K, d, d) or of diagonals (K, d), checked.
+    """Variances (K, d), and axes (K, d, d) or None, of checked covariances (K, d, d) or their diagonals (K, d).
 
-    Asymmetries up to `symmetry` times a matrix's largest entry are averaged away; negative variances up to `definite`
-    times it are 0.
+    Asymmetries up to `symmetry` times a matrix's largest entry are averaged. Negative variances up to `definite` times
+    that entry become 0.
     """
     flat = covs.reshape(len(covs), -1)
-    size = np.maximum(flat.max(1, keepdims=True), -flat.min(1, keepdims=True))  # without a copy of the data
+    size = np.maximum(flat.max(1, keepdims=True), -flat.min(1, keepdims=True))  # np.abs would copy the data
     variances, axes = covs, None
     if covs.ndim == 3:
         flipped = np.swapaxes(covs, -1, -2)

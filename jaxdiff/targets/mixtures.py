@@ -1,4 +1,4 @@
-"""Laws whose noised score is known in closed form: a Gaussian, a Gaussian mixture, weighted points."""
+"""Laws whose noised scores are known in closed form: a Gaussian, a Gaussian mixture, weighted points."""
 
 import functools
 
@@ -8,7 +8,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
-from jaxdiff.arrays import aligned, like, wide
+from jaxdiff.arrays import aligned, like, rounded_product, wide
 from jaxdiff.noise import computed_in
 from jaxdiff.processes import ou
 from jaxdiff.targets.components import Components, checked_weights, eigen, moments, smoothing_kl, tolerances
@@ -16,8 +16,9 @@ from jaxdiff.targets.mmse import mmse_of
 from jaxdiff.targets.target import Target
 from jaxdiff.types import Particles
 
-FEW_COMPONENTS, FEW_COORDINATES = 16, 64  # of a score without matrix products
-BLOCK = 8  # coordinates of it written out
+# Up to these numbers the score is computed without matrix products, see `_few_score`; measured on a CPU.
+FEW_COMPONENTS, FEW_COORDINATES = 16, 64
+BLOCK = 8  # terms of its sums over coordinates that are written out
 
 
 def gaussian(mean, cov) -> Target:
@@ -35,11 +36,12 @@ def gaussian(mean, cov) -> Target:
 def mixture(weights, means, covs) -> Target:
     """A mixture of K normal laws; weights (K,) positive with sum 1, means (K, d), covs (K, d) or (K, d, d).
 
-    Its mmse is a Gauss quadrature in one dimension (up to 16 components; relative error below 1e-11, however different
-    their widths). Otherwise it is a Monte Carlo average over 2,048 to 8,192 fixed antithetic pairs of draws (fewer
-    where a level would take more than 1e10 multiplications), in 16 independent replicates that give its standard error:
-    about 0.2 % of a path KL of ancestral sampling, in seconds; some percent of the far smaller one of covariance
-    matching. For 1,797 points in 64 dimensions all levels take ten to twenty seconds the first time.
+    In one dimension and for up to 16 components its mmse is a Gauss quadrature, with a relative error below 1e-11
+    however different the widths are. Otherwise the mmse is a Monte Carlo average over 2,048 to 8,192 fixed antithetic
+    pairs of draws, or fewer where a level would take more than 1e10 multiplications. The draws form 16 independent
+    replicates, which give the standard error: about 0.2 % of the path KL of ancestral sampling, some percent of the far
+    smaller one of covariance matching. It takes seconds; for 1,797 points in 64 dimensions ten to twenty seconds at
+    first use.
 
     Raises:
       ValueError: the shapes disagree, a number is not finite, weights do not sum to 1, or a cov is not symmetric
@@ -51,7 +53,7 @@ def mixture(weights, means, covs) -> Target:
 def point_masses(points, weights=None) -> Target:
     """The discrete law on points (n, d), with equal weights by default: a data set as a distribution.
 
-    mmse as for `mixture`. The density exists for t > 0 only.
+    The mmse is computed as for `mixture`. The density exists for t > 0 only.
 
     Raises:
       ValueError: the shapes disagree, a number is not finite, or weights do not sum to 1.
@@ -78,7 +80,7 @@ def _target(name, components):
 
 
 def _components(weights, means, covs):
-    """Checked arguments -> Components, without what the rounding of the dtypes that came in leaves."""
+    """The Components of checked arguments; small errors from the rounding of the arguments' dtypes are removed."""
     given, weights = weights, _array("weights", weights, 1)
     symmetry, definite, _ = tolerances(covs)
     covs, (k, d) = np.asarray(covs, np.float64), means.shape
@@ -100,6 +102,7 @@ def _once(variances, axes):
 
 
 def _array(name, value, ndim):
+    """A float64 array with so many dimensions, not empty and finite."""
     array = np.asarray(value, np.float64)
     if array.ndim != ndim or array.size == 0:
         raise ValueError(f"{name} must have {ndim} dimension(s) and not be empty: it has shape {array.shape}.")
@@ -110,8 +113,8 @@ def _array(name, value, ndim):
 
 # At time t component k is N(alpha mean_k, alpha^2 cov_k + sigma^2 I): in its eigenbasis, residual r and variances v,
 #   log density -(1/2) sum (r^2/v + log 2 pi v),   score -r/v.   The mixture's score is the softmax-weighted mean.
-# One formula, five ways to compute it; which is fastest was measured (benchmarks/step_throughput.py). Each is computed
-# in float32 for particles of 16 bits, and rounded once.
+# This formula is computed in five ways. Which of them is the fastest was measured (benchmarks/step_throughput.py).
+# Particles of 16 bits are widened to float32, and the score is rounded once.
 def _score_of(components):
     k, d = components.means.shape
     if components.axes is not None:
@@ -124,7 +127,7 @@ def _score_of(components):
 
 
 def _turned_score(components, x: Particles, t) -> Particles:
-    """Full covariances: the residuals (..., K, d) in every component's eigenbasis."""
+    """Full covariances: from the residuals (..., K, d) in every component's eigenbasis."""
     given, (c, x, t) = x.dtype, _at(components, x, t)
     residual, variance = _residuals(c, x, t)
     share = jax.nn.softmax(_log_parts(c, residual, variance), axis=-1)
@@ -139,9 +142,9 @@ def _gaussian_score(components, x: Particles, t) -> Particles:
 
 
 def _few_score(components, x: Particles, t) -> Particles:
-    """Few components and coordinates: no matrix products, coordinates in front, sums written out.
+    """Few components and coordinates: coordinates are the first axis, and sums are written out.
 
-    XLA on CPU runs thin matrix products and sums over a short last axis at a tenth of its speed.
+    XLA on a CPU runs thin matrix products, and sums over a short last axis, at a tenth of its speed.
     """
     given, (c, x, t) = x.dtype, _at(components, x, t)
     x = jnp.moveaxis(x, -1, 0)
@@ -152,7 +155,8 @@ def _few_score(components, x: Particles, t) -> Particles:
     mean, precision, constant = map(column, (mean, precision, constant))
     squares = _sum_in_blocks(lambda at: (mean[:, at] - x[None, at]) ** 2 * precision[:, at], len(x))
     logit = constant - 0.5 * squares
-    share = jnp.exp(logit - jax.lax.stop_gradient(jnp.max(logit, axis=0, keepdims=True)))  # which cancels
+    # The maximum cancels in the quotient, so it needs no derivative.
+    share = jnp.exp(logit - jax.lax.stop_gradient(jnp.max(logit, axis=0, keepdims=True)))
     pull = sum(share[k][None] * ((mean[k] - x) * precision[k]) for k in range(len(c.means)))
     return jnp.moveaxis(pull / jnp.expand_dims(sum(share), 0), 0, -1).astype(given)
 
@@ -168,7 +172,7 @@ def _sum_in_blocks(term, d):
 
 
 def _many_score(components, x: Particles, t) -> Particles:
-    """Many components: four matrix products, around the mixture's mean so that the squares cancel little."""
+    """Many components: four matrix products. Counting from the mixture's mean keeps cancellation of squares small."""
     given, (c, x, t) = x.dtype, _centred(components, x, t)
     mean, variance = _noised(c, t)
     precision = 1 / variance
@@ -179,7 +183,7 @@ def _many_score(components, x: Particles, t) -> Particles:
 
 
 def _shared_score(components, x: Particles, t) -> Particles:
-    """Many components of one covariance, as points are: |x|^2 cancels, and two matrix products are left."""
+    """Many components of one covariance, as points are: |x|^2 cancels, so two matrix products are enough."""
     given, (c, x, t) = x.dtype, _centred(components, x, t)
     mean, variance = _noised(c, t)
     constant = c.log_weights - 0.5 * jnp.sum(mean**2 / variance, axis=-1)
@@ -188,20 +192,20 @@ def _shared_score(components, x: Particles, t) -> Particles:
 
 
 def _centred(components, x, t):
-    """Components, particles and time, seen from the mixture's mean."""
+    """Components and particles minus the mixture's mean, noised to time t, and the time."""
     c, x, t = _at(components, x, t)
     centre = jnp.exp(c.log_weights) @ c.means
     return c._replace(means=c.means - centre[None]), x - aligned(ou.alpha(t) * centre, x), t
 
 
 def _noised(c, t):
-    """Means and variances (K, d) at time t, each rounded as a product of its own (see kernels.affine)."""
-    zero = 0 * t
-    return ou.alpha(t) * c.means + zero, ou.alpha(t) ** 2 * c.variances + (ou.sigma(t) ** 2 + zero)
+    """Means and variances (K, d) at time t, rounded alike for every shape of the particles."""
+    alpha, sigma = ou.alpha(t), ou.sigma(t)
+    return rounded_product(alpha, c.means, t), alpha**2 * c.variances + rounded_product(sigma, sigma, t)
 
 
 def _at(components, x, t):
-    """Components, particles and time in the dtype of x, 16 bits widened to float32; the width of x is checked."""
+    """Components, particles and time in the dtype of x, or in float32 where x has 16 bits. Checks the width of x."""
     dim = components.means.shape[-1]
     if x.shape[-1] != dim:
         raise ValueError(f"x has width {x.shape[-1]}, this target has dimension {dim}: pass x of shape (..., {dim}).")
@@ -231,7 +235,7 @@ def _log_parts(c, residual, variance):
 
 
 def _sample(components, key, n, dtype=None) -> Float[Array, "n d"]:
-    """(n, d) exact draws; dtype defaults to JAX's float. Draws of 16 bits are made in float32 and rounded."""
+    """(n, d) exact draws; dtype defaults to JAX's float. Draws of 16 bits are computed in float32 and rounded."""
     dtype = jnp.dtype(dtype or jnp.result_type(float))
     c = jax.tree.map(lambda leaf: jnp.asarray(leaf, computed_in(dtype)), components)
     key_label, key_normal = jax.random.split(key)

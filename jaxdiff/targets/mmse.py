@@ -1,29 +1,33 @@
-"""How well a Gaussian mixture is known from a noised observation: its mmse, the mean variance of its posterior."""
+"""The mmse curve of a Gaussian mixture: the mean posterior variance given a noised observation."""
 
 import dataclasses
 import functools
 
 import numpy as np
-from numpy.polynomial import legendre
 
 from jaxdiff.curves import Curve
-from jaxdiff.curves.log_det import compress, log_det_of
+from jaxdiff.curves.log_det import compress, log_det_of_spectra
 from jaxdiff.curves.panels import Panels, tabulated
-from jaxdiff.targets.components import centred, principal_axes
+from jaxdiff.legendre import gauss
+from jaxdiff.targets.components import axes_of_mixture, centred
 from jaxdiff.targets.posterior_covariance import Distinct, form_of
 
-EDGES = np.linspace(-9, 9, 73)  # of panels around a component, in its deviations: posterior shares turn within a third
-PANEL_NODES = 12
-MOST_COMPONENTS = 16  # on the line; beyond, quadrature around every component costs more than Monte Carlo
-MOST_COORDINATES = 2048  # whose principal axes are found: an eigenvalue problem of seconds
+# Quadrature: panels around every component, in its standard deviations, with a Gauss rule on each. Panels are a quarter
+# wide, since posterior weights can change within a third of a deviation.
+EDGES, PANEL_NODES = np.linspace(-9, 9, 73), 12
+MOST_COMPONENTS = 16  # of a quadrature; for more, Monte Carlo takes less time
+MOST_COORDINATES = 2048  # for which principal axes are computed: an eigenvalue problem of seconds
+# Monte Carlo: independent replicates give the standard error, which then has 15 degrees of freedom. In all there are
+# PAIRS/K antithetic pairs of draws, between LEAST_DRAWS and MOST_DRAWS. Where a level would then take more
+# multiplications than PRODUCTS, there are fewer, but FEWEST_DRAWS at least.
 REPLICATES = 16
-LEAST_DRAWS, MOST_DRAWS, PAIRS = 2048, 8192, 2**20  # of a Monte Carlo curve, in all; pairs of draw and component
-FEWEST_DRAWS, PRODUCTS = 128, 2**33  # where a level would take more multiplications than this
-MOST_WORK = 2**38  # multiplications of a level's log_det: ten seconds
+LEAST_DRAWS, MOST_DRAWS, PAIRS = 2048, 8192, 2**20
+FEWEST_DRAWS, PRODUCTS = 128, 2**33
+MOST_WORK = 2**38  # multiplications that a level's log_det may take, about ten seconds; beyond, it is refused
 
 
 def mmse_of(components) -> Curve:
-    """The mmse: closed form for one component, quadrature for few on the line, else Monte Carlo."""
+    """The mmse curve: in closed form for one component, by quadrature for few in one dimension, else by Monte Carlo."""
     k, d = components.means.shape
     if k == 1:
         return _gaussian_mmse(components)
@@ -53,12 +57,13 @@ def _quadrature_mmse(components):
     def known(snr):
         """Posterior variances at quadrature nodes of the noised law, and the nodes' weights."""
         widths = np.sqrt(variances + 1 / snr)
-        y, weight = _on_panels(np.unique(means + widths * EDGES))
+        edges = np.unique(means + widths * EDGES)
+        y, weight = (part.ravel() for part in gauss(edges[:-1], edges[1:], PANEL_NODES))
         normal = np.exp(-(((y - means) / widths) ** 2) / 2) / (widths * np.sqrt(2 * np.pi))
         return form.trace(y[:, None], snr), weight * (weights @ normal)
 
     curve = tabulated(lambda snr: np.array([np.dot(*known(level)) for level in snr.tolist()]), 1)
-    log_det = log_det_of(functools.cache(lambda snr: compress(*map(np.atleast_2d, known(snr)))))
+    log_det = log_det_of_spectra(functools.cache(lambda snr: compress(*map(np.atleast_2d, known(snr)))))
     return dataclasses.replace(
         curve,
         log_det=lambda snr, h: log_det(snr, h)[..., 0],
@@ -67,26 +72,14 @@ def _quadrature_mmse(components):
     )
 
 
-@functools.cache
-def _gauss():
-    return legendre.leggauss(PANEL_NODES)
-
-
-def _on_panels(edges):
-    """Gauss-Legendre nodes and weights on every interval between two edges."""
-    x, weight = _gauss()
-    half = np.diff(edges)[:, None] / 2
-    return (edges[:-1, None] + half * (1 + x)).ravel(), (half * weight).ravel()
-
-
 def _monte_carlo_mmse(components):
     d = components.means.shape[1]
-    known = _Draws(components, principal_axes(components) if d <= MOST_COORDINATES else None)
-    each_log_det = log_det_of(known.spectrum)
+    known = _Draws(components, axes_of_mixture(components) if d <= MOST_COORDINATES else None)
+    each_log_det = log_det_of_spectra(known.spectrum)
     each_direction = Panels(lambda snr: np.array([known.along(level) for level in snr.tolist()]))
 
     def curve(value, integral, error, pick, **fields):
-        """A curve of which `pick` chooses from the replicates' arrays (..., replicates) and (..., replicates, d)."""
+        """A Curve. `pick` reduces arrays (..., replicates) and (..., replicates, d) over the axis of replicates."""
         return Curve(
             value,
             d,
@@ -115,13 +108,13 @@ def _monte_carlo_mmse(components):
     )
 
 
-# Labels are drawn by systematic sampling, rare ones more often than they occur, and the noise in antithetic pairs, the
-# same at every level, so that a replicate is a smooth curve; replicates are independent, which is where standard errors
-# come from.
+# Components are drawn by systematic sampling, rare ones more often than they occur. Noise comes in antithetic pairs and
+# is the same at every level, so that a replicate is a smooth curve. Replicates are independent, so their spread gives
+# the standard error.
 class _Draws:
-    """Posterior covariances of a mixture over fixed draws, averaged within each replicate, level by level.
+    """Posterior covariances of a mixture at fixed draws, averaged within each replicate, level by level.
 
-    trace (replicates,), along (replicates, d) and spectrum are computed once a level, from the same draws.
+    trace (replicates,), along (replicates, d) and spectrum are computed once for each level, from the same draws.
     """
 
     def __init__(self, components, basis):
@@ -132,6 +125,7 @@ class _Draws:
 
     @functools.cached_property
     def form(self):
+        """How posterior covariances are computed."""
         return form_of(self.components, self.axes)
 
     @functools.cached_property
@@ -145,16 +139,16 @@ class _Draws:
 
     @functools.cached_property
     def _often(self):
-        """How often components are drawn over how often they occur, (K,); None where that is the same.
+        """How often components are drawn divided by how often they occur, (K,); None where all ratios are 1.
 
-        None is drawn seldom: a rare component may cost the most.
+        Every component is drawn often enough: a rare one can dominate the error.
         """
         weights = np.exp(self.components.log_weights)
         often = np.maximum(weights, 0.5 / len(weights))
         return None if (often == weights).all() else often / often.sum() / weights
 
     def _share(self, snr):
-        """(replicates, 2, draws): what an observation stands for, its density over that with which it was drawn."""
+        """(replicates, 2, draws): importance weights, the density of an observation over that of its draw, sum 1."""
         if self._often is None:
             share = np.ones((REPLICATES, 2, len(self.drawn[0]) // REPLICATES))
         else:
@@ -180,13 +174,13 @@ class _Draws:
         return compress(values.reshape(REPLICATES, -1), weights.reshape(REPLICATES, -1))
 
     def _of_pairs(self, function, snr):
-        """function(y, snr) of all observations, (replicates, 2, draws, ...)."""
+        """function(y, snr) at all observations, (replicates, 2, draws, ...)."""
         label, z = self.drawn
         both = [function(self.form.noised(label, sign * z, snr), snr) for sign in (1, -1)]
         return np.stack([one.reshape(REPLICATES, -1, *one.shape[1:]) for one in both], axis=1)
 
 
 def _draws(k, d):
-    """Draws a replicate: fewer for many components, each draw being compared with all."""
+    """Draws of one replicate; fewer for many components, since every draw is compared with all of them."""
     n = np.clip(PAIRS // k, LEAST_DRAWS, MOST_DRAWS)
     return int(np.clip(PRODUCTS // (k * d), FEWEST_DRAWS, n)) // REPLICATES

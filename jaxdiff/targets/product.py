@@ -14,19 +14,19 @@ from jaxdiff.curves import Curve
 from jaxdiff.curves.panels import integrated
 from jaxdiff.targets.target import Target
 
-MOST_COORDINATES = 2048  # of a basis that is not the coordinates
+MOST_COORDINATES = 2048  # of a product for which a basis other than the coordinates is built, (d, d)
 
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How coordinates are shared out: (copies, dimension of one) of every run of equal factors."""
+    """Which coordinates belong to which factor: (copies, dimension of one) for every run of equal factors."""
 
     runs: tuple[tuple[int, int], ...]
 
     @property
     def dim(self):
-        """d, of all together."""
+        """d, the sum of all dimensions."""
         return sum(copies * dim for copies, dim in self.runs)
 
     def blocks(self, x):
@@ -44,9 +44,9 @@ class Layout:
 def product(factors) -> Target:
     """The law of independent blocks of coordinates, one for each of `factors`, a sequence of Targets; d their sum.
 
-    The same object several times in a row, [coin] * 64 say, is evaluated in one call, its curve once. The mmse is
-    exact if the factors' is: their sum. Of Monte Carlo factors the r-th replicates are added, and the spread of the
-    sums is the standard error.
+    The same object several times in a row, as in [coin] * 64, is evaluated in one call, and its curve once. The mmse is
+    the sum of the factors', and exact if theirs are. Where they are Monte Carlo averages, the r-th replicates are
+    added, and the spread of the sums gives the standard error.
 
     Raises:
       ValueError: there are no factors.
@@ -77,7 +77,7 @@ def product(factors) -> Target:
 
 
 def _whole(parts, join):
-    """What is joined of all parts; None where one of them is not known."""
+    """All parts joined; None where one of them is not known."""
     return None if any(part is None for part in parts) else join(parts)
 
 
@@ -125,12 +125,13 @@ def _sum_of(runs) -> Curve:
 
 
 def _replicates(runs):
-    """The r-th replicates of all curves; a curve without any is itself in each."""
+    """For each r, the r-th replicates of all curves with their counts; a curve without replicates stands for itself."""
     least = min((len(curve.replicates) for curve, _ in runs if curve.replicates), default=0)
     return [tuple((curve.replicates[r] if curve.replicates else curve, n) for curve, n in runs) for r in range(least)]
 
 
-# The r-th replicates of different curves may come from the same draws: the spread of their sums knows.
+# The r-th replicates of different curves may come from the same draws. The spread of their sums includes that
+# correlation; adding variances would not.
 def _standard_error(curves, counts, replicates, snr):
     alone = [
         (n * curve.standard_error(snr)) ** 2 for curve, n in zip(curves, counts, strict=True) if not curve.replicates
@@ -145,7 +146,10 @@ def _directions(runs, curves, snr):
 
 
 def _basis(parts):
-    """ "coordinates" if all are, else block diagonal; None where a part is not told apart, or all are too many."""
+    """The basis of all blocks: "coordinates" if each one's is, else block diagonal, (d, d).
+
+    None where a block has no basis, or where there are more than MOST_COORDINATES coordinates.
+    """
     if all(isinstance(basis, str) for basis, *_ in parts):
         return "coordinates"
     d = sum(copies * dim for _, dim, copies in parts)

@@ -40,13 +40,13 @@ class Target:
     total_variance: float | None = dataclasses.field(default=None, repr=False)
 
     def moment_about(self, point):
-        """E|X_0 - point|^2 for a point (d,), without the cancellation of far means.
+        """E|X_0 - point|^2 for a point (d,), without cancellation where the mean is far from 0.
 
         Raises:
-          ValueError: the target does not tell its mean, or the point is not (d,) and finite.
+          ValueError: the target does not know its mean, or the point is not (d,) and finite.
         """
         if self.mean is None or self.total_variance is None:
-            raise ValueError(f"the target {self.name!r} does not tell its mean: give it mean= and total_variance=.")
+            raise ValueError(f"the target {self.name!r} does not know its mean: give it mean= and total_variance=.")
         point = np.asarray(point, np.float64)
         if point.shape != (self.dim,) or not np.isfinite(point).all():
             raise ValueError(f"a mean to start from is ({self.dim},) and finite: it is {point}.")

@@ -18,7 +18,7 @@ from jaxdiff import data, files, noise, runs
 from jaxdiff.app import comparison, comparison_subject, run_samples, saving, two_samples
 from jaxdiff.app.cli import main
 from jaxdiff.app.samplers import PER_DIRECTION
-from jaxdiff.curves import Curve, loss, loss_curve, principal_axes
+from jaxdiff.curves import Curve, denoiser_errors, loss, loss_curve, principal_axes
 from jaxdiff.grids import exponential_then_uniform
 from jaxdiff.guarantees.path_kl import path_kl
 from jaxdiff.sampling.sample import trajectory
@@ -104,10 +104,8 @@ def test_the_loss_in_axes_is_that_of_the_rows(basis, given):
 )
 def test_rows_in_chunks_have_the_same_losses_and_groups(axes, name, value, monkeypatch):
     seen = []
-    errors = loss._errors
-    monkeypatch.setattr(
-        curves, "_errors", lambda denoiser, x0, *rest: seen.append(len(x0)) or errors(denoiser, x0, *rest)
-    )
+    errors = loss.errors
+    monkeypatch.setattr(loss, "errors", lambda denoiser, x0, *rest: seen.append(len(x0)) or errors(denoiser, x0, *rest))
     monkeypatch.setattr(loss, name, value)
     denoiser = affine if axes is None else affine_in_axes
     agrees(loss_curve(denoiser, ROWS, jax.random.key(4), **ENDS, basis=OTHER, axes=axes), OTHER)
@@ -117,8 +115,8 @@ def test_rows_in_chunks_have_the_same_losses_and_groups(axes, name, value, monke
 
 @pytest.mark.parametrize(("full", "together"), [(1, 1), (99, 1), (100, 2), (256, 3)])
 def test_several_noises_at_once_have_the_losses_of_one_at_a_time(full, together, monkeypatch):
-    monkeypatch.setattr(loss, "FULL", full)
-    assert loss._together(affine, ROWS, 3) == together
+    monkeypatch.setattr(denoiser_errors, "FULL", full)
+    assert denoiser_errors.pairs_at_once(affine, ROWS, 3) == together
     for axes, denoiser in ((None, affine), (AXES, affine_in_axes)):
         agrees(loss_curve(denoiser, ROWS, jax.random.key(4), **ENDS, basis="coordinates", axes=axes), "coordinates")
 
@@ -137,7 +135,7 @@ def called_in_order(x, t):
 
 @pytest.mark.parametrize("denoiser", [called_back, called_in_order])
 def test_a_denoiser_that_calls_the_host_is_asked_for_one_noise_at_a_time(denoiser):
-    assert loss._together(denoiser, ROWS, 3) == 1
+    assert denoiser_errors.pairs_at_once(denoiser, ROWS, 3) == 1
     agrees(loss_curve(denoiser, ROWS, jax.random.key(4), **ENDS, basis=OTHER), OTHER)
 
 
@@ -414,8 +412,8 @@ def test_a_run_measures_the_loss_of_its_rows_in_any_basis(of_scattered, basis, m
 
 def test_a_run_in_its_axes_spares_every_product_with_them(of_scattered, monkeypatch):
     seen = []
-    errors = loss._errors
-    monkeypatch.setattr(loss, "_errors", lambda *given: seen.append(given[5]) or errors(*given))
+    errors = loss.errors
+    monkeypatch.setattr(loss, "errors", lambda *given: seen.append(given[5]) or errors(*given))
     monkeypatch.setattr(runs, "IN_AXES_FROM", 3)
     monkeypatch.setattr(runs, "loss_curve", functools.partial(loss_curve, n_nodes=5))
     run = runs.load(of_scattered)

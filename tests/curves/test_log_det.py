@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxdiff.curves.log_det import compress, log_det_of
+from jaxdiff.curves.log_det import compress, log_det_of_spectra
 
 RNG = np.random.default_rng(0)
 SPECTRA = {
@@ -37,7 +37,7 @@ def test_log_det_broadcasts_and_asks_for_each_level_once():
         return np.array([1.0, 2.0]) / snr, np.array([[1.0, 0.0], [0.0, 2.0]])
 
     snr, h = np.array([4.0, 0.5, 4.0]), np.array([[0.1], [3.0]])
-    got = log_det_of(spectrum)(snr, h)
+    got = log_det_of_spectra(spectrum)(snr, h)
     np.testing.assert_allclose(got, np.stack([np.log1p(h / snr), 2 * np.log1p(2 * h / snr)], axis=-1), rtol=1e-14)
     assert sorted(asked) == [0.5, 4.0]
-    assert log_det_of(spectrum)(1.0, 2.0).shape == (2,)
+    assert log_det_of_spectra(spectrum)(1.0, 2.0).shape == (2,)

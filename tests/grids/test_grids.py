@@ -8,7 +8,7 @@ import pytest
 from scipy import optimize
 
 from jaxdiff import grids, processes
-from jaxdiff.grids import shortest_path
+from jaxdiff.grids import polishing, shortest_path
 
 OPTIMAL = lambda horizon, stop, n: grids.optimal(lambda t, s: (t - s) ** 2, n, horizon, stop, n_candidates=60)
 FLOW = lambda *request: grids.uniform(*request, process=processes.flow)
@@ -110,10 +110,10 @@ def test_steps_that_do_not_pay_leave_the_optimum_that_brute_force_finds_and_ask_
         u, v = (np.log(processes.ou.snr(np.asarray(one))) for one in (t, s))
         return (v - u) ** 2 / 4 + WAVES(v) + constant
 
-    derivatives, total = shortest_path._derivatives, shortest_path._Problem.total
+    derivatives, total = polishing._derivatives, shortest_path.Problem.total
     keep = lambda problem, u, free, stencil: asked.append((stencil, *u)) or derivatives(problem, u, free, stencil)
-    monkeypatch.setattr(shortest_path, "_derivatives", keep)
-    monkeypatch.setattr(shortest_path._Problem, "total", lambda problem, grid: tried.append(0) or total(problem, grid))
+    monkeypatch.setattr(polishing, "_derivatives", keep)
+    monkeypatch.setattr(shortest_path.Problem, "total", lambda problem, grid: tried.append(0) or total(problem, grid))
     grid = grids.optimal(step_cost, 3, 3.0, 0.01, n_candidates=9)
     assert len(tried) > len(asked) + 8  # a trial for every derivative, a few totals beside, and those that did not pay
     assert len(set(asked)) == len(asked)

@@ -454,7 +454,7 @@ def test_samples_by_directions_are_the_path_kl_of_replicates_which_must_know_the
     want = [np.sum(np.log(w) + 1 / w - 1 + h[:, None] * own / start / w) / 2 for own in each]
     np.testing.assert_allclose(path_kl_samples("moment_matched", grid, curve, basis="coordinates"), want, rtol=1e-12)
     for changes, message in (
-        ({"directions": None, "basis": None}, "does not tell directions apart"),
+        ({"directions": None, "basis": None}, "has no errors along directions"),
         ({"basis": np.eye(5)[::-1]}, "the one the curve was measured in"),
     ):
         odd = dataclasses.replace(curve, replicates=(*replicates, dataclasses.replace(replicates[0], **changes)))

@@ -550,7 +550,7 @@ def test_what_cannot_be_centred_is_refused():
     for known in ({"dim": 1}, {"curve": law.mmse}):
         with pytest.raises(ValueError, match=r"center=True needs target=.* Else centre the data"):
             plan(evals=3, center=True, **known)
-    with pytest.raises(ValueError, match="does not tell its mean"):
+    with pytest.raises(ValueError, match="does not know its mean"):
         plan(evals=3, center=True, target=dataclasses.replace(law, mean=None))
     with pytest.raises(
         ValueError, match=r"3 steps from horizon 39 to 0\.001 are too few.* Take 5 steps or more.*center"

@@ -10,6 +10,7 @@ import pytest
 from jax.tree_util import Partial
 
 from jaxdiff import processes, targets
+from jaxdiff.arrays import like
 from jaxdiff.processes import ou
 
 LAW = ([0.3, 0.7], [-2.0, 1.0], [0.25, 0.0])
@@ -151,7 +152,7 @@ def test_a_clipped_denoiser_does_not_overflow():
 def test_whole_numbers_are_refused_where_they_would_round_the_time():
     whole = np.array([[1, 2]])
     with pytest.raises(TypeError, match="x is int64"):
-        processes.like(0.5, whole)
+        like(0.5, whole)
 
 
 def test_gradients_reach_the_parameters_inside_a_view_passed_to_jit():

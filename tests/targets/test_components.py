@@ -7,7 +7,7 @@ from scipy import stats
 from scipy.integrate import quad
 
 from jaxdiff import targets
-from jaxdiff.targets.components import Components, blocks, centred, principal_axes
+from jaxdiff.targets.components import Components, axes_of_mixture, blocks, centred
 
 RNG = np.random.default_rng(0)
 
@@ -25,7 +25,7 @@ def test_principal_axes_diagonalise_the_covariance_widest_first(full, shared):
     axes = np.linalg.qr(RNG.normal(size=(k, d, d)))[0]
     own = slice(0, 1 if shared else k)
     axes_of = axes[own] if full else None
-    found = principal_axes(Components(np.log(weights), means, variances[own], axes_of))
+    found = axes_of_mixture(Components(np.log(weights), means, variances[own], axes_of))
     turns = axes if full else np.broadcast_to(np.eye(d), axes.shape)
     index = np.zeros(k, int) if shared else np.arange(k)
     covs = [turns[i] @ np.diag(variances[i]) @ turns[i].T for i in index]

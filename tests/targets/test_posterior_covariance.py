@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from jaxdiff.targets import components
-from jaxdiff.targets import posterior_covariance as moments
-from jaxdiff.targets.components import Components, principal_axes
+from jaxdiff.targets import components, distinct_covariances
+from jaxdiff.targets.components import Components, axes_of_mixture
 from jaxdiff.targets.posterior_covariance import Distinct, Shared, form_of
 
 RNG = np.random.default_rng(0)
@@ -63,13 +62,13 @@ def _coordinates(form, basis):
     """(d, r): the coordinates in which a form observes, in columns."""
     if isinstance(form, Distinct):
         return np.eye(len(basis))
-    return basis[:, : form.width] if form.turn is None else basis @ form.turn.T
+    return basis[:, : form.width] if form.to_axes is None else basis @ form.to_axes.T
 
 
 @pytest.mark.parametrize("c", LAWS.values(), ids=LAWS)
 @pytest.mark.parametrize("snr", [0.03, 1.0, 60.0])
 def test_a_posterior_covariance_is_that_of_bayes(c, snr):
-    basis = principal_axes(c)
+    basis = axes_of_mixture(c)
     form, n = form_of(c, basis), 6
     y = form.noised(RNG.integers(len(c.means), size=n), RNG.normal(size=(n, form.width)), snr)
     rows = np.exp(c.log_weights) @ c.means + y @ _coordinates(form, basis).T
@@ -93,7 +92,7 @@ def test_a_posterior_that_is_all_but_certain_keeps_the_digits_of_its_spread(name
     variances = widths * np.append(np.zeros(d - 1), 1e-14)
     axes = np.linalg.qr(RNG.normal(size=(1, d, d)))[0] if name.endswith("turned") else None
     c = Components(np.log(RNG.dirichlet(np.full(k, 9))), 2 + 3 * np.eye(k, d), variances, axes)
-    basis, mean = principal_axes(c), np.exp(c.log_weights) @ c.means
+    basis, mean = axes_of_mixture(c), np.exp(c.log_weights) @ c.means
     form, apart = form_of(c, basis), c.means[1] - c.means[0]
     snr, rows = 60 / np.sum(apart**2), c.means[0] + np.array([[0.35], [0.2], [0.0]]) * apart
     want = []
@@ -114,7 +113,7 @@ def test_a_posterior_that_is_all_but_certain_keeps_the_digits_of_its_spread(name
 @pytest.mark.parametrize("name", LAWS)
 def test_moments_of_a_law_in_other_units_are_those_of_the_law(name):
     c = LAWS[name]
-    basis, label = principal_axes(c), np.arange(len(c.means))
+    basis, label = axes_of_mixture(c), np.arange(len(c.means))
     form = form_of(c, basis)
     z = RNG.normal(size=(len(label), form.width))
     for unit in (1e-6, 1e6):
@@ -130,7 +129,7 @@ def test_moments_of_a_law_in_other_units_are_those_of_the_law(name):
 
 @pytest.mark.parametrize("name", [name for name in LAWS if name.endswith("40 in 6")])
 def test_rows_and_components_may_be_gone_through_a_few_at_a_time(name, monkeypatch):
-    form = form_of(LAWS[name], principal_axes(LAWS[name]))
+    form = form_of(LAWS[name], axes_of_mixture(LAWS[name]))
     y = form.noised(np.arange(40), RNG.normal(size=(40, 6)), 0.7)
     whole = form.trace(y, 0.7), form.along(y, 0.7), form.eigenvalues(y, 0.7)
     monkeypatch.setattr(components, "ELEMENTS_AT_ONCE", 50)
@@ -142,7 +141,7 @@ def test_rows_and_components_may_be_gone_through_a_few_at_a_time(name, monkeypat
 @pytest.mark.parametrize("name", LAWS)
 def test_an_observation_is_the_component_and_noise_of_its_covariance(name):
     c = LAWS[name]
-    basis = principal_axes(c)
+    basis = axes_of_mixture(c)
     form, snr, label = form_of(c, basis), 2.0, len(c.means) - 1
     to = _coordinates(form, basis)
     each = form.noised(np.full(form.width, label), np.eye(form.width), snr)
@@ -154,11 +153,11 @@ def test_an_observation_is_the_component_and_noise_of_its_covariance(name):
 
 def test_one_covariance_for_all_takes_matrix_products_and_few_points_their_own_span():
     for name, c in LAWS.items():
-        form = form_of(c, principal_axes(c))
+        form = form_of(c, axes_of_mixture(c))
         assert isinstance(form, Distinct if name.startswith("distinct") else Shared)
-    assert form_of(LAWS["points 3 in 5"], principal_axes(LAWS["points 3 in 5"])).width == 2
+    assert form_of(LAWS["points 3 in 5"], axes_of_mixture(LAWS["points 3 in 5"])).width == 2
     c = LAWS["balls 3 in 5"]
-    without, within = form_of(c, None), form_of(c, principal_axes(c))  # the span from the points alone
+    without, within = form_of(c, None), form_of(c, axes_of_mixture(c))  # the span from the points alone
     assert without.width == 2
     y = np.zeros((1, 2))
     np.testing.assert_allclose(without.trace(y, 0.7), within.trace(y, 0.7), rtol=1e-12)
@@ -169,8 +168,8 @@ def test_one_covariance_for_all_takes_matrix_products_and_few_points_their_own_s
 @pytest.mark.parametrize("snr", [0.7, 1e6, 1e14])  # in units of 1e6 what is 100 becomes 1e14
 def test_many_components_without_axes_agree_with_few(snr):
     c = LAWS["distinct 40 in 6"]
-    form = form_of(c, principal_axes(c))
+    form = form_of(c, axes_of_mixture(c))
     y = form.noised(np.arange(40), RNG.normal(size=(40, 6)), snr)
     few = form.along(y, snr).sum(-1)
-    assert c.means.size > moments.FEW
+    assert c.means.size > distinct_covariances.FEW
     np.testing.assert_allclose(form.trace(y, snr), few, rtol=1e-12)

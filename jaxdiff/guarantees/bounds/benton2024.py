@@ -1,4 +1,4 @@
-"""Benton, De Bortoli, Doucet, Deligiannidis, ICLR 2024, arXiv:2308.03686: Theorem 1 with constants, and as printed."""
+"""Theorem 1 of Benton, De Bortoli, Doucet, Deligiannidis, ICLR 2024, arXiv:2308.03686: with constants, as printed."""
 
 from typing import NamedTuple
 
@@ -26,12 +26,12 @@ def kappa(grid):
     return float(np.max(-np.diff(grid) / np.minimum(1, grid[1:])))
 
 
-# The constants. Let J = E|s_t|^2, a = s_v(X_v) - s_k(X_k) for v in a step from t_k, b = s_k - s_theta at X_k; the KL is
-# KL_init + sum int E|a + b|^2 dv. As e^-t s_t is a martingale for falling t and I = e^-2t J,
+# Derivation of the constants. Let J = E|s_t|^2, a = s_v(X_v) - s_k(X_k) for v in a step from t_k, b = s_k - s_theta at
+# X_k. The KL is at most KL_init + sum int E|a + b|^2 dv. As e^-t s_t is a martingale for falling t, with I = e^-2t J
 #   E|a|^2 = e^2v (I_v - I_k) + (e^t_k - e^v)^2 I_k,      E<a, b> = (e^(v - t_k) - 1) E<s_k, b>.
 # E|a|^2, first part: int over the step is int (-I') (e^2u - e^2t_{k+1})/2 du <= kappa int (-I') e^2u min(1, u) du, and
 #   by parts over [delta, T] kappa [delta J(delta) - J(T) + int J (2 min(1, u) + 1_{u<1}) du]. For total variance d or
-#   less d <= J <= d/(1 - e^-2u), and what is left over of (1/2) log(1/delta) + 2T falls in delta, from
+#   less d <= J <= d/(1 - e^-2u). The difference from (1/2) log(1/delta) + 2T decreases in delta, from
 #   1/2 - 1 + (1/2) log((e^2 - 1)/2) + int_0^1 2u/(1 - e^-2u) du - log(e^2 - 1) = -0.1669 at 0.
 # Second part: J_k int_0^g (1 - e^-u)^2 du <= J_k g^3/3, and J_k g^2 <= kappa^2 d/(1 - e^-2); 1/(3 (1 - e^-2)) is
 #   0.38551.
@@ -40,7 +40,7 @@ FIRST, SECOND, CROSS = -0.166, 0.3856, 1.08
 
 
 def theorem1(grid, dim, *, second_moment=None, score_error=0.0) -> Certificate:
-    """Theorem 1 with explicit constants: its terms add up to an upper bound on KL(q_delta || samples), in nats.
+    """Theorem 1 with explicit constants: the terms add up to an upper bound on KL(q_delta || samples), in nats.
 
       KL_init + eps^2 + 1.08 kappa eps sqrt(d T)
       + kappa d [(1/2) log(1/delta) + 2T - 0.166] + 0.3856 kappa^2 d (T - delta),
@@ -49,11 +49,11 @@ def theorem1(grid, dim, *, second_moment=None, score_error=0.0) -> Certificate:
     Args:
       grid: (n_steps + 1,) OU times from T >= 1 to delta <= 1.
       dim: d.
-      second_moment: E|X_0|^2 of the data or more; default d, that of normalised data.
+      second_moment: E|X_0|^2 of the data or more; default d, the value of normalised data.
       score_error: eps^2 = sum g_k E|s_theta - s|^2 at (X_{t_k}, t_k), the start of each step.
 
     Raises:
-      ValueError: T < 1, delta > 1, a bad grid or dim, or a negative second_moment or score_error.
+      ValueError: T < 1, delta > 1, a grid or dim that is not valid, or a negative second_moment or score_error.
     """
     grid, horizon, early_stop = _checked(grid, dim, score_error)
     second_moment = dim if second_moment is None else second_moment
@@ -78,8 +78,8 @@ def theorem1(grid, dim, *, second_moment=None, score_error=0.0) -> Certificate:
 def theorem1_as_printed(grid, dim, *, score_error=0.0) -> Certificate:
     """The paper's expression eps^2 + kappa^2 d N + kappa d T + d e^-2T: an order, *not a bound*.
 
-    The theorem holds up to a constant factor that the paper does not state. Arguments and errors as for theorem1; every
-    term has the status "assumed".
+    The theorem holds up to a constant factor that the paper does not state. Arguments and errors are as for theorem1.
+    Every term has the status "assumed".
     """
     grid, horizon, _ = _checked(grid, dim, score_error)
     mesh, printed = kappa(grid), f"{PAPER}, up to a constant not stated"
@@ -99,7 +99,7 @@ def corollary(target_kl, dim, early_stop) -> Order:
     An order, *not a bound*: N is printed up to a constant factor and is no promise that the target is reached.
 
     Raises:
-      ValueError: target_kl is not in (0, dim), early_stop not in (0, 1], or dim is none.
+      ValueError: target_kl is not in (0, dim), early_stop not in (0, 1], or dim is not a whole number from 1.
     """
     check_dim(dim)
     if not 0 < target_kl < dim:
@@ -111,7 +111,7 @@ def corollary(target_kl, dim, early_stop) -> Order:
 
 
 def _checked(grid, dim, score_error):
-    """The grid as an array, T and delta, once they are what the theorem is for."""
+    """The grid as an array, T and delta, after a check of the theorem's conditions."""
     check_dim(dim)
     grid = check_grid(grid)
     horizon, early_stop = float(grid[0]), float(grid[-1])

@@ -1,13 +1,13 @@
-"""A sampler's path KL between two sums over its nodes, for the exact score and any law: what the bounds stand on.
+"""Lower and upper sums over the nodes of a grid for a sampler's path KL, for the exact score and any law.
 
-Per coordinate, v = V/d at a node. With s(snr) = 1/(d/V - snr), the variance of the isotropic Gaussian that has the
-law's mmse there,
+Let v = V/d at a node be the mmse of one coordinate, and s(snr) = 1/(d/V - snr) the variance of the isotropic Gaussian
+that has the law's mmse at this snr. Then
     v = s/(1 + snr s),    and s does not increase with snr: dV/dsnr = -E|Cov(X_0 | X_t)|_F^2 <= -V^2/d.
 A step from node k to k + 1, h = snr_{k+1} - snr_k, costs exactly
-    d [ head_k(v_k) - (1/2d) int V dsnr ],
-and between the nodes s_{k+1} <= s <= s_k, so
+    d [ head_k(v_k) - (1/2d) int V dsnr ].
+Between the nodes s_{k+1} <= s <= s_k, so
     log(1 + h v') <= (1/d) int V dsnr <= log(1 + h v_k),    v' = s_{k+1}/(1 + snr_k s_{k+1}) = v_{k+1}/(1 - h v_{k+1}).
-Both ends are attained by isotropic Gaussians. Sources: THEORY 1 and 3; the brackets are ours.
+Isotropic Gaussians attain both ends. The bounds on the path KL rest on these inequalities; they are ours.
 """
 
 import numpy as np
@@ -27,7 +27,7 @@ def slope(kernel_name, grid):
 
 
 def head(kernel_name, grid, v):
-    """What each step costs a coordinate before the integral; v (..., n_steps) at the steps' starts -> same shape.
+    """The first part of each step's cost for one coordinate, head_k(v_k); v (..., n_steps) at the steps' starts.
 
     ancestral: h v/2. moment_matched: (1/2) log(1 + h v). exponential_euler: Girsanov's -b J/d with
     J = (1 + snr)(d - snr V), and (1/2) log(snr_next/snr) from int J dt = (1/2) int (d/snr - V) dsnr.
@@ -42,10 +42,11 @@ def head(kernel_name, grid, v):
 
 
 def upper_by_node(kernel_name, grid, v):
-    """Each node's share of the upper bound, per coordinate: v (..., n_steps + 1) in [0, 1/snr] -> same shape, nats."""
+    """Each node's term in the upper bound for one coordinate, nats; v (..., n_steps + 1) in [0, 1/snr], same shape."""
     snr = ou.snr(grid)
     h, later = np.diff(snr), v[..., 1:]
-    carried = later / ((1 - snr[1:] * later) + snr[:-1] * later)  # v' above; 1 - h v without cancellation at v = 1/snr
+    # v' of this module's docstring; the sum is 1 - h v, without its cancellation at v = 1/snr.
+    carried = later / ((1 - snr[1:] * later) + snr[:-1] * later)
     shares = np.zeros(np.shape(v))
     shares[..., :-1] += head(kernel_name, grid, v[..., :-1])
     shares[..., 1:] -= np.log1p(h * carried) / 2
@@ -53,13 +54,13 @@ def upper_by_node(kernel_name, grid, v):
 
 
 def lower_by_step(kernel_name, grid, v):
-    """Each step's lower bound a coordinate, its cost for N(0, s_k): v (..., n_steps + 1) -> (..., n_steps), nats."""
+    """Each step's lower bound for one coordinate, its cost for N(0, s_k), nats (..., n_steps); v (..., n_steps + 1)."""
     start = v[..., :-1]
     return head(kernel_name, grid, start) - np.log1p(np.diff(ou.snr(grid)) * start) / 2
 
 
 def check_kernel(kernel_name, names=("exponential_euler", "ancestral", "moment_matched")):
-    """Raise ValueError unless kernel_name is one of those a bound is for."""
+    """Raise ValueError unless kernel_name is one of `names`, for which a bound holds."""
     if kernel_name not in names:
         raise ValueError(f"no such bound for {kernel_name!r}: it is for {', '.join(names)}.")
 
@@ -77,5 +78,5 @@ def certificate(subject, value, source, *, standard_error=0.0, status="bound", a
 
 
 def _frozen(g):
-    """b = 2(1 - e^-g) - g: how much of J at a step's start its frozen score explains."""
+    """b = 2(1 - e^-g) - g, the factor of J at a step's start in the cost of freezing the score over the step."""
     return -2 * np.expm1(-g) - g

@@ -1,4 +1,4 @@
-"""Bounds on the path KL from the mmse at the nodes alone: no integral, so no curve between them."""
+"""Bounds on the path KL from the mmse at the nodes alone, without the curve between them."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from jaxdiff.processes import ou
 
 
 def upper(kernel_name, grid, curve, *, dim=None) -> Certificate:
-    """Upper bound on a run's path KL in nats, exact score, from V at the nodes; isotropic Gaussians attain it.
+    """Upper bound on a run's path KL in nats, for the exact score, from V at the nodes; isotropic Gaussians attain it.
 
     ancestral: (1/2) sum [h V_k + d log(1 - h V_{k+1}/d)]; moment_matched: (d/2) sum [log(1 + h V_k/d)
     + log(1 - h V_{k+1}/d)]; exponential_euler: d sum [(1/2) log((s + y_k)/(s + y_{k+1})) - b_k (1 + y_k)/(s_k + y_k)]
@@ -20,20 +20,21 @@ def upper(kernel_name, grid, curve, *, dim=None) -> Certificate:
     Args:
       kernel_name: "exponential_euler", "ancestral" or "moment_matched".
       grid: (n_steps + 1,) OU times.
-      curve: the mmse V: a Curve, or a callable snr -> total squared error with dim= beside it. Values above d/snr,
-        which no mmse has but an estimate can, are lowered to it.
+      curve: the mmse V: a Curve, or a callable snr -> total squared error with dim= beside it. No mmse exceeds d/snr;
+        where an estimate does, it is lowered to d/snr.
       dim: d, where curve is a plain callable.
 
     Raises:
-      ValueError: another kernel, a bad grid, a negative or nan V, or the loss curve of a learned denoiser.
-    Source: `brackets`; constants ours. Rounding: about 1e-13 relative to d log(snr_N/snr_0), and 1e-15 d
-    max snr_{k+1}/snr_k, as a V near d/snr tells little of s in float64.
+      ValueError: another kernel, a grid that is not valid, a negative or nan V, or the loss curve of a learned
+        denoiser.
+    Source: `brackets`; constants ours. Rounding errors are about 1e-13 relative to d log(snr_N/snr_0), and
+    1e-15 d max snr_{k+1}/snr_k, because s loses digits in float64 where V is close to d/snr.
     """
     return _certify("at most", upper_by_node, kernel_name, grid, as_curve(curve, dim))
 
 
 def lower(kernel_name, grid, curve, *, dim=None) -> Certificate:
-    """Lower bound on a run's path KL in nats, exact score, from V at the nodes; arguments and errors as for `upper`.
+    """Lower bound on a run's path KL in nats, for the exact score, from V at the nodes; arguments as for `upper`.
 
     ancestral: (1/2) sum [h V_k - d log(1 + h V_k/d)]; moment_matched: 0; exponential_euler: as in `upper`, s = s_k.
     Every step's cost is that of N(0, s_k I).
@@ -42,7 +43,7 @@ def lower(kernel_name, grid, curve, *, dim=None) -> Certificate:
 
 
 def _certify(side, shares, kernel_name, grid, curve):
-    """The Certificate of d sum shares(V/d at the nodes); its standard error is the replicates', to first order."""
+    """The Certificate of d sum shares(V/d at the nodes), with a standard error from the curve's replicates."""
     check_kernel(kernel_name)
     grid = check_grid(grid)
     if curve.cross is not None:
@@ -66,7 +67,7 @@ def _at_nodes(curve, grid):
     """V/d at the nodes, clamped to [0, 1/snr]."""
     snr = ou.snr(grid)
     v = np.asarray(curve(snr), np.float64) / curve.dim
-    bad = ~((v * snr > -1e-9) & np.isfinite(v))  # rounding of a quadrature may leave less than nothing
+    bad = ~((v * snr > -1e-9) & np.isfinite(v))  # the rounding of a quadrature may leave a value a little below 0
     if bad.any():
         k = int(np.argmax(bad))
         raise ValueError(

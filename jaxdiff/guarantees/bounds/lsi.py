@@ -1,8 +1,8 @@
-"""A check, and no proof, of a log-Sobolev inequality: curvature at given points, spectral gap in one or two dimensions.
+"""Checks of a log-Sobolev inequality: curvature at given points, and the spectral gap in one or two dimensions.
 
-Let alpha be the best constant of KL(rho || q) <= I(rho || q)/(2 alpha). The curvature of -log q, at its least over all
-space, is no more than alpha (Bakry and Emery), the spectral gap no less (Rothaus). So a gap below a claimed constant
-refutes it. Neither proves it: what is seen at points is more than the least curvature, or as much.
+Let alpha be the best constant of KL(rho || q) <= I(rho || q)/(2 alpha). The least curvature of -log q over all space is
+at most alpha (Bakry and Emery), and the spectral gap is at least alpha (Rothaus). So a gap below a claimed constant
+refutes the claim. Neither check proves it: the least curvature at given points can exceed that over all space.
 """
 
 from collections.abc import Callable
@@ -14,21 +14,22 @@ import numpy as np
 from jaxdiff.arrays import like
 from jaxdiff.types import ScoreFn, as_score
 
-DEPTH = 40.0  # nats below its highest, where a law's box may end
-GROWTH, FARTHEST = 1.05, 1e12  # of the steps in which it grows, and where it gives up
-CELLS = {1: 4000, 2: 160}  # along an axis
+DEPTH = 40.0  # nats below its maximum is the density outside of a box: e^-40 of it changes no gap in float64
+GROWTH, FARTHEST = 1.05, 1e12  # a box grows in steps that lengthen by this factor; beyond this distance it is given up
+CELLS = {1: 4000, 2: 160}  # of a box along an axis, by dimension; they take seconds, for the errors see `spectral_gap`
 
 
 def one_sided(score: ScoreFn, x, time) -> float:
-    """The largest eigenvalue of the score's symmetric Jacobian over points x (n, d): L(t), as far as they show it.
+    """The largest eigenvalue of the score's symmetrised Jacobian over points x (n, d): a lower bound on L(t).
 
-    Its negative is the least curvature of -log q_t. d Jacobian products and a dense eigenvalue problem a point.
+    Its negative is the least curvature of -log q_t at these points. It takes d Jacobian products and a dense eigenvalue
+    problem for each point.
     """
     return float(np.max(_largest(as_score(score), jnp.asarray(x), like(time, jnp.asarray(x)))))
 
 
 def least_curvature(score: ScoreFn, x, time) -> float:
-    """The least eigenvalue of the Hessian of -log q_t over points x (n, d); the law's own constant can be less."""
+    """The least eigenvalue of the Hessian of -log q_t over points x (n, d); elsewhere it can be less."""
     return -one_sided(score, x, time)
 
 
@@ -46,12 +47,13 @@ def spectral_gap(log_density: Callable, box, *, cells=None) -> float:
 
     Args:
       log_density: (n, d) -> (n,), up to a constant; jax or numpy.
-      box: ((low, high),) or two of them; reflecting walls. `box_of` finds one for a law with Gaussian tails.
+      box: ((low, high),) or two such pairs, with reflecting walls. `box_of` finds one for a law with Gaussian tails.
       cells: along each axis; default 4,000, or 160 in two dimensions.
 
     Returns:
-      The gap, with an error of order 1/cells^2: below 1e-6, in two dimensions 1e-3, relative for a Gaussian; 1e-4 where
-      the density is computed in float32. Gaps below 1e-15 of the largest eigenvalue, about 4/width^2, are rounding.
+      The gap, with an error of order 1/cells^2. For a Gaussian the relative error is below 1e-6, in two dimensions
+      1e-3; it is 1e-4 where the density is computed in float32. A gap below 1e-15 of the largest eigenvalue, which is
+      about 4/(width of a cell)^2, is rounding.
 
     Raises:
       ValueError: the box is not one of one or two dimensions, there are fewer than 2 cells, or the density is 0 or not
@@ -83,10 +85,10 @@ def spectral_gap(log_density: Callable, box, *, cells=None) -> float:
 
 
 def box_of(log_density: Callable, x, *, depth=DEPTH):
-    """A box around points x (n, d) of a law, outside of which its density is e^-depth of its highest, or less.
+    """A box around points x (n, d) of a law, outside of which the density is at most e^-depth of the largest at x.
 
-    It grows until no point, moved along an axis to one of its walls, is denser than that. Modes that no point is near
-    are not found.
+    The box grows until every point, moved along an axis to one of its walls, has a density below that. It misses modes
+    that are far from all points.
 
     Raises:
       ValueError: the density at the points is not finite, or does not fall.
@@ -113,7 +115,8 @@ def _wall(log_density, x, axis, side, level):
         far, step = far + side * step, GROWTH * step
 
 
-# A row of the generator is -sum q_face (f_other - f_own)/(q_own h^2); sqrt(q) times it is symmetric.
+# The negative generator maps f to -sum over faces q_face (f_other - f_own)/(q_own h^2). Conjugated with sqrt(q) it is a
+# symmetric matrix with the same eigenvalues.
 def _gap_on_the_line(middle, face, h):
     from scipy.linalg import eigh_tridiagonal
 
@@ -138,6 +141,6 @@ def _gap_in_the_plane(middle, faces, widths):
         entries += [(a, b, beside), (b, a, beside)]
     rows, columns, values = (np.concatenate(part) for part in zip(*entries, strict=True))
     matrix = coo_array((values, (rows, columns)), shape=(n, n)).tocsc()
-    # Away from 0, where the matrix is singular; the ground state sqrt(q) is the first of the two.
+    # The shift sigma lies below 0, where the matrix is singular. The first of the two eigenvectors is sqrt(q).
     found = eigsh(matrix, k=2, sigma=-1e-3, which="LM", v0=np.exp((middle - middle.max()) / 2).ravel() + 1e-3)[0]
     return float(np.sort(found)[1])

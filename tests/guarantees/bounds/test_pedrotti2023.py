@@ -13,7 +13,7 @@ from scipy.optimize import brentq
 
 from jaxdiff import Certificate, grids, kernels, noise, predict_correct, targets
 from jaxdiff.guarantees.bounds import pedrotti2023
-from jaxdiff.guarantees.bounds.pedrotti2023 import langevin, lsi_constant, plan_w2, start_kl, w2
+from jaxdiff.guarantees.bounds.pedrotti2023 import langevin, lsi_constant, plan_w2, planner, start_kl, w2, wasserstein
 
 SCHEMES = [(0.7, 0.0), (0.5, 0.4), (1.0, 1.0), (1.5, 2.0), (2.5, 3.0), (4.0, 0.5)]  # (t, R), all with a constant
 W2_TERMS = ("early stopping", "Langevin, after the reversal", "score error of the reversal", "discretisation")
@@ -465,7 +465,7 @@ def test_the_score_error_of_the_flow_is_the_integral_that_scipy_finds(horizon, e
     found = w2(horizon, 1.0, 1, radius, early_stop=early_stop, score_error=error)["score error of the reversal"]
     # Of the integrand f(u) a trapezoid rule leaves (du)^2/12 (f'(end) - f'(start)), and f' is some R^2 snr f at most.
     u, snr = np.log(np.expm1(2 * horizon) / np.expm1(2 * early_stop)), 1 / np.expm1(2 * early_stop)
-    assert found.value == pytest.approx(want, rel=(u / pedrotti2023.CELLS) ** 2 * (3 + radius**2 * snr) ** 2)
+    assert found.value == pytest.approx(want, rel=(u / wasserstein.CELLS) ** 2 * (3 + radius**2 * snr) ** 2)
     assert found.status == "assumed"
 
 
@@ -590,7 +590,7 @@ def test_a_plan_stops_where_it_is_told():
 
 # Refusals.
 def test_a_plan_out_of_reach_is_refused_with_the_stretch(monkeypatch):
-    monkeypatch.setattr(pedrotti2023, "HORIZONS", 5)  # 80 take seconds
+    monkeypatch.setattr(planner, "HORIZONS", 5)  # 80 take seconds
     with pytest.raises(
         ValueError, match=r"no grid of 32768 steps reaches W2 0\.1: .* by e\^\d.* radius 1 .*one_sided="
     ):

@@ -1,0 +1,26 @@
+"""Posterior weights of a mixture's components, and the likeliest component set apart from the others."""
+
+import numpy as np
+
+
+# The spread of the posterior means m_k is computed about m_j, that of the likeliest component. With the other
+# components' weights q_k and s = sum q_k it is
+#   sum_k q_k |m_k|^2 - 2 m_j sum_k q_k m_k + s |m_j|^2 - |sum_k q_k m_k - s m_j|^2.
+# Every term is of the size of s, so no digits are lost where s is small. The mean square minus the square of the mean
+# would have a rounding error of eps |m_j|^2 however small s is.
+def likeliest_apart(share):
+    """The weights of all other components (rows, K), with 0 at the likeliest one, and its index (rows,).
+
+    share: posterior weights (rows, K), overwritten.
+    """
+    likeliest = share.argmax(-1)
+    share[np.arange(len(share)), likeliest] = 0
+    return share, likeliest
+
+
+def softmax(logit, axis):
+    """Softmax along an axis; overwrites logit. No weight is below 1e-261: arithmetic on subnormal numbers is slow."""
+    logit -= logit.max(axis, keepdims=True)
+    np.exp(np.maximum(logit, -600, out=logit), out=logit)
+    logit /= logit.sum(axis, keepdims=True)
+    return logit
