@@ -1,9 +1,12 @@
-"""Does a score look at where a particle stands among the others? Read off its jaxpr.
+"""Does a score depend on the row that a particle has in x? The answer is read from its jaxpr.
 
-What a score computes without x may have an axis of particles if all rows of it are equal, as t * jnp.ones(len(x)) has.
-Rows that differ without x, as jnp.arange(len(x)), table[: len(x)] and random numbers of x.shape have them, belong to
-places: a chunk of the particles, whose places count from 0 again, would be given those of other particles. So do rows
-of x of which some are treated in one way and some in another, and what is counted or summed up from row to row.
+A chunk counts its rows from 0 again. A score that depends on row numbers would therefore give a particle of a later
+chunk the value of another particle.
+
+A score may compute a value with a row for each particle without reading x. If all rows are equal, as those of
+t * jnp.ones(len(x)), chunks change nothing. If they differ, as those of jnp.arange(len(x)), table[: len(x)] and random
+numbers of x.shape, the value depends on the rows. It also does where the score treats some rows of x differently from
+others, or accumulates from row to row.
 """
 
 import jax
@@ -12,38 +15,36 @@ import numpy as np
 from jax.core import Tracer
 from jax.extend import core
 
-# What the rows of a value have of their places: nothing, their number alone, or anything else.
+# How the rows of a value depend on their position in x: not at all, as the row numbers themselves, or in any other way.
+# Larger numbers include smaller ones, so that max() combines two values.
 NOTHING, NUMBER, PLACED = 0, 1, 2
-# Primitives whose first operand is read or written at indices. Row numbers that index an array with a row for every
-# particle, as in logits[jnp.arange(len(x)), label], pair a particle with its own row. Given here is which operand is
-# written, None where nothing is.
+# Primitives that read or write their first operand at indices, and the operand that they write there (None: they only
+# read). Row numbers may index an array with a row for every particle, as in logits[jnp.arange(len(x)), label]: each
+# particle then gets its own row, in any chunk.
 INDEXING = {"gather": None, "dynamic_slice": None, "dynamic_update_slice": 1}
-
-
 INDEXING |= dict.fromkeys(("scatter", "scatter-add", "scatter-sub", "scatter-mul", "scatter-min", "scatter-max"), 2)
-
-
-RUNNING = frozenset({"cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"})  # of equal rows, different ones
-# What JAX does to row numbers before they index an array: it puts them beside other indices and counts negative ones
+# Primitives that make different rows from equal ones.
+RUNNING = frozenset({"cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"})
+# What JAX applies to row numbers before they index an array: it joins them to other indices and counts negative ones
 # from the end.
 NUMBERING = frozenset({"add", "broadcast_in_dim", "concatenate", "convert_element_type", "reshape", "select_n"})
 
 
 def matter(closed, n) -> bool:
-    """Can what the score returns for a particle depend on where it stands?
+    """Can the score of a particle depend on its row in x?
 
     Args:
       closed: the score's ClosedJaxpr; its last two inputs are x and t.
-      n: the particles it was traced with, a number from layout.mark_beside.
+      n: the number of particles it was traced with, from layout.mark_beside.
     """
     given = [(False, NOTHING)] * len(closed.jaxpr.invars)
     given[-2] = (True, NOTHING)
     return any(placed for _, placed in _followed(closed.jaxpr, closed.consts, given, n))
 
 
-# Of every value two things are known: is it made from x, and what can its rows have of their places?
+# Each value has a pair (from_x, placed): is it computed from x, and how do its rows depend on their position in x?
 def _followed(jaxpr, consts, given, n):
-    """The pairs (from x, placed) of a jaxpr's results, from those of its inputs."""
+    """The pairs of a jaxpr's results, from those of its inputs."""
     known = {v: (False, PLACED if _has_particles(v, n) else NOTHING) for v in jaxpr.constvars}
     known |= dict(zip(jaxpr.constvars, [_constant(value, n) for value in consts], strict=False))
     known |= dict(zip(jaxpr.invars, given, strict=True))
@@ -54,7 +55,7 @@ def _followed(jaxpr, consts, given, n):
 
 
 def _constant(value, n):
-    """A constant is placed if it has an axis of particles, or of several times all of them, along which it differs."""
+    """The pair of a constant: PLACED if it differs along an axis of n rows, or of a multiple of n."""
     along = [axis for axis, size in enumerate(np.shape(value)) if _of_particles(size, n)]
     if not along or isinstance(value, Tracer) or jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         return False, PLACED if along else NOTHING
@@ -87,10 +88,10 @@ def _through(equation, given, n):
         return _joined([given[:1] * results, *(_called(one, given[1:], n) for one in params["branches"])])
     inner = [] if name in INDEXING else [one for value in params.values() for one in _jaxprs(value)]
     calls = [one for one in inner if _sizes(one) == (len(given), results)]
-    if calls:  # compiled, say, or with a derivative of its own
+    if calls:  # jit, custom_jvp and the like
         return _joined([_called(one, given, n) for one in calls])
     own = _own(equation, given, n)
-    every = _all_of(given)  # which input is whose is not known
+    every = _all_of(given)  # the inputs of inner jaxprs cannot be matched to those of the equation
     found = [pair for one in inner for pair in _called(one, [every] * _sizes(one)[0], n)]
     return _joined([[own], *([pair] for pair in found)]) * results
 
@@ -113,17 +114,17 @@ def _called(jaxpr, given, n):
 
 
 def _joined(several):
-    """Pairs that hold whichever of several lists of them does."""
+    """Several lists of pairs, combined place by place."""
     return [_all_of(pairs) for pairs in zip(*several, strict=True)]
 
 
 def _all_of(pairs):
-    """The pair of what is made of several values."""
+    """The pair of a value that is computed from several others."""
     return tuple(map(max, zip((False, NOTHING), *pairs, strict=True)))
 
 
 def _scanned(params, given, n):
-    """The pairs of a scan. What it carries from particle to particle belongs to places."""
+    """The pairs of a scan. A scan over the particles carries values from row to row, which makes them PLACED."""
     consts, carried = params["num_consts"], params["num_carry"]
     if _of_particles(params["length"], n):
         carry = [(from_x, PLACED) for from_x, _ in given[consts : consts + carried]]
@@ -132,16 +133,16 @@ def _scanned(params, given, n):
 
 
 def _repeated(params, given, n):
-    """The pairs of a while loop, all of them placed if the number of its turns is."""
+    """The pairs of a while loop, all of them PLACED if the number of its iterations is."""
     first = params["cond_nconsts"]
     out = _loop(params["body_jaxpr"], given[first:], params["body_nconsts"], None, n)
     carry = _joined([given[first + params["body_nconsts"] :], out])
-    turns = _called(params["cond_jaxpr"], [*given[:first], *carry], n)
-    return _joined([carry, turns * len(carry)])
+    iterations = _called(params["cond_jaxpr"], [*given[:first], *carry], n)
+    return _joined([carry, iterations * len(carry)])
 
 
 def _loop(body, given, consts, carried, n):
-    """The pairs after any number of turns of a scan or, with carried None, a while loop."""
+    """The pairs after any number of iterations of a scan or, with carried None, a while loop."""
     end = len(given) if carried is None else consts + carried
     while True:
         out = _called(body, given, n)
@@ -163,12 +164,12 @@ def _own(equation, given, n):
 
 
 def _of_numbers(name, operands, given, n):
-    """What is made of row numbers and values that have nothing of places."""
+    """How the result depends on positions where the operands are row numbers and values independent of positions."""
     if name in INDEXING and _has_particles(operands[0], n):
         values = [given[i][1] for i in (0, INDEXING[name]) if i is not None]
         return PLACED if any(values) else NOTHING
     if name == "lt" and isinstance(operands[1], core.Literal) and operands[1].val == 0:
-        return NOTHING  # none is
+        return NOTHING  # "number < 0" is false in every row
     others = [v for v, (_, placed) in zip(operands, given, strict=True) if placed == NOTHING]
     numbers = name in NUMBERING and (name != "add" or not any(_has_particles(v, n) for v in others))
     return NUMBER if numbers else PLACED
@@ -180,14 +181,14 @@ def _writes_some_rows(name, operands, n):
 
 
 def _places(name, params, operands, results, from_x, n):
-    """Does a primitive make rows that can differ of operands whose rows are equal, or are each made from its own x?"""
+    """Does a primitive make rows that depend on positions, from operands whose rows do not?"""
     if not any(_has_particles(v, n) for v in results):
         return False
     if name == "iota":
         return _of_particles(params["shape"][params["dimension"]], n)
     if name in RUNNING:
         return _of_particles(operands[0].aval.shape[params["axis"]], n)
-    if name == "concatenate":  # of parts of the rows
+    if name == "concatenate":  # it joins parts that are not all particles each
         sizes = [v.aval.shape[params["dimension"]] for v in operands]
         return _of_particles(sum(sizes), n) and not all(_of_particles(size, n) for size in sizes if size)
     if name == "broadcast_in_dim" or any(_has_particles(v, n) for v in operands):
