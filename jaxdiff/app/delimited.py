@@ -1,4 +1,4 @@
-"""Tables of numbers in text files: their delimiter, header line and index column are found, or refused by name."""
+"""Tables of numbers in text files. The reader finds the delimiter, the header line and the index column by itself."""
 
 import codecs
 import contextlib
@@ -9,11 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxdiff.app.headers import FORTRAN, MINUS, DataError, header_of, index_columns, number, positions_of
+from jaxdiff.app.cells import FORTRAN, MINUS, number
+from jaxdiff.app.columns import index_columns, positions_of
+from jaxdiff.app.errors import DataError
+from jaxdiff.app.headers import header_of
 
 DELIMITERS = "\t;,"
-# UTF-32's mark for little-endian text begins with that of UTF-16.
-MARKS = (
+MARKS = (  # byte-order marks; that of little-endian UTF-32 begins with that of UTF-16, so it comes first
     (codecs.BOM_UTF32_LE, "UTF-32"),
     (codecs.BOM_UTF32_BE, "UTF-32"),
     (codecs.BOM_UTF16_LE, "UTF-16"),
@@ -35,7 +37,7 @@ MISTAKES = (  # a pattern of cells that are not numbers, and the remedy
 
 
 class Table(NamedTuple):
-    """A file as it was read; with its `header` and `columns`, `read` reads the same again.
+    """A file as it was read. `read` with this `header` and `columns` gives the same rows again.
 
     Attributes:
       rows: (n, d) float64.
@@ -53,21 +55,21 @@ class Table(NamedTuple):
 
 
 def read(path, *, header=None, columns=None) -> Table:
-    """Rows of numbers in a text file with commas, semicolons or tabs between them.
+    """Read rows of numbers from a text file with commas, semicolons or tabs between them.
 
-    The file is UTF-8, or UTF-16 or UTF-32 with a byte-order mark. Numbers are those of Python's float, without
-    underscores; beside semicolons and tabs they may have decimal commas. Lines at the top that begin with "#" are
-    comments; the last of them gives the names where it has as many cells as a row.
+    The file is UTF-8, or UTF-16 or UTF-32 with a byte-order mark. Numbers are written as for Python's float, without
+    underscores. Between semicolons or tabs they may have decimal commas. Lines at the top that begin with "#" are
+    comments; the last of them gives the names if it has as many cells as a row.
 
     Args:
       path: pathlib.Path of the file.
       header: whether the first line has the names of the columns; None decides by `headers.header_of`.
-      columns: names or positions from 0 of the columns to read; None reads all but index columns, which
-        `headers.index_columns` decides.
+      columns: names, or positions from 0, of the columns to read; None reads all but index columns, which
+        `columns.index_columns` finds.
 
     Raises:
-      DataError: the text cannot be decoded, rows differ in length, a cell is no number, or the first line or the
-        first column can be read in two ways.
+      DataError: the text cannot be decoded, rows differ in length, a cell is no number, or the first line or first
+        column can be read in two ways.
     """
     delimiter = _delimiter(path)
     numbers, lines, empty = _records(path, delimiter)
@@ -90,7 +92,7 @@ def read(path, *, header=None, columns=None) -> Table:
 
 
 def _encoding(path):
-    """By the byte-order mark; a NUL without one is refused."""
+    """The encoding, from the byte-order mark. Raises DataError for a NUL character without one."""
     with path.open("rb") as stream:
         content = stream.read(4096)
     encoding = next((name for mark, name in MARKS if content.startswith(mark)), "UTF-8-sig")
@@ -114,7 +116,7 @@ def _text(path):
 
 
 def _records(path, delimiter):
-    """Line numbers from 1, cells of all lines that are not blank, and notes on rows that have no value."""
+    """Line numbers from 1 and the cells of all lines that are not blank, and a note on rows without any value."""
     numbers, lines, empty, blank = [], [], [], []
     with _text(path) as stream:
         reader = csv.reader(stream, delimiter=delimiter, skipinitialspace=True, strict=True)
@@ -125,24 +127,24 @@ def _records(path, delimiter):
             elif line:
                 (empty if len(line) > 1 else blank).append(reader.line_num)
     if all(len(line) == 1 for line in lines):
-        empty = blank  # "" is a missing value in a table of one column, and spaces alone between rows of others
+        empty = blank  # in a table of one column "" is a missing value; in a wider one such a line separates rows
     if lines and lines[0][0].startswith("sep=") and len("".join(lines[0])) <= len("sep=;"):
-        del numbers[0], lines[0]  # the line with which spreadsheets are told the delimiter
+        del numbers[0], lines[0]  # this line tells spreadsheets the delimiter
     notes = [f"{len(empty)} row(s) of empty cells are left out, the first in line {empty[0]}."] if empty else []
     return numbers, lines, notes
 
 
 def _delimiter(path):
-    """Of tab, semicolon and comma the one that cuts the second line into the largest share of numbers."""
+    """Of tab, semicolon and comma the one for which the most cells of the second line are numbers, in proportion."""
     with _text(path) as stream:
         shown = (line for line in stream if line.strip() and not line.startswith(("#", "sep=")))
         line = (list(itertools.islice(shown, 2)) or [""])[-1]
     best, most = ",", -1.0
     for delimiter in DELIMITERS:
         cells = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
-        share = sum(number(cell) is not None for cell in cells) / max(len(cells), 1)
-        if len(cells) > 1 and share > most:
-            best, most = delimiter, share
+        proportion = sum(number(cell) is not None for cell in cells) / max(len(cells), 1)
+        if len(cells) > 1 and proportion > most:
+            best, most = delimiter, proportion
     return best
 
 
@@ -175,7 +177,7 @@ def _converted(path, numbers, lines, positions, delimiter):
 
 
 def _doubts(lines, positions, delimiter):
-    """A note on points, or on commas between columns, that could separate thousands or decimals."""
+    """Notes on points and commas whose meaning was assumed: they could also separate thousands or decimals."""
     notes = []
     if delimiter == ";":
         pointed = [cell.strip() for line in lines for cell in line if "." in cell]
@@ -192,7 +194,7 @@ def _doubts(lines, positions, delimiter):
 
 
 def _padded(cells):
-    """The first cell like 05 or 000 of a column of whole numbers with equally many digits; None without one."""
+    """The first cell with leading zeros, like 05 or 000, if all cells are whole numbers of equally many digits."""
     padded, digits = None, None
     for cell in cells:
         digits = digits or len(cell)
@@ -203,7 +205,7 @@ def _padded(cells):
 
 
 def _rounded(lines, rows, positions):
-    """A note on the first whole number that float64 cannot hold."""
+    """A note on the first whole number that float64 cannot represent."""
     if rows.size == 0 or max(rows.max(), -rows.min()) < 2**53:
         return []
     for row, place in np.argwhere((np.abs(rows) >= 2**53) & np.isfinite(rows)):
@@ -232,7 +234,7 @@ def _is_float(cell):
 
 
 def _first_mistake(path, numbers, lines, pointed, positions):
-    """The error for the first cell that is no number; of empty cells it says how many there are."""
+    """The error for the first cell that is no number. If it is empty, the error counts the other empty cells."""
     wrong = (
         (row, position, cell.strip())
         for row, line, new in zip(numbers, lines, pointed, strict=True)

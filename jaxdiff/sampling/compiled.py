@@ -19,7 +19,9 @@ class Recent:
     """Calls functions of pytrees under jax.jit and keeps the programs used last.
 
     At most `most` entries are kept, one for each structure and set of shapes. A structure is a function with its static
-    argument and the tree structures of its other arguments; a score's function is part of it. JAX keeps traces and programs as long as the Python function that they were compiled from.
+    argument and the tree structures of its other arguments; a score's function is part of it.
+
+    JAX keeps traces and programs as long as the Python function that they were compiled from.
     Each structure therefore gets a Python function of its own, which is dropped together with its programs. JAX also
     keeps every static argument that it has seen. The only static argument here is a _Structure, which is emptied when
     its programs are dropped. Nothing but JAX's caches refers to it strongly, so jax.clear_caches() frees everything.

@@ -273,7 +273,7 @@ BAD_MODELS = [
     ("image_shape is [3], not", {"image_shape": [3]}),
     ("image_shape is [-1, -3], not", {"image_shape": [-1, -3]}),
     ("image_shape is [true, 3], not", {"image_shape": [True, 3]}),
-    ("image_shape is [2, 2], which are not dim = 3 pixels", {"image_shape": [2, 2]}),
+    ("image_shape is [2, 2], which does not make dim = 3 pixels", {"image_shape": [2, 2]}),
     ("network is [8, 2], not a record", {"network": [8, 2]}),
     ('network.width is "big", not a whole number, at least 1', {"network_width": "big"}),
     ("network.width is 0,", {"network_width": 0}),
@@ -664,7 +664,7 @@ def test_drafts_of_a_killed_process_are_removed_by_the_next_command(here, name):
     left_behind = here.folder / f".{name}-abcdefgh"
     left_behind.mkdir()
     (left_behind / name).write_text("half")
-    with files.room(here.folder, name) as alive:
+    with files.draft_folder(here.folder, name) as alive:
         with saving.writing(here, "report.json") as drafts:
             assert not left_behind.exists()
             (drafts.folder / "report.json").write_text("new")
