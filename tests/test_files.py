@@ -204,7 +204,7 @@ def test_readers_share_a_lock(tmp_path):
 
 
 @pytest.mark.parametrize("opened", [False, True])
-def test_a_room_that_was_cleared_before_it_was_locked_is_made_again(opened, tmp_path, monkeypatch):
+def test_a_draft_folder_that_was_cleared_before_it_was_locked_is_made_again(opened, tmp_path, monkeypatch):
     locked, tried = files.locked, []
 
     @contextlib.contextmanager

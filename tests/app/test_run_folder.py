@@ -452,7 +452,7 @@ def curve(kept_run):
         ("basis has shape (2, 2), not (3, 3)", given("basis", np.eye(2))),
         ("basis holds int64,", given("basis", np.eye(3, dtype=np.int64))),
         ("basis is 'pca', not 'coordinates' or an array", given("basis", "pca")),
-        ("it has one of by_group and basis, not both", lacking("by_group")),
+        ("it has only one of by_group and basis, which belong together", lacking("by_group")),
         ("squares has negative values", scaled("squares", -1)),
         ("squares has shape (2,), not (8)", given("squares", [1.0, 2.0])),
         ("row_ids holds float64, not whole numbers", scaled("row_ids", 1.0)),
