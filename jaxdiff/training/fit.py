@@ -11,10 +11,13 @@ from flax import nnx
 from jaxdiff import interrupts
 from jaxdiff.processes.ou import check_ends
 from jaxdiff.progress import counter
+from jaxdiff.training.checkpoints import load_network, save_network
 from jaxdiff.training.held_out import CHECKS, HeldOutLoss
 from jaxdiff.training.losses import path_kl_weight
 from jaxdiff.training.optimiser import adamw, compiled_block, optimiser_step
 from jaxdiff.training.rows import float_rows
+
+__all__ = ["Fit", "Interrupted", "fit", "load_network", "path_kl_weight", "save_network"]
 
 BLOCK_SECONDS = 0.5  # that a compiled block of steps should take; the bar moves and Ctrl-C is noticed between blocks
 GROWTH = 4  # a block has at most so many times the steps of the one before, lest one timing mislead
