@@ -13,9 +13,9 @@ from jaxdiff.app.columns import positions_of
 from jaxdiff.app.errors import DataError
 
 BUILT_IN = ("digits",)
-IMAGE_SHAPES = {"digits": (8, 8)}
+IMAGE_SHAPES = {"digits": (8, 8)}  # of built-in sets whose rows are images
 FURTHEST = 1e6  # standard deviations; beside a value further out float32 keeps no digits of the other rows
-PARTS = (2 / 3, 1 / 6, 1 / 6)  # train, held-out and test rows
+FRACTIONS = (2 / 3, 1 / 6, 1 / 6)  # of train, held-out and test rows
 LEAST_ROWS = 24  # they leave four held-out and four test rows
 ENDINGS = ".npy, .npz, .csv or .tsv"
 
@@ -127,7 +127,7 @@ def load(source, *, seed=0, header=None, columns=None, key=None):
 def split(rows, *, name, seed=0, reading=UNREAD):
     """Checked rows (n, d) -> Dataset: shuffled by the seed; two thirds train, a sixth held out, a sixth test."""
     rows, whole = rows[np.random.default_rng(seed).permutation(len(rows))], (rows == np.round(rows)).all(axis=0)
-    first, second = np.round(np.cumsum(PARTS)[:2] * len(rows)).astype(int)
+    first, second = np.round(np.cumsum(FRACTIONS)[:2] * len(rows)).astype(int)
     train = rows[:first]
     with np.errstate(over="ignore", invalid="ignore"):  # values near 1e308 raise an error below
         furthest = np.abs(train - train[0]).max(0)

@@ -10,7 +10,7 @@ from jaxdiff.files import written
 from jaxdiff.guarantees.path_kl import PER_DIRECTION, label_of, sampler_of, step_cost
 from jaxdiff.processes import ou
 
-COLOURS = {
+COLOURS = {  # of each (kernel, grid) in all figures
     ("exponential_euler", "Benton"): "#b3492d",
     ("ancestral", "Benton"): "#d99a2b",
     ("ancestral", "planned"): "#4f9d69",

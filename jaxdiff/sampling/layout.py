@@ -24,8 +24,8 @@ FEW_EQUATIONS = 12  # of a score that is written out for more than two steps, fo
 MOST_UNROLLED = 4  # steps an iteration; more run a little faster and compile for a second longer
 MARK = 8191  # particles to trace a score with, or a few more: a prime, so that no product of other sizes equals it
 ROUND_MARK = 384_000  # particles, or a multiple of it: 2^10 3 5^3, which batches of usual sizes divide
-FAST_AXIS = 128  # particles: at least so many lie on the fast axis, or vector units stay partly idle
-FEW_COORDINATES = 16  # below, coordinates alone fill no vector unit, and particles lie on the fast axis
+FAST_AXIS = 128  # particles; fewer of them on the fast axis would leave vector units partly idle
+FEW_COORDINATES = 16  # with fewer, coordinates fill no vector unit, and particles lie on the fast axis
 # Coordinates a chunk on a CPU. A step that reads its state again from memory needs a chunk that fits into the fastest
 # cache. Matrix products and fused loops read it once in several steps; they lose more to short loops than to memory.
 CACHED, STREAMED = 2**16, 2**20
@@ -112,7 +112,7 @@ def inner_jaxprs(equation):
 
 
 def _primitives(jaxpr, n):
-    """Names of the equations on particles. A call is replaced by its own equations; a loop or branch is kept beside."""
+    """Names of all equations on particles, also in inner jaxprs. A loop or branch counts itself, a call does not."""
     for equation in jaxpr.eqns:
         inner = inner_jaxprs(equation)
         for one in inner:

@@ -17,7 +17,7 @@ from jaxdiff.sampling.score_calls import with_casts
 from jaxdiff.types import ScoreFn, as_score
 
 STAGES = 6  # score evaluations a step of Tsit5: the first of its seven is the last one of the step before
-MOST_STEPS = 10_000  # a particle that needs more is reported as an error, lest a bad score run forever
+MOST_STEPS = 10_000  # a particle that needs more raises an error, so that a bad score does not run forever
 
 
 class Solution(NamedTuple):

@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 
+from jaxdiff.sweeps.settings import is_number
+
 
 def over_seeds(rows):
     """Means over seeds: a row for each dimension and setting, every number with its standard error beside it.
@@ -20,7 +22,7 @@ def over_seeds(rows):
     for row in rows:
         names = list(row)
         groups.setdefault(json.dumps({name: row[name] for name in names[: names.index("seed")]}), []).append(row)
-    return [json.loads(said) | {"seeds": len(group)} | _means(group) for said, group in groups.items()]
+    return [json.loads(label) | {"seeds": len(group)} | _means(group) for label, group in groups.items()]
 
 
 def _means(rows):
@@ -28,7 +30,7 @@ def _means(rows):
     means = {}
     for name in names[names.index("seed") + 1 :]:
         values = [row[name] for row in rows]
-        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        if all(map(is_number, values)):
             error = float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
             means |= {name: float(np.mean(values)), f"{name}_error": error}
     return means

@@ -77,7 +77,7 @@ class Rows:
                 raise ValueError(
                     f"the function returns {', '.join(sorted(repeated))}, which is a column already: rename the result."
                 )
-            rows.append({name: choice.said for name, choice in cell.items()} | result)
+            rows.append({name: choice.label for name, choice in cell.items()} | result)
             self.rows[name_of(cell)] = rows[-1]
         if self.path is not None and jax.process_index() == 0:
             try:

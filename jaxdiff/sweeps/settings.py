@@ -15,19 +15,19 @@ class Choice(NamedTuple):
     """One value of a setting.
 
     Attributes:
-      said: what rows say.
-      value: what the function gets.
+      label: the value in rows.
+      value: the value that the function gets.
       number: whether a traced function gets it as a traced number.
     """
 
-    said: Any
+    label: Any
     value: Any
     number: bool
 
 
 def name_of(cell):
     """A text that identifies a cell, a dict of Choices, among all cells of a sweep."""
-    return json.dumps([[name, choice.said] for name, choice in cell.items()])
+    return json.dumps([[name, choice.label] for name, choice in cell.items()])
 
 
 def wanted_by(function, settings, dims, seeds):
@@ -65,7 +65,7 @@ def whole_numbers(name, values, least):
     values = list(values)
     for value in values:
         if isinstance(value, bool) or not hasattr(value, "__index__") or not least <= value < MOST_SEED:
-            raise ValueError(f"{name} are whole numbers from {least} to 2^32 - 1: {value!r} is none.")
+            raise ValueError(f"{name} must be whole numbers from {least} to 2^32 - 1: {value!r} is not one.")
     return _distinct(name, [Choice(int(value), int(value), True) for value in values])
 
 
@@ -75,26 +75,26 @@ def choices_of(name, value):
         return _distinct(name, [Choice(said, one, False) for said, one in value.items()])
     if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
         values = value.tolist() if isinstance(value, np.ndarray) else [_plain(one) for one in value]
-        return _distinct(name, [Choice(_said(name, one), one, _is_number(one)) for one in values])
-    return [Choice(_said(name, _plain(value)), value, False)]
+        return _distinct(name, [Choice(_label(name, one), one, is_number(one)) for one in values])
+    return [Choice(_label(name, _plain(value)), value, False)]
 
 
 def _distinct(name, choices):
-    said = [json.dumps(choice.said) for choice in choices]
-    if not said:
+    labels = [json.dumps(choice.label) for choice in choices]
+    if not labels:
         raise ValueError(f"{name} is empty: there is nothing to sweep over. Give one value at least.")
-    if len(set(said)) < len(said):
-        raise ValueError(f"{name} holds {max(said, key=said.count)} more than once: give each value once.")
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"{name} holds {max(labels, key=labels.count)} more than once: give each value once.")
     return choices
 
 
-def _said(name, value):
-    """What rows say for a value: itself, or its __name__."""
+def _label(name, value):
+    """The label of a value: the value itself, or its __name__."""
     if value is None or isinstance(value, str | bool | int | float):
         return value
     label = getattr(value, "__name__", None)
     if label is None:
-        raise ValueError(f"rows cannot say {value!r}: pass {name} as a mapping from a label to it.")
+        raise ValueError(f"{name} = {value!r} has no label for rows: pass {name} as a mapping from a label to it.")
     return label
 
 
@@ -103,5 +103,6 @@ def _plain(value):
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _is_number(value):
+def is_number(value):
+    """Whether a value is an int or a float, and no bool."""
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -20,7 +20,7 @@ from jaxdiff.training.rows import float_rows
 __all__ = ["Fit", "Interrupted", "fit", "load_network", "path_kl_weight", "save_network"]
 
 BLOCK_SECONDS = 0.5  # that a compiled block of steps should take; the bar moves and Ctrl-C is noticed between blocks
-GROWTH = 4  # a block has at most so many times the steps of the one before, lest one timing mislead
+GROWTH = 4  # a block has at most so many times the steps of the one before, in case one timing was too short
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
