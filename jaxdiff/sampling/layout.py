@@ -69,7 +69,7 @@ def traits(jaxpr, n) -> Traits:
     return Traits(elementwise, arithmetic, not PRODUCTS.isdisjoint(names))
 
 
-def mark_beside(jaxpr) -> int:
+def mark_for(jaxpr) -> int:
     """A number of particles to trace with: the least prime from MARK on of which no size in the jaxpr is a multiple.
 
     The jaxpr is that of the score with the particles of the run. The score is traced again with the mark. Sizes that do
@@ -79,13 +79,13 @@ def mark_beside(jaxpr) -> int:
     return next(_that_divide_no_size(jaxpr, filter(_is_prime, itertools.count(MARK))))
 
 
-def round_mark_beside(jaxpr) -> int:
-    """As `mark_beside`, a multiple of ROUND_MARK."""
+def round_mark_for(jaxpr) -> int:
+    """As `mark_for`, a multiple of ROUND_MARK."""
     return next(_that_divide_no_size(jaxpr, itertools.count(ROUND_MARK, ROUND_MARK)))
 
 
-def small_mark_beside(jaxpr, n) -> int | None:
-    """As `mark_beside`, the largest prime below n, for scores that hold tables of n rows; None if there is none."""
+def small_mark_for(jaxpr, n) -> int | None:
+    """As `mark_for`, the largest prime below n, for scores that hold tables of n rows; None if there is none."""
     return next(_that_divide_no_size(jaxpr, filter(_is_prime, range(n - 1, 1, -1))), None)
 
 
@@ -94,15 +94,15 @@ def _is_prime(p):
 
 
 def _that_divide_no_size(jaxpr, marks):
-    """Those marks of which no size in the jaxpr is a multiple."""
+    """Those of the marks of which no size in the jaxpr is a multiple."""
     used = _sizes(jaxpr)
     return (mark for mark in marks if not any(size and size % mark == 0 for size in used))
 
 
 def _sizes(jaxpr):
     """All sizes of axes in a jaxpr and in its inner ones."""
-    beside = [v for one in jaxpr.eqns for v in (*one.invars, *one.outvars)]
-    sizes = {size for v in (*jaxpr.constvars, *jaxpr.invars, *beside) for size in getattr(v.aval, "shape", ())}
+    of_equations = [v for one in jaxpr.eqns for v in (*one.invars, *one.outvars)]
+    sizes = {size for v in (*jaxpr.constvars, *jaxpr.invars, *of_equations) for size in getattr(v.aval, "shape", ())}
     return sizes.union(*(_sizes(one) for equation in jaxpr.eqns for one in inner_jaxprs(equation)))
 
 

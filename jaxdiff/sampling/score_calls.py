@@ -90,18 +90,18 @@ def layout_of(program, score, n_steps, shape):
     jaxpr, given = traced(n)
     check_agrees(given, shape, program.dtype)
 
-    mark, chunk = layout.mark_beside(jaxpr.jaxpr), program.chunk
+    mark, chunk = layout.mark_for(jaxpr.jaxpr), program.chunk
     marked, by_row = _traced_with(traced, mark)
     if marked is None:
         chunk = chunk or n
         # The score may refuse the mark because NumPy cuts a table of fewer rows. Smaller and rounder numbers of
         # particles show whether it depends on rows.
-        others = layout.small_mark_beside(jaxpr.jaxpr, n), layout.round_mark_beside(jaxpr.jaxpr)
+        others = layout.small_mark_for(jaxpr.jaxpr, n), layout.round_mark_for(jaxpr.jaxpr)
         by_row = _is_cut(program, n) and any(_traced_with(traced, other)[1] for other in others if other is not None)
     elif by_row:
         # lax.map with batch_size concatenates the full batches and the remaining rows. In a jaxpr that looks like a
         # score that treats two parts of the rows differently. A round number of particles has no remaining rows.
-        by_row = _traced_with(traced, layout.round_mark_beside(jaxpr.jaxpr))[1] is not False
+        by_row = _traced_with(traced, layout.round_mark_for(jaxpr.jaxpr))[1] is not False
     if by_row:
         chunk = _all_at_once(program, n)
     jaxpr, n = (jaxpr, n) if marked is None else (marked, mark)

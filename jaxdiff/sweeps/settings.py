@@ -72,7 +72,7 @@ def whole_numbers(name, values, least):
 def choices_of(name, value):
     """The Choices of a setting: of a mapping or sequence all its values, of anything else one."""
     if isinstance(value, Mapping):
-        return _distinct(name, [Choice(said, one, False) for said, one in value.items()])
+        return _distinct(name, [Choice(label, one, False) for label, one in value.items()])
     if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
         values = value.tolist() if isinstance(value, np.ndarray) else [_plain(one) for one in value]
         return _distinct(name, [Choice(_label(name, one), one, is_number(one)) for one in values])

@@ -59,7 +59,7 @@ def test_the_axis_of_particles_is_told_from_an_equal_dimension():
 
 
 def test_the_mark_is_a_prime_of_which_no_size_is_a_multiple():
-    marked = lambda score, n, d=3: layout.mark_beside(
+    marked = lambda score, n, d=3: layout.mark_for(
         jax.make_jaxpr(score)(jax.ShapeDtypeStruct((n, d), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)).jaxpr
     )
     plain = lambda x, t: -x
@@ -67,9 +67,9 @@ def test_the_mark_is_a_prime_of_which_no_size_is_a_multiple():
     assert marked(plain, 8191, 8209) == 8219  # the primes from 8,191 on: 8,209, 8,219, 8,221
     given = lambda n: (jax.ShapeDtypeStruct((n, 3), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32))
     jaxpr = lambda n: jax.make_jaxpr(plain)(*given(n)).jaxpr
-    assert [layout.small_mark_beside(jaxpr(n), n) for n in (2, 3, 4, 5, 1000)] == [None, 2, None, 2, 997]
-    assert layout.round_mark_beside(jaxpr(1000)) == layout.ROUND_MARK
-    assert layout.round_mark_beside(jaxpr(layout.ROUND_MARK)) == 2 * layout.ROUND_MARK
+    assert [layout.small_mark_for(jaxpr(n), n) for n in (2, 3, 4, 5, 1000)] == [None, 2, None, 2, 997]
+    assert layout.round_mark_for(jaxpr(1000)) == layout.ROUND_MARK
+    assert layout.round_mark_for(jaxpr(layout.ROUND_MARK)) == 2 * layout.ROUND_MARK
     inside = jax.jit(lambda x, t: x * jnp.sum(jnp.ones((2, 8191), jnp.float32)))
     assert marked(inside, 1000) == 8209
 
