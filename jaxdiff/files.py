@@ -1,4 +1,4 @@
-"""Files that are whole or absent: everything is written beside its place and renamed into it."""
+"""Files that are complete or absent: each is written as a draft beside its final place and renamed when it is done."""
 
 import contextlib
 import json
@@ -18,65 +18,66 @@ except ImportError:  # Windows
     fcntl = None
 
 
-# What NumPy's readers raise at damaged bytes, found by flipping and cutting them; not OSError, which speaks for itself.
+# Errors of NumPy's readers for damaged files, found by flipping and cutting bytes. OSError is not among them: its
+# message says what is wrong.
 UNREADABLE = (ValueError, EOFError, RuntimeError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
-ENDING = re.compile("[a-z0-9_]{8}")  # what tempfile puts behind a prefix
+ENDING = re.compile("[a-z0-9_]{8}")  # random part of a name that tempfile makes
 
 
 class WriteError(OSError):
-    """A file cannot be written; made of errno, the system's words and the file, and printed as a sentence."""
+    """A file cannot be written. Made from errno, the system's message and the file."""
 
     def __str__(self):
-        """The file first."""
+        """The file and the system's message in one sentence."""
         return f"{self.filename} cannot be written: {self.strerror}."
 
 
 @contextlib.contextmanager
 def written(path):
-    """A fresh path beside `path` (a file or a folder) to write to; on success it takes the place of `path`.
+    """Yields a new path to write a file or folder to; if the block succeeds, this draft replaces `path`.
 
     Raises:
       WriteError: the disk is full, or the folder cannot be written to.
     """
     path = pathlib.Path(path)
-    with room(path.parent, path.name) as place:
+    with draft_folder(path.parent, path.name) as place:
         draft = place / path.name
         yield draft
         put(draft, path)
 
 
 @contextlib.contextmanager
-def room(folder, name):
-    """A new hidden folder inside `folder` for the drafts of `name` and others; at the end it is removed.
+def draft_folder(folder, name):
+    """A new hidden folder inside `folder`, for the drafts of `name` and other files; it is removed at the end.
 
-    It is locked while its process lives, so that `clear` can tell the rooms of killed processes from others.
+    It is locked as long as its process lives, so that `clear` removes only draft folders of processes that ended.
 
     Raises:
-      WriteError: a draft cannot be written; it names the place that the draft was for.
+      WriteError: a draft cannot be written; the error names the final path of the draft.
     """
     folder, place = pathlib.Path(folder), None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        place, stack = _new_room(folder, name)
+        place, stack = _new_draft_folder(folder, name)
         with stack:
             yield place
     except OSError as error:
-        file = _meant(error.filename, folder, name, place)
+        file = _final_path(error.filename, folder, name, place)
         if error.errno is None or file is None:
             raise
         raise WriteError(error.errno, error.strerror, str(file)) from error
 
 
-def _meant(file, folder, name, place):
-    """The file that a draft will become, from the path in an error; None where the error is about no draft."""
+def _final_path(file, folder, name, place):
+    """The final path of the draft that an error is about; None if it is about another file."""
     if place is None or not isinstance(file, str):
         return folder / name
     file = pathlib.Path(file)
     return folder / file.relative_to(place) if file.is_relative_to(place) else None
 
 
-def _new_room(folder, name):
-    """A new room, locked, and the stack that unlocks and removes it."""
+def _new_draft_folder(folder, name):
+    """A new draft folder, locked, and the stack that unlocks and removes it."""
     while True:
         place = pathlib.Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder))
         with contextlib.ExitStack() as stack:
@@ -88,11 +89,11 @@ def _new_room(folder, name):
 
 
 def clear(folder, names):
-    """Remove the rooms for `names` that killed processes left in a folder; those of living ones stay."""
+    """Remove the draft folders of `names` that killed processes left in a folder."""
     for place in pathlib.Path(folder).glob(".*-*"):
         name, _, ending = place.name[1:].rpartition("-")
         if name in names and ENDING.fullmatch(ending) and place.is_dir() and not place.is_symlink():
-            # BlockingIOError: its process lives
+            # A draft folder of a living process is locked and raises BlockingIOError, which is an OSError.
             with contextlib.suppress(OSError), locked(place, wait=False) as held:
                 if held:
                     shutil.rmtree(place, ignore_errors=True)
@@ -101,7 +102,7 @@ def clear(folder, names):
 def put(draft, path):
     """Rename a draft, a file or a folder, into its place."""
     if not draft.exists():
-        raise FileNotFoundError(f"nothing was written for {path}")
+        raise FileNotFoundError(f"nothing was written for {path}: write to the draft's path")
     if path.is_dir():
         path.rename(draft.parent / f"{draft.name}-replaced")
     draft.replace(path)
@@ -109,17 +110,17 @@ def put(draft, path):
 
 @contextlib.contextmanager
 def locked(path, *, shared=False, wait=True):
-    """Hold a lock on a file or a folder. The system lets go of it when the process ends, however it ends.
+    """Hold a lock on a file or a folder. The system releases it when the process ends, even by being killed.
 
-    Yields whether the lock is held: Windows and some network file systems have none of the kind.
+    Yields whether the lock is held; Windows and some network file systems have no such locks.
 
     Raises:
-      BlockingIOError: another process holds it, and wait is False.
+      BlockingIOError: another process holds the lock, and wait is False.
     """
     if fcntl is None:
         yield False
         return
-    writable = not os.path.isdir(path) and os.access(path, os.W_OK)  # what NFS wants for an exclusive lock
+    writable = not os.path.isdir(path) and os.access(path, os.W_OK)  # NFS needs it for an exclusive lock
     handle, held = os.open(path, os.O_RDWR if writable else os.O_RDONLY), True
     try:
         try:
@@ -134,20 +135,20 @@ def locked(path, *, shared=False, wait=True):
 
 
 def write_json(path, record):
-    """A record as indented JSON; nan is refused, an unknown is None."""
+    """Write a record as indented JSON, as `to_json` makes it."""
     with written(path) as draft:
         draft.write_text(to_json(record), encoding="utf-8")
 
 
 def to_json(record):
-    """Indented JSON text; an unknown is None.
+    """A record as indented JSON text. Unknown numbers must be None.
 
     Raises:
-      ValueError: a number is not finite; the message says where it stands.
+      ValueError: a number is not finite; the message names its place in the record.
     """
     place, value = next(_not_finite(record, ""), (None, None))
     if place is not None:
-        raise ValueError(f"{place} is {value}: JSON has finite numbers alone.")
+        raise ValueError(f"{place} is {value}: JSON has finite numbers alone. Write None for an unknown number.")
     return json.dumps(record, indent=2, allow_nan=False) + "\n"
 
 
@@ -164,12 +165,12 @@ def _not_finite(record, place):
 
 
 def brief(error):
-    """The first line of an error, or its kind where it says nothing."""
+    """The first line of an error's message, or the name of its class if there is no message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def check_folder(path):
-    """Raise OSError unless a folder can be made, or written into, at `path`."""
+    """Raise OSError unless `path` is a folder that can be written into, or one can be made there."""
     path = pathlib.Path(path).absolute()
     there = next(folder for folder in (path, *path.parents) if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):

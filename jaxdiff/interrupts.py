@@ -1,4 +1,4 @@
-"""Ctrl-C: deferred until work can stop without loss, and obeyed in time where Python itself cannot react."""
+"""Ctrl-C: deferred until work can stop without loss, and obeyed during compilations, in which Python cannot react."""
 
 import contextlib
 import os
@@ -7,16 +7,16 @@ import sys
 import threading
 import time
 
-PATIENCE = 2.0  # seconds
-CODE = 130  # exit code of a process that was interrupted
+PATIENCE = 2.0  # seconds that Python gets to react to Ctrl-C before the process is ended
+CODE = 130  # exit code of a process that SIGINT ended, by the convention of shells: 128 + 2
 _reacted = [0]  # how often a handler of this module has run
 
 
 @contextlib.contextmanager
 def deferred():
-    """A function that tells whether Ctrl-C was pressed since. The first Ctrl-C raises nothing, a second one raises.
+    """Yields a function that returns whether Ctrl-C was pressed. The first Ctrl-C raises nothing, the second raises.
 
-    Outside the main thread, and where the program has its own handler of SIGINT, the function always returns False.
+    Outside the main thread, or if the program has its own handler of SIGINT, the function always returns False.
     """
     ours = signal.getsignal(signal.SIGINT) in (signal.default_int_handler, _raise)
     if not ours or threading.current_thread() is not threading.main_thread():
@@ -40,11 +40,11 @@ def deferred():
 
 @contextlib.contextmanager
 def obeyed(message, patience=PATIENCE):
-    """End the process where Python has not reacted to Ctrl-C for some seconds, as in a long compilation.
+    """End the process if Python does not react to Ctrl-C for `patience` seconds, as during a long compilation.
 
     Python runs a handler of SIGINT only between two of its own instructions. A thread therefore waits for the signal,
-    prints the message and ends the process with exit code 130. Idle outside the main thread and where the program has
-    its own handler.
+    prints the message and ends the process with exit code 130. Outside the main thread, or if the program has its own
+    handler, nothing changes.
     """
     default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if not default or threading.current_thread() is not threading.main_thread():
@@ -73,7 +73,7 @@ def _raise(number, frame):
 
 
 def _watch(receiving, message, patience, seen):
-    """Read the pipe of signals; end the process where no handler has run within patience seconds of SIGINT.
+    """Read signals from the pipe; end the process if no handler runs within `patience` seconds of a SIGINT.
 
     seen: how often a handler had run before.
     """
@@ -86,8 +86,8 @@ def _watch(receiving, message, patience, seen):
                 print(f"\n{message}", file=sys.stderr, flush=True)
                 os._exit(CODE)
             time.sleep(0.02)
-        # Signals that came before the handler ran are dealt with. The order matters: a handler that runs from here on
-        # counts as a reaction to the next signal.
+        # The handler has answered all signals that came before it ran, so they are removed from the pipe. `seen` must
+        # be read first: a handler that runs from here on answers the next signal.
         seen = _reacted[0]
         os.set_blocking(receiving, False)
         with contextlib.suppress(BlockingIOError):

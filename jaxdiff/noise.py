@@ -1,16 +1,18 @@
-"""Counter-based Gaussian noise: z = f(key, particle, step, slot, coordinate) and nothing else.
+"""Counter-based Gaussian noise: each increment is a function of key, particle, step, slot and coordinate alone.
 
-The same particle sees the same increments in any batch, chunk, order or device. One Threefry-2x32-20 call (Salmon
-et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) gives the two words of one Box-Muller pair, and two
-consecutive increments of a coordinate share the pair.
+A particle therefore gets the same increments in any batch, chunk, order and on any device. One call of the cipher
+Threefry-2x32-20 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) gives two words, from which
+Box-Muller makes two consecutive increments of one coordinate.
 
-    particle key   k_i = threefry(key, 64-bit index i)                  a bijection: no two particles share one
-    counter        (m div 2, domain 2^29 + coordinate),  m = step slots + slot;   m mod 2 says which of the pair
+    particle key   k_i = threefry(key, 64-bit index i)                  a bijection: all particles have different keys
+    counter        (m div 2, domain 2^29 + coordinate)                  m = step slots + slot
+    increment      the first or second normal of the pair               by m mod 2
 
-Domains: 1 the steps', 2 the starting draws' (`initial`), 4 and 5 the words that float64 needs beyond these, 6 the
-random signs' (`signs`). Domain 0 stays empty: `jax.random` counts there, so that even keys of `jax.random.split(key)`,
-which are particle keys of the same key, draw other words. Two seeds are two ciphers of the particle index; that some
-particle key of one is a particle key of the other has probability n^2/2^64.
+The domain separates uses of a key: 1 is for increments of steps, 2 for starting positions (`initial`), 6 for random
+signs (`signs`); 4 and 5 are for the second pair of words that float64 needs in domains 1 and 2. Domain 0 is unused
+because `jax.random` counts there. The keys of `jax.random.split(key)` are particle keys of the same key, and draw other
+words for this reason. Two seeds are two ciphers of the particle index. With n particles each, they have a particle key
+in common with probability n^2/2^64.
 """
 
 import functools
@@ -23,17 +25,17 @@ from jaxtyping import Array, Float, UInt32
 from jaxdiff.arrays import aligned
 from jaxdiff.checks import described
 
-ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
-PARITY = 0x1BD11BDA
-STEPS, INITIAL, BEYOND = 1, 2, 3  # domains; BEYOND is added for the second pair of words
-PROBES = 6  # the domain of `signs`, which are drawn in float32: a second pair of words would lie in domain 1
-MOST_COORDINATES = 2**29
+ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))  # of Threefry-2x32, as published
+PARITY = 0x1BD11BDA  # of its key schedule, as published
+STEPS, INITIAL, PROBES = 1, 2, 6  # domains; `signs` are drawn in float32, so PROBES needs no second domain
+BEYOND = 3  # is added to a domain for the second pair of words of float64
+MOST_COORDINATES = 2**29  # the counter's second word holds a domain of 3 bits beside the coordinate
 
 
 def threefry2x32(key, counter) -> tuple[UInt32[Array, "..."], UInt32[Array, "..."]]:
-    """The 20-round cipher: two key words, two counter words, uint32 arrays that broadcast -> two uint32 arrays.
+    """The 20-round cipher: two key words and two counter words, uint32 arrays that broadcast -> two uint32 arrays.
 
-    Unrolled, so that a compiler vectorises it and fuses it into whatever uses it.
+    Its rounds are written out, so that a compiler vectorises them and fuses them with the code that uses the words.
     """
     (k0, k1), (a, b) = key, counter
     schedule = (k0, k1, k0 ^ k1 ^ jnp.uint32(PARITY))
@@ -54,7 +56,7 @@ def check_key(key):
 
 
 def key_words(key):
-    """The two uint32 words of a JAX key, new style or old; a key of another cipher is hashed down to two."""
+    """The two uint32 words of a JAX key, new style or old; a longer key of another cipher is hashed to two words."""
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         data = jax.random.key_data(key)
         if data.shape[-1] != 2:
@@ -65,16 +67,16 @@ def key_words(key):
 
 
 def particle_keys(key, particle):
-    """One cipher key a particle: threefry(key, particle), from integers or from a pair of uint32 arrays (high, low).
+    """One cipher key for each particle: threefry(key, particle), for integers or two uint32 arrays (high, low).
 
-    Behind a barrier: fused with the cipher that uses the keys, jax 0.11 and 0.12 compile for minutes on a CPU (one
-    step, one coordinate).
+    The result is behind an optimization barrier: jax 0.11 and 0.12 compile for minutes on a CPU if they fuse this with
+    the cipher that uses the keys (seen with one step and one coordinate).
     """
     return lax.optimization_barrier(threefry2x32(key_words(key), particle_words(particle)))
 
 
 def particle_words(particle):
-    """The high and low uint32 words of particles' indices; a pair of words passes as it is."""
+    """The high and low uint32 words of particles' indices; a pair of words is returned as it is."""
     if isinstance(particle, tuple):
         return particle
     low = particle.astype(jnp.uint32)
@@ -82,7 +84,7 @@ def particle_words(particle):
 
 
 def pair(keys, block, coordinate, dtype, *, domain=STEPS):
-    """The two increments m = 2 block and 2 block + 1 of every coordinate: two arrays of keys and coordinate broadcast.
+    """Increments 2 block and 2 block + 1 of every coordinate: two arrays of the shape of keys and coordinate broadcast.
 
     Args:
       keys: two uint32 arrays from particle_keys, shaped to broadcast with `coordinate`.
@@ -90,8 +92,8 @@ def pair(keys, block, coordinate, dtype, *, domain=STEPS):
       coordinate: uint32 array of indices below 2^29.
       dtype: float32 or float64.
     """
-    # block >> 31 is 0, which the compiler cannot know: no part of the cipher may be taken out of the scan over blocks,
-    # where it would be kept for all particles and coordinates.
+    # block >> 31 is 0, but the compiler does not know that. Without it the compiler would move a part of the cipher out
+    # of the scan over blocks and store the result for all particles and coordinates.
     zero = block >> jnp.uint32(31)
     index = aligned(coordinate + zero, keys[0])
     words = [
@@ -101,17 +103,18 @@ def pair(keys, block, coordinate, dtype, *, domain=STEPS):
     return box_muller(*words, dtype=dtype, zero=zero.astype(dtype))
 
 
-# Two words a, b: the sign bit of a is the sign of the radius, its 31 others u in (0, 1); the sign bit of b swaps sine
-# and cosine, its 31 others are an angle pi h, h in [-1/4, 1/4]. So every small z is a small radius or the sine of a
-# small angle, both relatively exact; the four quarters of the circle come from the two bits.
+# The sign bit of word a is the sign of the radius, and its other 31 bits are u in (0, 1). The sign bit of word b swaps
+# sine and cosine, and its other 31 bits are an angle pi h, h in [-1/4, 1/4]. The two sign bits select the quarter of
+# the circle. A small z thus comes from a small radius or from the sine of a small angle, and both have a small
+# relative error.
 def box_muller(words, beyond=(), *, dtype, zero=0.0):
-    """Two uint32 words -> two independent standard normals; `beyond`, two words more, are the lower bits in float64.
+    """Two independent standard normals from two uint32 words; in float64 `beyond`, two more words, are the lower bits.
 
-    zero: a 0 the compiler does not know of, where the same bits are wanted in every loop (see kernels.affine).
+    zero: a 0 that the compiler does not recognise, for the same rounding in every loop (see kernels._affine).
 
-    Errors against the exact transform of its words: 5 ulp in float32, 100 in float64 (XLA's functions).
-    Reach: sqrt(64 log 2) = 6.66 in float32 (u down to 2^-32), where P(|Z| > 6.66) = 2.8e-11; sqrt(128 log 2) = 9.42 in
-    float64 (u down to 2^-64).
+    Error of the transform: 5 ulp in float32, 100 ulp in float64 (XLA's functions).
+    Largest value: sqrt(64 log 2) = 6.66 in float32 (u is at least 2^-32), where P(|Z| > 6.66) = 2.8e-11;
+    sqrt(128 log 2) = 9.42 in float64 (u is at least 2^-64).
     """
     a, b = words
     angle = lax.bitcast_convert_type(b << jnp.uint32(1), jnp.int32).astype(dtype)
@@ -131,12 +134,13 @@ def box_muller(words, beyond=(), *, dtype, zero=0.0):
     return radius * jnp.where(swap, sine, cosine), radius * jnp.where(swap, cosine, sine)
 
 
-# XLA's own logarithm, sine and cosine reduce arguments we do not have and cost more than the cipher. Relative minimax
-# polynomials (Lawson's iteration), errors 2.6e-8, 3.2e-9, 3.3e-8 before rounding; the root halves the first.
+# XLA's logarithm, sine and cosine cost more than the cipher, because they accept arguments that do not occur here.
+# These are minimax polynomials for the relative error, found by Lawson's iteration: 2.6e-8, 3.2e-9 and 3.3e-8 before
+# rounding. The square root of the radius halves the first.
 LOG = (-0.17444719, 0.28733692, -0.29904532, 0.33124787, -0.39913666, 0.50004148, -0.66668373, 0.99999976, -2.0)
 SINE = (-0.5890122, 2.549761, -5.167708, 3.1415927)
 COSINE = (-1.3055092, 4.057519, -4.934787, 0.99999994)
-ROOT_HALF = 0x3F3504F3  # bits of sqrt(1/2)
+ROOT_HALF = 0x3F3504F3  # the bits of sqrt(1/2) in float32
 
 
 def _polynomial(x, coefficients):
@@ -150,8 +154,8 @@ def _minus_two_log(magnitude, zero):
     exponent = (above >> 23).astype(jnp.float32)
     q = lax.bitcast_convert_type((above & 0x7FFFFF) + ROOT_HALF, jnp.float32) - 1
     near = (0x7FFFFFFF - magnitude).astype(jnp.float32) * jnp.float32(-(2.0**-31)) - jnp.float32(2.0**-32)
-    q = jnp.where(above < 0, q, near)  # e = 0: from the integer, lest u round to 1
-    return q * _polynomial(q, LOG) + (exponent * jnp.float32(-1.3862944) + zero)  # zero: as in kernels.affine
+    q = jnp.where(above < 0, q, near)  # for e = 0 from the integer, because u itself would round to 1
+    return q * _polynomial(q, LOG) + (exponent * jnp.float32(-1.3862944) + zero)  # zero: as in kernels._affine
 
 
 def _sine_cosine(h):
@@ -161,7 +165,7 @@ def _sine_cosine(h):
 
 
 def computed_in(dtype):
-    """The dtype that draws of a dtype are made in: float32, or float64."""
+    """The dtype of the computation for draws or particles of a dtype: float32, or float64."""
     return jnp.dtype(jnp.float32) if jnp.dtype(dtype).itemsize <= 4 else jnp.dtype(dtype)
 
 
@@ -170,15 +174,15 @@ def normal(key, particle, step, dim, dtype=jnp.float32, *, slot=0, slots=1) -> F
 
     Args:
       key: a JAX key, new style or old. Different seeds give different ciphers.
-      particle: integer array of any shape, the particles' indices (64-bit where x64 is on).
+      particle: integer array of any shape, the particles' indices (64-bit if x64 is enabled).
       step: integer scalar, below 2^32 / slots.
-      dim: d, coordinates a particle, at most 2^29.
-      dtype: float32, float64, or one of 16 bits (drawn in float32 and rounded). A float64 draw is the float32 one
+      dim: d, coordinates of a particle, at most 2^29.
+      dtype: float32, float64, or one of 16 bits (drawn in float32 and rounded). A float64 draw is the float32 draw
         with more bits.
       slot: which of the `slots` increments of the step.
 
     Returns:
-      particle.shape + (dim,). Coordinate i does not depend on dim, nor anything on the other particles.
+      particle.shape + (dim,). Coordinate i does not depend on dim, and a particle's draws not on other particles.
 
     Range: |z| <= 6.66 in float32, 9.42 in float64; see box_muller.
     """
@@ -188,20 +192,20 @@ def normal(key, particle, step, dim, dtype=jnp.float32, *, slot=0, slots=1) -> F
 
 
 def initial(key, particle, dim, dtype=jnp.float32) -> Float[Array, "*particles dim"]:
-    """Draws of N(0, I) for particles to start from; arguments as of `normal`.
+    """Starting positions of particles, draws of N(0, I); arguments as for `normal`.
 
-    They share no cipher block with the increments, so that `sample(kernel, initial(key, jnp.arange(n), d), grid, key)`
-    needs one key only.
+    They are independent of the increments of the same key, because the counters differ: one key is enough for
+    `sample(kernel, initial(key, jnp.arange(n), d), grid, key)`.
     """
     check_key(key)
     return _draws(key, jnp.asarray(particle), jnp.uint32(0), dim, jnp.dtype(dtype), INITIAL)
 
 
 def signs(key, particle, index, dim, dtype=jnp.float32) -> Float[Array, "*particles dim"]:
-    """Random signs, -1 or 1 with equal probability, for probes of particles; arguments as of `normal`.
+    """Random signs, -1 or 1 with equal probability, as probes of Hutchinson's estimate; arguments as for `normal`.
 
-    index: integer scalar, below 2^32: which of a particle's probes. They share no cipher block with increments or
-      starts of the same key.
+    index: integer scalar, below 2^32: which of a particle's probes. Signs are independent of the increments and
+      starting positions of the same key, because the counters differ.
     """
     check_key(key)
     which = jnp.asarray(index).astype(jnp.uint32)

@@ -1,18 +1,21 @@
-"""One progress bar for everything that takes longer than a second."""
+"""The progress bar of everything that takes longer than a second."""
 
 import contextlib
 import sys
 
 
 def bar(iterable, description, *, enabled=True, total=None):
-    """Iterate with a bar on standard error; without tqdm (extra `cli`), or disabled, iterate alone."""
+    """The iterable, with a bar on standard error while it runs. Without tqdm (extra `cli`), or disabled, no bar."""
     tqdm = _tqdm() if enabled else None
     return iterable if tqdm is None else tqdm(iterable, desc=description, total=total, **_look())
 
 
 @contextlib.contextmanager
 def counter(total, description, *, enabled=True):
-    """A function that moves a bar on standard error by so many; without tqdm (extra `cli`), or disabled, it is idle."""
+    """Yields a function count -> None that moves a bar on standard error by `count`.
+
+    Without tqdm (extra `cli`), or disabled, it does nothing.
+    """
     tqdm = _tqdm() if enabled else None
     if tqdm is None:
         yield lambda count: None

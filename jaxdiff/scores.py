@@ -1,25 +1,53 @@
-"""Scores from what users have, and from other scores: a trained network's, a truncated one."""
+"""Scores and denoisers of trained networks, and truncated scores."""
 
-from jaxdiff.processes import score_from_denoiser
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff.arrays import like
+from jaxdiff.processes import ou, score_from_denoiser
 from jaxdiff.processes.truncation import radius_of, truncated
 
 __all__ = ["denoiser_in_axes", "denoiser_of", "from_network", "radius_of", "truncated"]
 
 
 def from_network(network):
-    """The score of an NNX denoiser network D(x, t), as a pytree: new parameters in it recompile nothing. Needs Flax."""
+    """The score of an NNX denoiser network D(x, t), as a pytree: new parameters recompile nothing. Needs Flax."""
     return score_from_denoiser(denoiser_of(network))
 
 
 def denoiser_of(network):
-    """The denoiser of an NNX network, as a pytree. Needs Flax."""
-    from jaxdiff.training.networks.residual_mlp import denoiser_of
+    """The denoiser of an NNX network, as a pytree: new parameters recompile nothing. Needs Flax."""
+    from flax import nnx
 
-    return denoiser_of(network)
+    graph, state = nnx.split(network)
+    return jax.tree_util.Partial(_denoiser, graph, state)
 
 
 def denoiser_in_axes(network):
-    """The denoiser of an NNX network in the coordinates of its principal axes, and the axes. Needs Flax."""
-    from jaxdiff.training.networks.residual_mlp import denoiser_in_axes
+    """The denoiser of a ResidualMLP in the coordinates of its principal axes, and the axes (d, d) in float64.
 
-    return denoiser_in_axes(network)
+    denoiser(x @ axes, t) equals D(x, t) @ axes, without the two products with the axes that D computes. The denoiser is
+    a pytree. Needs Flax.
+    """
+    from flax import nnx
+
+    graph, state = nnx.split(network)
+    axes = np.asarray(network.axes[...], np.float64)
+    mean = jnp.asarray(np.asarray(network.mean[...], np.float64) @ axes, jnp.float32)
+    return jax.tree_util.Partial(_denoiser_in_axes, graph, state, mean), axes
+
+
+def _denoiser(graph, state, x, t):
+    """The denoiser of a split network; a pure function, so that its Partial is a pytree."""
+    from flax import nnx
+
+    return nnx.merge(graph, state)(x, t)
+
+
+def _denoiser_in_axes(graph, state, mean, y, t):
+    """The denoiser of a split network in the coordinates of its axes, in which the data have this mean."""
+    from flax import nnx
+
+    centred = y.astype(jnp.float32) - ou.alpha(like(t, y.astype(jnp.float32))[..., None]) * mean
+    return (mean + nnx.merge(graph, state).centred(centred, t)).astype(y.dtype)

@@ -148,7 +148,7 @@ HOLDER = """
 import contextlib, runpy, sys, time
 files = runpy.run_path(sys.argv[1])
 with contextlib.ExitStack() as stack:
-    place = stack.enter_context(files["room"](sys.argv[2], "result.txt"))
+    place = stack.enter_context(files["draft_folder"](sys.argv[2], "result.txt"))
     (place / "result.txt").write_text("half")
     stack.enter_context(files["locked"](sys.argv[2]))
     print(place, flush=True)
@@ -158,7 +158,7 @@ with contextlib.ExitStack() as stack:
 
 @pytest.fixture
 def holder(tmp_path):
-    """A process that writes a draft of result.txt and holds the lock of the folder, and its room."""
+    """A process that writes a draft of result.txt and holds the lock of the folder, and its draft folder."""
     command = [sys.executable, "-c", HOLDER, files.__file__, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         yield process, pathlib.Path(process.stdout.readline().strip())
@@ -172,7 +172,7 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_n
         other.mkdir()
     left_behind = tmp_path / ".result.txt-abc_efg1"  # by a version without locks
     left_behind.mkdir()
-    with files.room(tmp_path, "result.txt") as own:
+    with files.draft_folder(tmp_path, "result.txt") as own:
         files.clear(tmp_path, ["result.txt"])
         assert own.exists()
     assert (place / "result.txt").read_text() == "half"
@@ -204,7 +204,7 @@ def test_readers_share_a_lock(tmp_path):
 
 
 @pytest.mark.parametrize("opened", [False, True])
-def test_a_room_that_was_cleared_before_it_was_locked_is_made_again(opened, tmp_path, monkeypatch):
+def test_a_draft_folder_that_was_cleared_before_it_was_locked_is_made_again(opened, tmp_path, monkeypatch):
     locked, tried = files.locked, []
 
     @contextlib.contextmanager

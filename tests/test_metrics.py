@@ -74,7 +74,7 @@ def test_distance_ignores_a_common_shift_and_follows_the_units(key):
 
 @pytest.mark.parametrize(("x", "y"), [((4, 2), (4, 3)), ((4,), (4,)), ((4, 2), (2,))])
 def test_samples_of_different_width_are_refused(key, x, y):
-    with pytest.raises(ValueError, match=r"of one width .*\(4") as caught:
+    with pytest.raises(ValueError, match=r"of one width: .*\(4") as caught:
         metrics.sliced_w2(np.zeros(x), np.zeros(y), key)
     assert str(x) in str(caught.value)
     assert str(y) in str(caught.value)

@@ -1,13 +1,13 @@
-"""Arrays in NumPy's files, and how to make rows of them."""
+"""Reads arrays from NumPy's files, and says how to reshape them into rows."""
 
 import numpy as np
 
-from jaxdiff.app.headers import DataError
+from jaxdiff.app.errors import DataError
 from jaxdiff.files import UNREADABLE, brief
 
 
 def read_npy(path):
-    """The array of a .npy file; DataError where there is none, or one of objects."""
+    """The array of a .npy file; DataError if the file has none, or one of Python objects."""
     with path.open("rb") as stream:
         try:
             return np.lib.format.read_array(stream, allow_pickle=False)
@@ -16,7 +16,7 @@ def read_npy(path):
 
 
 def read_npz(path, key=None):
-    """The array called `key` of an .npz archive, or the only one; DataError where it is not there."""
+    """The array called `key` of an .npz archive, or without a key its only one; DataError if there is none such."""
     with path.open("rb") as stream:
         try:
             arrays = np.load(stream, allow_pickle=False)
@@ -35,7 +35,7 @@ def read_npz(path, key=None):
 
 
 def reshaping(array):
-    """How to save an array of any other shape as rows (n, d), for a message; empty where there is no way."""
+    """For a message: how to save an array of another shape as rows (n, d); empty if that is impossible."""
     if array.ndim == 0 or array.size == 0:
         return ""
     if array.ndim == 1:

@@ -1,4 +1,4 @@
-"""Data in: built-in sets and files, checked, standardised, split once into train, held-out and test rows."""
+"""Loads data from built-in sets and files: checked, standardised, split into train, held-out and test rows."""
 
 import dataclasses
 import functools
@@ -9,24 +9,26 @@ import numpy as np
 
 from jaxdiff.app import delimited
 from jaxdiff.app.archives import read_npy, read_npz, reshaping
-from jaxdiff.app.headers import DataError, positions_of
+from jaxdiff.app.columns import positions_of
+from jaxdiff.app.errors import DataError
 
 BUILT_IN = ("digits",)
-IMAGE_SHAPES = {"digits": (8, 8)}
-FURTHEST = 1e6  # standard deviations; float32 keeps nothing of the other rows beyond
-SHARES = (2 / 3, 1 / 6, 1 / 6)
+IMAGE_SHAPES = {"digits": (8, 8)}  # of built-in sets whose rows are images
+FURTHEST = 1e6  # standard deviations; beside a value further out float32 keeps no digits of the other rows
+FRACTIONS = (2 / 3, 1 / 6, 1 / 6)  # of train, held-out and test rows
+LEAST_ROWS = 24  # they leave four held-out and four test rows
 ENDINGS = ".npy, .npz, .csv or .tsv"
 
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """How a file was read: `load` with this header, columns and key reads the same again.
+    """How a file was read. `load` with this header, columns and key reads the same rows again.
 
     Attributes:
       header: whether the first line of a text file gave names; None for other files.
       columns: the positions, from 0, of the columns that were read; None for all columns of an array.
-      key: the name of the array in an .npz archive that was chosen; None elsewhere.
-      names: the names of the columns that were read; None where the file has none.
+      key: the name of the array that was chosen in an .npz archive; None for other files.
+      names: the names of the columns that were read; None if the file has none.
       notes: sentences about everything that was assumed.
     """
 
@@ -46,11 +48,11 @@ class Dataset:
 
     Attributes:
       name: built-in name or the file's stem.
-      train, held_out, test: (n, d) float32, zero mean and unit variance a column on the train rows.
+      train, held_out, test: (n, d) float32; on the train rows every column has zero mean and unit variance.
       mean, scale: (d,) of the train rows; scale is 1 where a column is constant.
       constant: how many columns are constant on the train rows.
       reading: how the file was read; the default for rows that come from no file.
-      whole: (d,) of bool, the columns that vary and hold whole numbers alone in the file; None where nobody looked.
+      whole: (d,) of bool: the columns that vary and hold only whole numbers in the file; None if unknown.
     """
 
     name: str
@@ -74,18 +76,18 @@ class Dataset:
 
     @functools.cached_property
     def _constant_columns(self):
-        """(d,) of bool: `split` makes the columns that are constant on the train rows exactly 0 there."""
+        """(d,) of bool: the columns that are constant on the train rows, which `split` sets to exactly 0 there."""
         return ~self.train.any(axis=0)
 
     def restore(self, x, *, rounded=False):
         """Standardised rows (..., d) in the units of the file.
 
-        A column that is constant on the train rows gets exactly its constant, whatever x holds there: a sampler leaves
-        the noise of the early stop in such a column. A held-out or test row that differs there loses the difference.
+        A column that is constant on the train rows gets exactly its constant, whatever x holds there, because a sampler
+        leaves the noise of the early stop in it. A held-out or test row with another value there gets the constant too.
 
         Args:
           x: standardised rows.
-          rounded: round the columns that hold whole numbers alone in the file.
+          rounded: round the columns that hold only whole numbers in the file.
         """
         rows = np.where(self._constant_columns, self.mean, np.asarray(x) * self.scale + self.mean)
         if rounded and self.whole is not None:
@@ -97,19 +99,19 @@ def load(source, *, seed=0, header=None, columns=None, key=None):
     """A built-in name, or a path to a file whose rows are samples -> Dataset.
 
     Files are .npy, .npz, and text with commas, semicolons or tabs: .csv, .tsv. The reader decides whether a text file
-    has a header and an index column, by the rules of `jaxdiff.headers`. A UserWarning and a note in `Dataset.reading`
-    tell each assumption.
+    has a header (`headers.header_of`) and an index column (`columns.index_columns`). Each assumption is a UserWarning
+    and a note in `Dataset.reading`.
 
     Args:
       source: the name or the path.
       seed: of the split.
-      header: whether the first line of a text file names the columns; None finds out.
-      columns: the columns to read: positions from 0, in text files names too; None for all but an index column.
-      key: which array of an .npz archive holds the rows; None where there is one.
+      header: whether the first line of a text file names the columns; None lets the reader decide.
+      columns: the columns to read: positions from 0, or names in a text file; None for all but an index column.
+      key: the array of an .npz archive that holds the rows; None if there is only one.
 
     Raises:
-      DataError: the file is missing, empty, not two-dimensional, not numeric, not finite, no column varies, or the file
-        can be read in two ways.
+      DataError: the file is missing, empty, not two-dimensional, not numeric or not finite; no column varies; or the
+        file can be read in two ways.
     """
     if source in BUILT_IN:
         _refuse_options(source, header=header, columns=columns, key=key)
@@ -123,20 +125,20 @@ def load(source, *, seed=0, header=None, columns=None, key=None):
 
 
 def split(rows, *, name, seed=0, reading=UNREAD):
-    """Checked rows (n, d) -> Dataset: shuffled by the seed, two thirds train, a sixth held out, a sixth test."""
+    """Checked rows (n, d) -> Dataset: shuffled by the seed; two thirds train, a sixth held out, a sixth test."""
     rows, whole = rows[np.random.default_rng(seed).permutation(len(rows))], (rows == np.round(rows)).all(axis=0)
-    first, second = np.round(np.cumsum(SHARES)[:2] * len(rows)).astype(int)
+    first, second = np.round(np.cumsum(FRACTIONS)[:2] * len(rows)).astype(int)
     train = rows[:first]
-    with np.errstate(over="ignore", invalid="ignore"):  # values near 1e308; refused below
-        reach = np.abs(train - train[0]).max(0)
-        constant = reach <= 4 * np.spacing(np.abs(train[0]))
+    with np.errstate(over="ignore", invalid="ignore"):  # values near 1e308 raise an error below
+        furthest = np.abs(train - train[0]).max(0)
+        constant = furthest <= 4 * np.spacing(np.abs(train[0]))  # equal up to rounding
         if constant.all():
             raise DataError(
                 f"{name}: no column varies over the {len(train)} train rows: shuffle or check the file's columns."
             )
-        unit = np.where(constant, 1.0, reach)  # first to +-1, so that no square over- or underflows
+        unit = np.where(constant, 1.0, furthest)  # scales the train rows to +-1, so that no square over- or underflows
         small = (rows - train[0]) / unit
-        small[:first, constant] = 0.0  # what rounding left; `restore` knows the column by it
+        small[:first, constant] = 0.0  # instead of rounding errors; `restore` recognises the column by it
         mean, deviation = small[:first].mean(0), np.where(constant, 1.0, small[:first].std(0))
         standardised = (small - mean) / deviation
     beyond = np.argwhere(~(np.abs(standardised) <= FURTHEST))
@@ -153,9 +155,10 @@ def split(rows, *, name, seed=0, reading=UNREAD):
 
 
 def covariance(rows):
-    """Covariance of rows (n, d), off the diagonal shrunk towards 0 by its own noise; of full rank on varying columns.
+    """Covariance of rows (n, d), shrunk towards its diagonal; of full rank on the columns that vary.
 
-    The share taken is sum Var(s_ij)/sum s_ij^2 over i != j, at most 1: a twentieth for the digits, most where n < d.
+    Entries off the diagonal are multiplied by 1 - sum Var(s_ij)/sum s_ij^2 (sums over i != j), or 0 if that is
+    negative: by 0.95 for the digits, and by much less where n < d.
     Source: Schaefer, Strimmer 2005, Stat. Appl. Genet. Mol. Biol. 4, article 32, target D.
     """
     centred = np.asarray(rows, np.float64) - np.mean(rows, axis=0, dtype=np.float64)
@@ -163,8 +166,8 @@ def covariance(rows):
     second = centred.T @ centred / n
     noise = ((centred**2).T @ centred**2 / n - second**2) / (n - 1)
     size = np.sum(second[off] ** 2)
-    share = min(1.0, np.sum(noise[off]) / size) if size > 0 else 0.0
-    return np.where(off, (1 - share) * second, second) * n / (n - 1)
+    shrinkage = min(1.0, np.sum(noise[off]) / size) if size > 0 else 0.0
+    return np.where(off, (1 - shrinkage) * second, second) * n / (n - 1)
 
 
 def _built_in(source):
@@ -202,7 +205,7 @@ def _read(path, header, columns, key):
 
 
 def _refuse_options(source, **options):
-    """Raise for what says how to read another kind of file."""
+    """Raise DataError for options that only apply to another kind of file."""
     for option, value in options.items():
         if value is not None:
             raise DataError(f"{source} is read without {option}, but {option} = {value!r} was given: leave it out.")
@@ -221,8 +224,11 @@ def _check(rows, source, reading):
         raise DataError(f"{source} has {shape}: rows must be samples, (n, d){reshaping(rows)}.")
     if rows.shape[1] == 0 or rows.shape[0] == 0:
         raise DataError(f"{source} has shape {rows.shape}, no values: write the samples into it as rows.")
-    if rows.shape[0] < 24:
-        raise DataError(f"{source} has {rows.shape[0]} rows: at least 24 are needed to train, plan and test on apart.")
+    if rows.shape[0] < LEAST_ROWS:
+        raise DataError(
+            f"{source} has {rows.shape[0]} rows: add some. Training, planning and testing use different rows, and need "
+            f"at least {LEAST_ROWS} in all."
+        )
     rows = rows.astype(np.float64)
     bad = np.argwhere(~np.isfinite(rows))
     if len(bad):
@@ -232,5 +238,5 @@ def _check(rows, source, reading):
             f"{_place(column, reading)} (from 0): fill or drop them."
         )
     if (rows == rows[0]).all():
-        raise DataError(f"{source}: no column varies, all {len(rows)} rows are the same: there is nothing to learn.")
+        raise DataError(f"{source}: no column varies, all {len(rows)} rows are the same: give rows that differ.")
     return rows

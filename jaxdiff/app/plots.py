@@ -1,4 +1,4 @@
-"""The pictures: sheets of samples, the loss curve, grids and what their steps cost."""
+"""Figures: samples beside data, the loss curve, grids and the path KL of their steps."""
 
 import math
 
@@ -11,29 +11,29 @@ from jaxdiff.files import written
 from jaxdiff.guarantees.step_cost import step_cost
 from jaxdiff.processes import ou
 
-COLOURS = {
+COLOURS = {  # of each (kernel, grid) in all figures
     ("exponential_euler", "Benton"): "#b3492d",
     ("ancestral", "Benton"): "#d99a2b",
     ("ancestral", "planned"): "#4f9d69",
     ("moment_matched", "planned"): "#1f4e79",
     (PER_DIRECTION, "planned"): "#8c6bb1",
 }
-INK = "#333333"
-DECADES = 1e4
-MARKED = 100  # nodes; more would make a band
-SHOWN = 1000  # rows in a panel of samples, and training rows that its axes are made of
-ON_A_SIDE = 8  # images of a sheet
-TAIL = 0.005  # of the rows on either side, which the limits of a panel may leave out
-ROOM = 0.25  # beyond the other rows, of their width: a normal law then ends at 3.9 deviations
+INK = "#333333"  # of titles and of lines that are no result
+DECADES = 1e4  # the axis of path KL ends at 1/DECADES of the largest step
+MARKED = 100  # nodes: a grid of more is drawn as a line, since its dots would touch
+SHOWN = 1000  # rows in a panel of samples, and train rows that determine its axes
+ON_A_SIDE = 8  # images on a side of a sheet
+TAIL = 0.005  # fraction of the rows on either side that the limits of a panel may leave out
+MARGIN = 0.25  # free space beside the other rows, in their width; the panel of a normal law ends at 3.9 deviations
 
 
 def canvas(width, height):
-    """An empty figure, inches."""
+    """An empty figure of this size in inches."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def saved(figure, path):
-    """Write a figure as PNG, its axes without top and right; returns where."""
+    """Write a figure as PNG, without the upper and right borders of its axes; returns the path."""
     for ax in figure.axes:
         for side in ("top", "right"):
             ax.spines[side].set_visible(False)
@@ -48,14 +48,15 @@ def label(kernel_name, grid_name):
 
 
 def samples(path, generated, real, train, image_shape=None, *, of=None):
-    """Generated rows beside as many real ones: image sheets where rows are images, else points or shares.
+    """Draw generated rows beside equally many real ones: as images, histograms or points.
 
-    A table of one column is shown by its shares of rows, one of two by its columns. Others are shown along the first
-    two principal components of at most SHOWN training rows, standardised by them. Neither panel's rows make the axes.
-    The limits hold all but TAIL of the real rows on either side, and as many of the generated ones where they are
-    within one width of the real rows. The titles say how many rows are shown, and how many of them lie outside.
+    Rows of image_shape are shown as images. A single column is shown as a histogram, and two columns as points. More
+    columns are projected on the first two principal components of at most SHOWN train rows, standardised by them; no
+    row of either panel influences these axes. The limits leave out at most TAIL of the real rows on either side. They
+    do the same for the generated rows, but extend at most one width beyond the real ones. The titles say how many rows
+    are shown, and how many of them lie outside the limits.
 
-    of: how many samples there are, where `generated` has the first of them.
+    of: the number of all samples, if `generated` has only the first of them.
     """
     figure = canvas(9.2, 4.9)
     axes = figure.subplots(1, 2, sharey=image_shape is None and real.shape[1] == 1)
@@ -76,7 +77,7 @@ def samples(path, generated, real, train, image_shape=None, *, of=None):
 
 
 def loss_curve(path, curve, train_variance):
-    """The held-out loss L against log snr with its 95 % band, under the two bounds that need no network."""
+    """Draw the held-out loss L over log snr with its 95 % band, and two bounds that need no network."""
     u = np.linspace(curve.spline.u[0], curve.spline.u[-1], 400)
     snr = np.exp(u)
     loss, error = curve(snr), 1.96 * curve.standard_error(snr)
@@ -98,7 +99,10 @@ def loss_curve(path, curve, train_variance):
 
 
 def grids(path, curve, samplers, *, of="held-out rows"):
-    """The grids of {(kernel, grid name): grid} and the path KL of each of their steps, by the curve of `of`."""
+    """Draw the grids of {(kernel, grid name): grid}, and the path KL of each of their steps.
+
+    of: the rows that the curve was measured on, for the label.
+    """
     figure = canvas(10.4, 4.4)
     left, right = figure.subplots(1, 2)
     drawn, highest = {}, 0.0
@@ -115,14 +119,14 @@ def grids(path, curve, samplers, *, of="held-out rows"):
                 label=name,
             )
         cost = step_cost(path_cost_of(kernel_name, curve), curve)(grid[:-1], grid[1:])
-        # matplotlib places a step over [left edge, right edge]; on log snr its width is what the step crosses
+        # matplotlib draws a stair from edge to edge, so each step of the grid is as wide as its interval of log snr
         right.stairs(cost, np.log(ou.snr(grid)), color=COLOURS[kernel_name, grid_name], lw=1.5, baseline=None,
                      label=f"{label(kernel_name, grid_name)}: {cost.sum():.3g} nats")  # fmt: skip
         highest = max(highest, cost.max())
     left.set(yscale="log", xlabel="step", ylabel="OU time t")
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.set(yscale="log", xlabel="log snr (data on the right)", ylabel=f"path KL of the step, nats ({of})")
-    right.set_ylim(bottom=max(highest, 1e-12) / DECADES)  # what is cheaper does not show
+    right.set_ylim(bottom=max(highest, 1e-12) / DECADES)  # cheaper steps are cut off
     for ax in (left, right):
         ax.legend(fontsize=8, framealpha=0.85, edgecolor="none")
     saved(figure, path)
@@ -137,12 +141,12 @@ def _sheet(ax, rows, shape, limits):
 
 
 def _spread_out(rows):
-    """At most SHOWN of the rows, at equal distances, float64."""
+    """At most SHOWN of the rows, evenly spaced, in float64."""
     return np.asarray(rows[:: -(-len(rows) // SHOWN)], np.float64)
 
 
 def _panels(axes, shown, train):
-    """Draw generated and real rows on the axes of training rows; returns how many of each lie outside."""
+    """Draw generated and real rows on the axes of train rows; returns how many of each lie outside the limits."""
     along, labels = _axes_of(train)
     points = [along(np.asarray(rows, np.float64)) for rows in shown]
     low, high = _limits(*points)
@@ -151,17 +155,17 @@ def _panels(axes, shown, train):
         if len(low) == 1:
             inside = y[(y >= low) & (y <= high)]
             ax.hist(inside, bins=40, range=(low[0], high[0]), weights=np.full(len(inside), 1 / len(y)), color="#1f4e79")
-            ax.set_ylabel("share of the rows shown")
+            ax.set_ylabel("fraction of the rows shown")
         else:
             ax.plot(y[:, 0], y[:, 1], ".", ms=3, color="#1f4e79", alpha=0.5)
             ax.set(ylim=(low[1], high[1]), ylabel=labels[1])
     return [int(np.sum(~((y >= low) & (y <= high)).all(1))) for y in points]
 
 
-# In few rows of many columns the first principal components are mostly chance: the rows that make them spread farther
-# along them than any others. Rows that did not make them are all treated alike.
+# With few rows of many columns the first principal components are mostly chance, and the rows that determine them vary
+# along them more than other rows do. Train rows therefore determine them, which neither panel shows.
 def _axes_of(train):
-    """What rows (n, d) are drawn along, (n, 1) or (n, 2), as a function, and the names of the axes."""
+    """A function from rows (n, d) to the coordinates that are drawn, (n, 1) or (n, 2), and the names of the axes."""
     if train.shape[1] <= 2:
         names = ["value"] if train.shape[1] == 1 else ["first column", "second column"]
         return lambda rows: rows, names
@@ -172,14 +176,14 @@ def _axes_of(train):
 
 
 def _limits(generated, real):
-    """(axes,) lower and upper ends of a panel for points (n, axes); see `samples`."""
+    """Lower and upper limits (axes,) of a panel for points (n, axes), by the rules of `samples`."""
     low, high = np.quantile(real, [TAIL, 1 - TAIL], axis=0)
-    width = np.where(high - low > 1e-6 * np.abs(real).max(0), high - low, 1)  # 1 where the real rows do not vary
+    width = np.where(high - low > 1e-6 * np.abs(real).max(0), high - low, 1)  # 1 if the real rows do not vary
     finite = generated[np.isfinite(generated).all(1)]
     others = np.quantile(finite, [TAIL, 1 - TAIL], axis=0) if len(finite) else np.stack([low, high])
     low, high = (
         np.minimum(low, np.clip(others[0], low - width, high)),
         np.maximum(high, np.clip(others[1], low, high + width)),
     )
-    room = ROOM * np.maximum(high - low, width)
-    return low - room, high + room
+    margin = MARGIN * np.maximum(high - low, width)
+    return low - margin, high + margin

@@ -1,4 +1,4 @@
-"""What the files of a run may hold: each field with its type and range, checked when it is read."""
+"""What the files of a run may hold: the type and range of each field, checked when a file is read."""
 
 import json
 import math
@@ -14,13 +14,13 @@ from jaxdiff.kernels import PATH_COSTS
 from jaxdiff.processes import ou
 from jaxdiff.processes.ou import check_ends
 
-MOST_SEED = 2**32 - 1
-TOLERANCE = 1e-6  # of times that were kept in another form
+MOST_SEED = 2**32 - 1  # the largest seed: NumPy and JAX get it as 32 bits
+TOLERANCE = 1e-6  # relative, of times that were stored as log snr, and of products of a stored basis
 SPLITS = ("train", "held_out", "test")
 
 
 class Field(NamedTuple):
-    """What a value must be, in words and as a predicate."""
+    """What a value must be: `wanted` says it in words, `holds` checks it."""
 
     wanted: str
     holds: Callable[[Any], bool]
@@ -42,7 +42,7 @@ def _whole(least, most=math.inf):
 
 
 def _each(holds, size=None):
-    """A list, of so many values, each of which holds."""
+    """A check for a list, of `size` values if that is given, each of which passes `holds`."""
     return lambda value: isinstance(value, list) and size in (None, len(value)) and all(map(holds, value))
 
 
@@ -81,7 +81,7 @@ PLAN = {
 
 
 def _check(record, fields, inside=""):
-    """Raise ValueError unless a record has the fields, each as it must be."""
+    """Raise ValueError unless a record has all fields, each with a value that it allows."""
     if not isinstance(record, dict):
         raise ValueError("it holds no record")
     for name, field in fields.items():
@@ -92,26 +92,26 @@ def _check(record, fields, inside=""):
 
 
 def _demand(*conditions):
-    """Raise ValueError with the sentence of the first (sentence, condition) that does not hold."""
+    """Raise ValueError with the sentence of the first pair (sentence, condition) whose condition is false."""
     for sentence, holds in conditions:
         if not holds:
             raise ValueError(sentence)
 
 
 def check_model(record):
-    """Raise ValueError unless this is the record of a trained model; its history may be missing."""
+    """Raise ValueError unless this is the record of a trained model. Its history may be missing."""
     _check({"history": []} | record if isinstance(record, dict) else record, MODEL)
     _check(record["network"], NETWORK, "network.")
     check_ends(record["horizon"], record["early_stop"])
     dim, constant, shape = (record[name] for name in ("dim", "constant_columns", "image_shape"))
     _demand(
         (f"constant_columns is {constant}, more than dim = {dim}", constant <= dim),
-        (f"image_shape is {shape}, which are not dim = {dim} pixels", shape is None or math.prod(shape) == dim),
+        (f"image_shape is {shape}, which does not make dim = {dim} pixels", shape is None or math.prod(shape) == dim),
     )
 
 
 def grid_of(record, horizon, early_stop):
-    """The grid of a plan's record; ValueError unless the plan runs between these times and can be run."""
+    """The grid of a plan's record. Raises ValueError unless the plan can be run and runs between these times."""
     _check(record, PLAN)
     grid = check_grid(record["grid"])
     ends = f"grid runs from {grid[0]:.6g} to {grid[-1]:.6g}, the model from {horizon:.6g} to {early_stop:.6g}"
@@ -126,10 +126,10 @@ def grid_of(record, horizon, early_stop):
 
 
 def data_of(arrays, dim):
-    """The arrays of a data set of `dim` columns: its splits, mean and scale, and which columns hold whole numbers.
+    """The arrays of a data set of `dim` columns: splits, mean, scale, and which columns hold whole numbers.
 
     Raises:
-      ValueError: one is missing, of another shape or type, not finite, or the scale is not positive.
+      ValueError: an array is missing, has another shape or type or is not finite, or the scale is not positive.
     """
     shapes = dict.fromkeys(SPLITS, ("rows", dim)) | {"mean": (dim,), "scale": (dim,)}
     parts = {name: _array(arrays, name, shape) for name, shape in shapes.items()}
@@ -137,20 +137,22 @@ def data_of(arrays, dim):
         *((f"{split} has no rows", len(parts[split]) > 0) for split in SPLITS),
         ("scale is not positive", (parts["scale"] > 0).all()),
     )
-    whole = arrays["whole"] if "whole" in arrays else np.zeros(dim, bool)  # earlier versions wrote none
+    whole = arrays["whole"] if "whole" in arrays else np.zeros(dim, bool)  # earlier versions did not write it
     _demand(("whole is not a truth value for each column", whole.dtype == bool and whole.shape == (dim,)))
     return parts | {"whole": whole}
 
 
 def curve_of(arrays, dim, horizon, early_stop):
-    """The arguments of `curves.measured_curve` for a curve of `dim` coordinates between these times, from a file.
+    """The arguments of `curves.measured_curve`, from the arrays of a file.
+
+    The curve must have `dim` coordinates and run between these times.
 
     Raises:
-      ValueError: one is missing, of another shape or type, not finite, or is nothing that a loss curve can have.
+      ValueError: an array is missing, has another shape or type, is not finite, or has values that no loss curve has.
     """
     u = _array(arrays, "u", ("nodes",))
     _demand((f"u has {len(u)} nodes, fewer than five", len(u) >= 5))
-    extra = _array(arrays, "extra", ("levels",)) if "extra" in arrays else np.zeros(0)  # not in older files
+    extra = _array(arrays, "extra", ("levels",)) if "extra" in arrays else np.zeros(0)  # older files lack it
     levels = len(u) + len(extra)
     rows = _array(arrays, "rows", ("rows", 2 * levels))
     shapes = {"by_group": ("groups", levels, dim), "squares": (len(rows),), "row_ids": (len(rows),)}
@@ -159,7 +161,7 @@ def curve_of(arrays, dim, horizon, early_stop):
     by_group, squares = more["by_group"], more["squares"]
     width = (u[-1] - u[0]) / (len(u) - 1)
     within = np.abs(extra - (u[0] + u[-1]) / 2) <= (0.5 + SAME) * (u[-1] - u[0])
-    with np.errstate(all="ignore"):  # of times that are refused
+    with np.errstate(all="ignore"):  # in times that raise an error below
         ends = ou.time(np.exp(u[[0, -1]]))
     _demand(
         ("u is not increasing and equidistant", (np.abs(np.diff(u) - width) <= TOLERANCE * width).all()),
@@ -171,7 +173,7 @@ def curve_of(arrays, dim, horizon, early_stop):
         ("extra leaves the range of u", within.all()),
         (f"it has {len(rows)} rows, fewer than two", len(rows) >= 2),
         ("rows has negative losses", (rows[:, :levels] >= 0).all()),
-        ("it has one of by_group and basis, not both", (by_group is None) == (basis is None)),
+        ("it has only one of by_group and basis, which belong together", (by_group is None) == (basis is None)),
         ("by_group has no groups, or more than rows", by_group is None or 1 <= len(by_group) <= len(rows)),
         ("by_group has negative losses", by_group is None or (by_group >= 0).all()),
         ("squares has negative values", squares is None or (squares >= 0).all()),
@@ -180,15 +182,15 @@ def curve_of(arrays, dim, horizon, early_stop):
 
 
 def _array(arrays, name, shape):
-    """An array of finite numbers, whole ones for row_ids; a word in the shape stands for any number."""
+    """An array of finite numbers (whole numbers for row_ids) of a shape, in which a word stands for any size."""
     if name not in arrays:
         raise ValueError(f"{name} is missing")
     array = arrays[name]
-    kinds, wanted = ("iu", "whole numbers") if name == "row_ids" else ("f", "floating-point numbers")
+    kinds, numbers = ("iu", "whole numbers") if name == "row_ids" else ("f", "floating-point numbers")
     if array.dtype.kind not in kinds or array.dtype.itemsize < 4:
-        raise ValueError(f"{name} holds {array.dtype}, not {wanted}")
+        raise ValueError(f"{name} holds {array.dtype}, not {numbers}")
     fits = array.ndim == len(shape) and all(
-        isinstance(asked, str) or asked == size for asked, size in zip(shape, array.shape, strict=True)
+        isinstance(wanted, str) or wanted == size for wanted, size in zip(shape, array.shape, strict=True)
     )
     if not fits:
         raise ValueError(f"{name} has shape {array.shape}, not ({', '.join(map(str, shape))})")
@@ -198,7 +200,7 @@ def _array(arrays, name, shape):
 
 
 def _basis(arrays, dim):
-    """The basis in a file: orthonormal columns, "coordinates", or None where there is none."""
+    """The basis in a file: orthonormal columns or "coordinates"; None if the file has no basis."""
     if "basis" not in arrays:
         return None
     if arrays["basis"].ndim == 0:

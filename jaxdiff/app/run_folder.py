@@ -1,4 +1,4 @@
-"""A run folder: the model, the split it was trained on, and what later commands leave beside them."""
+"""A run folder: the model, the data split it was trained on, and the files that later commands add."""
 
 import contextlib
 import dataclasses
@@ -18,24 +18,26 @@ from jaxdiff.scores import denoiser_in_axes, denoiser_of
 from jaxdiff.training.checkpoints import load_network
 from jaxdiff.training.networks import ResidualMLP
 
-PARTS = ("model.json", "data.npz", "checkpoint")
-IN_AXES_FROM = 256  # columns, from which a network's two products with its axes would cost more than all else
+PARTS = ("model.json", "data.npz", "checkpoint")  # a trained run
+IN_AXES_FROM = 256  # columns; from here on a network's two products with its axes cost more than the rest of it
+# Files that become wrong when the plan, or the model, is replaced.
 OF_THE_PLAN = ("samples.npy", "samples.png", "report.json", "report.html")
 OF_THE_MODEL = ("plan.json", "loss_curve.png", "grids.png", "held_out_curve.npz", "test_curve.npz", *OF_THE_PLAN)
-RECORDS = ("model.json", "plan.json")  # older ones are removed first, new ones put in place last: they mean all
-MAKERS = {"held_out": "plan", "test": "certify"}  # of loss curves
+# A record stands for all files that belong to it. An older one is removed first, and a new one comes last.
+RECORDS = ("model.json", "plan.json")
+MAKERS = {"held_out": "plan", "test": "certify"}  # the commands that write the loss curve of each split
 
 
 class RunError(ValueError):
-    """A run folder lacks something; the message names the command that makes it."""
+    """A file of a run folder is missing or unusable; the message names the command that writes it."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
-    """What `jaxdiff train` leaves, loaded.
+    """A trained run, as `jaxdiff train` writes it.
 
     Attributes:
-      folder: where it lies.
+      folder: its path.
       model: the record in model.json: data set, network, horizon, early_stop, seed, history.
       dataset: the split, standardised.
       network: the trained NNX module.
@@ -57,14 +59,15 @@ class Run:
         return self.model["early_stop"]
 
     def key(self, purpose):
-        """A JAX key of this run's seed for one purpose, different for each."""
+        """A JAX key for one purpose, from the seed of this run; every purpose has another key."""
         return jax.random.fold_in(jax.random.key(self.model["seed"]), np.uint32(zlib.crc32(purpose.encode())))
 
 
 def build(dataset, network, *, moments=True):
-    """The network of a record {"width", "depth", "dropout", "seed"} for a data set; moments: of its rows.
+    """An untrained network for a data set, from its record {"width", "depth", "dropout", "seed"}.
 
-    A checkpoint brings the moments, which cost an eigendecomposition.
+    moments: compute the mean and covariance of the train rows, which costs an eigendecomposition. A network that is
+      loaded from a checkpoint gets them from there.
     """
     moments = {"mean": dataset.train.mean(0), "cov": covariance(dataset.train)} if moments else {}
     options = {name: network[name] for name in ("width", "depth", "dropout")}
@@ -116,11 +119,11 @@ def read_json(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-# KeyError and TypeError are what a record of another shape raises, FileNotFoundError a checkpoint that lacks a part. A
-# lack of memory or of a library is no damage.
+# A record of another structure raises KeyError or TypeError, a checkpoint without one of its files FileNotFoundError.
+# MemoryError and ImportError say nothing about the file and pass.
 @contextlib.contextmanager
 def _reading(path, maker):
-    """A path that exists; a file damaged inside is a RunError that names the command to make it again."""
+    """Yields the path. A missing or damaged file becomes a RunError that names the command to make it again."""
     if not path.exists():
         raise RunError(f"{path} does not exist: make it with {maker}.")
     try:
@@ -130,10 +133,10 @@ def _reading(path, maker):
 
 
 def measure(run, split, *, grid=None, basis=None, progress=False) -> MeasuredCurve:
-    """The network's loss curve on the rows of a split, in the training rows' principal axes; not yet kept.
+    """Measure the network's loss curve on the rows of a split, along the principal axes of the train rows.
 
-    With a grid the loss is measured at the nodes of the grid too. A basis replaces the principal axes. From
-    IN_AXES_FROM columns on the principal axes are those that the network has.
+    grid: measure the loss at its nodes too. basis: use it instead of the principal axes. From IN_AXES_FROM columns on
+    the network's own principal axes are used.
     """
     options = {"horizon": run.horizon, "early_stop": run.early_stop, "grid": grid, "progress": progress}
     rows, key = getattr(run.dataset, split), run.key(split)
@@ -147,7 +150,7 @@ def measure(run, split, *, grid=None, basis=None, progress=False) -> MeasuredCur
 
 
 def keep(run, split, curve, *, into=None):
-    """Write a split's loss curve as SPLIT_curve.npz, into the run's folder or another one."""
+    """Write a split's loss curve as SPLIT_curve.npz into the run's folder, or into the folder `into`."""
     kept = {name: getattr(curve, name) for name in ("rows", "by_group", "basis", "squares", "row_ids")}
     kept = {name: value for name, value in kept.items() if value is not None}
     with written((into or run.folder) / f"{split}_curve.npz") as draft, draft.open("wb") as stream:
@@ -158,7 +161,7 @@ def measured(run, split) -> MeasuredCurve:
     """The loss curve that `keep` wrote.
 
     Raises:
-      RunError: it is missing or damaged, or is no curve of this run's columns and times.
+      RunError: it is missing or damaged, or belongs to a run of other columns or times.
     """
     path, maker = run.folder / f"{split}_curve.npz", f"jaxdiff {MAKERS[split]} {run.folder}"
     with _reading(path, maker), path.open("rb") as stream, np.load(stream) as arrays:

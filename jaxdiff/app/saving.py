@@ -1,4 +1,4 @@
-"""Files of a run folder that are put in place together, or not at all."""
+"""Writes files of a run folder together: all of them are put in place, or none."""
 
 import contextlib
 import dataclasses
@@ -8,22 +8,22 @@ import numpy as np
 
 from jaxdiff.app.records import SPLITS
 from jaxdiff.app.run_folder import OF_THE_MODEL, PARTS, RECORDS, RunError, load_plan, read_json
-from jaxdiff.files import UNREADABLE, clear, locked, put, room, write_json, written
+from jaxdiff.files import UNREADABLE, clear, draft_folder, locked, put, write_json, written
 from jaxdiff.training.checkpoints import save_network
 
 
 def save(folder, model, dataset, network):
-    """Write a trained run: model.json, data.npz, checkpoint/. An older run stays until all three are written.
+    """Write a trained run: model.json, data.npz and checkpoint/. An older run stays until all three are written.
 
     Raises:
-      WriteError: one cannot be written.
+      WriteError: a file cannot be written.
     """
     folder = pathlib.Path(folder)
     record = {"data": dataset.name, "dim": dataset.dim, "constant_columns": dataset.constant}
     parts = {name: getattr(dataset, name) for name in (*SPLITS, "mean", "scale")}
     parts["whole"] = np.zeros(dataset.dim, bool) if dataset.whole is None else dataset.whole
     clear(folder, (*PARTS, *OF_THE_MODEL))
-    with room(folder, "model.json") as place:
+    with draft_folder(folder, "model.json") as place:
         save_network(network, place / "checkpoint")
         with written(place / "data.npz") as draft, draft.open("wb") as stream:
             np.savez_compressed(stream, **parts)
@@ -34,11 +34,11 @@ def save(folder, model, dataset, network):
 
 @dataclasses.dataclass(frozen=True)
 class Drafts:
-    """Where `writing` wants files, and what it removed to put them in place.
+    """The drafts of a command's files.
 
     Attributes:
-      folder: a folder for drafts, by the names that they will have.
-      removed: the names of older files that were removed; empty until the files are in place.
+      folder: holds the drafts, under their final names.
+      removed: names of the older files that were removed; empty until the drafts are put in place.
     """
 
     folder: pathlib.Path
@@ -47,25 +47,25 @@ class Drafts:
 
 @contextlib.contextmanager
 def writing(run, name, *, plan=None, instead_of=()):
-    """A place for what a command makes of a run: all of it is put into the run's folder when the block ends, or none.
+    """A folder for the files that a command makes from a run. When the block ends, all of them move into the run.
 
-    The block may take as long as it wants. Only then, and only while files are renamed, the folder is locked.
+    The run's folder is locked only while the files are renamed, after the block.
 
     Args:
       run: as `load` returned it.
-      name: of the chief file, for messages.
-      plan: as `load_plan` returned it, for what depends on the plan.
-      instead_of: names of files that are removed when the new ones are put in place.
+      name: the main file, for messages.
+      plan: as `load_plan` returned it, if the files depend on the plan.
+      instead_of: names of files to remove when the new ones are put in place.
 
     Yields:
-      Drafts: files written into their folder are put in place, under their names.
+      Drafts, with the folder to write into.
 
     Raises:
-      RunError: the folder holds another model or plan than it did when it was read.
+      RunError: the model or the plan was replaced since it was read; nothing is put in place then.
       WriteError: a draft cannot be written.
     """
     clear(run.folder, (*PARTS, *OF_THE_MODEL))
-    with room(run.folder, name) as place:
+    with draft_folder(run.folder, name) as place:
         drafts = Drafts(place, [])
         yield drafts
         with locked(run.folder):
@@ -80,7 +80,7 @@ def _check_unchanged(run, plan):
         if same and plan is not None:
             what = "plan"
             same = _comparable(load_plan(run)) == _comparable(plan)
-    except (OSError, *UNREADABLE):  # also RunError, which is a ValueError
+    except (OSError, *UNREADABLE):  # RunError too: it is a ValueError
         same = False
     if not same:
         raise RunError(
@@ -93,7 +93,7 @@ def _comparable(plan):
 
 
 def _replace(folder, place, instead_of):
-    """Put all that lies in `place` into the folder; returns the names of `instead_of` that were there."""
+    """Move all files of `place` into the folder and remove `instead_of`; returns the names of those that existed."""
     names = (path.name for path in place.iterdir() if not path.name.startswith("."))
     names = sorted(names, key=lambda name: (name in RECORDS, name))
     discard(folder, [name for name in RECORDS if name in names])
@@ -104,7 +104,7 @@ def _replace(folder, place, instead_of):
 
 
 def discard(folder, names):
-    """Remove what an older model or plan left in a run folder; returns the names that were there."""
+    """Remove files of an older model or plan from a run folder; returns the names of those that existed."""
     left = [name for name in names if (folder / name).exists()]
     for name in left:
         (folder / name).unlink()

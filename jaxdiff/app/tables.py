@@ -1,10 +1,10 @@
-"""Rows as a table to read."""
+"""Rows as a Markdown table."""
 
 
 def table(rows, columns=None):
-    """An aligned markdown table of rows (dicts), numbers to the right; what a row lacks stays empty.
+    """An aligned Markdown table of rows (dicts). Numbers are right-aligned; a value that a row lacks is left empty.
 
-    columns: which, and in what order; default all there are.
+    columns: the columns to show, in this order; default all.
     """
     columns = list(dict.fromkeys(name for row in rows for name in row)) if columns is None else columns
     number = [all(_is_number(row.get(column)) for row in rows) for column in columns]

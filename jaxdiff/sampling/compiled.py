@@ -1,7 +1,7 @@
-"""Compiled programs: the last few that were used are kept, and all others are let go of.
+"""A cache of compiled programs that keeps only the ones used last.
 
-A function under jax.jit keeps a program for every shape and every function that it was ever given, and the arrays that
-such a function holds. After sixty grids of different lengths that is half a gigabyte.
+jax.jit keeps a program for every shape and every function that it was ever given, together with the arrays that such a
+function holds. After sixty grids of different lengths that is half a gigabyte.
 """
 
 import collections
@@ -12,22 +12,25 @@ import weakref
 import jax
 from jax.tree_util import Partial
 
-MOST = 32  # programs, and traces of scores; a program takes some 4 MB, and a second or two to make
+MOST = 32  # programs kept: each takes about 4 MB of memory and one or two seconds to compile again
 
 
 class Recent:
-    """Functions of pytrees under jax.jit, compiled once per structure and shapes; the last `most` used are kept.
+    """Calls functions of pytrees under jax.jit and keeps the programs used last.
 
-    JAX keeps traces and programs for as long as the function exists that they were made of. So each structure gets a
-    function of its own, and its programs go with it. The structure holds the score's function. JAX's caches keep
-    whatever structure they have seen, but all that they see here is a _Structure, which is emptied when its programs
-    go. Only JAX's caches hold it, so that jax.clear_caches() lets go of everything.
+    At most `most` entries are kept, one for each structure and set of shapes. A structure is a function with its static
+    argument and the tree structures of its other arguments; a score's function is part of it.
+
+    JAX keeps traces and programs as long as the Python function that they were compiled from.
+    Each structure therefore gets a Python function of its own, which is dropped together with its programs. JAX also
+    keeps every static argument that it has seen. The only static argument here is a _Structure, which is emptied when
+    its programs are dropped. Nothing but JAX's caches refers to it strongly, so jax.clear_caches() frees everything.
     """
 
     def __init__(self, most=MOST):
-        """Nothing is kept yet."""
+        """Start without any program."""
         self.most, self._kept, self._lock = most, collections.OrderedDict(), threading.RLock()
-        self._gone = 0  # programs that were let go of
+        self._gone = 0  # programs that were dropped
 
     def __call__(self, function, static, arguments, donated=(), *, donate=False, compiler_options=None):
         """function(static, arguments, donated), compiled. With donate, XLA may reuse the memory of `donated`.
@@ -37,21 +40,22 @@ class Recent:
         leaves, tree = jax.tree.flatten(arguments)
         given, given_tree = jax.tree.flatten(donated)
         what = function, static, tree, given_tree
-        # Of values only shapes matter here. Dtypes, of which a run has few, are told apart by jax.jit.
+        # Shapes are part of the place, so that grids of many lengths count as many. jax.jit itself distinguishes the
+        # dtypes, of which there are few.
         shapes = [getattr(leaf, "shape", ()) for leaf in leaves + given]
         place = donate, hash((what, _functions(arguments), *shapes))
         while True:
             jitted, structure = self._found(place, what, donate, compiler_options)
             try:
                 return jitted(structure, leaves, given)
-            except _Emptied:  # by another thread, which has come to need this place
+            except _Emptied:  # another thread dropped the structure between the two lines: look it up again
                 continue
 
     def _found(self, place, what, donate, compiler_options):
         dropped = None
         with self._lock:
             jitted, structure = self._at(place)
-            while structure is not None and structure.what != what:  # of the same hash
+            while structure is not None and structure.what != what:  # two structures of the same hash
                 place = *place, None
                 jitted, structure = self._at(place)
             if structure is None:
@@ -63,7 +67,7 @@ class Recent:
             self._kept.move_to_end(place)
         if dropped is not None and (old := dropped[1]()) is not None:
             old.what = None
-        del dropped  # outside of the lock: programs are freed here
+        del dropped  # frees the programs, outside the lock
         return jitted, structure
 
     def _at(self, place):
@@ -71,7 +75,7 @@ class Recent:
         return jitted, structure()
 
     def compiled(self):
-        """Programs that were ever made; an equal number later says that nothing was compiled in between."""
+        """How many programs were compiled so far; an equal number later means that nothing was compiled since."""
         with self._lock:
             return self._gone + sum(jitted._cache_size() for jitted, _ in self._kept.values())
 
@@ -84,7 +88,7 @@ class _Structure:
 
 
 class _Emptied(Exception):
-    """The structure was emptied before its function was traced."""
+    """The structure was emptied before its function could be traced."""
 
 
 def _nothing():
@@ -97,7 +101,7 @@ def _name_of(what):
 
 
 def _functions(part):
-    """What the hash of a pytree's structure leaves out: the functions of Partials in it."""
+    """The functions of all Partials in a pytree, which the hash of the tree's structure leaves out."""
     if isinstance(part, Partial):
         return part.func, *map(_functions, part.args)
     return tuple(map(_functions, part)) if isinstance(part, tuple) else None
@@ -118,9 +122,9 @@ recent = Recent()
 
 
 def jitted(function):
-    """As jax.jit, by `recent`: positional arguments are pytrees, keyword arguments static.
+    """As jax.jit, with programs kept by `recent`: positional arguments are pytrees, keyword arguments static.
 
-    For functions of a score: of scores that come and go only the last ones are kept.
+    For functions of a score. Programs of scores that are no longer used are dropped after a while.
     """
 
     @functools.wraps(function)

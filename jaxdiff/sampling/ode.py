@@ -13,11 +13,11 @@ from jaxdiff.processes import ou
 from jaxdiff.processes.models import check_times
 from jaxdiff.processes.ou import EARLIEST, LATEST
 from jaxdiff.sampling.compiled import jitted
-from jaxdiff.sampling.score_calls import asked
+from jaxdiff.sampling.score_calls import with_casts
 from jaxdiff.types import ScoreFn, as_score
 
-STAGES = 6  # new evaluations of a step of Tsit5, whose first is the last of the step before
-MOST_STEPS = 10_000
+STAGES = 6  # score evaluations a step of Tsit5: the first of its seven is the last one of the step before
+MOST_STEPS = 10_000  # a particle that needs more raises an error, so that a bad score does not run forever
 
 
 class Solution(NamedTuple):
@@ -34,18 +34,18 @@ def solve(score: ScoreFn, x, start, end, *, rtol=1e-5, atol=1e-5, forward_mode=F
       score: s(x, t), shapes (..., d), () -> (..., d). It is called with one particle at a time, as x of shape (1, d).
       x: (n, d) positions at `start`. Those of 16 bits are computed in float32, as in `sample`, and rounded at the end.
       start, end: OU times, as those of a grid.
-      rtol, atol: of diffrax's PIDController: error of a step, relative and absolute.
+      rtol, atol: relative and absolute error of a step, for diffrax's PIDController.
       forward_mode: False for reverse-mode derivatives (jax.grad, jax.vjp), True for forward-mode ones (jax.jvp,
-        jax.jacfwd). Both return the same positions; the other mode of each raises JAX's own error.
+        jax.jacfwd). Both return the same positions; the other mode raises JAX's own error.
 
     Returns:
-      A Solution. Down the grid it samples as the kernels of ODEs do, to the tolerance; up it encodes.
+      A Solution. From a late time to an early one this samples, as the kernels of ODEs do; the other way it encodes.
 
     Raises:
-      ValueError: x is not (n, d), start and end are not two OU times, or the score is that of a model
-        (processes.score_from_model) which has no such times.
+      ValueError: x is not (n, d), start and end are not two different OU times, or the score belongs to a model
+        (processes.score_from_model) that has no such times.
       RuntimeError: a particle takes more than 10,000 steps, or its steps shrink to rounding, as they do where the score
-        is nan. Inside jit, grad and vmap nothing can be raised: such a particle's position is nan there.
+        is nan. Inside jit, grad and vmap nothing can be raised; there the position of such a particle is nan.
       ImportError: diffrax is missing; it comes with the extra `ode`.
     Source: Tsitouras 2011 (order 5), as in diffrax; Song et al., ICLR 2021, arXiv:2011.13456 (the ODE).
     """
@@ -54,7 +54,8 @@ def solve(score: ScoreFn, x, start, end, *, rtol=1e-5, atol=1e-5, forward_mode=F
     check_tolerances(rtol, atol)
     if not EARLIEST <= min(start, end) < max(start, end) <= LATEST:
         raise ValueError(
-            f"start and end are two OU times in [{EARLIEST:g}, {LATEST:g}]: start = {start:g}, end = {end:g}."
+            f"start and end must be two different OU times in [{EARLIEST:g}, {LATEST:g}]: start = {start:g}, "
+            f"end = {end:g}."
         )
     score, x = as_score(score), checked_positions(x)
     check_times(score, np.array([start, end], np.float64))
@@ -66,12 +67,12 @@ def solve(score: ScoreFn, x, start, end, *, rtol=1e-5, atol=1e-5, forward_mode=F
 
 
 def widened(score, x):
-    """The score as the ODE asks it, at (1, d), and positions (n, d) in the dtype that it is computed in."""
-    return asked(score, (1, x.shape[1]), x.dtype), x.astype(noise.computed_in(x.dtype))
+    """The score as the ODE evaluates it, at (1, d), and positions (n, d) in the dtype of the computation."""
+    return with_casts(score, (1, x.shape[1]), x.dtype), x.astype(noise.computed_in(x.dtype))
 
 
 def checked_positions(x):
-    """x as an array, once it is known to be (n, d) of a float dtype."""
+    """x as an array; raises unless it is (n, d) of a float dtype."""
     x = as_array(x, "x", "(n, d) of floats")
     if x.ndim != 2:
         raise ValueError(f"x must be (n, d): x has shape {x.shape}. One point is x[None].")
@@ -88,10 +89,10 @@ def check_tolerances(rtol, atol):
 
 
 def check_finished(values, steps):
-    """Raise RuntimeError for a particle that has not come to the end; nothing is known inside a trace.
+    """Raise RuntimeError if the ODE of a particle did not reach its end. Inside a trace this checks nothing.
 
     Args:
-      values: (n, ...) what the ODE led to, nan where it led nowhere.
+      values: (n, ...) results of the ODE, nan where it did not reach its end.
       steps: (n,) steps taken.
     """
     if isinstance(values, Tracer):
@@ -102,13 +103,13 @@ def check_finished(values, steps):
     first = int(np.argmax(lost))
     if steps[first] >= MOST_STEPS:
         why = (
-            f"it takes more than {MOST_STEPS:,} steps. Ask for less with rtol and atol, stop earlier, or see that "
-            f"score(x, t) is finite at the start."
+            f"it takes more than {MOST_STEPS:,} steps. Allow larger errors with rtol and atol, stop earlier, or check "
+            f"that score(x, t) is finite at the start."
         )
     else:
         why = (
             f"its steps shrink to the rounding of {values.dtype}. Either score(x, t) is nan or infinite on the way, or "
-            f"x is so at the start, or rtol and atol are too fine for this dtype."
+            f"x is at the start, or rtol and atol are too small for this dtype."
         )
     raise RuntimeError(
         f"{int(lost.sum())} of {lost.size} particles do not come to the end, the first at index {first}: {why}"
@@ -127,7 +128,7 @@ def _solved(score, x, ends, tolerances, *, forward_mode):
 def velocity(score, x, u):
     """dX/du at u = log(alpha/sigma) for one particle (d,): sigma^2 (X + s), finite at both ends.
 
-    The score sees a batch of one, (1, d): networks want batches.
+    The score gets a batch of one, (1, d), because networks expect batches.
     """
     t = ou.time(jnp.exp(2 * u))
     s = value_of(score, x[None], t)
@@ -136,10 +137,10 @@ def velocity(score, x, u):
 
 
 def integrate(slope, state, ends, tolerances, forward_mode=False):
-    """The state where d state/du = slope(u, state) leads between OU times `ends`, by diffrax, and the steps it took.
+    """Solve d state/du = slope(u, state) between the OU times `ends`: the final state, and the number of steps.
 
-    Where the steps do not suffice, or shrink to rounding, the state is nan. diffrax's own way to raise is a callback to
-    the host, which jax.export refuses.
+    The state is nan if MOST_STEPS do not suffice or the steps shrink to rounding. diffrax could raise instead, but by a
+    callback to the host, which jax.export refuses.
     """
     import diffrax
 

@@ -1,9 +1,12 @@
-"""Does a score look at where a particle stands among the others? Read off its jaxpr.
+"""Does a score depend on the row that a particle has in x? The answer is read from its jaxpr.
 
-What a score computes without x may have an axis of particles if all rows of it are equal, as t * jnp.ones(len(x)) has.
-Rows that differ without x, as jnp.arange(len(x)), table[: len(x)] and random numbers of x.shape have them, belong to
-places: a chunk of the particles, whose places count from 0 again, would be given those of other particles. So do rows
-of x of which some are treated in one way and some in another, and what is counted or summed up from row to row.
+A chunk counts its rows from 0 again. A score that depends on row numbers would therefore give a particle of a later
+chunk the value of another particle.
+
+A score may compute a value with a row for each particle without reading x. If all rows are equal, as those of
+t * jnp.ones(len(x)), chunks change nothing. If they differ, as those of jnp.arange(len(x)), table[: len(x)] and random
+numbers of x.shape, the value depends on the rows. It also does where the score treats some rows of x differently from
+others, or accumulates from row to row.
 """
 
 import jax
@@ -12,54 +15,52 @@ import numpy as np
 from jax.core import Tracer
 from jax.extend import core
 
-# What the rows of a value have of their places: nothing, their number alone, or anything else.
-NOTHING, NUMBER, PLACED = 0, 1, 2
-# Primitives whose first operand is read or written at indices. Row numbers that index an array with a row for every
-# particle, as in logits[jnp.arange(len(x)), label], pair a particle with its own row. Given here is which operand is
-# written, None where nothing is.
+# How the rows of a value depend on row numbers: not at all, as the row numbers themselves, or in any other way. The
+# larger number wins where two values are combined.
+INDEPENDENT, ROW_NUMBER, BY_ROW = 0, 1, 2
+# Primitives that read or write their first operand at indices, and the operand that they write there (None: they only
+# read). Row numbers may index an array with a row for every particle, as in logits[jnp.arange(len(x)), label]: each
+# particle then gets its own row, in any chunk.
 INDEXING = {"gather": None, "dynamic_slice": None, "dynamic_update_slice": 1}
-
-
 INDEXING |= dict.fromkeys(("scatter", "scatter-add", "scatter-sub", "scatter-mul", "scatter-min", "scatter-max"), 2)
-
-
-RUNNING = frozenset({"cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"})  # of equal rows, different ones
-# What JAX does to row numbers before they index an array: it puts them beside other indices and counts negative ones
+# Primitives that make different rows from equal ones.
+RUNNING = frozenset({"cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"})
+# What JAX applies to row numbers before they index an array: it joins them to other indices and counts negative ones
 # from the end.
 NUMBERING = frozenset({"add", "broadcast_in_dim", "concatenate", "convert_element_type", "reshape", "select_n"})
 
 
 def matter(closed, n) -> bool:
-    """Can what the score returns for a particle depend on where it stands?
+    """Can the score of a particle depend on its row in x?
 
     Args:
       closed: the score's ClosedJaxpr; its last two inputs are x and t.
-      n: the particles it was traced with, a number from layout.mark_beside.
+      n: the number of particles it was traced with, from layout.mark_for.
     """
-    given = [(False, NOTHING)] * len(closed.jaxpr.invars)
-    given[-2] = (True, NOTHING)
-    return any(placed for _, placed in _followed(closed.jaxpr, closed.consts, given, n))
+    given = [(False, INDEPENDENT)] * len(closed.jaxpr.invars)
+    given[-2] = (True, INDEPENDENT)
+    return any(by_row for _, by_row in _of_jaxpr(closed.jaxpr, closed.consts, given, n))
 
 
-# Of every value two things are known: is it made from x, and what can its rows have of their places?
-def _followed(jaxpr, consts, given, n):
-    """The pairs (from x, placed) of a jaxpr's results, from those of its inputs."""
-    known = {v: (False, PLACED if _has_particles(v, n) else NOTHING) for v in jaxpr.constvars}
+# Each value has a pair (from_x, by_row): is it computed from x, and how do its rows depend on row numbers?
+def _of_jaxpr(jaxpr, consts, given, n):
+    """The pairs of a jaxpr's results, from those of its inputs."""
+    known = {v: (False, BY_ROW if _has_particles(v, n) else INDEPENDENT) for v in jaxpr.constvars}
     known |= dict(zip(jaxpr.constvars, [_constant(value, n) for value in consts], strict=False))
     known |= dict(zip(jaxpr.invars, given, strict=True))
     read = lambda v: _constant(v.val, n) if isinstance(v, core.Literal) else known[v]
     for equation in jaxpr.eqns:
-        known |= dict(zip(equation.outvars, _through(equation, [read(v) for v in equation.invars], n), strict=True))
+        known |= dict(zip(equation.outvars, _of_equation(equation, [read(v) for v in equation.invars], n), strict=True))
     return [read(v) for v in jaxpr.outvars]
 
 
 def _constant(value, n):
-    """A constant is placed if it has an axis of particles, or of several times all of them, along which it differs."""
-    along = [axis for axis, size in enumerate(np.shape(value)) if _of_particles(size, n)]
+    """The pair of a constant: BY_ROW if it differs along an axis of n rows, or of a multiple of n."""
+    along = [axis for axis, size in enumerate(np.shape(value)) if _is_particle_axis(size, n)]
     if not along or isinstance(value, Tracer) or jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
-        return False, PLACED if along else NOTHING
+        return False, BY_ROW if along else INDEPENDENT
     array = np.asarray(value)
-    return False, NOTHING if all(_equal_rows(array, axis, n) for axis in along) else PLACED
+    return False, INDEPENDENT if all(_equal_rows(array, axis, n) for axis in along) else BY_ROW
 
 
 def _equal_rows(array, axis, n):
@@ -68,31 +69,31 @@ def _equal_rows(array, axis, n):
     return (times == times.take([0], axis + 1)).all()
 
 
-def _of_particles(size, n):
+def _is_particle_axis(size, n):
     return size > 0 and size % n == 0
 
 
 def _has_particles(v, n):
-    return any(_of_particles(size, n) for size in getattr(v.aval, "shape", ()))
+    return any(_is_particle_axis(size, n) for size in getattr(v.aval, "shape", ()))
 
 
-def _through(equation, given, n):
+def _of_equation(equation, given, n):
     """The pairs of an equation's results."""
     name, params, results = equation.primitive.name, equation.params, len(equation.outvars)
     if name == "scan":
-        return _scanned(params, given, n)
+        return _of_scan(params, given, n)
     if name == "while":
-        return _repeated(params, given, n)
+        return _of_while(params, given, n)
     if name == "cond":
-        return _joined([given[:1] * results, *(_called(one, given[1:], n) for one in params["branches"])])
+        return _combined([given[:1] * results, *(_of_call(one, given[1:], n) for one in params["branches"])])
     inner = [] if name in INDEXING else [one for value in params.values() for one in _jaxprs(value)]
     calls = [one for one in inner if _sizes(one) == (len(given), results)]
-    if calls:  # compiled, say, or with a derivative of its own
-        return _joined([_called(one, given, n) for one in calls])
-    own = _own(equation, given, n)
-    every = _all_of(given)  # which input is whose is not known
-    found = [pair for one in inner for pair in _called(one, [every] * _sizes(one)[0], n)]
-    return _joined([[own], *([pair] for pair in found)]) * results
+    if calls:  # jit, custom_jvp and the like
+        return _combined([_of_call(one, given, n) for one in calls])
+    own = _of_primitive(equation, given, n)
+    every = _combined_pair(given)  # the inputs of inner jaxprs cannot be matched to those of the equation
+    found = [pair for one in inner for pair in _of_call(one, [every] * _sizes(one)[0], n)]
+    return _combined([[own], *([pair] for pair in found)]) * results
 
 
 def _jaxprs(value):
@@ -108,70 +109,70 @@ def _sizes(jaxpr):
     return len(_open(jaxpr).invars), len(_open(jaxpr).outvars)
 
 
-def _called(jaxpr, given, n):
-    return _followed(_open(jaxpr), getattr(jaxpr, "consts", ()), given, n)
+def _of_call(jaxpr, given, n):
+    return _of_jaxpr(_open(jaxpr), getattr(jaxpr, "consts", ()), given, n)
 
 
-def _joined(several):
-    """Pairs that hold whichever of several lists of them does."""
-    return [_all_of(pairs) for pairs in zip(*several, strict=True)]
+def _combined(several):
+    """Several lists of pairs, combined place by place."""
+    return [_combined_pair(pairs) for pairs in zip(*several, strict=True)]
 
 
-def _all_of(pairs):
-    """The pair of what is made of several values."""
-    return tuple(map(max, zip((False, NOTHING), *pairs, strict=True)))
+def _combined_pair(pairs):
+    """The pair of a value that is computed from several others."""
+    return tuple(map(max, zip((False, INDEPENDENT), *pairs, strict=True)))
 
 
-def _scanned(params, given, n):
-    """The pairs of a scan. What it carries from particle to particle belongs to places."""
+def _of_scan(params, given, n):
+    """The pairs of a scan. A scan over the particles carries values from row to row, which makes them BY_ROW."""
     consts, carried = params["num_consts"], params["num_carry"]
-    if _of_particles(params["length"], n):
-        carry = [(from_x, PLACED) for from_x, _ in given[consts : consts + carried]]
+    if _is_particle_axis(params["length"], n):
+        carry = [(from_x, BY_ROW) for from_x, _ in given[consts : consts + carried]]
         given = [*given[:consts], *carry, *given[consts + carried :]]
-    return _loop(params["jaxpr"], given, consts, carried, n)
+    return _of_loop(params["jaxpr"], given, consts, carried, n)
 
 
-def _repeated(params, given, n):
-    """The pairs of a while loop, all of them placed if the number of its turns is."""
+def _of_while(params, given, n):
+    """The pairs of a while loop, all of them BY_ROW if the number of its iterations is."""
     first = params["cond_nconsts"]
-    out = _loop(params["body_jaxpr"], given[first:], params["body_nconsts"], None, n)
-    carry = _joined([given[first + params["body_nconsts"] :], out])
-    turns = _called(params["cond_jaxpr"], [*given[:first], *carry], n)
-    return _joined([carry, turns * len(carry)])
+    out = _of_loop(params["body_jaxpr"], given[first:], params["body_nconsts"], None, n)
+    carry = _combined([given[first + params["body_nconsts"] :], out])
+    iterations = _of_call(params["cond_jaxpr"], [*given[:first], *carry], n)
+    return _combined([carry, iterations * len(carry)])
 
 
-def _loop(body, given, consts, carried, n):
-    """The pairs after any number of turns of a scan or, with carried None, a while loop."""
+def _of_loop(body, given, consts, carried, n):
+    """The pairs after any number of iterations of a scan or, with carried None, a while loop."""
     end = len(given) if carried is None else consts + carried
     while True:
-        out = _called(body, given, n)
-        carry = _joined([given[consts:end], out[: end - consts]])
+        out = _of_call(body, given, n)
+        carry = _combined([given[consts:end], out[: end - consts]])
         if carry == given[consts:end]:
             return out
         given = [*given[:consts], *carry, *given[end:]]
 
 
-def _own(equation, given, n):
+def _of_primitive(equation, given, n):
     """The pair of the results of an equation without inner jaxprs."""
     name, operands = equation.primitive.name, equation.invars
-    from_x, placed = _all_of(given)
-    if placed == NUMBER:
-        placed = _of_numbers(name, operands, given, n)
-    elif _places(name, equation.params, operands, equation.outvars, from_x, n):
-        placed = NUMBER if name == "iota" else PLACED
-    return from_x, placed
+    from_x, by_row = _combined_pair(given)
+    if by_row == ROW_NUMBER:
+        by_row = _of_row_numbers(name, operands, given, n)
+    elif _makes_rows_differ(name, equation.params, operands, equation.outvars, from_x, n):
+        by_row = ROW_NUMBER if name == "iota" else BY_ROW
+    return from_x, by_row
 
 
-def _of_numbers(name, operands, given, n):
-    """What is made of row numbers and values that have nothing of places."""
+def _of_row_numbers(name, operands, given, n):
+    """How the result depends on row numbers, where the operands are row numbers and independent values."""
     if name in INDEXING and _has_particles(operands[0], n):
         values = [given[i][1] for i in (0, INDEXING[name]) if i is not None]
-        return PLACED if any(values) else NOTHING
+        return BY_ROW if any(values) else INDEPENDENT
     if name == "lt" and isinstance(operands[1], core.Literal) and operands[1].val == 0:
-        return NOTHING  # none is
-    others = [v for v, (_, placed) in zip(operands, given, strict=True) if placed == NOTHING]
+        return INDEPENDENT  # "number < 0" is false in every row
+    others = [v for v, (_, by_row) in zip(operands, given, strict=True) if by_row == INDEPENDENT]
     numbers = name in NUMBERING and (name != "add" or not any(_has_particles(v, n) for v in others))
-    return NUMBER if numbers else PLACED
+    return ROW_NUMBER if numbers else BY_ROW
 
 
 def _writes_some_rows(name, operands, n):
@@ -179,17 +180,17 @@ def _writes_some_rows(name, operands, n):
     return written is not None and _has_particles(operands[0], n) and not _has_particles(operands[written], n)
 
 
-def _places(name, params, operands, results, from_x, n):
-    """Does a primitive make rows that can differ of operands whose rows are equal, or are each made from its own x?"""
+def _makes_rows_differ(name, params, operands, results, from_x, n):
+    """Does a primitive make rows that depend on row numbers from operands whose rows do not?"""
     if not any(_has_particles(v, n) for v in results):
         return False
     if name == "iota":
-        return _of_particles(params["shape"][params["dimension"]], n)
+        return _is_particle_axis(params["shape"][params["dimension"]], n)
     if name in RUNNING:
-        return _of_particles(operands[0].aval.shape[params["axis"]], n)
-    if name == "concatenate":  # of parts of the rows
+        return _is_particle_axis(operands[0].aval.shape[params["axis"]], n)
+    if name == "concatenate":  # it joins parts that are not all particles each
         sizes = [v.aval.shape[params["dimension"]] for v in operands]
-        return _of_particles(sum(sizes), n) and not all(_of_particles(size, n) for size in sizes if size)
+        return _is_particle_axis(sum(sizes), n) and not all(_is_particle_axis(size, n) for size in sizes if size)
     if name == "broadcast_in_dim" or any(_has_particles(v, n) for v in operands):
         return _writes_some_rows(name, operands, n)
     return name != "reshape" or not from_x

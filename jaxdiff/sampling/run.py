@@ -19,7 +19,7 @@ from jaxdiff.kernels import ddim
 from jaxdiff.processes.models import check_times
 from jaxdiff.progress import counter
 from jaxdiff.sampling import compiled, score_calls, static
-from jaxdiff.sampling.program import ran, run, run_bodies, run_rest
+from jaxdiff.sampling.program import call, run, run_iterations, run_remaining
 from jaxdiff.sampling.run_checks import check_asked, check_particles, check_steps, warn_of_wrong_jax
 from jaxdiff.types import Kernel, Sampler
 
@@ -97,7 +97,7 @@ class Run:
         # Donation and compiler options are for the outermost jit.
         platform, donate = (None, False) if self.traced else (self.program.platform, donate)
         return compiled.recent(
-            ran,
+            call,
             (function, program, platform),
             (score, table, self.key, self.first, more),
             carried,
@@ -141,20 +141,20 @@ class Run:
         state = jax.tree.map(jnp.copy, state)  # every leaf is donated, and two may be one array
         if donate:
             self.x.delete()
-        score = score_calls.asked(self.kernel.score, self.x.shape, self.program.stored)
-        plan = score_calls.plan_of(self.program, score, n_steps, self.x.shape)
-        bodies, done, block = n_steps // plan.unroll, 0, 1
+        score = score_calls.with_casts(self.kernel.score, self.x.shape, self.program.stored)
+        layout = score_calls.layout_of(self.program, score, n_steps, self.x.shape)
+        bodies, done, block = n_steps // layout.unroll, 0, 1
         with counter(n_steps, self.kernel.name) as moved:
             while done < bodies:
                 block = min(block, bodies - done)
                 began = time.perf_counter()
                 span = np.int32(done), np.int32(done + block)
-                state = jax.block_until_ready(self(run_bodies, self.table, state, span, donate=True))
-                moved(block * plan.unroll)
+                state = jax.block_until_ready(self(run_iterations, self.table, state, span, donate=True))
+                moved(block * layout.unroll)
                 done, took = done + block, time.perf_counter() - began
                 block = max(1, round(block * min(REFRESH / took, GROWTH)))
-            state = jax.block_until_ready(self(run_rest, self.table, state, donate=True))
-            moved(n_steps - bodies * plan.unroll)
+            state = jax.block_until_ready(self(run_remaining, self.table, state, donate=True))
+            moved(n_steps - bodies * layout.unroll)
         x = self.kernel.position(state)
         if last is not None:
             x = self.called(run, last[0], self.kernel.score, last[1], x)

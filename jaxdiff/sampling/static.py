@@ -13,9 +13,13 @@ from jaxdiff import noise
 class Program(NamedTuple):
     """All that is static: runs with equal programs, shapes and trees share a compilation.
 
-    init, step, position, noises: the kernel's. source: "counter" or "jax". chunk: particles at a time, None chooses.
-    mesh, axes: what the particles are spread over, None and () for one device. platform: "cpu", "gpu" or "tpu".
-    stored: dtype of the particles that come in and go out; a run computes in noise.computed_in(stored).
+    Attributes:
+      init, step, position, noises: those of the kernel.
+      source: of the noise, "counter" or "jax".
+      chunk: particles that run at a time; None lets `layout.choose` decide.
+      mesh, axes: the mesh and its axes over which the particles are distributed; None and () for one device.
+      platform: "cpu", "gpu" or "tpu".
+      stored: dtype of the particles that come in and go out; a run computes in noise.computed_in(stored).
     """
 
     init: Callable
@@ -31,15 +35,15 @@ class Program(NamedTuple):
 
     @property
     def dtype(self):
-        """What the steps compute in."""
+        """The dtype of the computation."""
         return noise.computed_in(self.stored)
 
     @property
-    def shares(self):
-        """Devices that the particles are spread over."""
+    def n_devices(self):
+        """Devices that the particles are distributed over."""
         return 1 if self.mesh is None else math.prod(self.mesh.shape[axis] for axis in self.axes)
 
 
 def compiler_options(platform):
-    """For the outermost jit: unless told otherwise XLA uses half of a 512-bit vector unit, where there is one."""
+    """Options for the outermost jit. Without them XLA uses only half of a 512-bit vector unit of a CPU."""
     return {"xla_cpu_prefer_vector_width": 512} if platform == "cpu" else None

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-LAST_WRITES = 0.5  # seconds that TensorStore's threads may go on after an error
-CHECKSUM = "sha256"  # the file beside a checkpoint's own
+LAST_WRITES = 0.5  # seconds to wait after an error, while TensorStore's threads print their last messages
+CHECKSUM = "sha256"  # name of the file with the checksum, beside the files of the checkpoint
 
 
 def save_network(network, path):
@@ -30,14 +30,14 @@ def save_network(network, path):
     (path / CHECKSUM).write_text(_checksum(path), encoding="utf-8")
 
 
-# Of a damaged chunk Orbax says no more than Exception, for which no other fault may pass: so the files are held against
-# their checksum before it reads them.
+# Orbax raises a plain Exception for a damaged chunk, as it does for many other faults. The files are therefore compared
+# with their checksum before Orbax reads them.
 def load_network(network, path):
-    """A network like the one given, with the variables of a checkpoint.
+    """The given network with the variables of a checkpoint; the argument is left unchanged.
 
     Raises:
       FileNotFoundError: there is no checksum.
-      ValueError: the files are not those that were written, or of another network, or hold numbers that are not finite.
+      ValueError: the files were changed, belong to another network, or hold numbers that are not finite.
       OSError: the files cannot be read.
     """
     path = pathlib.Path(path)
@@ -53,10 +53,10 @@ def load_network(network, path):
     return nnx.merge(graph, state)
 
 
-# TensorStore wraps the system's error number in a text of its own. Its threads, Orbax's and asyncio's tasks print
-# tracebacks beside it, for a moment longer than Orbax works and when they are collected: "Event loop is closed".
+# TensorStore puts the system's error number into a text of its own. Its threads, Orbax's and asyncio's tasks print
+# tracebacks beside it, until shortly after Orbax returns and again when they are collected ("Event loop is closed").
 def _checkpointing(work, path):
-    """work(checkpointer) with Orbax's; an error of the file system is an OSError about `path` and nothing else."""
+    """Call work with an Orbax checkpointer; an error of the file system becomes an OSError about `path`."""
     import orbax.checkpoint as ocp
 
     number = None
@@ -64,9 +64,9 @@ def _checkpointing(work, path):
         try:
             with ocp.StandardCheckpointer() as checkpointer:
                 return work(checkpointer)
-        except Exception as error:  # Orbax raises plain ones; raised again unless the system gave an error number
-            told = re.search(r"os_error_code='(\d+)'", str(error))
-            number = getattr(error, "errno", None) if told is None else int(told[1])
+        except Exception as error:  # Orbax raises plain ones; raised again unless it has an error number of the system
+            found = re.search(r"os_error_code='(\d+)'", str(error))
+            number = getattr(error, "errno", None) if found is None else int(found[1])
             if number is None:
                 raise
         time.sleep(LAST_WRITES)
@@ -76,7 +76,7 @@ def _checkpointing(work, path):
 
 @contextlib.contextmanager
 def _silent(*names):
-    """Loggers of these names log nothing, standard error and the hook for errors that nobody catches get nothing."""
+    """Silence the loggers of these names, standard error and the hook for errors that nobody can catch."""
     loggers = [logging.getLogger(name) for name in names]
     before, hook = [logger.disabled for logger in loggers], sys.unraisablehook
     try:
@@ -92,7 +92,7 @@ def _silent(*names):
 
 
 def _checksum(folder):
-    """SHA-256 of the names and bytes of a folder's files, but for the one that it is kept in."""
+    """SHA-256 of the names and bytes of all files of a folder, except the file of the checksum itself."""
     found = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name != CHECKSUM:

@@ -1,4 +1,4 @@
-"""The Optax loop: fit a denoiser to data, keep an average of its parameters, save and load it."""
+"""The training loop: fits a denoiser to data and keeps the average of its parameters with the least held-out loss."""
 
 import dataclasses
 import time
@@ -6,29 +6,33 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 
 from jaxdiff import interrupts
 from jaxdiff.processes.ou import check_ends
 from jaxdiff.progress import counter
-from jaxdiff.training.losses import denoising, path_kl_weight
+from jaxdiff.training.checkpoints import load_network, save_network
+from jaxdiff.training.held_out import CHECKS, HeldOutLoss
+from jaxdiff.training.losses import path_kl_weight
+from jaxdiff.training.optimiser import adamw, compiled_block, optimiser_step
+from jaxdiff.training.rows import float_rows
 
-CHECKS = 25  # the held-out loss is measured this often
-CHECK_SHARE = 0.1  # of the time that training takes, for all of the checks together
-STEP_COST = 1.5  # forward passes of a batch that take as long as an optimiser step: 1.5 at 784 columns, 3 in theory
-MOST_REPEATS, MOST_CHECKED = 64, 2**15  # noise levels a held-out row; rows times levels a check
-BLOCK_SECONDS, GROWTH = 0.5, 4  # time between two moves of the bar; how much longer a block may be than the one before
+__all__ = ["Fit", "Interrupted", "fit", "load_network", "path_kl_weight", "save_network"]
+
+BLOCK_SECONDS = 0.5  # that a compiled block of steps should take; the bar moves and Ctrl-C is noticed between blocks
+GROWTH = 4  # a block has at most so many times the steps of the one before, in case one timing was too short
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Fit:
-    """A trained network and how it got there.
+    """A trained network and the history of its training.
 
     Attributes:
-      network: the NNX module with the averaged parameters of least held-out loss, or the last without held-out rows.
-      history: a dict for each check: step, train_loss (mean since the last check), held_out_loss (nan without rows).
-      held_out_rows, held_out_levels: how many held-out rows each check uses, and at how many noise levels each row.
+      network: the NNX module with the average of parameters that had the least held-out loss; the last average if there
+        were no held-out rows.
+      history: a dict for each measurement: step, train_loss (mean since the last measurement), held_out_loss (nan
+        without held-out rows).
+      held_out_rows, held_out_levels: how many held-out rows each measurement uses, and at how many noise levels each.
     """
 
     network: nnx.Module
@@ -40,7 +44,7 @@ class Fit:
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C ended `fit` early. `fit` holds the Fit until then, and `step` the number of steps done.
 
-    A KeyboardInterrupt, so that a program which knows nothing of it ends as usual.
+    It is a KeyboardInterrupt, so that it ends a program that does not catch it, as Ctrl-C usually does.
     """
 
     def __init__(self, fit, step):
@@ -68,99 +72,44 @@ def fit(
     """Train a denoiser network with AdamW on the denoising loss.
 
     Args:
-      network: an NNX module, network(x, t, key) -> denoiser; left unchanged.
-      data: (n, d) training rows; whole numbers are taken as float32.
+      network: an NNX module, network(x, t, key) -> denoiser; it is left unchanged.
+      data: (n, d) training rows; whole numbers become float32.
       key: a JAX key for batches, times, noise and dropout.
       steps: optimiser steps; the learning rate warms up over a twentieth of them and decays as a cosine.
-      batch_size, learning_rate, weight_decay: of AdamW; gradients are clipped to norm 1 a coordinate.
-      ema_decay: of the parameter average that is returned; shortened to (1 + k)/(10 + k) at step k while that is less.
-      horizon, early_stop, weight: of losses.denoising.
-      held_out: (m, d) rows; with them the average of least held-out loss is returned, not the last. The loss is
-        measured 25 times, always on the same rows with the same noise. The number of rows and of noise levels follows
-        from steps and batch_size, so that the checks take about a tenth of the time; `Fit` states both.
+      batch_size, learning_rate, weight_decay: of AdamW. Gradients are clipped to norm sqrt(d).
+      ema_decay: decay of the parameter average that is returned; at step k it is at most (1 + k)/(10 + k).
+      horizon, early_stop, weight: arguments of losses.denoising.
+      held_out: (m, d) rows. With them `fit` returns the average of least held-out loss instead of the last one. The
+        loss is measured 25 times, always on the same rows with the same noise. The number of rows and noise levels
+        follows from steps and batch_size, so that the measurements take about a tenth of the time; `Fit` states both.
       progress: show a bar.
 
     Returns:
-      Fit(network, history, ...), losses as in losses.denoising. The result does not depend on the machine's speed.
+      Fit(network, history, ...), with losses as in losses.denoising. The result does not depend on the machine's speed.
 
     Raises:
-      ValueError: steps, batch_size or learning_rate is not positive, early_stop does not lie below the horizon, the
-        rows are not (n, d), empty or not finite, or a loss stops being finite.
+      ValueError: steps, batch_size or learning_rate is not positive; early_stop does not lie below the horizon; the
+        rows are not (n, d), are empty or are not finite; or a loss is no longer finite.
       TypeError: network is no NNX module.
       Interrupted: Ctrl-C was pressed. The exception holds the best network so far.
     """
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1: steps = {steps}.")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1: batch_size = {batch_size}.")
-    if not 0 < learning_rate < np.inf:
-        raise ValueError(f"learning_rate must be positive and finite: learning_rate = {learning_rate:g}.")
+    _check_numbers(steps, batch_size, learning_rate)
     check_ends(horizon, early_stop)
     _check_network(network)
-    data = jnp.asarray(_rows(data, "data"))
-    graph, params, rest = nnx.split(network, nnx.Param, ...)
-    warmup = max(1, steps // 20)
-    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup, max(steps, warmup + 1))
-    clip = optax.clip_by_global_norm(float(np.sqrt(data.shape[1])))
-    optimiser = optax.chain(clip, optax.adamw(schedule, weight_decay=weight_decay))
+    data = jnp.asarray(float_rows(data, "data"))
+    graph, params, others = nnx.split(network, nnx.Param, ...)
+    # Split state and plain jit: nnx.jit walks through the module at every call, which takes ten times as long.
+    network_of = lambda params: nnx.merge(graph, params, others)
     options = {"weight": weight, "horizon": horizon, "early_stop": early_stop}
-
-    def loss(params, x0, key):
-        key_loss, key_dropout = jax.random.split(key)
-        trained = nnx.merge(graph, params, rest)
-        return denoising(lambda x, t: trained(x, t, key_dropout), x0, key_loss, **options)
-
-    def step(data, index, state):
-        params, moments, average = state
-        key_batch, key_loss = jax.random.split(jax.random.fold_in(key, index))
-        x0 = data[jax.random.randint(key_batch, (batch_size,), 0, len(data))]
-        value, gradient = jax.value_and_grad(loss)(params, x0, key_loss)
-        update, moments = optimiser.update(gradient, moments, params)
-        params = optax.apply_updates(params, update)
-        decay = jnp.minimum(ema_decay, (1 + index) / (10 + index)).astype(jnp.float32)
-        return (params, moments, optax.incremental_update(params, average, 1 - decay)), value
-
-    # Plain jit over split state: nnx.jit walks the module at every call, ten times the cost. The span is traced: one
-    # program serves blocks of any length.
-    def block(carried, data, first, span):
-        def body(index, carried):
-            state, values = carried
-            state, value = step(data, index, state)
-            return state, values.at[index - first].set(value)
-
-        return jax.lax.fori_loop(span[0], span[1], body, carried)
-
+    optimiser = adamw(data.shape[1], steps, learning_rate, weight_decay)
+    step = optimiser_step(optimiser, network_of, key, batch_size=batch_size, ema_decay=ema_decay, options=options)
     size = -(-steps // CHECKS)
-    check = None if held_out is None else _Check(held_out, data.shape[1], steps, batch_size, options)
+    held_out_loss = None if held_out is None else HeldOutLoss(held_out, data.shape[1], steps, batch_size, options)
     state = jax.tree.map(jnp.copy, (params, optimiser.init(params), params))
-    carried, spans = (state, jnp.zeros(size, jnp.float32)), (np.int32(0), np.int32(0))
-    # Compiled here, where an interrupt has nothing to lose.
-    run_block = jax.jit(block, donate_argnums=0).lower(carried, data, np.int32(0), spans).compile()
-    judge = lambda params: np.nan
-    if check is not None:
-        loss_of = jax.jit(lambda params, pieces: check.loss(nnx.merge(graph, params, rest), pieces))
-        compiled = loss_of.lower(params, check.pieces).compile()
-        judge = lambda params: float(compiled(params, check.pieces))
-    best, least, history = params, np.inf, []
-
-    def note(carried, first, done):
-        """Add a row to the history, and keep the average if it is the best so far."""
-        nonlocal best, least
-        train_loss = float(np.mean(np.asarray(carried[1], np.float64)[: done - first]))
-        held_out_loss = judge(carried[0][2])
-        if not np.isfinite(train_loss + held_out_loss if check else train_loss):
-            raise ValueError(
-                f"the loss by step {done} is {train_loss} on training and {held_out_loss} on held-out rows: lower "
-                f"learning_rate = {learning_rate:g}."
-            )
-        history.append({"step": done, "train_loss": train_loss, "held_out_loss": held_out_loss})
-        if check is None or held_out_loss < least:
-            best, least = jax.tree.map(jnp.copy, carried[0][2]), held_out_loss
-
-    def fitted():
-        sizes = (check.rows, check.levels) if check else (0, 0)
-        return Fit(nnx.merge(graph, best, rest), history, *sizes)
-
+    carried = state, jnp.zeros(size, jnp.float32)
+    # Both programs are compiled before training starts, while an interrupt loses nothing.
+    run_block = compiled_block(step, carried, data)
+    history = _History(network_of, params, held_out_loss, learning_rate)
     with interrupts.deferred() as pressed, counter(steps, "train", enabled=progress) as moved:
         done, length = 0, 1
         for first in range(0, steps, size):
@@ -173,40 +122,58 @@ def fit(
                 moved(length)
                 length = max(1, round(length * min(BLOCK_SECONDS / took, GROWTH)))
             if done > first:
-                note(carried, first, done)
+                history.add(*carried, first, done)
             if pressed():
-                raise Interrupted(fitted(), done)
-    return fitted()
+                raise Interrupted(history.fitted(), done)
+    return history.fitted()
 
 
-class _Check:
-    """The held-out loss: the same rows, times and noise at every call.
+class _History:
+    """The measurements of a training, and the best average of the parameters so far.
 
-    Attributes:
-      pieces: (k, rows, d) rows, k pieces of at most batch_size rows each.
-      rows, levels: how many rows, and at how many noise levels each of them.
+    Args:
+      network_of: parameters -> the network.
+      params: the parameters that training starts from.
+      held_out_loss: a HeldOutLoss, or None.
+      learning_rate: for messages.
     """
 
-    def __init__(self, held_out, dim, steps, batch_size, options):
-        held_out = _rows(held_out, "held_out")
-        if held_out.shape[1] != dim:
-            raise ValueError(f"held_out has {held_out.shape[1]} columns, data {dim}: they must agree.")
-        # c checks of rows x levels forward passes each take the share c rows levels/(STEP_COST steps batch_size).
-        budget = CHECK_SHARE * STEP_COST * steps * batch_size / min(CHECKS, steps)
-        budget = int(min(budget, MOST_CHECKED))
-        at_most = min(len(held_out), max(budget, 1))
-        pieces = -(-at_most // batch_size)
-        each = at_most // pieces
-        self.rows, self.options = pieces * each, options
-        self.levels = min(max(budget // self.rows, 1), MOST_REPEATS)
-        chosen = np.random.default_rng(0).permutation(len(held_out))[: self.rows]  # the rows may come in an order
-        self.pieces = jnp.asarray(held_out[chosen].reshape(pieces, each, dim))
+    def __init__(self, network_of, params, held_out_loss, learning_rate):
+        self.network_of, self.held_out_loss, self.learning_rate = network_of, held_out_loss, learning_rate
+        self.best, self.least, self.rows = params, np.inf, []
+        self.measure = None if held_out_loss is None else held_out_loss.compiled(network_of, params)
 
-    def loss(self, denoiser, pieces):
-        """The denoising loss, averaged over pieces and levels."""
-        keys = jax.random.split(jax.random.key(0), self.levels * len(pieces)).reshape(self.levels, len(pieces))
-        one = lambda given: denoising(denoiser, *given, **self.options)
-        return jnp.mean(jax.lax.map(lambda keys: jax.lax.map(one, (pieces, keys)), keys))
+    def add(self, state, losses, first, done):
+        """Measure the average after `done` steps; it becomes the best one if its held-out loss is the least so far.
+
+        losses: the training losses of steps first, ..., done - 1.
+        """
+        average = state[2]
+        train_loss = float(np.mean(np.asarray(losses, np.float64)[: done - first]))
+        held_out_loss = np.nan if self.measure is None else self.measure(average)
+        if not np.isfinite(train_loss if self.measure is None else train_loss + held_out_loss):
+            raise ValueError(
+                f"the loss by step {done} is {train_loss} on training and {held_out_loss} on held-out rows: lower "
+                f"learning_rate = {self.learning_rate:g}."
+            )
+        self.rows.append({"step": done, "train_loss": train_loss, "held_out_loss": held_out_loss})
+        if self.measure is None or held_out_loss < self.least:
+            self.best, self.least = jax.tree.map(jnp.copy, average), held_out_loss
+
+    def fitted(self):
+        """The Fit of the best average."""
+        sizes = (self.held_out_loss.rows, self.held_out_loss.levels) if self.held_out_loss is not None else (0, 0)
+        return Fit(self.network_of(self.best), self.rows, *sizes)
+
+
+def _check_numbers(steps, batch_size, learning_rate):
+    """Raise ValueError unless all three are positive, and the learning rate is finite."""
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1: steps = {steps}.")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1: batch_size = {batch_size}.")
+    if not 0 < learning_rate < np.inf:
+        raise ValueError(f"learning_rate must be positive and finite: learning_rate = {learning_rate:g}.")
 
 
 def _check_network(network):
@@ -218,25 +185,3 @@ def _check_network(network):
     if any(base.__module__.startswith("flax.linen") for base in kind.__mro__):
         how = " That is a Linen module: write it in NNX, or wrap it with flax.nnx.bridge.ToNNX and initialise it."
     raise TypeError(f"network must be a flax.nnx.Module, called as network(x, t, key): it is a {kind.__name__}.{how}")
-
-
-def _rows(data, name):
-    """Rows (n, d) as a float array; ValueError unless there are some and they are finite."""
-    data = np.asarray(data)
-    if data.dtype.kind not in "fiub" and not jnp.issubdtype(data.dtype, jnp.floating):
-        raise ValueError(f"{name} must hold real numbers: its dtype is {data.dtype}.")
-    if data.ndim != 2:
-        flat = f" Images become rows with {name}.reshape(len({name}), -1)." if data.ndim > 2 else ""
-        raise ValueError(f"{name} must be rows, (n, d): its shape is {data.shape}.{flat}")
-    if 0 in data.shape:
-        raise ValueError(f"{name} has shape {data.shape}, no values: there is nothing to train on.")
-    if data.dtype.kind in "iub":
-        return data.astype(np.float32)
-    if not np.isfinite(data).all():
-        bad = np.argwhere(~np.isfinite(data))
-        row, column = bad[0]
-        raise ValueError(
-            f"{name} has {len(bad)} values that are not finite, first {data[row, column]} at row {row}, column "
-            f"{column}: fill or drop them."
-        )
-    return data

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxdiff.app import delimited
-from jaxdiff.app.headers import DataError
+from jaxdiff.app.errors import DataError
 
 ROWS = np.random.default_rng(0).normal(3, 2, (30, 3)).round(4)
 TABLE = "\n".join(",".join(map(repr, row)) for row in ROWS.tolist())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxdiff.app import delimited
-from jaxdiff.app.headers import DataError
+from jaxdiff.app.errors import DataError
 
 RNG = np.random.default_rng(0)
 FLOATS = RNG.normal(3, 2, (60, 3)).round(3) + 0.0005  # no number is whole
@@ -95,7 +95,7 @@ SURE = {  # content, rows, names, whether something was assumed
 
 
 @pytest.mark.parametrize("case", SURE)
-def test_names_rows_and_index_are_told_apart(tmp_path, case):
+def test_names_rows_and_index_are_distinguished(tmp_path, case):
     content, rows, names, assumed = SURE[case]
     table = read(tmp_path, content)
     np.testing.assert_array_equal(table.rows, rows)

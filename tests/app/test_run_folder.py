@@ -273,7 +273,7 @@ BAD_MODELS = [
     ("image_shape is [3], not", {"image_shape": [3]}),
     ("image_shape is [-1, -3], not", {"image_shape": [-1, -3]}),
     ("image_shape is [true, 3], not", {"image_shape": [True, 3]}),
-    ("image_shape is [2, 2], which are not dim = 3 pixels", {"image_shape": [2, 2]}),
+    ("image_shape is [2, 2], which does not make dim = 3 pixels", {"image_shape": [2, 2]}),
     ("network is [8, 2], not a record", {"network": [8, 2]}),
     ('network.width is "big", not a whole number, at least 1', {"network_width": "big"}),
     ("network.width is 0,", {"network_width": 0}),
@@ -452,7 +452,7 @@ def curve(kept_run):
         ("basis has shape (2, 2), not (3, 3)", given("basis", np.eye(2))),
         ("basis holds int64,", given("basis", np.eye(3, dtype=np.int64))),
         ("basis is 'pca', not 'coordinates' or an array", given("basis", "pca")),
-        ("it has one of by_group and basis, not both", lacking("by_group")),
+        ("it has only one of by_group and basis, which belong together", lacking("by_group")),
         ("squares has negative values", scaled("squares", -1)),
         ("squares has shape (2,), not (8)", given("squares", [1.0, 2.0])),
         ("row_ids holds float64, not whole numbers", scaled("row_ids", 1.0)),
@@ -664,7 +664,7 @@ def test_drafts_of_a_killed_process_are_removed_by_the_next_command(here, name):
     left_behind = here.folder / f".{name}-abcdefgh"
     left_behind.mkdir()
     (left_behind / name).write_text("half")
-    with files.room(here.folder, name) as alive:
+    with files.draft_folder(here.folder, name) as alive:
         with saving.writing(here, "report.json") as drafts:
             assert not left_behind.exists()
             (drafts.folder / "report.json").write_text("new")

@@ -11,8 +11,7 @@ from jax.extend.backend import get_backend
 from jax.tree_util import Partial
 
 from jaxdiff import grids, kernels, ode
-from jaxdiff.sampling import compiled as programs
-from jaxdiff.sampling import score_calls
+from jaxdiff.sampling import compiled, score_calls
 from jaxdiff.sampling.sample import sample, sample_in_turn, trajectory
 from jaxdiff.types import Kernel
 
@@ -32,9 +31,9 @@ def decay(rate, x, t):
 def few(monkeypatch):
     """Of every function's programs only a few are kept."""
     jax.clear_caches()
-    monkeypatch.setattr(programs, "recent", programs.Recent(FEW))
-    monkeypatch.setattr(score_calls, "_traces", programs.Recent(2 * FEW))  # two traces a score
-    return programs.recent
+    monkeypatch.setattr(compiled, "recent", compiled.Recent(FEW))
+    monkeypatch.setattr(score_calls, "_traces", compiled.Recent(2 * FEW))  # two traces a score
+    return compiled.recent
 
 
 def live():
@@ -69,8 +68,8 @@ def test_sixty_lengths_of_grids_leave_a_bounded_number_of_programs():
     beside = live() - 1
     for n in range(3, 63):
         sample(kernel, X, np.linspace(2, 1, n), KEY)
-    assert programs.MOST == 32
-    assert live() <= programs.MOST + beside
+    assert compiled.MOST == 32
+    assert live() <= compiled.MOST + beside
 
 
 @pytest.mark.parametrize("run", [sample, saved, in_turn, differentiated, solved])
@@ -112,7 +111,7 @@ def test_the_one_used_last_stays_and_is_found_again(few):
 
 # The hash of a pytree's structure leaves functions out: two scores of one shape must not get one another's program.
 def test_equal_hashes_do_not_mix_up_scores(few, monkeypatch):
-    monkeypatch.setattr(programs, "_functions", lambda part: None)
+    monkeypatch.setattr(compiled, "_functions", lambda part: None)
     rates = [0.5, 1.0, 2.0]
     scores = [lambda x, t, rate=rate: -rate * x for rate in rates]
     first = [np.asarray(sample(kernels.euler(score), X, [0.2, 0.1], KEY)) for score in scores]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxdiff import targets
-from jaxdiff.sampling import layout as schedule
+from jaxdiff.sampling import layout
 from jaxdiff.sampling.layout import Traits
 
 ARITHMETIC, ELEMENTWISE = Traits(True, True, False), Traits(True, False, False)
@@ -14,8 +14,8 @@ PRODUCTS, SUMS = Traits(False, False, True), Traits(False, False, False)
 
 
 def read(score, d=3):
-    x = jax.ShapeDtypeStruct((schedule.MARK, d), jnp.float32)
-    return schedule.traits(jax.make_jaxpr(score)(x, jax.ShapeDtypeStruct((), jnp.float32)).jaxpr, schedule.MARK)
+    x = jax.ShapeDtypeStruct((layout.MARK, d), jnp.float32)
+    return layout.traits(jax.make_jaxpr(score)(x, jax.ShapeDtypeStruct((), jnp.float32)).jaxpr, layout.MARK)
 
 
 def mixture(k, d=3):
@@ -59,7 +59,7 @@ def test_the_axis_of_particles_is_told_from_an_equal_dimension():
 
 
 def test_the_mark_is_a_prime_of_which_no_size_is_a_multiple():
-    marked = lambda score, n, d=3: schedule.mark_beside(
+    marked = lambda score, n, d=3: layout.mark_for(
         jax.make_jaxpr(score)(jax.ShapeDtypeStruct((n, d), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)).jaxpr
     )
     plain = lambda x, t: -x
@@ -67,9 +67,9 @@ def test_the_mark_is_a_prime_of_which_no_size_is_a_multiple():
     assert marked(plain, 8191, 8209) == 8219  # the primes from 8,191 on: 8,209, 8,219, 8,221
     given = lambda n: (jax.ShapeDtypeStruct((n, 3), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32))
     jaxpr = lambda n: jax.make_jaxpr(plain)(*given(n)).jaxpr
-    assert [schedule.small_mark_beside(jaxpr(n), n) for n in (2, 3, 4, 5, 1000)] == [None, 2, None, 2, 997]
-    assert schedule.round_mark_beside(jaxpr(1000)) == schedule.ROUND_MARK
-    assert schedule.round_mark_beside(jaxpr(schedule.ROUND_MARK)) == 2 * schedule.ROUND_MARK
+    assert [layout.small_mark_for(jaxpr(n), n) for n in (2, 3, 4, 5, 1000)] == [None, 2, None, 2, 997]
+    assert layout.round_mark_for(jaxpr(1000)) == layout.ROUND_MARK
+    assert layout.round_mark_for(jaxpr(layout.ROUND_MARK)) == 2 * layout.ROUND_MARK
     inside = jax.jit(lambda x, t: x * jnp.sum(jnp.ones((2, 8191), jnp.float32)))
     assert marked(inside, 1000) == 8209
 
@@ -78,30 +78,30 @@ def test_the_mark_is_a_prime_of_which_no_size_is_a_multiple():
 @pytest.mark.parametrize("n", [1, 2, 127, 1000, 4096, 70_000, 2**20])
 @pytest.mark.parametrize("d", [1, 2, 15, 16, 64, 1024, 2**17])
 def test_a_chunk_on_a_cpu_is_small_and_cuts_the_particles_evenly(found, n, d):
-    plan = schedule.choose(found, (n, d), 50, 1)
-    most = schedule.STREAMED if d >= 16 and (found.elementwise or found.products) else schedule.CACHED
-    assert 1 <= plan.chunk <= n
-    assert plan.chunk * d <= max(1.5 * most, d) + 32 * d
-    chunks = -(-n // plan.chunk)
-    assert chunks * plan.chunk - n <= 32 * chunks
-    assert plan.chunk == n or plan.chunk % 1024 != 0
-    assert schedule.choose(found, (n, d), 50, 1, platform="gpu").chunk == n
-    assert schedule.choose(found, (n, d), 50, 1, chunk=3).chunk == min(3, n)
+    chosen = layout.choose(found, (n, d), 50, 1)
+    most = layout.STREAMED if d >= 16 and (found.elementwise or found.products) else layout.CACHED
+    assert 1 <= chosen.chunk <= n
+    assert chosen.chunk * d <= max(1.5 * most, d) + 32 * d
+    chunks = -(-n // chosen.chunk)
+    assert chunks * chosen.chunk - n <= 32 * chunks
+    assert chosen.chunk == n or chosen.chunk % 1024 != 0
+    assert layout.choose(found, (n, d), 50, 1, platform="gpu").chunk == n
+    assert layout.choose(found, (n, d), 50, 1, chunk=3).chunk == min(3, n)
 
 
 @pytest.mark.parametrize("n_steps", range(1, 60))
 def test_bodies_are_pairs_of_steps_and_a_rest_is_short(n_steps):
-    long = schedule.choose(ARITHMETIC, (1000, 64), n_steps, 1).unroll
+    long = layout.choose(ARITHMETIC, (1000, 64), n_steps, 1).unroll
     assert long % 2 == 0
-    assert 2 <= long <= schedule.MOST_WRITTEN_OUT
+    assert 2 <= long <= layout.MOST_UNROLLED
     assert n_steps // long + n_steps % long <= n_steps // 2 + n_steps % 2
-    assert schedule.choose(ELEMENTWISE, (1000, 64), n_steps, 1).unroll == 2
-    assert schedule.choose(SUMS, (1000, 64), n_steps, 1).unroll == 2
-    assert [schedule.choose(SUMS, (1000, 64), n_steps, noises).unroll for noises in (0, 2, 3)] == [1, 1, 1]
+    assert layout.choose(ELEMENTWISE, (1000, 64), n_steps, 1).unroll == 2
+    assert layout.choose(SUMS, (1000, 64), n_steps, 1).unroll == 2
+    assert [layout.choose(SUMS, (1000, 64), n_steps, noises).unroll for noises in (0, 2, 3)] == [1, 1, 1]
 
 
 def test_particles_lie_on_the_fast_axis_where_it_pays():
-    last = lambda found, n, d: schedule.choose(found, (n, d), 50, 1).particles_last
+    last = lambda found, n, d: layout.choose(found, (n, d), 50, 1).particles_last
     assert last(ARITHMETIC, 10_000, 2)
     assert last(PRODUCTS, 10_000, 2)
     assert last(SUMS, 10_000, 64)

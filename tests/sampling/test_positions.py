@@ -8,13 +8,12 @@ from flax import nnx
 from jax import lax
 from jax.tree_util import Partial
 
-from jaxdiff.sampling import layout as schedule
-from jaxdiff.sampling import score_calls, static
+from jaxdiff.sampling import layout, score_calls, static
 
 TABLE = np.arange(30_000.0, dtype=np.float32).reshape(10_000, 3)
 LABELS = np.arange(10_000) % 3
 MATRIX = np.arange(9.0, dtype=np.float32).reshape(3, 3)
-PROGRAM = static.Program(  # of which the plan of a score reads the last six alone
+PROGRAM = static.Program(  # of which the layout of a score reads the last six alone
     *(None, None, None, 1, "counter"), chunk=2, mesh=None, axes=(), platform="cpu", stored=jnp.dtype("float32")
 )
 
@@ -22,7 +21,7 @@ PROGRAM = static.Program(  # of which the plan of a score reads the last six alo
 def read(score, n=1000):
     """Does a run refuse to cut the particles of this score into chunks?"""
     try:
-        score_calls.plan_of(PROGRAM, Partial(score), 3, (n, 3))
+        score_calls.layout_of(PROGRAM, Partial(score), 3, (n, 3))
     except ValueError as error:
         return "row in x" in str(error) or error
     return False
@@ -210,7 +209,7 @@ def test_a_score_that_acts_on_every_particle_by_itself_is_not_suspected(kind):
     assert read(BY_PARTICLE[kind]) is False
 
 
-@pytest.mark.parametrize("n", [3, schedule.MARK, 3 * schedule.MARK, 10_000])
+@pytest.mark.parametrize("n", [3, layout.MARK, 3 * layout.MARK, 10_000])
 def test_no_number_of_particles_confuses_them(n):
     assert read(BY_ROW["a gather"], n) is True
     assert read(BY_PARTICLE["guidance"], n) is False

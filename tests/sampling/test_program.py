@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxdiff import grids, kernels, noise, targets
-from jaxdiff.sampling import layout as schedule
+from jaxdiff.sampling import layout
 from jaxdiff.sampling.sample import sample, trajectory
 from jaxdiff.types import Kernel
 
@@ -56,7 +56,7 @@ def summed_noise(key, particles, n_steps, d, noises, dtype=np.float64):
 
 @pytest.mark.parametrize("kind", SCORES)
 @pytest.mark.parametrize("n_steps", STEPS)
-def test_every_step_sees_its_own_noise_whatever_the_schedule(kind, n_steps, key):
+def test_every_step_sees_its_own_noise_whatever_the_layout(kind, n_steps, key):
     grid, particles = np.linspace(1, 0.1, n_steps + 1), np.arange(9, dtype=np.uint32)
     got = sample(adder(SCORES[kind], 1), jnp.zeros((9, 3)), grid, key)
     np.testing.assert_allclose(got, summed_noise(key, particles, n_steps, 3, 1), rtol=1e-12, atol=1e-12)
@@ -122,8 +122,8 @@ def test_layout_and_length_of_a_body_change_nothing(last, unroll, fused, monkeyp
     kernel, grid = kernels.exponential_euler(functools.partial(two_points)), grids.log_snr(3, 0.02, 11)
     x = noise.initial(key, jnp.arange(300), 5, jnp.float64)
     plain = sample(kernel, x, grid, key, chunk=300)
-    chosen = lambda *args, **options: schedule.Schedule(300, last, unroll, fused)
-    monkeypatch.setattr(schedule, "choose", chosen)
+    chosen = lambda *args, **options: layout.Layout(300, last, unroll, fused)
+    monkeypatch.setattr(layout, "choose", chosen)
     kernel = dataclasses.replace(kernel, score=jax.tree_util.Partial(lambda x, t: two_points(x, t)))  # traced anew
     np.testing.assert_allclose(sample(kernel, x, grid, key), plain, rtol=1e-12)
 
@@ -149,7 +149,7 @@ def to_a_point(c, x, t):
 
 
 # 15 coordinates: a CPU would take fewer at a time. 8,191 and 8,209 are primes, the first that a score is traced with.
-@pytest.mark.parametrize("n", [schedule.MARK, 8209, 2 * schedule.MARK, 10_000])
+@pytest.mark.parametrize("n", [layout.MARK, 8209, 2 * layout.MARK, 10_000])
 @pytest.mark.parametrize("closed_over", [False, True])
 def test_every_number_of_particles_may_have_a_condition_each(n, closed_over, key):
     grid, x = grids.log_snr(3, 0.1, 3), noise.initial(key, jnp.arange(n), 15, jnp.float64)

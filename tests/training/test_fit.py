@@ -15,6 +15,7 @@ from jaxdiff import kernels, targets, train
 from jaxdiff import losses as losses_module
 from jaxdiff.sampling.sample import sample
 from jaxdiff.scores import from_network
+from jaxdiff.training.held_out import STEP_COST, HeldOutLoss
 from jaxdiff.training.networks import ResidualMLP
 
 pytestmark = [pytest.mark.loose_promotion, pytest.mark.usefixtures("compile_quickly")]
@@ -72,8 +73,8 @@ def test_held_out_rows_choose_the_average_of_least_loss(key):
 def test_held_out_checks_use_a_stated_sample_of_the_rows_and_a_tenth_of_the_work():
     options = {"weight": train.path_kl_weight, "horizon": 5.0, "early_stop": 1e-3}
     for n, steps, batch in ((10_000, 100, 256), (10_000, 100_000, 256), (300, 4000, 256), (300, 10, 16), (7, 40, 3)):
-        check = train._Check(np.arange(2.0 * n).reshape(n, 2), 2, steps, batch, options)
-        work = min(25, steps) * check.rows * check.levels / (train.STEP_COST * steps * batch)  # in training steps
+        check = HeldOutLoss(np.arange(2.0 * n).reshape(n, 2), 2, steps, batch, options)
+        work = min(25, steps) * check.rows * check.levels / (STEP_COST * steps * batch)  # in training steps
         assert check.rows * check.levels <= 2**15
         assert work <= 0.1 or (check.rows, check.levels) == (1, 1)
         assert work > 0.04 or check.rows * check.levels > 2**14 or check.levels == 64
@@ -88,10 +89,10 @@ def test_held_out_checks_use_a_stated_sample_of_the_rows_and_a_tenth_of_the_work
 def test_a_check_is_the_mean_of_the_losses_of_its_pieces():
     options = {"weight": lambda t: 1.0 + 0 * t, "horizon": 5.0, "early_stop": 1e-3}
     rows = np.linspace(1, 2, 8, dtype=DTYPE).reshape(4, 2)
-    check = train._Check(rows, 2, 1000, 3, options)
+    check = HeldOutLoss(rows, 2, 1000, 3, options)
     assert check.pieces.shape == (2, 2, 2)
     # The denoiser 0 loses |X_0|^2 at every time and noise.
-    loss = check.loss(lambda x, t: 0 * x, check.pieces)
+    loss = check.of(lambda x, t: 0 * x, check.pieces)
     assert float(loss) == pytest.approx(np.mean(np.sum(rows.astype(float) ** 2, 1)), rel=1e-6)
 
 
@@ -136,8 +137,8 @@ def test_an_interrupt_ends_training_with_what_a_shorter_look_at_the_same_run_has
     assert stopped.fit.history[:2] == whole.history[:2]  # after 4 and 8 steps
     assert [row["step"] for row in stopped.fit.history] == [4, 8, 11]
     best = min(stopped.fit.history, key=lambda row: row["held_out_loss"])
-    check = train._Check(data, 2, 100, 16, {"weight": train.path_kl_weight, "horizon": 5.0, "early_stop": 1e-3})
-    assert float(check.loss(stopped.fit.network, check.pieces)) == pytest.approx(best["held_out_loss"], rel=1e-5)
+    check = HeldOutLoss(data, 2, 100, 16, {"weight": train.path_kl_weight, "horizon": 5.0, "early_stop": 1e-3})
+    assert float(check.of(stopped.fit.network, check.pieces)) == pytest.approx(best["held_out_loss"], rel=1e-5)
 
 
 def test_an_interrupt_passes_as_an_ordinary_one_where_nobody_asks_for_the_fit(key, press):

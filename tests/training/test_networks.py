@@ -9,8 +9,8 @@ from jax.tree_util import tree_leaves, tree_structure
 
 from jaxdiff import kernels, scores, targets
 from jaxdiff.processes import denoiser_from_score
+from jaxdiff.scores import denoiser_of
 from jaxdiff.training.networks import ResidualMLP
-from jaxdiff.training.networks.residual_mlp import denoiser_of
 
 MEAN, COV = np.array([0.5, -1.0, 2.0]), np.array([[1.0, 0.6, 0.0], [0.6, 0.5, 0.0], [0.0, 0.0, 0.0]])
 

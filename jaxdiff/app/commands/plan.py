@@ -61,7 +61,7 @@ def _plan_for_all_data(options):
         widest = Curve(lambda snr: options.dim * each / (1 + snr * each), options.dim)
         benton = exponential_then_uniform(made.horizon, made.grid[-1], made.evals)
         drawn = {("exponential_euler", "Benton"): benton, (made.kernel, "planned"): made.grid}
-        with files.room(options.out, "plan.json") as drafts:
+        with files.draft_folder(options.out, "plan.json") as drafts:
             plots.grids(drafts / "grids.png", widest, drawn, of=f"N(0, {each:.3g} I)")
             files.write_json(drafts / "plan.json", record)
             for name in ("grids.png", "plan.json"):

@@ -1,4 +1,4 @@
-"""Flax score networks: denoisers D(x, t) on the OU clock. Importing this package imports Flax."""
+"""Flax score networks: denoisers D(x, t) with OU times t. Importing this package imports Flax."""
 
 from jaxdiff.training.networks.residual_mlp import ResidualMLP
 

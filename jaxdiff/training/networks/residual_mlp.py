@@ -1,4 +1,4 @@
-"""A residual MLP denoiser with EDM's preconditioning, rewritten for the OU clock and the data's principal axes."""
+"""A residual MLP denoiser with EDM's preconditioning, for OU times and along the data's principal axes."""
 
 import math
 
@@ -11,7 +11,7 @@ from jaxdiff.arrays import like
 from jaxdiff.processes import ou
 from jaxdiff.types import Particles
 
-FREQUENCIES = 16
+FREQUENCIES = 16  # of the time features: periods from 4 to 64 in log snr
 
 
 class Statistic(nnx.Variable):
@@ -19,9 +19,9 @@ class Statistic(nnx.Variable):
 
 
 class ResidualMLP(nnx.Module):
-    """D(x, t), an estimate of E[X_0 | X_t = x]; the best linear denoiser plus a bounded correction.
+    """D(x, t), an estimate of E[X_0 | X_t = x]: the best linear denoiser plus a trained correction.
 
-    At the start of training the correction is zero, so D is exact on N(mean, cov).
+    Before training the correction is zero, so D is the exact denoiser of N(mean, cov).
 
     Args:
       dim: d.
@@ -29,15 +29,15 @@ class ResidualMLP(nnx.Module):
       cov: (d, d) covariance of the data; default I.
       width: hidden units.
       depth: residual blocks.
-      dropout: rate inside the blocks, in training.
+      dropout: rate inside the blocks during training.
       rngs: nnx.Rngs for the initial weights.
 
     Raises:
       ValueError: width, depth or dropout out of range; x of another width than dim.
 
-    Call with x (..., d) and t, an OU time of shape () or (...): returns (..., d) in the dtype of x. A key as third
-    argument switches dropout on. The matrix products run in float32 at JAX's default precision; set
-    jax_default_matmul_precision to "float32" on a GPU or TPU when the path KL matters to better than three digits.
+    Call it with x (..., d) and t, an OU time of shape () or (...). It returns (..., d) in the dtype of x. A key as
+    third argument switches dropout on. The matrix products run in float32 at JAX's default precision. On a GPU or TPU
+    set jax_default_matmul_precision to "float32" if more than three digits of the path KL matter.
     Source of the preconditioning: Karras et al. 2022, arXiv:2206.00364, table 1.
     """
 
@@ -59,11 +59,11 @@ class ResidualMLP(nnx.Module):
         self.blocks = nnx.List([Block(width, dropout, rngs) for _ in range(depth)])
         self.leave = nnx.Linear(width, dim, kernel_init=nnx.initializers.zeros_init(), rngs=rngs)
 
-    # In a principal direction of variance s the noised data have variance v = alpha^2 s + sigma^2, the best linear
-    # denoiser has slope alpha s / v and error variance s sigma^2 / v. As in EDM the network sees a unit-variance input
-    # and its output is scaled by the error's standard deviation.
+    # Along a principal axis of variance s, X_t has variance v = alpha^2 s + sigma^2. The best linear denoiser has slope
+    # alpha s / v and error variance s sigma^2 / v. As in EDM, the input of the network is scaled to unit variance, and
+    # its output is multiplied by the standard deviation of the error.
     def __call__(self, x: Particles, t, key=None) -> Particles:
-        """The denoiser at x (..., d), t () or (...); with a key, under dropout."""
+        """The denoiser at x (..., d), t () or (...); with dropout if a key is given."""
         if x.shape[-1] != self.dim:
             raise ValueError(
                 f"x has width {x.shape[-1]}, this network was built for {self.dim}: x is (..., {self.dim})."
@@ -74,7 +74,7 @@ class ResidualMLP(nnx.Module):
         return (self.mean[...] + self.centred(y, t, key) @ self.axes[...].T).astype(given)
 
     def centred(self, y, t, key=None):
-        """The denoiser of data less their mean, in the coordinates of the axes: y (..., d), t () or (...)."""
+        """The denoiser of centred data in the coordinates of the principal axes: y (..., d), t () or (...)."""
         t = like(t, y)[..., None]
         alpha, sigma, s = ou.alpha(t), ou.sigma(t), self.variances[...]
         v = alpha**2 * s + sigma**2
@@ -82,7 +82,7 @@ class ResidualMLP(nnx.Module):
         return alpha * s / v * y + correction
 
     def correction(self, y, t, key):
-        """The trained part, unit scale in and out."""
+        """The trained part; its input and output have unit scale."""
         clock = nnx.silu(self.clock(time_features(t)))
         hidden = self.enter(y)
         keys = [None] * len(self.blocks) if key is None else jax.random.split(key, len(self.blocks))
@@ -92,10 +92,10 @@ class ResidualMLP(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Pre-normalised residual block; the clock shifts and scales the normalised features."""
+    """Pre-normalised residual block, in which the time features shift and scale the normalised features."""
 
     def __init__(self, width, dropout, rngs):
-        """Two linear maps; the second starts at zero, so a block starts as the identity."""
+        """Two linear maps; the second starts at zero, so that the block starts as the identity."""
         self.norm = nnx.LayerNorm(width, use_bias=False, use_scale=False, rngs=rngs)
         self.modulate = nnx.Linear(width, 2 * width, kernel_init=nnx.initializers.zeros_init(), rngs=rngs)
         self.up = nnx.Linear(width, width, rngs=rngs)
@@ -110,34 +110,6 @@ class Block(nnx.Module):
 
 
 def time_features(t):
-    """Sines and cosines of log snr, which runs over about +-10; (..., 1) -> (..., 2 FREQUENCIES)."""
+    """Cosines and sines of log snr, whose range is about +-10; (..., 1) -> (..., 2 FREQUENCIES)."""
     angle = jnp.log(ou.snr(t)) * jnp.geomspace(math.pi / 32, math.pi / 2, FREQUENCIES, dtype=t.dtype)
     return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
-
-
-def apply(graph, state, x, t):
-    """The network of a split module as a pure function, so that `Partial(apply, graph, state)` is a pytree."""
-    return nnx.merge(graph, state)(x, t)
-
-
-def denoiser_of(network):
-    """A network as a pytree denoiser: new parameters in the same network do not recompile what calls it."""
-    graph, state = nnx.split(network)
-    return jax.tree_util.Partial(apply, graph, state)
-
-
-def apply_in_axes(graph, state, mean, y, t):
-    """The network of a split module in the coordinates of its axes, where the data's mean is `mean`."""
-    centred = y.astype(jnp.float32) - ou.alpha(like(t, y.astype(jnp.float32))[..., None]) * mean
-    return (mean + nnx.merge(graph, state).centred(centred, t)).astype(y.dtype)
-
-
-def denoiser_in_axes(network):
-    """A denoiser of rows x @ axes that returns such rows, a pytree, and the axes (d, d), float64.
-
-    denoiser(x @ axes, t) is D(x, t) @ axes, without the two products with the axes that D takes.
-    """
-    graph, state = nnx.split(network)
-    axes = np.asarray(network.axes[...], np.float64)
-    mean = jnp.asarray(np.asarray(network.mean[...], np.float64) @ axes, jnp.float32)
-    return jax.tree_util.Partial(apply_in_axes, graph, state, mean), axes
