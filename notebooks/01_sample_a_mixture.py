@@ -50,9 +50,9 @@ for ax, t in zip(axes, (0.0, 0.2, 0.7, 3.0), strict=True):
 plt.show()
 
 # %% [markdown]
-# The score at time t points to where the noised data are denser. These are the arrows that sampling will follow; the
-# shading is the density, from the same law. Less noise (left), and the arrows know three clusters; more noise (right),
-# and they see one blob.
+# The score at time t points to where the noised data are denser. Sampling follows these arrows. The shading is the
+# density, from the same law. With little noise (left) the arrows point to three clusters; with more noise (right) they
+# point to one blob.
 
 # %%
 side = np.linspace(-3.5, 3.5, 141)
@@ -95,16 +95,17 @@ plt.show()
 
 # %% [markdown]
 # Are those the right samples? The law tells us the density of each coordinate, and how many samples belong to each
-# cluster. `sample` is what you will mostly call: it keeps only the end. Compare the bars with the line, and the shares
-# with the weights. Close, but in the full run not quite: the peaks are too high, and shares are off by more than the
-# two standard errors that chance allows. Ancestral sampling adds a little too little noise in each of its 40 steps.
+# cluster. `sample` is what you will mostly call: it keeps only the end. Compare the bars with the line, and the
+# fractions of the samples with the weights. They are close. In the full run the peaks are too high, and the fractions
+# are wrong by more than the two standard errors that chance allows. Ancestral sampling adds a little too little noise
+# in each of its 40 steps.
 
 # %%
 x = jaxdiff.sample(kernel, start, grid, key)
 cluster = np.argmin(np.linalg.norm(np.asarray(x)[:, None] - MEANS, axis=-1), axis=-1)  # the nearest mean
 for k, weight in enumerate(WEIGHTS):
     error = np.sqrt(weight * (1 - weight) / COUNT)
-    print(f"cluster {k}: weight {weight}, share of the samples {np.mean(cluster == k):.4f} ± {error:.4f}")
+    print(f"cluster {k}: weight {weight}, fraction of the samples {np.mean(cluster == k):.4f} ± {error:.4f}")
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
 for k, ax in enumerate(axes):
@@ -121,12 +122,13 @@ plt.show()
 # Kernel, grid and 40 steps were a guess. `plan` replaces it: you say how far from the truth you accept to be, and it
 # finds the horizon, the grid, the kernel and the number of steps. Distance is the Kullback-Leibler divergence, KL, from
 # the law at the early stop to the samples', in *nats*. By Pinsker's inequality no event's probability is off by more
-# than sqrt(KL/2): at 0.02 nats, by a tenth at most. What is computed is the KL of whole paths, which is never less.
+# than sqrt(KL/2): at 0.02 nats, by a tenth at most. The plan uses the KL of whole paths, which is never less.
 #
 # What is printed is a *certificate*: every cause of error with its size, and whether that is exact, measured or a
-# bound. *Initialisation* is what the start costs, as noise at a finite horizon is not quite normal; *discretisation*
-# what the steps cost; the score is exact here. Beside these stands what stopping at 0.01 leaves of noise: in W2, the
-# distance that samples are moved by it, and in total variation (TV), the largest error of a probability.
+# bound. *Initialisation* is the cost of the start, because noised data at a finite horizon are not quite normal.
+# *Discretisation* is the cost of the steps. The score is exact here. The certificate also states the cost of stopping
+# at 0.01, where some noise is left: in W2, the distance by which this noise moves samples, and in total variation (TV),
+# the largest error of a probability.
 
 # %%
 plan = jaxdiff.plan(target_kl=0.02, early_stop=0.01, target=law)
@@ -134,10 +136,11 @@ print(plan.evals, "score evaluations a sample, kernel", plan.kernel)
 print(plan.certificate)
 
 # %% [markdown]
-# The kernel it chose, `moment_matched`, is `ancestral` with the right amount of noise in each step; it needs to know
-# how well the data can be guessed at each noise level, `law.mmse`. The number of the certificate can be had for any
-# grid: `information.path_kl`. Here it is for our guess, and for three kernels on two grids with as many steps as the
-# plan has. (On the line `moment_matched`, its noise is the same in all directions; the plan's is set for each.)
+# The plan chose the kernel `moment_matched`: `ancestral` with the right amount of noise in each step. It takes this
+# amount from `law.mmse`, which says how well the data can be guessed at each noise level. `information.path_kl`
+# computes the KL of whole paths for any kernel and grid. Below are our guess, and three kernels on two grids with as
+# many steps as the plan has. (In the line `moment_matched` the noise is the same in all directions; the plan sets it
+# for each direction.)
 
 # %%
 print("the guess:", information.path_kl("ancestral", grid, law.mmse), "nats")
@@ -147,15 +150,16 @@ for name in ("exponential_euler", "ancestral", "moment_matched"):
     print(f"{name:18} {costs[0]:8.4f} nats on Benton's grid, {costs[1]:8.4f} on the planned one")
 
 # %% [markdown]
-# Run the plan, and compare the shares with the weights again. They should now agree, but for chance.
+# `plan.sampler(score)` is the planned kernel on the planned grid, and `sample` runs it. Compare the fractions with the
+# weights again. They should now agree, up to chance.
 
 # %%
-planned = kernels.moment_matched(law.score, law.mmse, basis=plan.basis)
-x = jaxdiff.sample(planned, start, plan.grid, key)
+planned = plan.sampler(law.score)
+x = jaxdiff.sample(planned, start, key=key)
 cluster = np.argmin(np.linalg.norm(np.asarray(x)[:, None] - MEANS, axis=-1), axis=-1)
 for k, weight in enumerate(WEIGHTS):
     error = np.sqrt(weight * (1 - weight) / COUNT)
-    print(f"cluster {k}: weight {weight}, share of the samples {np.mean(cluster == k):.4f} ± {error:.4f}")
+    print(f"cluster {k}: weight {weight}, fraction of the samples {np.mean(cluster == k):.4f} ± {error:.4f}")
 
 figure, axes = plt.subplots(1, 2, figsize=(7, 3.5), sharex=True, sharey=True, layout="constrained")
 for ax, rows, title, colour in zip(
@@ -169,19 +173,20 @@ plt.show()
 # ## Every particle has its own noise
 #
 # The noise of particle i depends on the key and on i, not on the batch it is in. So a big run can be cut into pieces,
-# repeated in part, or spread over devices, and gives the same particles. Here ten of them are made again, alone. Only
-# rounding may differ, where the score sums over coordinates.
+# repeated in part, or spread over devices, and gives the same particles. Here ten of them are made again, alone. They
+# may differ by rounding only, because this score sums over coordinates.
 
 # %%
-again = jaxdiff.sample(planned, start[500:510], plan.grid, key, first_particle=500)
+again = jaxdiff.sample(planned, start[500:510], key=key, first_particle=500)
 print("largest difference:", float(np.max(np.abs(again - x[500:510]))))
 
 # %% [markdown]
 # ## Without noise
 #
 # Kernels of the *probability-flow ODE* add no noise on the way: a deterministic map from the start to the data. They
-# need fewer steps for their own accuracy, but have no certificate, for there is no random path to compare. `unipc` is
-# the one to take. Below, the same starting points with ever more evaluations, and how far their ends still move.
+# need fewer steps for the same accuracy of this map, but have no certificate, because there is no random path to
+# compare. `unipc` is the recommended one. Below, the same starting points run with more and more evaluations, and the
+# printed numbers say how far the end points still move.
 
 # %%
 fine = jaxdiff.sample(kernels.unipc(law.score, 3), start, grids.log_snr(4.0, 0.01, 400), key)

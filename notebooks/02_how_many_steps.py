@@ -2,8 +2,8 @@
 # # 2. How many steps?
 #
 # The error of a sampler with noise can be computed before it is run, if one curve of the data is known: how well the
-# clean data can be guessed at each noise level. This notebook shows that curve, what steps cost by it, where the steps
-# should lie, and how their number grows with the dimension. Nothing here draws a sample.
+# clean data can be guessed at each noise level. This notebook shows that curve, the cost of steps computed from it,
+# where the steps should lie, and how their number grows with the dimension. Nothing here draws a sample.
 #
 # Words: *OU time* t is the noise level, X_t = e^-t X_0 + sqrt(1 - e^-2t) Z. Sampling runs from the *horizon*, a large
 # time, down to the *early stop*, a small one, along a *grid* of times. A *kernel* is the rule for one step.
@@ -29,7 +29,8 @@ ENDS = (HORIZON, EARLY_STOP)
 # The *signal-to-noise ratio* at time t is snr = e^-2t/(1 - e^-2t): small where there is mostly noise. The *mmse* is the
 # mean squared error of the best guess of the clean data from the noisy. With no signal the best guess is the mean, and
 # the mmse is the variance; with much signal it falls to 0. Three laws on the line, all of variance about 1: a normal
-# one, two bumps at ±1, and two pairs of points, of which first the pairs can be told apart and then the points.
+# one, two bumps at ±1, and two pairs of points. As the signal grows, one can first distinguish the two pairs, and later
+# the two points of each pair.
 
 # %%
 laws = {
@@ -47,16 +48,17 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
-# A step freezes what it knows at its start. It is wrong by as much as that changes during the step, so steps belong
-# where the curve moves. The sum over the steps is the *path KL*: the Kullback-Leibler divergence between the random
-# paths of the ideal process and those of the sampler. It is at least the KL of the samples, and exact, not a bound. KL
-# is given in *nats*; sqrt(KL/2) is the most that the probability of any event can be off.
+# A step freezes the score, or the guess of the clean data, at its start. Its error is the change of this quantity
+# during the step, so steps belong where the curve changes. The sum over the steps is the *path KL*: the
+# Kullback-Leibler divergence between the random paths of the ideal process and those of the sampler. The numbers below
+# are the exact path KL, and the path KL is at least the KL of the samples. KL is given in *nats*; the probability of
+# any event is wrong by sqrt(KL/2) at most.
 #
 # Below: the path KL of the two bumps from t = 5 to 0.01, for four kernels. `exponential_euler` freezes the score,
-# `ancestral` (DDPM) freezes the guess of the clean data, `moment_matched` adds the right amount of noise to that, and
-# `covariance_matched` the right amount in the right directions, for more work a step. Benton's grid is the one of the
-# theory: uniform down to t = 1, then geometric. The optimal grid is the best there is for the kernel: a shortest path
-# over a thousand candidate times.
+# `ancestral` (DDPM) freezes the guess of the clean data, `moment_matched` does the same with the right amount of noise,
+# and `covariance_matched` with the right amount of noise in each direction, for more work per step. Benton's grid is
+# the one of the theory: uniform down to t = 1, then geometric. The optimal grid is the best grid for the kernel: a
+# shortest path over a thousand candidate times.
 
 # %%
 bumps = laws["two bumps"].mmse
@@ -90,8 +92,8 @@ plt.show()
 # ## Where the steps lie
 #
 # Left: the times of 20 steps, chosen for each law, for `moment_matched`; the best times differ from law to law. A
-# normal law needs none (this kernel is exact on it), so it is left out. Right: what each step costs, as an area: the
-# grids chosen for the law share the cost more evenly than Benton's.
+# normal law needs none (this kernel is exact on it), so it is left out. Right: the cost of each step. The grids chosen
+# for the law spread the cost more evenly over the steps than Benton's grid.
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
@@ -122,10 +124,10 @@ plt.show()
 # ## How the number grows with the dimension
 #
 # Take d independent coordinates, each the two bumps. Path KL adds up over independent coordinates, so for a given grid
-# it is proportional to d; and above it fell like 1/steps, so the steps for a given total grow like d too. This is the
-# *d-linear law*: nobody has to pay d² for dimension d (Benton et al. proved it for all data, up to logarithms). `plan`
-# finds the fewest steps for half a nat, and says how many exponential Euler on Benton's grid takes to what the plan
-# reaches.
+# it is proportional to d. Above it fell like 1/steps, so the steps for a given total grow like d too. This is the
+# *d-linear law* (Benton et al. proved it for all data, up to logarithms): no data of dimension d need d² steps. `plan`
+# finds the fewest steps for half a nat, and says how many steps exponential Euler on Benton's grid needs for the same
+# path KL.
 
 # %%
 dims = [4, 16] if SMALL else [4, 8, 16, 32, 64]
@@ -138,9 +140,9 @@ for d in dims:
 print("exponents of d:", *(f"{np.polyfit(np.log(dims), np.log(n), 1)[0]:.2f}" for n in (planned, euler)))
 
 # %% [markdown]
-# The law is about the worst case. Data often vary in a few directions only; then a sampler that freezes the guess of
-# the clean data does not pay for the others, while exponential Euler pays for every coordinate there is. Below, a
-# normal law in d dimensions that varies in four of them, with 50 steps.
+# The d-linear law is about the worst case. Data often vary in a few directions only. The path KL of a sampler that
+# freezes the guess of the clean data then depends on these directions alone, while that of exponential Euler grows with
+# every coordinate. Below, a normal law in d dimensions that varies in four of them, with 50 steps.
 
 # %%
 thin_dims, thin = [4, 16, 64, 256, 1024], {}
@@ -169,9 +171,10 @@ plt.show()
 # ## A plan without any data
 #
 # With no law and no data, the dimension and the mean square E|X|² are enough for a plan that holds for *all* data that
-# have them. It has to be ready for the worst, so it takes more steps. Three promises for half a nat in d dimensions:
-# the plan, and for exponential Euler on Benton's grid the best bound of this library and the theorem of Benton et al.
-# with its constants worked out (`bounds`). Last, the order that the paper prints: an order, with no constant.
+# have them. It must hold in the worst case, so it takes more steps. Three guarantees of half a nat in d dimensions are
+# printed: the plan, and for exponential Euler on Benton's grid the best bound of this library and the theorem of Benton
+# et al. with its constants worked out (`bounds`). The last line is the order of the steps that the paper states,
+# without a constant.
 
 # %%
 for d in (4, 64):
@@ -183,9 +186,9 @@ for d in (4, 64):
     print(f"        the paper's d (T + log 1/delta)²/eps² is {order.n_steps:.0f}")
 
 # %% [markdown]
-# The certificate of a plan lists what it adds up: what the start costs (*initialisation*: the horizon is finite, so the
-# start is not quite noise), what the steps cost (*discretisation*), and what a wrong score would cost. Beside them
-# stands what is lost by stopping early. Each says how it is known; here all are bounds, or assumed.
+# The certificate of a plan lists its terms: the cost of the start (*initialisation*: the horizon is finite, so noised
+# data are not quite noise there), the cost of the steps (*discretisation*), and the cost of a wrong score. It also
+# lists the cost of stopping early. Each term says how it is known; here all are bounds, or assumed.
 
 # %%
 print(plan.certificate)

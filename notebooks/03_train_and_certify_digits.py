@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 3. Train and certify on digits
 #
-# A network learns to remove noise from 8x8 pictures of handwritten digits; from what it gets wrong on pictures it has
-# not seen follow the plan, the samples' guarantee, and what cannot be known. The same job, start to end, is done by
-# `jaxdiff train digits`, `plan`, `sample` and `certify` at the command line; here it is in pieces.
+# A network learns to remove noise from 8x8 pictures of handwritten digits. Its error on pictures that it has not seen
+# gives the plan and the guarantee of the samples; one part of the error stays unknown. `jaxdiff train digits`, `plan`,
+# `sample` and `certify` do the same job at the command line. Here it is done step by step.
 #
 # Words: *OU time* t is the noise level, X_t = e^-t X_0 + sqrt(1 - e^-2t) Z. A *denoiser* D(x, t) guesses the clean data
 # from the noisy. Its *loss* is its mean squared error, summed over the 64 pixels. The *path KL* says how far the paths
@@ -18,7 +18,7 @@ import numpy as np
 from flax import nnx
 
 import jaxdiff
-from jaxdiff import certify, data, grids, information, kernels, metrics, networks, noise, processes, scores, train
+from jaxdiff import data, grids, information, kernels, metrics, networks, noise, processes, scores, train
 
 SMALL = bool(os.environ.get("JAXDIFF_SMALL"))  # a short training, for a quick run of the whole file
 STEPS, NODES = (50, 41) if SMALL else (2000, 201)
@@ -40,9 +40,9 @@ print(f"E|X|² of the held-out rows: {digits.second_moment('held_out'):.1f}; pix
 # %% [markdown]
 # ## Training
 #
-# The network is the best linear denoiser, which covariance and mean give without training, plus a correction that is
-# trained. So it starts good, and the loss falls from there. Watch the gap between the two losses: as it widens, the
-# network learns its training pictures by heart. `fit` returns the averaged weights with the least held-out loss.
+# The network is the best linear denoiser, which covariance and mean give without training, plus a trained correction.
+# So it starts well, and the loss falls from there. Watch the gap between the two losses: as the gap widens, the network
+# memorises its training pictures. `fit` returns the averaged weights with the least held-out loss.
 
 # %%
 moments = {"mean": digits.train.mean(0), "cov": data.covariance(digits.train)}
@@ -59,9 +59,9 @@ plt.show()
 # ## The loss curve
 #
 # All that planning needs is the loss on held-out pictures at every noise level. It is measured in the *principal axes*
-# of the training pictures, so that a sampler can treat the directions of much and of little variance apart. Two dashed
-# limits need no network: to answer with the mean picture, and to answer with the noisy picture itself. The network
-# should not be above either. The band is the measurement's own error.
+# of the training pictures, so that a sampler can treat directions of large and of small variance differently. Two lines
+# need no network: the loss of answering with the mean picture (dotted), and that of answering with the noisy picture
+# itself (dashed). The network should not be above either. The band is the 95 % error of the measurement.
 
 # %%
 denoiser = scores.denoiser_of(fit.network)
@@ -83,10 +83,10 @@ plt.show()
 # %% [markdown]
 # ## Plan
 #
-# With 20 evaluations of the network a sample: which kernel, at which times? The certificate says how each part is
-# known. *Discretisation* is what steps add to a perfect use of this network, measured with a confidence interval.
-# *Score error*, what the network itself gets wrong, is unknown, and no held-out set can tell: the loss of a perfect
-# denoiser is not 0, and nobody knows what it is for digits.
+# Each sample may cost 20 evaluations of the network. Which kernel is best, and at which times? The certificate says how
+# each term is known. *Discretisation* is the cost of finitely many steps over infinitely many with the same network,
+# measured with a confidence interval. *Score error*, the error of the network itself, is unknown, and no held-out set
+# can tell it: the loss of a perfect denoiser is not 0, and nobody knows its value for digits.
 
 # %%
 plan = jaxdiff.plan(evals=20, curve=held_out)
@@ -98,12 +98,13 @@ for row in plan.alternatives:
 # %% [markdown]
 # ## Sample
 #
-# The kernel sets its noise from the held-out curve. Below, 32 of its pictures beside 32 real ones: are they digits?
+# `plan.sampler` makes the planned sampler from the score. Its kernel sets the noise of each step from the held-out
+# curve. Below are 32 of its pictures beside 32 real ones: are they digits?
 
 # %%
-kernel = kernels.moment_matched(processes.score_from_denoiser(denoiser), held_out, basis=plan.basis)
+sampler = plan.sampler(processes.score_from_denoiser(denoiser))
 start = noise.initial(jax.random.key(2), np.arange(len(digits.test)), digits.dim)
-x = jaxdiff.sample(kernel, start, plan.grid, jax.random.key(3))
+x = jaxdiff.sample(sampler, start, key=jax.random.key(3))
 figure, axes = plt.subplots(1, 2, figsize=(8.5, 4.4), layout="constrained")
 for ax, rows, title in zip(axes, (x, digits.test), ("generated", "real, test pictures"), strict=True):
     tiles = np.pad(digits.restore(rows[:32]).reshape(4, 8, 8, 8), ((0, 0), (0, 0), (1, 1), (1, 1)))
@@ -115,43 +116,45 @@ plt.show()
 # %% [markdown]
 # ## Certify
 #
-# The plan was made from the held-out pictures, which may flatter it. So the certificate proper is measured on the test
-# pictures, which neither network nor plan has seen; `matched` says that the variances came from other rows. Beside it
-# the textbook scheme with as many evaluations: exponential Euler on Benton's grid.
+# The plan was made from the held-out pictures, so its own certificate may be too optimistic. The final certificate is
+# measured on the test pictures, which neither network nor plan has seen. It is compared with the textbook scheme at as
+# many evaluations: exponential Euler on Benton's grid. `certify_difference` compares the two on the same pictures. The
+# unknown error of the network is the same for both and cancels, so this difference is known.
 
 # %%
 test = information.loss_curve(denoiser, digits.test, jax.random.key(4), **options)
 benton = grids.exponential_then_uniform(plan.horizon, ENDS["early_stop"], plan.evals)
-certificate = certify(plan.kernel, plan.grid, curve=test, matched=held_out, basis=plan.basis)
-textbook = certify("exponential_euler", benton, curve=test)
+textbook = jaxdiff.Sampler(kernels.exponential_euler(sampler.kernel.score), benton)
+certificate = jaxdiff.certify(sampler, curve=test)
 print(certificate)
-for name, one in (("planned", certificate), ("textbook", textbook)):
+for name, one in (("planned", certificate), ("textbook", jaxdiff.certify(textbook, curve=test))):
     low, high = one.interval("discretisation")
     print(f"{name:8}: the steps cost {one['discretisation'].value:.4g} nats, 95 % in [{low:.4g}, {high:.4g}]")
+print(jaxdiff.certify_difference(textbook, sampler, test))
 
 # %% [markdown]
 # ## What is known, and what is not
 #
-# - **Known**: what the start costs, what the steps cost, what stopping early costs. All together it is the price of
-#   using this network in 20 steps and not in infinitely many.
+# - **Known**: what the start costs, what the steps cost, what stopping early costs. Together they are the price of
+#   using this network in 20 steps instead of infinitely many.
 # - **Not known**: how far the network is from the true score. `upper`, the bound on the whole KL, is therefore
-#   infinite: it does not pretend.
+#   infinite.
 
 # %%
 print("bound on the whole KL:", certificate.upper)
 print({term.name: term.status for term in certificate.terms})
 
 # %% [markdown]
-# A path KL is not a matter of looks. Other distances can be taken between samples and test pictures, such as the sliced
-# Wasserstein distance (`metrics.sliced_w2`): the lower, the closer; two sets of real pictures are not at 0 either, so
-# real pictures are the floor. It need not rank samplers as the path KL does, and in the full run does not. Look at the
-# variance of a pixel. Even 500 steps, all that this network has to give, leave too little of it, and 20 planned steps
-# less still; the textbook scheme adds noise with every step, which here happens to make up for that.
+# A path KL does not measure how good samples look. Other distances compare samples with the test pictures, such as the
+# sliced Wasserstein distance (`metrics.sliced_w2`); lower is closer. Two sets of real pictures do not have distance 0
+# either, so real pictures give the floor. This distance need not rank samplers as the path KL does, and in the full run
+# it does not. The variance of a pixel shows why. Even 500 steps with this network give too little variance, and 20
+# planned steps give less. The textbook scheme adds too much noise in every step, which here happens to compensate.
 
 # %%
-euler = jaxdiff.sample(kernels.exponential_euler(kernel.score), start, benton, jax.random.key(3))
+euler = jaxdiff.sample(textbook, start, key=jax.random.key(3))
 many = grids.log_snr(plan.horizon, ENDS["early_stop"], 500)
-limit = jaxdiff.sample(kernel, start, many, jax.random.key(3))
+limit = jaxdiff.sample(sampler.kernel, start, many, jax.random.key(3))
 sets = {"planned": x, "textbook": euler, "planned kernel, 500 steps": limit, "held-out pictures": digits.held_out}
 for name, rows in sets.items():
     distance = metrics.sliced_w2(rows[: len(digits.held_out)], digits.test, jax.random.key(5))

@@ -2,9 +2,9 @@
 # # 4. A finite horizon, and the corrector
 #
 # Sampling starts from standard normal noise at a *horizon* T1. If T1 is short, the noised data are not yet normal
-# there, and the start is wrong. Pedrotti, Maas and Mondelli propose to mend the start where it is: run Langevin
-# dynamics *at* T1, the corrector, and only then reverse time, the predictor. This notebook runs that, says when it
-# helps and when the same work is better spent elsewhere, and shows what can be proved.
+# there, and the start is wrong. Pedrotti, Maas and Mondelli propose to correct the start at T1 itself: first run
+# Langevin dynamics *at* T1 (the corrector), then reverse time (the predictor). This notebook runs this scheme, says
+# when it helps and when the same work is better spent elsewhere, and shows what can be proved.
 #
 # Words: *OU time* t is the noise level, X_t = e^-t X_0 + sqrt(1 - e^-2t) Z. The *score* is the gradient of the log
 # density of X_t. *W2* is the Wasserstein distance: how far, in root mean square, points must be moved to make one set
@@ -39,16 +39,16 @@ start = noise.initial(key, np.arange(COUNT), 1)
 # %% [markdown]
 # ## What is run
 #
-# `scheme` says it without running it: Langevin at T1 for a time T2, then the probability-flow ODE, which is time
-# reversed without noise. Langevin steps longer than a limit diverge; the default is about a twentieth of that limit,
-# which leaves the variance wrong by at most 5 %.
+# `scheme` describes the run without running it: Langevin at T1 for a time T2, then the probability-flow ODE, which
+# reverses time without noise. Langevin steps longer than a limit diverge; the default is about a twentieth of that
+# limit, which leaves the variance wrong by at most 5 %.
 
 # %%
 print(prediction_correction.scheme(law.score, horizon=1.0, langevin_time=4.0))
 
 # %% [markdown]
-# `predict_correct` runs it, as one compiled program. With T1 = 1 and no Langevin the bumps get the wrong shares; with
-# Langevin for a time of 4 the shares are nearly right. The line is the law itself.
+# `predict_correct` runs it, as one compiled program. With T1 = 1 and no Langevin the two bumps get wrong fractions of
+# the samples; with Langevin for a time of 4 the fractions are nearly right. The line is the law itself.
 
 # %%
 side = np.linspace(-4, 4, 401, dtype=np.float32)
@@ -58,7 +58,7 @@ for ax, langevin_time in zip(axes, (0.0, 4.0), strict=True):
     ax.hist(x[:, 0], bins=120, range=(-4, 4), density=True, color="C4", label="samples")
     ax.plot(side, np.exp(law.log_density(side[:, None], EARLY_STOP)), color="k", lw=1, label="law")
     ax.set(title=f"T1 = 1, Langevin time {langevin_time:g}", xlabel="x", ylabel="density")
-    print(f"Langevin time {langevin_time:g}: share of the right bump {np.mean(x > 0):.3f}, should be 0.7")
+    print(f"Langevin time {langevin_time:g}: fraction in the right bump {np.mean(x > 0):.3f}, should be 0.7")
 axes[0].legend()
 plt.show()
 
@@ -66,9 +66,9 @@ plt.show()
 # ## When it helps: T1 is given and too short
 #
 # How far are the samples from the data, as T1 grows? Every run has 32 evaluations of the score in the reversal, and 0,
-# 16 or 64 Langevin steps before it. Look at short horizons: there Langevin takes away much of the error. Then look at
-# T1 = 5, where nothing is left to mend: now the steps' own error, a variance a little too large, is all that Langevin
-# brings. The dotted line is the distance between two sets of exact samples: below it nothing can be told.
+# 16 or 64 Langevin steps before it. At short horizons Langevin removes much of the error. At T1 = 5 there is no error
+# of the start to remove, and Langevin only adds the error of its own steps, a variance that is a little too large. The
+# dotted line is the distance between two sets of exact samples: smaller distances cannot be distinguished from 0.
 
 # %%
 noised = [
@@ -109,7 +109,7 @@ plt.show()
 # A Langevin step costs an evaluation of the score, just as a step of the reversal does. So now every run has 16
 # evaluations *in all*, and Langevin gets 0, 8 or 12 of them. The starts are the Gaussian of the data's own mean and
 # variance (`moments`), which costs nothing. Two scores are compared: the exact one, and one that is wrong beyond t = 1,
-# as that of a network that was never trained there. In each picture, look for the lowest point of each line.
+# like the score of a network that was never trained there. In each picture, look for the lowest point of each line.
 
 
 # %%
@@ -139,11 +139,11 @@ axes[0].legend()
 plt.show()
 
 # %% [markdown]
-# With the exact score, 16 steps of the reversal from a long horizon come close to the floor, and no share for Langevin
-# does much better. With the wrong score a long horizon is out of the question; at a short T1, Langevin is the better
-# use of the same work. The study `benchmarks/corrector.py` asks this of three laws, three scores and four budgets,
-# mostly without sampling, and says it more sharply: Langevin never pays with the exact score, and pays where the score
-# is bad at large times.
+# With the exact score, 16 steps of the reversal from a long horizon come close to the floor, and no split with Langevin
+# does much better. With the wrong score a long horizon gives bad samples; at a short T1, Langevin is the better use of
+# the same work. The study `benchmarks/corrector.py` asks this for three laws, three scores and four budgets, mostly
+# without sampling. Its result: Langevin never pays with the exact score, and pays where the score is bad at large
+# times.
 
 # %% [markdown]
 # ## What can be proved
@@ -166,11 +166,11 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
-# `bounds.pedrotti2023.w2` follows the error from T1 to the samples and adds up what W2 can be at most. First for data
-# near the origin, R = 0.3, in one dimension, where it says something (samples that are all 0 would be off by 0.3); then
-# for R = 1, which two points at ±1 have. There the reverse ODE can stretch distances by a huge factor (log G is its
-# logarithm), and the bound is *vacuous*: it allows more than samples that are all 0 would be off. The certificate says
-# so itself.
+# `bounds.pedrotti2023.w2` follows the error from T1 to the samples and adds up an upper bound on W2. The first bound is
+# for data near the origin, R = 0.3, in one dimension, where it is informative (samples that are all 0 would have W2
+# 0.3). The second is for R = 1, which two points at ±1 have. There the reverse ODE can stretch distances by a huge
+# factor (log G is its logarithm), and the bound is *vacuous*: it is larger than the W2 of samples that are all 0. The
+# certificate says so.
 
 # %%
 print(bounds.pedrotti2023.w2(1.5, 4.0, dim=1, radius=0.3, early_stop=0.01), end="\n\n")
@@ -180,9 +180,9 @@ print(bounds.pedrotti2023.w2(1.5, 4.0, dim=1, radius=1.0, early_stop=0.01))
 # ## A learned score can go astray far out
 #
 # Langevin visits places where a network has seen no data, and a wrong score there can do much harm. If the data lie
-# within a radius R, the true score lies in a known ball at every x and t; `scores.truncated` pulls a score that leaves
-# the ball back into it. It never makes it worse for such data. Here a score is pushed outwards where |x| > 2.5, and the
-# bumps are points at ±1.
+# within a radius R, the true score lies in a known ball at every x and t; `scores.truncated` projects a score that
+# leaves the ball back onto it. For such data this never makes the score worse. Here a score is pushed outwards where
+# |x| > 2.5, and the data are points at ±1.
 
 
 # %%
@@ -195,11 +195,12 @@ points = targets.point_masses([[-1.0], [1.0]], [0.3, 0.7])
 astray = Partial(pushed, points.score)
 for name, score in (("exact", points.score), ("pushed", astray), ("pushed, truncated", scores.truncated(astray, 1.0))):
     x = jaxdiff.predict_correct(score, start, key, horizon=1.0, langevin_time=4.0)
-    print(f"{name:18} share of x beyond 1.5: {np.mean(~(np.abs(x) < 1.5)):.3f}")
+    print(f"{name:18} fraction of x beyond 1.5: {np.mean(~(np.abs(x) < 1.5)):.3f}")
 
 # %% [markdown]
 # ## What to remember
 #
 # - With a score that is good at all times: a long horizon, no Langevin.
 # - With a score that is bad at large times, or a T1 that is given: Langevin at T1.
-# - The proofs need data within a ball, and say something only where it is small; certificates say when they do not.
+# - The proofs need data within a ball, and are informative only where the ball is small; certificates say when a bound
+#   is vacuous.

@@ -7,8 +7,8 @@
 #
 # Words: the clock here is *OU time* t, X_t = e^-t X_0 + sqrt(1 - e^-2t) Z, data at 0 and noise from about 3 on. The
 # *score* is the gradient of the log density of X_t. A *process* is another way of noising, alpha(t) X_0 + sigma(t) Z,
-# in its own time. Two noisings with the same *signal-to-noise ratio* alpha²/sigma² differ by a factor only, and that is
-# how clocks are translated.
+# in its own time. Two processes with the same *signal-to-noise ratio* alpha²/sigma² differ by a factor only, and this
+# is how one clock is translated into another.
 
 # %%
 import os
@@ -35,8 +35,8 @@ plt.rcParams |= {"figure.dpi": 90, "axes.spines.top": False, "axes.spines.right"
 # ## Clocks
 #
 # Each line is a process of `jaxdiff.processes`: its own time across, and the OU time with the same signal-to-noise
-# ratio up. `ou_ends` says between which OU times a model of it can be asked; outside it was never trained, and the
-# score made of it is nan, so that a grid that goes too far cannot pass unseen.
+# ratio up. `ou_ends` gives the first and the last OU time at which a model of the process can be evaluated. Outside,
+# the model was never trained, and its score is nan, so that a grid that goes too far is noticed.
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True, layout="constrained")
@@ -56,9 +56,9 @@ for process in (processes.vp_linear(), processes.flow, processes.ddpm()):
 # %% [markdown]
 # ## Three models of the same data
 #
-# The data are normal with variance 4, so the perfect model of each kind is a formula. They stand for networks: one that
-# predicts the noise on the VP clock, one that predicts the clean data on EDM's clock, and one that predicts the
-# velocity of flow matching. All three must give the same score; the printed differences are float32's rounding.
+# The data are normal with variance 4, so the perfect model of each kind is a formula. They stand for three networks.
+# One predicts the noise on the VP clock, one predicts the clean data on EDM's clock, and one predicts the velocity of
+# flow matching. All three must give the same score; the printed differences are rounding of float32.
 
 
 # %%
@@ -91,8 +91,9 @@ for name, score in models.items():
 
 # %% [markdown]
 # From here on a model is a score like any other. `unipc` follows the probability-flow ODE, a deterministic map from
-# noise to data; 20 evaluations. It ends at the *early stop*, the last time of the grid, where data are still scaled by
-# alpha = e^-t; divide by that to be in the data's units. The variance should be 4 and the little noise that is left.
+# noise to data, here with 20 evaluations. It ends at the *early stop*, the last time of the grid, where data are still
+# scaled by alpha = e^-t; dividing by alpha gives the units of the data. The variance should be 4 plus that of the
+# little noise that is left.
 
 # %%
 grid = grids.log_snr(4.0, 0.01, 20)
@@ -106,8 +107,8 @@ for name, score in models.items():
 # %% [markdown]
 # ## A network trained elsewhere
 #
-# Now a real one: a small Flax network that learns the velocity of flow matching for three clusters in the plane. This
-# cell is your code, not this library's: a plain loss, a plain Optax loop, no noising of ours.
+# Now a real network: a small Flax network that learns the velocity of flow matching for three clusters in the plane.
+# This cell stands for your own code: a plain loss and a plain Optax loop, without this library.
 
 # %%
 law = targets.mixture([0.5, 0.3, 0.2], [[-1.5, 0.0], [1.5, 1.0], [1.0, -1.5]], [[0.1, 0.1], [0.2, 0.05], [0.5, 0.02]])
@@ -157,9 +158,9 @@ first, last = losses[: STEPS // 10].mean(), losses[-STEPS // 10 :].mean()
 print(f"loss {first:.3f} in the first tenth of the steps, {last:.3f} in the last")
 
 # %% [markdown]
-# One line makes it a score: the function of (weights, y, t), with the weights bound by `Partial`, so that new weights
-# recompile nothing. Another makes it a denoiser again, whose loss on rows it has not seen is all that `plan` needs.
-# Flow matching trains at all times between 0 and 1, so every horizon can be asked for; this one is 4.
+# One line makes a score of the network: the function of (weights, y, t), with the weights bound by `Partial`, so that
+# new weights recompile nothing. Another line makes a denoiser of the score. Its loss on rows that it has not seen is
+# all that `plan` needs. Flow matching trains at all times between 0 and 1, so every horizon is possible; this one is 4.
 
 # %%
 velocity = Partial(lambda weights, y, t: nnx.merge(graph, weights)(y, t), weights)
@@ -171,19 +172,18 @@ plan = jaxdiff.plan(evals=20, curve=curve)
 print(plan.certificate)
 
 # %% [markdown]
-# The certificate says what 20 steps add to a perfect use of your network; the network's own error is unknown, as it
-# always is for a trained model. In the picture: the data, samples by the plan (with noise on the way), and samples by
-# `unipc` (without). Is what is wrong with the third the network's fault, or that of its 20 steps? The last line says
-# how far 200 steps would move those particles.
+# The certificate says what 20 steps cost over infinitely many steps of your network. The network's own error is
+# unknown, as it always is for a trained model. The picture shows the data, samples by the plan (with noise on the way),
+# and samples by `unipc` (without noise). Are the errors in the third panel due to the network, or to its 20 steps? The
+# printed line says how far 200 steps would move those particles.
 
 # %%
 start = noise.initial(jax.random.key(6), np.arange(COUNT), 2)
-by_plan = kernels.moment_matched(score, curve, basis=plan.basis)
 by_ode = kernels.unipc(score, 3)
 few, many = (grids.log_snr(4.0, 0.001, n) for n in (20, 200))
 sampled = {
     "data": data,
-    f"{plan.kernel}, {plan.evals} steps": jaxdiff.sample(by_plan, start, plan.grid, jax.random.key(7)),
+    f"{plan.kernel}, {plan.evals} steps": jaxdiff.sample(plan.sampler(score), start, key=jax.random.key(7)),
     "unipc, 20 steps": jaxdiff.sample(by_ode, start, few, jax.random.key(7)),
 }
 far = jaxdiff.sample(by_ode, start, many, jax.random.key(7))
@@ -226,10 +226,10 @@ else:
 # %% [markdown]
 # ## PyTorch and everything else
 #
-# A model that JAX cannot trace is called back on the host with `jax.pure_callback`. That is the slow way: each step
-# leaves the compiled program, all particles are copied to the host and back, and no gradient passes. On a CPU it is
-# bearable, as the times below say, of a model that itself costs next to nothing; from a GPU it is a long way. Good for
-# a check; for much work, port the weights to JAX. Here plain NumPy stands for the foreign model.
+# A model that JAX cannot trace is called back on the host with `jax.pure_callback`. This is slow: each step leaves the
+# compiled program, all particles are copied to the host and back, and no gradient passes. The times below are for a CPU
+# and a model that costs almost nothing; from a GPU the copies take longer. Use a callback for a check, and port the
+# weights to JAX for more work. Here plain NumPy stands for the foreign model.
 
 
 # %%
@@ -270,5 +270,5 @@ print("largest difference:", np.max(np.abs(ends["JAX"] - ends["called back"])))
 #
 # ## What to remember
 #
-# - `processes.score_from_model(model, process, predicts)`: process and prediction are all there is to say.
+# - `processes.score_from_model(model, process, predicts)` needs the process and the kind of prediction, nothing else.
 # - With held-out data, `loss_curve` and `plan` work for any model, whoever trained it.

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 6. On many devices
 #
-# Particles do not talk to each other, so a run is spread over devices by saying so, and gives the same samples as on
-# one device. This notebook shows it on two *virtual* CPU devices, that any laptop has; the same code runs on two GPUs,
-# on eight, or on a pod. The second half spreads a whole study, over dimensions and seeds.
+# Particles do not interact, so a run can be spread over devices with one argument, and gives the same samples as on one
+# device. This notebook uses two *virtual* CPU devices, which any laptop has; the same code runs on two GPUs, on eight,
+# or on a pod. The second half spreads a whole study, over dimensions and seeds.
 #
 # The first line must come before JAX is imported. It makes JAX split the CPU in two, and changes nothing for a GPU.
 
@@ -47,10 +47,10 @@ for shard in spread.addressable_shards:
     print(f"device {shard.device.id} holds particles {shard.index[0].start or 0} to {shard.index[0].stop or COUNT}")
 
 # %% [markdown]
-# The same run on one device: is it the same? Particle i has its own noise, a function of the key and of i, and never of
-# where it is computed. So the two runs agree, particle by particle; this score sums over components, where compilers
-# may round differently, so a difference in the last digits would be no surprise. Left: coloured by device; neither has
-# a region of its own. Right: one run against the other.
+# Does one device give the same samples? The noise of particle i is a function of the key and of i, and does not depend
+# on the device. So the two runs agree, particle by particle. They may differ in the last digits, because this score
+# sums over components, where compilers may round differently. Left: particles coloured by device; each device has
+# particles everywhere. Right: one run against the other.
 
 # %%
 alone, together = (np.asarray(x) for x in (jaxdiff.sample(kernel, start, grid, key), spread))
@@ -76,10 +76,10 @@ print("stays spread:", jaxdiff.sample(kernel, already, grid, key).sharding.num_d
 # %% [markdown]
 # ## A study on all devices
 #
-# How much do two kernels get the variance of the samples wrong, does that depend on the dimension, and how thin is the
-# shell that samples lie on? `sweeps.run` calls a function for every dimension, seed and setting. A function that takes
-# a `mask` is compiled once for all dimensions: it works at the width of the largest, and `mask` says which coordinates
-# exist. Dimensions and seeds are batched, and the batch is spread over all devices there are.
+# How large is the error of two kernels in the variance of the samples, does it depend on the dimension, and how thin is
+# the shell that samples lie on? `sweeps.run` calls a function for every dimension, seed and setting. A function that
+# takes a `mask` is compiled once for all dimensions: it works at the width of the largest, and `mask` says which
+# coordinates exist. Dimensions and seeds are batched, and the batch is spread over all devices there are.
 
 # %%
 steps = grids.log_snr(4.0, 0.01, 10)
@@ -131,7 +131,7 @@ for ax in (left, right):
 plt.show()
 
 # %% [markdown]
-# Do the devices matter to the numbers? On one device the same rows come out, but for rounding.
+# Do the numbers depend on the devices? On one device the rows are the same, up to rounding.
 
 # %%
 first = jax.make_mesh((1,), ("rows",), devices=jax.devices()[:1])
@@ -140,8 +140,8 @@ off = [abs(a["variance"] / b["variance"] - 1) for a, b in zip(on_one, rows, stri
 print(f"largest relative difference of a variance: {max(off):.1g}")
 
 # %% [markdown]
-# Long studies are interrupted. With `resume=`, every finished batch of rows is written to a file at once, and rows that
-# are there are not run again: below, the second call finds all of its rows but those of the new seed.
+# Long studies are interrupted. With `resume=`, every finished batch of rows is written to a file at once, and rows in
+# the file are not run again. Below, the second call finds all of its rows in the file, except those of the new seed.
 
 # %%
 with tempfile.TemporaryDirectory() as folder:
@@ -154,8 +154,7 @@ with tempfile.TemporaryDirectory() as folder:
 # %% [markdown]
 # ## Several machines
 #
-# On a pod or a cluster the same file runs as it is in one process on each host, with one line before all others that
-# use JAX:
+# On a pod or a cluster the same file runs in one process on each host, with one line before all others that use JAX:
 #
 # ```python
 # jax.distributed.initialize()  # nothing to say on SLURM, GKE and TPU pods
@@ -168,6 +167,6 @@ with tempfile.TemporaryDirectory() as folder:
 #
 # ## What to remember
 #
-# - `mesh=jax.make_mesh((jax.device_count(),), ("particles",))` is all there is to it.
+# - `mesh=jax.make_mesh((jax.device_count(),), ("particles",))` spreads a run over all devices.
 # - Particle i is particle i everywhere: results do not depend on how many devices there were.
-# - `sweeps.run` spreads dimensions and seeds, compiles once, and goes on where it was interrupted.
+# - `sweeps.run` spreads dimensions and seeds, compiles once, and continues where it was interrupted.
