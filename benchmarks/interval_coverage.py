@@ -68,7 +68,7 @@ def ends(law, n, kernel, rng):
     variance, draw = LAWS[law]
     losses = rows_of(draw(rng, n), rng.chisquare(NOISES, n) / NOISES, variance)
     curve = measured_curve(U, losses, 1, row_ids=np.arange(n) // 2 if law == TWICE else None)
-    truth = path_kl(kernel, grid(), mean_curve(law), matched=curve if kernel == "moment_matched" else None)
+    truth = path_kl(kernel, mean_curve(law), grid(), matched=curve if kernel == "moment_matched" else None)
     certificate = certify(kernel, grid(), curve=curve)
     unaware = certificate if curve.row_ids is None else certify(kernel, grid(), curve=measured_curve(U, losses, 1))
     term = unaware["discretisation"]

@@ -82,7 +82,7 @@ def predictions(name, law, d):
     found = of_the_span(name, law, d)
     if padded_laws.rank_of(law, d) < d:
         found["outside x²"] = gaussian_variance(table(name, law, d), padded_laws.rest_variance(law)), 0.0
-    path_kl = information.path_kl(name, GRID, exact), information.path_kl_error(name, GRID, exact)
+    path_kl = information.path_kl(name, exact, GRID), information.path_kl_error(name, exact, GRID)
     return found | {"path KL": path_kl}
 
 

@@ -93,7 +93,7 @@ def ours(problem, name, grid, *args, **options):
 def planned(problem):
     """Moment matching with the law's mmse, down the grid of least path KL."""
     cost = information.step_cost("moment_matched", problem.law.mmse)
-    grid = grids.optimal(cost, problem.evals, problem.horizon, problem.early_stop)
+    grid = grids.optimal(cost, problem.horizon, problem.early_stop, problem.evals)
     return ours(problem, "moment_matched", grid, problem.law.mmse)
 
 

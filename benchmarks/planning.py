@@ -57,15 +57,15 @@ def savings(case):
     """A row for every sampler of a case."""
     curve, ends = case.make().mmse, (case.horizon, case.early_stop)
     benton = grids.exponential_then_uniform(*ends, case.n_steps)
-    worst = information.path_kl("exponential_euler", benton, curve)
+    worst = information.path_kl("exponential_euler", curve, benton)
     rows = [_row(case, *BENTON, worst, worst)]
     for sampler in SAMPLERS:
         kernel, _, apart = sampler.partition(" ")
         basis = curve.basis if apart else None
         cost = information.step_cost(kernel, curve, basis=basis)
         few = {"n_candidates": FEW_CANDIDATES} if kernel == "covariance_matched" else {}
-        grid = grids.optimal(cost, case.n_steps, *ends, **few)
-        kl = max(information.path_kl(kernel, grid, curve, basis=basis), 0.0)  # rounding leaves -1e-15
+        grid = grids.optimal(cost, *ends, case.n_steps, **few)
+        kl = max(information.path_kl(kernel, curve, grid, basis=basis), 0.0)  # rounding leaves -1e-15
         rows.append(_row(case, sampler, "optimal", kl, worst))
     return rows
 
@@ -88,10 +88,10 @@ def durations(repeats):
     long = grids.log_snr(5.0, 1e-3, 1000)
     cost = information.step_cost("moment_matched", wide.mmse)
     work = {
-        "path KL, 1,000 steps": lambda: information.path_kl("moment_matched", long, wide.mmse),
-        "path KL, 1,000 steps, two points": lambda: information.path_kl("moment_matched", long, coin.mmse),
-        "optimal grid, 1,000 candidates, 100 steps": lambda: grids.optimal(cost, 100, 5.0, 1e-3),
-        "frontier to 100 steps": lambda: grids.frontier(cost, 100, 5.0, 1e-3),
+        "path KL, 1,000 steps": lambda: information.path_kl("moment_matched", wide.mmse, long),
+        "path KL, 1,000 steps, two points": lambda: information.path_kl("moment_matched", coin.mmse, long),
+        "optimal grid, 1,000 candidates, 100 steps": lambda: grids.optimal(cost, 5.0, 1e-3, 100),
+        "frontier to 100 steps": lambda: grids.frontier(cost, 5.0, 1e-3, 100),
         "plan, known law": lambda: jaxdiff.plan(0.1, target=coin),
         "plan, d = 64 and its second moment": lambda: jaxdiff.plan(0.1, dim=64),
     }

@@ -149,7 +149,7 @@ def _of_grids(case, sampler, n, methods):
     starts = [grid for grid, _ in made.values()]
     planned(starts[0])  # a curve is tabulated when it is first asked for
     options = {"n_candidates": DEAR_CANDIDATES, "polish": False} if sampler == DEAR else {}
-    made[OPTIMAL] = _timed(lambda: grids.optimal(cost, n, HORIZON, case.early_stop, **options))
+    made[OPTIMAL] = _timed(lambda: grids.optimal(cost, HORIZON, case.early_stop, n, **options))
     best, more = planned(made[OPTIMAL][0]), {}
     for method in methods:
         table, constant = _table(case.planned, case.early_stop)
@@ -159,14 +159,14 @@ def _of_grids(case, sampler, n, methods):
         more[method] = {"starts": len(starts), "stuck": sum(one > best * (1 + STUCK) for one in reached)}
         more[method] |= {"worst_of_optimal": max(reached) / best, "compile_seconds": compiling}
     judged = {
-        name: information.path_kl(sampler, grid, case.judged, matched=case.planned) for name, (grid, _) in made.items()
+        name: information.path_kl(sampler, case.judged, grid, matched=case.planned) for name, (grid, _) in made.items()
     }
     named = min(judged[name] for name in NAMED)
     found = []
     for name, (grid, seconds) in made.items():
         row = {"part": "20 steps" if n == 20 else "other", "law": case.name, "sampler": sampler, "grid": name, "N": n}
         row |= {"path_kl": judged[name], "times_named": judged[name] / named, "of_optimal": planned(grid) / best}
-        row["standard_error"] = information.path_kl_error(sampler, grid, case.judged, matched=case.planned)
+        row["standard_error"] = information.path_kl_error(sampler, case.judged, grid, matched=case.planned)
         row |= (case.measured(sampler, grid) if name not in methods else {}) | more.get(name, {})
         found.append(_rounded(row | {"seconds": seconds}))
     return found

@@ -185,8 +185,8 @@ def wrong_curve(curve, error):
 def added(sampler, grid, curve, error):
     """The path KL that an error adds; moment matching's variance is set by the exact curve."""
     matched = {"matched": curve} if sampler == "moment_matched" else {}
-    wrong_one = information.path_kl(sampler, grid, wrong_curve(curve, error), **matched)
-    return wrong_one - information.path_kl(sampler, grid, curve, **matched)
+    wrong_one = information.path_kl(sampler, wrong_curve(curve, error), grid, **matched)
+    return wrong_one - information.path_kl(sampler, curve, grid, **matched)
 
 
 def laws():

@@ -185,7 +185,7 @@ def step_cost(law):
 
 @functools.cache
 def optimal_grid(law, n_steps):
-    return grids.optimal(step_cost(law), n_steps, HORIZON, EARLY_STOP)
+    return grids.optimal(step_cost(law), HORIZON, EARLY_STOP, n_steps)
 
 
 def row(law, kind, kernel, grid, measured):
@@ -214,7 +214,7 @@ def ode_rows(name, budgets, methods, to_fit):
         choices = grids_of(name, budgets, kernel.evals_per_step)
         if label in to_fit:
             choices[FITTED] = {
-                b: fit_grid(kernel, others, b, HORIZON, EARLY_STOP, reference=others_end)
+                b: fit_grid(kernel, others, HORIZON, EARLY_STOP, b, reference=others_end)
                 for b in budgets
                 if b in FITTED_BUDGETS
             }

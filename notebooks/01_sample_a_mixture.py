@@ -143,10 +143,10 @@ print(plan.certificate)
 # for each direction.)
 
 # %%
-print("the guess:", information.path_kl("ancestral", grid, law.mmse), "nats")
+print("the guess:", information.path_kl("ancestral", law.mmse, grid), "nats")
 textbook = grids.exponential_then_uniform(plan.horizon, 0.01, plan.evals)  # Benton's grid, from the theory papers
 for name in ("exponential_euler", "ancestral", "moment_matched"):
-    costs = [information.path_kl(name, one, law.mmse) for one in (textbook, plan.grid)]
+    costs = [information.path_kl(name, law.mmse, one) for one in (textbook, plan.grid)]
     print(f"{name:18} {costs[0]:8.4f} nats on Benton's grid, {costs[1]:8.4f} on the planned one")
 
 # %% [markdown]

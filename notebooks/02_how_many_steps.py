@@ -67,9 +67,9 @@ benton = {n: grids.exponential_then_uniform(*ENDS, n) for n in steps}
 on_benton, on_optimal = {}, {}
 for name in ("exponential_euler", "ancestral", "moment_matched", "covariance_matched"):
     cost = information.step_cost(name, bumps)
-    optimal = {n: grids.optimal(cost, n, *ENDS) for n in steps}
-    on_benton[name] = [information.path_kl(name, benton[n], bumps) for n in steps]
-    on_optimal[name] = [information.path_kl(name, optimal[n], bumps) for n in steps]
+    optimal = {n: grids.optimal(cost, *ENDS, n) for n in steps}
+    on_benton[name] = [information.path_kl(name, bumps, benton[n]) for n in steps]
+    on_optimal[name] = [information.path_kl(name, bumps, optimal[n]) for n in steps]
     order = -np.polyfit(np.log(steps[-3:]), np.log(on_optimal[name][-3:]), 1)[0]
     gain = on_benton[name][-1] / on_optimal[name][-1]
     print(f"{name:18} {on_optimal[name][-1]:9.2g} nats at {steps[-1]} steps, {gain:4.1f} times less than on Benton's")
@@ -101,7 +101,7 @@ textbook = grids.exponential_then_uniform(*ENDS, 20)
 left.plot(textbook, "k.-", lw=1, label="Benton's grid")
 for k, name in enumerate(("two bumps", "two pairs")):
     cost = information.step_cost("moment_matched", laws[name].mmse)
-    grid = grids.optimal(cost, 20, *ENDS)
+    grid = grids.optimal(cost, *ENDS, 20)
     left.plot(grid, ".-", color=f"C{k + 1}", label=f"optimal, {name}")
     for times, style, label in ((textbook, ":", "Benton's"), (grid, "-", "optimal")):
         each = cost(times[:-1], times[1:])
@@ -148,7 +148,7 @@ print("exponents of d:", *(f"{np.polyfit(np.log(dims), np.log(n), 1)[0]:.2f}" fo
 thin_dims, thin = [4, 16, 64, 256, 1024], {}
 for name in ("exponential_euler", "ancestral"):
     flat = [targets.gaussian(np.zeros(d), np.arange(d) < 4) for d in thin_dims]
-    thin[name] = [information.path_kl(name, grids.exponential_then_uniform(*ENDS, 50), law.mmse) for law in flat]
+    thin[name] = [information.path_kl(name, law.mmse, grids.exponential_then_uniform(*ENDS, 50)) for law in flat]
     print(f"{name:18}", *(f"{kl:9.3f}" for kl in thin[name]), "nats")
 
 # %%

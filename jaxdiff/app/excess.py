@@ -37,9 +37,9 @@ class _Excess(NamedTuple):
 
 def _excess(subject, name, grid):
     cost = path_cost_of(name, subject.test).with_variance(subject.held_out)
-    samples, value = path_kl_samples(cost, grid, subject.test), path_kl(cost, grid, subject.test)
-    bias = interpolation_error(cost, grid, subject.test, integral=False)
-    without, whole = (interpolation_error("ancestral", grid, subject.test, integral=each) for each in (False, True))
+    samples, value = path_kl_samples(cost, subject.test, grid), path_kl(cost, subject.test, grid)
+    bias = interpolation_error(cost, subject.test, grid, integral=False)
+    without, whole = (interpolation_error("ancestral", subject.test, grid, integral=each) for each in (False, True))
     return _Excess(value, samples, bias, whole - without)
 
 
@@ -205,5 +205,5 @@ def _heavy_tails(subject, n_steps):
     if not isinstance(subject.test, MeasuredCurve):
         return False
     grid = subject.grid(MATCHED, PLANNED, n_steps)
-    samples = path_kl_samples(MATCHED, grid, subject.test, matched=subject.held_out)
+    samples = path_kl_samples(MATCHED, subject.test, grid, matched=subject.held_out)
     return bool(doubts(units_of(samples, subject.test.row_ids)))

@@ -24,9 +24,9 @@ SEARCHED = 256
 
 def optimal(
     step_cost,
-    n_steps,
     horizon,
     early_stop,
+    n_steps,
     *,
     n_candidates=1000,
     start_cost=None,
@@ -67,7 +67,7 @@ def optimal(
     return search.best(n_steps) if polish else search.path(n_steps)
 
 
-def frontier(step_cost, n_steps, horizon, early_stop, *, n_candidates=1000, start_cost=None):
+def frontier(step_cost, horizon, early_stop, n_steps, *, n_candidates=1000, start_cost=None):
     """The total cost of the best grids of 1, 2, ..., n_steps steps over the candidates, (n_steps,), from one search.
 
     See `optimal` for the arguments. These grids are not polished. For the path KL of N(0, I) polishing would lower the
@@ -80,9 +80,9 @@ def frontier(step_cost, n_steps, horizon, early_stop, *, n_candidates=1000, star
 
 def fewest(
     step_cost,
-    budget,
     horizon,
     early_stop,
+    budget,
     *,
     most=10_000,
     n_candidates=1000,

@@ -39,7 +39,7 @@ def of_the_rows(cost, grid, known, *, asymptotic):
         return ()
     # Where the samples of a path KL are of groups of rows, those of a simpler kernel stand for the rows.
     cost = PATH_COSTS["ancestral"] if cost.uses == "log_det" else dataclasses.replace(cost, basis=None)
-    samples = units_of(path_kl_samples(cost, grid, known), known.row_ids)
+    samples = units_of(path_kl_samples(cost, known, grid), known.row_ids)
     return copied(known.row_ids) + (doubts(samples) if asymptotic else ())
 
 

@@ -162,7 +162,7 @@ def discretisation_of(cost, grid, curve, radius, confidence, *, given) -> Term:
     """
     if cost.matches and cost.variance is None and radius is None and cross_fits(cost, curve):
         return cross_fitted(cost, curve, lambda half: grid)
-    value, samples, source = path_kl(cost, grid, curve), path_kl_samples(cost, grid, curve), source_of(cost, grid)
+    value, samples, source = path_kl(cost, curve, grid), path_kl_samples(cost, curve, grid), source_of(cost, grid)
     if not len(samples):
         if given:
             check_mmse(curve, caveats.levels_between(grid))
@@ -172,13 +172,13 @@ def discretisation_of(cost, grid, curve, radius, confidence, *, given) -> Term:
         return measured_term(DISCRETISATION, value, samples, f"{source}, Monte Carlo mmse")
     source += f", {curve.n} rows"
     if cost.uses == "log_det" and curve.coarse is not None:
-        left = abs(value - path_kl(cost, grid, curve.coarse))
+        left = abs(value - path_kl(cost, curve.coarse, grid))
         source += f", Lanczos truncated within {left:.1e}"
-    bias = interpolation_error(cost, grid, curve)
+    bias = interpolation_error(cost, curve, grid)
     source += f", interpolated within {bias:.1e}"
     if radius is None:
         return measured_term(DISCRETISATION, value, units_of(samples, curve.row_ids), source, bias=bias)
-    margin = bounded(samples, *range_of_rows(cost, grid, curve, radius), confidence)
+    margin = bounded(samples, *range_of_rows(cost, curve, grid, radius), confidence)
     source += ", betting interval of bounded rows"
     return Term(DISCRETISATION, value, standard_error(samples), "measured", source, margin=margin, bias=bias)
 

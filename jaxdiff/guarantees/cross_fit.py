@@ -49,10 +49,10 @@ def cross_fitted(cost, curve, grid_of) -> Term:
     itself = cost.with_variance(None)
     for own, other, own_grid, grid in zip(halves, halves[::-1], planned, planned[::-1], strict=True):
         fitted = cost.with_variance(other)
-        value += own.n * path_kl(fitted, grid, own) / curve.n
-        in_sample += own.n * path_kl(itself, own_grid, own) / curve.n
-        samples.append(path_kl_samples(fitted, grid, own))
-        bias += own.n * interpolation_error(fitted, grid, own) / curve.n
+        value += own.n * path_kl(fitted, own, grid) / curve.n
+        in_sample += own.n * path_kl(itself, own, own_grid) / curve.n
+        samples.append(path_kl_samples(fitted, own, grid))
+        bias += own.n * interpolation_error(fitted, own, grid) / curve.n
     ids = None if curve.row_ids is None else np.concatenate([half.row_ids for half in halves])
     source = f"{source_of(cost, planned[-1])}, {curve.n} rows, cross-fitted, interpolated within {bias:.1e}"
     units = units_of(np.concatenate(samples), ids)

@@ -43,14 +43,14 @@ def certify_difference(first: Sampler, second: Sampler, curve, other=None, *, co
     curves = curve, curve if other is None else other
     grids, costs = [check_grid(one.grid) for one in (first, second)], [cost_of(one.kernel) for one in (first, second)]
     _check_paired(costs, grids, curves)
-    each = [_absolute(*one) for one in zip(costs, grids, curves, strict=True)]
+    each = [_absolute(*one) for one in zip(costs, curves, grids, strict=True)]
     gaps = difference_of([(1, each[0][1]), (-1, each[1][1])])
     units = units_of(gaps, curve.row_ids)
     found = copied(curve.row_ids) + (doubts(units) if len(gaps) == curve.n else ())
     names = [f"{cost.kernel}, {len(grid) - 1} steps" for cost, grid in zip(costs, grids, strict=True)]
     source = f"path KL of {names[0]}, less {names[1]}; {curve.n} rows, paired"
     error_of = functools.partial(interpolation_error, integral=False)
-    bias = sum(error_of(*one) for one in zip(costs, grids, curves, strict=True))
+    bias = sum(error_of(*one) for one in zip(costs, curves, grids, strict=True))
     value = each[0][0] - each[1][0]
     term = measured_term(DIFFERENCE, value, units, source, unit="nats, a difference", bias=bias)
     said = [
@@ -84,10 +84,10 @@ def _check_paired(costs, grids, curves):
 
 
 # Up to the constant C of the data a path KL is its excess plus (1/2) int L.
-def _absolute(cost, grid, curve):
+def _absolute(cost, curve, grid):
     """A path KL and its independent samples, up to the constant of the data."""
-    value = path_kl(cost, grid, curve) + information_gain(curve, grid[0], grid[-1])
-    samples = path_kl_samples(cost, grid, curve)
+    value = path_kl(cost, curve, grid) + information_gain(curve, grid[0], grid[-1])
+    samples = path_kl_samples(cost, curve, grid)
     return value, samples + in_groups(level_samples(curve, grid), len(samples))
 
 

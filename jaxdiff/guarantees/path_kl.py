@@ -14,7 +14,7 @@ from jaxdiff.kernels.covariance_matched import log_det
 from jaxdiff.processes import ou
 
 
-def path_kl(kernel, grid, curve, *, matched=None, basis=None, dim=None):
+def path_kl(kernel, curve, grid, *, matched=None, basis=None, dim=None):
     """Path-space KL of a sampler run down a grid, in nats, without the initial KL; see step_cost for the arguments.
 
     With the mmse curve of the data and the exact score it is KL(forward path || sampler's path), an upper bound on the
@@ -31,7 +31,7 @@ def _total(cost, curve, grid):
     return float(np.sum(unchecked_step_cost(cost, curve)(grid[:-1], grid[1:])))
 
 
-def path_kl_samples(kernel, grid, curve, *, matched=None, basis=None):
+def path_kl_samples(kernel, curve, grid, *, matched=None, basis=None):
     """Independent estimates of path_kl, which is their mean: of rows, groups of rows, Monte Carlo replicates; (n,).
 
     Empty for a curve that is known exactly. `matched` must come from other data, or be the curve itself (then the
@@ -40,7 +40,7 @@ def path_kl_samples(kernel, grid, curve, *, matched=None, basis=None):
     cost, grid = cost_of(kernel, matched, basis), check_grid(grid)
     check_directions(cost, curve)
     if isinstance(curve, MeasuredCurve) and cost.basis is None and cost.uses != "log_det":
-        constant, weights = _of_rows(cost, grid, curve)
+        constant, weights = _of_rows(cost, curve, grid)
         return constant + curve.rows @ weights
     if cost.basis is not None:
         for one in curve.replicates:
@@ -49,15 +49,15 @@ def path_kl_samples(kernel, grid, curve, *, matched=None, basis=None):
     return np.array([_total(cost, one, grid) for one in curve.replicates])
 
 
-def path_kl_error(kernel, grid, curve, *, matched=None, basis=None):
+def path_kl_error(kernel, curve, grid, *, matched=None, basis=None):
     """Standard error of path_kl from the spread of path_kl_samples, copies of a row together; 0 for an exact curve."""
-    samples, ids = path_kl_samples(kernel, grid, curve, matched=matched, basis=basis), None
+    samples, ids = path_kl_samples(kernel, curve, grid, matched=matched, basis=basis), None
     if isinstance(curve, MeasuredCurve) and curve.row_ids is not None and len(samples) == curve.n:
         ids = curve.row_ids
     return standard_error(independent(samples, ids))
 
 
-def interpolation_error(kernel, grid, curve, *, matched=None, basis=None, integral=True):
+def interpolation_error(kernel, curve, grid, *, matched=None, basis=None, integral=True):
     """How wrong path_kl may be, in nats, because a MeasuredCurve knows the losses at its levels only; 0 for others.
 
     The estimates of `Spline.error` and `Spline.integral_error`, weighted and added up without regard to signs. A grid
@@ -94,7 +94,7 @@ def level_samples(curve, grid):
 
 # No narrower range holds for every clipped D: one that knows X_0 may be anywhere in the ball between two levels and
 # elsewhere at the levels, so the loss takes 0 and 4 R^2 at either, whatever the weights' signs.
-def range_of_rows(cost, grid, curve, radius):
+def range_of_rows(cost, curve, grid, radius):
     """Smallest and largest path KL that a row can have, if |X_0 - D| <= 2 radius always.
 
     Raises:
@@ -110,7 +110,7 @@ def range_of_rows(cost, grid, curve, radius):
     if (losses > most * (1 + 1e-6)).any():
         worst = float(np.sqrt((losses / levels).max()))
         raise ValueError(f"a row is {worst:.4g} from its denoised self, more than 2 radius = {2 * radius:.4g}: clip D.")
-    constant, weights = _of_rows(cost, check_grid(grid), curve)
+    constant, weights = _of_rows(cost, curve, check_grid(grid))
     ends = weights[: len(most)] * most
     return constant + float(np.minimum(ends, 0).sum()), constant + float(np.maximum(ends, 0).sum())
 
@@ -120,7 +120,7 @@ def _half_integral(spline, u):
     return 0.5 * (spline.integral_basis(u[-1:]) - spline.integral_basis(u[:1]))[0]
 
 
-def _of_rows(cost, grid, curve):
+def _of_rows(cost, curve, grid):
     """Constant and weights (2 levels,): the path KL of a row of a MeasuredCurve is constant + weights @ row."""
     snr = ou.snr(grid)
     u, spline = np.log(snr), curve.spline

@@ -44,7 +44,7 @@ def alternatives_to(cost, grid, curve, certificate):
     planned = cost.kernel, cost.basis is None
     rows = [_row(other, shape, ends, n, curve) for other, shape in found if not is_planned(other, shape)]
     rows = [row for row in rows if row["path_kl"] < math.inf]  # the others have a step that float32 does not allow
-    counts = _steps_of_euler(lambda n: path_kl(euler, exponential_then_uniform(*ends, n), curve), certificate)
+    counts = _steps_of_euler(lambda n: path_kl(euler, curve, exponential_then_uniform(*ends, n)), certificate)
     if counts is not None:
         n, fewest, most = counts
         row = _row(euler, BENTON, ends, n, curve)
@@ -91,7 +91,7 @@ def _measured(cost, shape, ends, n_steps, curve):
     grid = grid_of(curve)
     if not runs_in_float32(grid):
         return math.inf, 0.0
-    return path_kl(cost, grid, curve), path_kl_error(cost, grid, curve)
+    return path_kl(cost, curve, grid), path_kl_error(cost, curve, grid)
 
 
 def _grid_of(cost, shape, ends, n_steps, curve):

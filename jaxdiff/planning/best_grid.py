@@ -50,7 +50,7 @@ def best(cost: PathCost, curve: Curve, n_steps, horizon, early_stop, start_cost=
 
 def _searched(cost, curve, n_steps, horizon, early_stop, start_cost, options):
     nats = step_cost(cost, curve)
-    found = lambda **more: optimal(nats, n_steps, horizon, early_stop, start_cost=start_cost, **options, **more)
+    found = lambda **more: optimal(nats, horizon, early_stop, n_steps, start_cost=start_cost, **options, **more)
     return found(around=found()) if _costs_a_log_det(cost) else found()
 
 
@@ -58,7 +58,7 @@ def fewest_steps(cost: PathCost, curve: Curve, budget, horizon, early_stop, star
     """The best grid of the fewest steps whose path KL is within a budget; None where `most_steps` are too few."""
     limits = {"start_cost": start_cost, "longest": longest_step()}
     nats = step_cost(cost, curve)
-    within = lambda most, **more: fewest(nats, budget, horizon, early_stop, most=most, **limits, **more)
+    within = lambda most, **more: fewest(nats, horizon, early_stop, budget, most=most, **limits, **more)
     if not _costs_a_log_det(cost):
         return within(most_steps(cost), **_options(cost, curve, most_steps(cost)))
     n, tried, grid = 0, {}, None

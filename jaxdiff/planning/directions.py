@@ -46,7 +46,7 @@ def _saved_by_directions(cost, curve, grid):
         for basis, sign in ((None, 1), (curve.basis, -1)):
             one = dataclasses.replace(cost, basis=basis)
             planned = best(one, other, len(grid) - 1, grid[0], grid[-1])
-            value += sign * own.n / curve.n * path_kl(one.with_variance(other), planned, own)
-            samples.append((sign, path_kl_samples(one.with_variance(other), planned, own)))
+            value += sign * own.n / curve.n * path_kl(one.with_variance(other), own, planned)
+            samples.append((sign, path_kl_samples(one.with_variance(other), own, planned)))
         gaps.append(difference_of(samples))
     return measured_term("saved by directions", value, np.concatenate(gaps), "")

@@ -21,7 +21,7 @@ POPULATION, GENERATIONS = 64, 60  # of the search
 HOPELESS = 50.0  # mean logarithm of the error where a run is not finite
 
 
-def fit_grid(kernel: Kernel, x_start, n_steps, horizon, early_stop, *, parameters=4, reference=None, seed=0) -> Grid:
+def fit_grid(kernel: Kernel, x_start, horizon, early_stop, n_steps, *, parameters=4, reference=None, seed=0) -> Grid:
     """The grid on which an ODE kernel comes closest to the end points of the probability-flow ODE.
 
     The density of nodes in log snr is the exponential of a polynomial, whose coefficients are searched for by

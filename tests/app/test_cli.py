@@ -212,7 +212,7 @@ def test_the_certificate_is_that_of_the_plan_on_the_test_rows(certified):
     plan = strict((certified.folder / "plan.json").read_text(encoding="utf-8"))
     test, held_out = (runs.measured(run, split) for split in ("test", "held_out"))
     assert plan["per_direction"] is True
-    expected = path_kl(plan["kernel"], plan["grid"], test, matched=held_out, basis=test.basis)
+    expected = path_kl(plan["kernel"], test, plan["grid"], matched=held_out, basis=test.basis)
     terms = strict((certified.folder / "report.json").read_text(encoding="utf-8"))["certificate"]["terms"]
     values = {term["name"]: term["value"] for term in terms}
     assert values["discretisation"] == pytest.approx(expected)

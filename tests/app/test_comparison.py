@@ -57,8 +57,8 @@ def test_the_search_asks_for_few_costs_and_none_beyond_the_most():
 
 def test_the_step_ratio_is_that_of_a_linear_search(subject):
     planned = subject.grid("moment_matched", comparison.PLANNED, 3)
-    goal = path_kl("moment_matched", planned, subject.test, matched=subject.held_out)
-    euler = lambda n: path_kl("exponential_euler", exponential_then_uniform(5.0, 0.01, n), subject.test)
+    goal = path_kl("moment_matched", subject.test, planned, matched=subject.held_out)
+    euler = lambda n: path_kl("exponential_euler", subject.test, exponential_then_uniform(5.0, 0.01, n))
     needed = next(n for n in range(1, 2000) if euler(n) <= goal)
     found = excess.step_ratio(subject, 3)
     assert 3 < needed == found["exponential_euler_steps"]
@@ -209,7 +209,7 @@ def test_an_ode_has_no_excess_and_runs_on_the_grid_of_moment_matching(subject):
 def test_the_planned_grid_beats_bentons_by_its_own_curve(subject):
     for name in ("ancestral", "moment_matched"):
         planned, benton = (subject.grid(name, grid, 6) for grid in (comparison.PLANNED, comparison_subject.BENTON))
-        assert path_kl(name, planned, subject.held_out) < path_kl(name, benton, subject.held_out)
+        assert path_kl(name, subject.held_out, planned) < path_kl(name, subject.held_out, benton)
         assert (len(planned), planned[0], planned[-1]) == (7, 5.0, pytest.approx(0.01))
 
 

@@ -103,7 +103,7 @@ def test_a_kernel_with_a_path_kl_gets_its_own_best_grid(run, plan):
     curve = runs.measured(run, "held_out")
     for name in ("ancestral", "exponential_euler"):
         own, other = (run_samples.chosen(run, plan, kernel, 8).sampler.grid for kernel in (name, "ddim"))
-        assert path_costs.path_kl(name, own, curve) < path_costs.path_kl(name, other, curve)
+        assert path_costs.path_kl(name, curve, own) < path_costs.path_kl(name, curve, other)
 
 
 def test_kernels_that_cannot_be_run_so_are_refused(run, plan):

@@ -125,7 +125,7 @@ def test_a_step_costs_the_integral_of_its_drift_gap(rows):
     for row in steps:
         assert row["integral"] == pytest.approx(row["cost"], rel=1e-8)
         assert abs(row["cost_z"]) < 5
-    whole = information.path_kl("exponential_euler", GRID, COIN.mmse)
+    whole = information.path_kl("exponential_euler", COIN.mmse, GRID)
     assert sum(row["cost"] for row in steps) == pytest.approx(whole, rel=1e-12)
     assert sum("gap_z" in row for row in gaps) == 8  # middle and end of every step
     assert all(row["t_next"] <= row["v"] < row["t"] for row in gaps)

@@ -41,7 +41,7 @@ def gained(variance, horizon, early_stop):
     ("kernel", "expected"), [("exponential_euler", 0.5764563), ("ancestral", 0.0884753), ("moment_matched", 0.0529774)]
 )
 def test_what_descends_is_the_path_kl_of_signs(kernel, expected):
-    assert path_kl(kernel, G, SIGNS.mmse, C_OF_SIGNS) == pytest.approx(expected, abs=5e-8)
+    assert path_kl(kernel, SIGNS.mmse, G, C_OF_SIGNS) == pytest.approx(expected, abs=5e-8)
 
 
 @pytest.mark.parametrize(
@@ -49,14 +49,14 @@ def test_what_descends_is_the_path_kl_of_signs(kernel, expected):
 )
 def test_what_descends_is_the_path_kl_of_signs_on_ten_log_snr_steps(kernel, expected):
     grid = schedules.NAMED["log-snr"](3.0, 0.01, 10)
-    assert path_kl(kernel, grid, SIGNS.mmse, C_OF_SIGNS) == pytest.approx(expected, abs=5e-4)
+    assert path_kl(kernel, SIGNS.mmse, grid, C_OF_SIGNS) == pytest.approx(expected, abs=5e-4)
 
 
 @pytest.mark.parametrize(
     ("kernel", "expected"), [("exponential_euler", 0.4072862032454), ("ancestral", 0.1665760199465)]
 )
 def test_what_descends_is_the_path_kl_of_a_normal_law(kernel, expected):
-    assert path_kl(kernel, G, NORMAL.mmse, gained(1, 3, 0.01)) == pytest.approx(expected, abs=1e-11)
+    assert path_kl(kernel, NORMAL.mmse, G, gained(1, 3, 0.01)) == pytest.approx(expected, abs=1e-11)
 
 
 # The interpolation between 2,001 levels of a curve of 41 nodes: (16/2000)^4 of its derivatives, and the kinks of the
@@ -68,8 +68,8 @@ def test_what_descends_is_the_excess_of_a_learned_denoiser(kernel):
     curve = information.loss_curve(denoiser, data, jax.random.key(0), horizon=5.0, early_stop=2e-3, n_nodes=41)
     grid = grids.karras(5.0, 2e-3, 7)
     constant = information.information_gain(curve, 5.0, 2e-3)
-    expected = information.path_kl(kernel, grid, curve)
-    assert path_kl(kernel, grid, curve, constant) == pytest.approx(expected, rel=1e-7)
+    expected = information.path_kl(kernel, curve, grid)
+    assert path_kl(kernel, curve, grid, constant) == pytest.approx(expected, rel=1e-7)
 
 
 @pytest.mark.parametrize("kernel", schedules.SAMPLERS)
@@ -83,7 +83,7 @@ def test_gradients_are_those_of_differences_of_the_librarys_path_kl(kernel):
         shares = [np.exp(logits + sign * step) for sign in (1, -1)]
         ways = [np.concatenate([[0], np.cumsum(share / share.sum())]) for share in shares]
         ends = [ou.time(np.exp(table.ends[0] + (table.ends[1] - table.ends[0]) * way)) for way in ways]
-        up, down = (information.path_kl(kernel, grid, SIGNS.mmse) for grid in ends)
+        up, down = (information.path_kl(kernel, SIGNS.mmse, grid) for grid in ends)
         differences.append((up - down) / (2 * size))
     scale = np.abs(differences).max()
     np.testing.assert_allclose(found, differences, rtol=0, atol=1e-6 * scale)  # size^2 times the third derivative
@@ -96,7 +96,7 @@ def test_descent_finds_the_optimal_grid_of_a_normal_law(method, variance, expect
     starts = [make(5.0, 1e-3, 50) for make in schedules.NAMED.values()]
     table = descent.table_of(curve, 5.0, 1e-3)
     ends, seconds, _ = descent.descended("ancestral", method, starts, table, gained(variance, 5, 1e-3))
-    reached = [information.path_kl("ancestral", grid, curve) for grid in ends]
+    reached = [information.path_kl("ancestral", curve, grid) for grid in ends]
     assert min(reached) == pytest.approx(expected, abs=5e-8)
     assert max(reached) == pytest.approx(expected, rel=1e-3)  # one minimum, so that every start leads there
     assert seconds > 0
@@ -110,7 +110,7 @@ def test_descent_of_one_inner_node_ends_where_a_scan_is_least():
     table = descent.table_of(SIGNS.mmse, 3.0, 0.01)
     starts = [make(3.0, 0.01, 2) for make in schedules.NAMED.values()]
     ends, _, _ = descent.descended("moment_matched", "adam", starts, table, C_OF_SIGNS)
-    reached = min(information.path_kl("moment_matched", grid, SIGNS.mmse) for grid in ends)
+    reached = min(information.path_kl("moment_matched", SIGNS.mmse, grid) for grid in ends)
     assert reached == pytest.approx(least, abs=1e-7)  # (gap of the scan)^2 times half the second derivative
 
 
@@ -129,7 +129,7 @@ def test_the_flat_laws_end_point_is_the_recursion_of_variances():
         kl += count * (ratio - 1 - np.log(ratio)) / 2
     assert found == pytest.approx(kl, rel=1e-10)
     initial = information.initial_kl(8.0, 256, 5.0)
-    assert found < information.path_kl("ancestral", grid, case.judged) + initial
+    assert found < information.path_kl("ancestral", case.judged, grid) + initial
 
 
 # Coordinates of the ring have variance 2.01: the distance of a sample from the law along a direction is about that of
@@ -148,12 +148,12 @@ def test_samples_of_many_steps_are_within_twice_the_floor_and_of_five_equal_ones
 
 # Descent that ends where it started, but for the last start, which reaches the optimum.
 def test_rows_compare_with_the_best_named_grid_and_with_the_optimal_one(monkeypatch):
-    best = grids.optimal(information.step_cost("ancestral", NORMAL.mmse), 5, 5.0, 1e-3)
+    best = grids.optimal(information.step_cost("ancestral", NORMAL.mmse), 5.0, 1e-3, 5)
     descended = lambda kernel, method, starts, table, constant: ([*starts[:-1], best], 2.0, 3.0)
     monkeypatch.setattr(descent, "descended", descended)
     case = schedules.Case("a", NORMAL.mmse, NORMAL.mmse, lambda sampler, grid: {"marginal_kl": float(len(grid))})
     found = {row["grid"]: row for row in schedules._of_grids(case, "ancestral", 5, ("adam",))}
-    of = lambda grid: information.path_kl("ancestral", grid, NORMAL.mmse)
+    of = lambda grid: information.path_kl("ancestral", NORMAL.mmse, grid)
     exact, least = {name: of(make(5.0, 1e-3, 5)) for name, make in schedules.NAMED.items()}, of(best)
     for name, value in exact.items():
         assert found[name]["path_kl"] == pytest.approx(value, rel=1e-6)  # seven digits

@@ -184,7 +184,7 @@ def test_pairs_give_the_path_kl_of_many_coordinates(name, law):
     widened = np.ones(len(padded_predictions.GRID) - 1)
     run = jax.jit(lambda own, key: study.path_kl_of_particles(name, own, mask_of(d, d), key, n, widened))
     each = np.asarray(run(padded(law, d, d), jax.random.key(5)))
-    expected = information.path_kl(name, padded_predictions.GRID, padded_predictions.curve(law, d))
+    expected = information.path_kl(name, padded_predictions.curve(law, d), padded_predictions.GRID)
     assert stats.sem(each) < 5e-3 * expected
     assert abs(each.mean() - expected) < 5 * stats.sem(each)
 

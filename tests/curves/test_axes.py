@@ -445,10 +445,10 @@ def test_a_run_is_certified_in_the_basis_of_its_held_out_curve(of_exact, older, 
     assert (comparison_subject.subject_of(run, held_out, test).in_axes is None) == older
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     row = report["rows"][-1]
-    excess = path_kl("moment_matched", exponential_then_uniform(4.0, 0.05, 12), test, matched=held_out, basis=expected)
+    excess = path_kl("moment_matched", test, exponential_then_uniform(4.0, 0.05, 12), matched=held_out, basis=expected)
     assert row["excess"]["value"] == pytest.approx(excess, rel=1e-9)
     certified = {term["name"]: term["value"] for term in report["certificate"]["terms"]}
-    planned = path_kl("moment_matched", GRID, test, matched=held_out, basis=expected)
+    planned = path_kl("moment_matched", test, GRID, matched=held_out, basis=expected)
     assert certified["discretisation"] == pytest.approx(planned, rel=1e-9)
     assert row["sliced_w2"]["value"] < 1.0 < np.abs(run.dataset.test.mean(0)).max()  # samples lie where the rows do
 

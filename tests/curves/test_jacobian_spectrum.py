@@ -112,7 +112,7 @@ def test_the_path_kl_is_the_sum_of_those_costs_less_the_integral_of_the_loss(wro
     area = np.trapezoid(wrong_curve(fine := np.geomspace(*snr[[0, -1]], 20_001)), fine) / 2
     want = np.sum(halves) - area
     error = np.sum(spread_over_groups(wrong_curve, snr[:-1], np.diff(snr))) / 2
-    assert abs(path_kl("covariance_matched", grid, wrong_curve) - want) < 5 * error
+    assert abs(path_kl("covariance_matched", wrong_curve, grid) - want) < 5 * error
     assert error < 0.2 * abs(want)
 
 
@@ -158,7 +158,7 @@ def test_more_products_truncate_less_and_the_coarse_curve_has_two_fewer():
 def test_a_certificate_names_the_truncation():
     grid = grids.log_snr(1.9, 0.12, 6)
     source = lambda name, m: certify(name, grid, curve=truncated(m))["discretisation"].source
-    left = path_kl("covariance_matched", grid, truncated(4)) - path_kl("covariance_matched", grid, truncated(2))
+    left = path_kl("covariance_matched", truncated(4), grid) - path_kl("covariance_matched", truncated(2), grid)
     assert f"Lanczos truncated within {abs(left):.1e}" in source("covariance_matched", 4)
     assert "Lanczos" not in source("covariance_matched", 8)
     assert "Lanczos" not in source("ancestral", 4)
@@ -198,5 +198,5 @@ def test_covariance_matching_with_a_denoiser_that_claims_no_covariance_is_ancest
     data, grid = np.asarray(jax.random.normal(key, (320, 2), jnp.float64)), np.array([1.5, 0.7, 0.3, 0.12])
     for denoiser in (lambda x, t: 0 * x, lambda x, t: -0.5 * x):
         curve = loss_curve(denoiser, data, key, **ENDS, products=2, n_nodes=31, n_noises=1)
-        want = path_kl("ancestral", grid, curve)
-        assert path_kl("covariance_matched", grid, curve) == pytest.approx(want, abs=1e-3 + 0.05 * abs(want))
+        want = path_kl("ancestral", curve, grid)
+        assert path_kl("covariance_matched", curve, grid) == pytest.approx(want, abs=1e-3 + 0.05 * abs(want))

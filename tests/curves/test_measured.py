@@ -162,16 +162,16 @@ def test_what_is_no_basis_is_refused(basis, message, key):
 def test_a_basis_that_is_not_the_curves_is_refused(key):
     grid = np.array([2.0, 0.5, 0.1])
     turned, plain = (loss_curve(linear, rows_of(9), key, **ENDS, basis=b, n_nodes=9) for b in (AXES, None))
-    assert np.isfinite(path_kl("moment_matched", grid, turned, basis=AXES))
+    assert np.isfinite(path_kl("moment_matched", turned, grid, basis=AXES))
     for basis in (AXES[:, ::-1], np.eye(3), "coordinates", np.eye(2)):
         with pytest.raises(ValueError, match=r"basis=curve\.basis"):
-            path_kl("moment_matched", grid, turned, basis=basis)
+            path_kl("moment_matched", turned, grid, basis=basis)
     with pytest.raises(ValueError, match=r"basis=curve\.basis"):  # the curve that sets the variances has its own
-        path_kl("moment_matched", grid, turned, basis=AXES, matched=targets.gaussian(np.zeros(3), COV).mmse)
+        path_kl("moment_matched", turned, grid, basis=AXES, matched=targets.gaussian(np.zeros(3), COV).mmse)
     with pytest.raises(ValueError, match="has no errors along directions"):
-        path_kl("moment_matched", grid, plain, basis="coordinates")
+        path_kl("moment_matched", plain, grid, basis="coordinates")
     with pytest.raises(ValueError, match="moment_matched alone"):
-        path_kl("ancestral", grid, turned, basis=AXES)
+        path_kl("ancestral", turned, grid, basis=AXES)
 
 
 # With variances set from other data a path KL is linear in the losses, and the spread of groups is unbiased.
@@ -182,8 +182,8 @@ def test_the_error_of_a_path_kl_by_directions_is_its_spread_over_repeated_data()
     values, errors = [], []
     for i in range(60):
         curve = loss_curve(denoiser, law.sample(jax.random.key(i), 320), jax.random.key(500 + i), **ends)
-        values.append(path_kl("moment_matched", grid, curve, **options))
-        errors.append(path_kl_error("moment_matched", grid, curve, **options))
+        values.append(path_kl("moment_matched", curve, grid, **options))
+        errors.append(path_kl_error("moment_matched", curve, grid, **options))
     ratio = np.std(values, ddof=1) / np.sqrt(np.mean(np.square(errors)))
     assert abs(ratio - 1) < 5 * np.sqrt(1 / (2 * 59))
     assert abs(np.mean(values)) < 5 * np.std(values, ddof=1) / np.sqrt(60)  # nothing, on a Gaussian in its eigenbasis

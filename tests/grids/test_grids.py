@@ -10,7 +10,7 @@ from scipy import optimize
 from jaxdiff import grids, processes
 from jaxdiff.grids import polishing, shortest_path
 
-OPTIMAL = lambda horizon, stop, n: grids.optimal(lambda t, s: (t - s) ** 2, n, horizon, stop, n_candidates=60)
+OPTIMAL = lambda horizon, stop, n: grids.optimal(lambda t, s: (t - s) ** 2, horizon, stop, n, n_candidates=60)
 FLOW = lambda *request: grids.uniform(*request, process=processes.flow)
 ALL = [
     *(grids.uniform, grids.exponential_then_uniform, grids.log_snr, grids.karras, grids.cosine, grids.geometric),
@@ -83,13 +83,13 @@ def test_the_optimal_grid_costs_least_among_all_subsets(n_steps, least):
     best = [min(paths, key=cost) for paths in every]
     step_cost = lambda t, s: table[index(t), index(s)]
     options = {"n_candidates": 12, "polish": False}
-    grid = grids.optimal(step_cost, n_steps, 3.0, 0.01, **options)
+    grid = grids.optimal(step_cost, 3.0, 0.01, n_steps, **options)
     np.testing.assert_array_equal(grid, candidates[list(best[-1])])
     reached = [cost(path) for path in best]
-    np.testing.assert_allclose(grids.frontier(step_cost, n_steps, 3.0, 0.01, n_candidates=12), reached, rtol=1e-12)
+    np.testing.assert_allclose(grids.frontier(step_cost, 3.0, 0.01, n_steps, n_candidates=12), reached, rtol=1e-12)
     for budget in (*reached, min(reached) - 1e-6):
         enough = [path for path, total in zip(best, reached, strict=True) if total <= budget + 1e-9]
-        grid = grids.fewest(step_cost, budget + 1e-9, 3.0, 0.01, most=n_steps, **options)
+        grid = grids.fewest(step_cost, 3.0, 0.01, budget + 1e-9, most=n_steps, **options)
         assert (grid is None) == (not enough)
         np.testing.assert_array_equal(grid, candidates[list(enough[0])] if enough else None)
 
@@ -114,7 +114,7 @@ def test_steps_that_do_not_pay_leave_the_optimum_that_brute_force_finds_and_ask_
     keep = lambda problem, u, free, stencil: asked.append((stencil, *u)) or derivatives(problem, u, free, stencil)
     monkeypatch.setattr(polishing, "_derivatives", keep)
     monkeypatch.setattr(shortest_path.Problem, "total", lambda problem, grid: tried.append(0) or total(problem, grid))
-    grid = grids.optimal(step_cost, 3, 3.0, 0.01, n_candidates=9)
+    grid = grids.optimal(step_cost, 3.0, 0.01, 3, n_candidates=9)
     assert len(tried) > len(asked) + 8  # a trial for every derivative, a few totals beside, and those that did not pay
     assert len(set(asked)) == len(asked)
 
@@ -131,7 +131,7 @@ def test_steps_that_do_not_pay_leave_the_optimum_that_brute_force_finds_and_ask_
 def test_the_optimal_grid_of_a_cost_in_log_snr_has_equal_steps_in_it():
     log_snr = lambda t: -np.log(np.expm1(2 * t))
     for n_candidates in (61, 50):  # the nodes are among the candidates, and not
-        grid = grids.optimal(lambda t, s: (log_snr(s) - log_snr(t)) ** 2, 6, 4.0, 0.01, n_candidates=n_candidates)
+        grid = grids.optimal(lambda t, s: (log_snr(s) - log_snr(t)) ** 2, 4.0, 0.01, 6, n_candidates=n_candidates)
         np.testing.assert_allclose(grid, grids.log_snr(4.0, 0.01, 6), rtol=1e-6)
 
 
@@ -144,28 +144,28 @@ BEST = lambda horizon, stop, n: n / 2 * (np.expm1(SPAN(horizon, stop) / n) - SPA
 
 @pytest.mark.parametrize("n_steps", [2, 7, 50, 256, 257, 1000, 4001])
 def test_the_optimal_grid_reaches_the_closed_form_optimum_at_any_number_of_steps(n_steps):
-    grid = grids.optimal(COST, n_steps, 5.0, 1e-3)
+    grid = grids.optimal(COST, 5.0, 1e-3, n_steps)
     assert grid.shape == (n_steps + 1,)
     assert COST(grid[:-1], grid[1:]).sum() == pytest.approx(BEST(5.0, 1e-3, n_steps), rel=1e-6)
 
 
 def test_more_steps_than_candidates_are_refined_from_fewer():
-    grid = grids.optimal(COST, 40, 5.0, 1e-3, n_candidates=24)
+    grid = grids.optimal(COST, 5.0, 1e-3, 40, n_candidates=24)
     assert COST(grid[:-1], grid[1:]).sum() == pytest.approx(BEST(5.0, 1e-3, 40), rel=1e-6)
 
 
 @pytest.mark.parametrize("budget", [4.0, 0.5, 0.03, 0.004])
 def test_the_fewest_steps_are_those_of_the_closed_form(budget):
-    grid = grids.fewest(COST, budget, 5.0, 1e-3)
+    grid = grids.fewest(COST, 5.0, 1e-3, budget)
     n = len(grid) - 1
     assert BEST(5.0, 1e-3, n) <= budget < BEST(5.0, 1e-3, n - 1)
     assert COST(grid[:-1], grid[1:]).sum() <= budget
 
 
 def test_candidates_around_a_grid_have_its_density_and_find_better_ones():
-    coarse = grids.optimal(COST, 12, 4.0, 1e-3, n_candidates=60, polish=False)
-    again = grids.optimal(COST, 12, 4.0, 1e-3, n_candidates=121, polish=False, around=coarse)
-    best = grids.optimal(COST, 12, 4.0, 1e-3)
+    coarse = grids.optimal(COST, 4.0, 1e-3, 12, n_candidates=60, polish=False)
+    again = grids.optimal(COST, 4.0, 1e-3, 12, n_candidates=121, polish=False, around=coarse)
+    best = grids.optimal(COST, 4.0, 1e-3, 12)
     of = lambda grid: np.sum(COST(grid[:-1], grid[1:]))
     assert of(best) <= of(again) < of(coarse)
     assert of(again) - of(best) < 0.3 * (of(coarse) - of(best))
@@ -173,15 +173,15 @@ def test_candidates_around_a_grid_have_its_density_and_find_better_ones():
 
 
 def test_one_step_is_the_fewest_and_too_few_are_none():
-    np.testing.assert_array_equal(grids.fewest(COST, 1e9, 5.0, 1e-3), [5.0, 1e-3])
+    np.testing.assert_array_equal(grids.fewest(COST, 5.0, 1e-3, 1e9), [5.0, 1e-3])
     n = next(n for n in range(1, 100) if BEST(5.0, 1e-3, n) <= 0.5)
-    assert grids.fewest(COST, 0.5, 5.0, 1e-3, most=n - 1) is None
-    assert len(grids.fewest(COST, 0.5, 5.0, 1e-3, most=n)) == n + 1
-    assert grids.fewest(COST, 0.0, 5.0, 1e-3, most=600) is None
+    assert grids.fewest(COST, 5.0, 1e-3, 0.5, most=n - 1) is None
+    assert len(grids.fewest(COST, 5.0, 1e-3, 0.5, most=n)) == n + 1
+    assert grids.fewest(COST, 5.0, 1e-3, 0.0, most=600) is None
 
 
 def test_the_frontier_is_that_of_the_closed_form():
-    found = grids.frontier(COST, 100, 5.0, 1e-3)
+    found = grids.frontier(COST, 5.0, 1e-3, 100)
     best = np.array([BEST(5.0, 1e-3, n) for n in range(1, 101)])
     assert (found >= best * (1 - 1e-12)).all()
     np.testing.assert_allclose(found[:30], best[:30], rtol=1e-3)
@@ -191,13 +191,13 @@ def test_the_frontier_is_that_of_the_closed_form():
 @pytest.mark.parametrize("weight", [1.0, 30.0, 1000.0])
 def test_a_free_start_is_the_best_of_all_horizons(weight):
     start_cost = lambda t: weight * np.exp(-2 * t)
-    grid = grids.optimal(COST, 6, 8.0, 1e-2, start_cost=start_cost)
+    grid = grids.optimal(COST, 8.0, 1e-2, 6, start_cost=start_cost)
     total = lambda horizon: start_cost(horizon) + BEST(horizon, 1e-2, 6)
     every = np.geomspace(0.0101, 8.0, 20_000)
     best = every[np.argmin([total(horizon) for horizon in every])]
     assert grid[0] == pytest.approx(best, rel=0.01)
     assert start_cost(grid[0]) + COST(grid[:-1], grid[1:]).sum() == pytest.approx(total(best), rel=1e-6)
-    found = grids.fewest(COST, total(best) * 1.0001, 8.0, 1e-2, start_cost=start_cost)
+    found = grids.fewest(COST, 8.0, 1e-2, total(best) * 1.0001, start_cost=start_cost)
     assert len(found) == 7
 
 
@@ -205,7 +205,7 @@ def test_the_optimal_grid_is_no_worse_than_a_descent_through_the_same_cost_nor_t
     wavy = lambda t: np.log(np.expm1(2 * t)) + 0.9 * np.sin(np.log(np.expm1(2 * t)))  # many local minima
     cost = lambda t, s: np.expm1(wavy(t) - wavy(s)) ** 2 + 1e-3
     for n in (3, 10, 40):
-        ours = grids.optimal(cost, n, 5.0, 1e-3)
+        ours = grids.optimal(cost, 5.0, 1e-3, n)
         total = lambda grid: float(cost(grid[:-1], grid[1:]).sum())
         for make in (grids.exponential_then_uniform, grids.karras, grids.log_snr, grids.uniform):
             assert total(ours) <= total(make(5.0, 1e-3, n))
@@ -229,7 +229,7 @@ def test_a_cost_that_is_nan_off_the_candidates_is_not_followed_there():
     candidates = grids.log_snr(3.0, 0.01, 60)
     near = lambda t: np.abs(t[..., None] - candidates).min(-1) < 1e-12
     cost = lambda t, s: np.where(near(t) & near(s), (t - s) ** 2, np.nan)
-    grid = grids.optimal(cost, 5, 3.0, 0.01, n_candidates=61)
+    grid = grids.optimal(cost, 3.0, 0.01, 5, n_candidates=61)
     assert near(grid).all()
 
 
@@ -243,18 +243,18 @@ def test_karras_grid_is_equidistant_in_a_root_of_the_noise_level():
 
 def test_the_optimal_grid_refuses_a_cost_that_is_not_a_number():
     with pytest.raises(ValueError, match="nan"):
-        grids.optimal(lambda t, s: np.where(t > 1, np.nan, t - s), 3, 2.0, 0.1, n_candidates=8)
+        grids.optimal(lambda t, s: np.where(t > 1, np.nan, t - s), 2.0, 0.1, 3, n_candidates=8)
 
 
 def test_the_optimal_grid_refuses_a_cost_that_no_path_can_pay():
     with pytest.raises(ValueError, match="no grid of 3 steps has a finite cost"):
-        grids.optimal(lambda t, t_next: np.where(t - t_next > 1, 1.0, np.inf), 3, 3.0, 0.1, n_candidates=50)
+        grids.optimal(lambda t, t_next: np.where(t - t_next > 1, 1.0, np.inf), 3.0, 0.1, 3, n_candidates=50)
 
 
 def test_the_optimal_grid_needs_more_candidates_than_steps():
     with pytest.raises(ValueError, match=r"12 steps .*n_candidates = 12"):
-        grids.optimal(lambda t, s: t - s, 12, 3.0, 0.01, n_candidates=12, polish=False)
-    every = grids.optimal(lambda t, s: t - s, 11, 3.0, 0.01, n_candidates=12, polish=False)
+        grids.optimal(lambda t, s: t - s, 3.0, 0.01, 12, n_candidates=12, polish=False)
+    every = grids.optimal(lambda t, s: t - s, 3.0, 0.01, 11, n_candidates=12, polish=False)
     np.testing.assert_array_equal(every, grids.log_snr(3.0, 0.01, 11))
 
 
@@ -330,7 +330,7 @@ def test_the_optimal_grid_of_short_steps_costs_least_among_all_subsets_that_have
     best = min(allowed, key=lambda path: sum(table[i, j] for i, j in pairwise(path)))
     step_cost = lambda t, s: table[index(t), index(s)]
     options = {"n_candidates": 12, "polish": False, "longest": longest}
-    np.testing.assert_array_equal(grids.optimal(step_cost, n_steps, 3.0, 0.01, **options), candidates[list(best)])
+    np.testing.assert_array_equal(grids.optimal(step_cost, 3.0, 0.01, n_steps, **options), candidates[list(best)])
 
 
 # A cost that is least for one long step and many short ones: polishing would go beyond the limit.
@@ -339,15 +339,18 @@ def test_polished_grids_and_the_fewest_steps_keep_to_the_longest(n_steps):
     cost = lambda t, s: np.sqrt(t - s)
     free = lambda t: 1e-3 * np.exp(-t)
     for start_cost in (None, free):
-        grid = grids.optimal(cost, n_steps, 9.0, 0.01, n_candidates=100, start_cost=start_cost, longest=2.0)
+        grid = grids.optimal(cost, 9.0, 0.01, n_steps, n_candidates=100, start_cost=start_cost, longest=2.0)
         assert len(grid) == n_steps + 1
         assert -np.diff(grid).min() <= 2.0
-    grid = grids.fewest(cost, 1e9, 9.0, 0.01, n_candidates=100, longest=2.0)
+    grid = grids.fewest(cost, 9.0, 0.01, 1e9, n_candidates=100, longest=2.0)
     assert len(grid) == 6
     assert -np.diff(grid).min() <= 2.0
-    for make in (grids.optimal, lambda cost, n, *ends, **more: grids.fewest(cost, 1e9, *ends, most=n, **more)):
+    for make in (
+        grids.optimal,
+        lambda cost, *ends_and_n, **more: grids.fewest(cost, *ends_and_n[:2], 1e9, most=ends_and_n[2], **more),
+    ):
         with pytest.raises(ValueError, match=r"4 steps from horizon 9 to 0\.01 are too few.* Take 5 steps or more"):
-            make(cost, 4, 9.0, 0.01, n_candidates=100, longest=2.0)
+            make(cost, 9.0, 0.01, 4, n_candidates=100, longest=2.0)
 
 
 def test_the_longest_step_leaves_a_thousandth_of_rounding():

@@ -135,13 +135,13 @@ def test_a_betting_interval_covers_the_truth_at_any_size():
 # The path KL is linear in the losses at the nodes, so that its extremes over the cube [0, 4 R^2 snr] are at corners.
 def test_the_range_of_a_row_is_reached_where_its_loss_is_all_or_nothing():
     curve = many_rows(COIN, 100, clip=1.0)
-    low, high = range_of_rows(cost_of("ancestral"), GRID, curve, 1.0)
-    weights = [path_kl("ancestral", GRID, node) for node in at_single_nodes(curve)]
+    low, high = range_of_rows(cost_of("ancestral"), curve, GRID, 1.0)
+    weights = [path_kl("ancestral", node, GRID) for node in at_single_nodes(curve)]
     most = 4 * np.exp(curve.spline.u)
     assert low == pytest.approx(np.sum(np.minimum(weights, 0) * most), rel=1e-9)
     assert high == pytest.approx(np.sum(np.maximum(weights, 0) * most), rel=1e-9)
     assert (
-        low < path_kl_samples("ancestral", GRID, curve).min() < path_kl_samples("ancestral", GRID, curve).max() < high
+        low < path_kl_samples("ancestral", curve, GRID).min() < path_kl_samples("ancestral", curve, GRID).max() < high
     )
 
 
@@ -159,7 +159,7 @@ def test_copies_of_rows_count_once(key):
     rows = np.asarray(law.sample(key, 300))
     curve = loss_curve(denoiser_from_score(law.score), np.tile(rows, (2, 1)), key, **ENDS, n_nodes=41, n_noises=1)
     found = certify("ancestral", GRID, curve=curve)
-    pairs = path_kl_samples("ancestral", GRID, curve).reshape(2, 300).mean(0)
+    pairs = path_kl_samples("ancestral", curve, GRID).reshape(2, 300).mean(0)
     assert found["discretisation"].standard_error == pytest.approx(standard_error(pairs), rel=1e-9)
     assert found["discretisation"].degrees == 299
     assert any("600 rows 300 are copies of others" in text for text in found.warnings)
@@ -188,11 +188,11 @@ def test_the_halves_of_an_odd_number_of_rows_weigh_as_much_as_their_rows():
     curve = next(blocks(many_rows(targets.gaussian([0.0], [0.8]), 4000), 9))
     halves = curve.halves
     options = zip(halves, halves[::-1], strict=True)
-    each = [path_kl_samples("moment_matched", GRID, own, matched=other) for own, other in options]
+    each = [path_kl_samples("moment_matched", own, GRID, matched=other) for own, other in options]
     assert [len(one) for one in each] == [5, 4]
     term = certify("moment_matched", GRID, curve=curve)["discretisation"]
     assert term.value == pytest.approx(np.mean(np.concatenate(each)), rel=1e-9)
-    in_sample = np.average([path_kl("moment_matched", GRID, half) for half in halves], weights=[5, 4])
+    in_sample = np.average([path_kl("moment_matched", half, GRID) for half in halves], weights=[5, 4])
     assert term.allowance == pytest.approx(abs(term.value - in_sample), rel=1e-9)
     assert term.allowance > 0
 
@@ -232,7 +232,7 @@ def test_a_paired_difference_of_models_is_the_exact_one_and_better_known_than_of
     snr = 1 / np.expm1(2 * GRID)
     want = 0.5 * np.sum(np.diff(snr) * (loss - law.mmse(snr[:-1])))
     assert abs(term["difference"].value - want) < 5 * term["difference"].standard_error
-    level = lambda curve: standard_error(path_kl_samples("ancestral", GRID, curve) + level_samples(curve, GRID))
+    level = lambda curve: standard_error(path_kl_samples("ancestral", curve, GRID) + level_samples(curve, GRID))
     assert term["difference"].standard_error < 0.5 * np.hypot(
         level(wrong_model), level(exact_model)
     )  # of unpaired rows
@@ -256,7 +256,7 @@ def test_the_interval_of_a_plan_covers_what_the_planned_run_costs(apart):
     for seed in range(20):
         curve = loss_curve(denoiser, law.sample(jax.random.key(seed), 100), jax.random.key(1000 + seed), **options)
         made = jaxdiff.plan(evals=8, curve=curve)
-        truth = path_kl("moment_matched", made.grid, known, matched=curve, basis=made.basis)
+        truth = path_kl("moment_matched", known, made.grid, matched=curve, basis=made.basis)
         low, high = made.certificate.interval("discretisation")
         covered += low <= truth <= high
     assert covered >= 16  # in sample a few of them are

@@ -28,7 +28,7 @@ NAMES = ["exponential_euler", "ancestral", "moment_matched"]
 
 @pytest.mark.parametrize(("g", "expected"), [(0.1, 0.00967483607191899), (1.0, 0.7357588823428847)])
 def test_one_exponential_euler_step_costs_the_closed_form_on_the_standard_normal(g, expected):
-    assert path_kl("exponential_euler", [2.0, 2.0 - g], targets.gaussian([0.0], [1.0]).mmse) == pytest.approx(expected)
+    assert path_kl("exponential_euler", targets.gaussian([0.0], [1.0]).mmse, [2.0, 2.0 - g]) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_one_exponential_euler_step_costs_the_closed_form_on_the_standard_normal
     ],
 )
 def test_path_kl_on_gaussians_is_the_published_number(variance, name, expected):
-    got = path_kl(name, G, targets.gaussian([0.0], [variance]).mmse)
+    got = path_kl(name, targets.gaussian([0.0], [variance]).mmse, G)
     assert got == pytest.approx(expected, rel=2e-12, abs=1e-13)
 
 
@@ -59,13 +59,13 @@ def test_path_kl_on_gaussians_is_the_published_number(variance, name, expected):
     ],
 )
 def test_path_kl_on_two_points_is_the_published_number(name, expected):
-    assert path_kl(name, G, COIN) == pytest.approx(expected, abs=5e-8)
+    assert path_kl(name, COIN, G) == pytest.approx(expected, abs=5e-8)
 
 
 @pytest.mark.parametrize(("n_steps", "expected"), [(12, 0.0596963), (36, 0.0102870), (72, 0.0030725)])
 def test_path_kl_of_covariance_matching_falls_as_published(n_steps, expected):
     grid = grids.exponential_then_uniform(3, 0.01, n_steps, n_uniform=n_steps // 3)
-    assert path_kl("covariance_matched", grid, COIN) == pytest.approx(expected, abs=5.1e-8)
+    assert path_kl("covariance_matched", COIN, grid) == pytest.approx(expected, abs=5.1e-8)
 
 
 def test_information_of_two_points_is_the_published_number_and_below_log_two():
@@ -96,29 +96,29 @@ def test_initial_kl_less_the_information_is_the_published_exact_value():
 )
 def test_optimal_grids_reach_the_published_path_kl(name, n_steps, expected):
     cost = step_cost(name, COIN)
-    grid = grids.optimal(cost, n_steps, 3, 0.01, n_candidates=241, polish=False)
-    assert path_kl(name, grid, COIN) == pytest.approx(expected, abs=5.1e-5)
-    polished = grids.optimal(cost, n_steps, 3, 0.01, n_candidates=241)
-    assert 0.95 * expected < path_kl(name, polished, COIN) <= path_kl(name, grid, COIN)
+    grid = grids.optimal(cost, 3, 0.01, n_steps, n_candidates=241, polish=False)
+    assert path_kl(name, COIN, grid) == pytest.approx(expected, abs=5.1e-5)
+    polished = grids.optimal(cost, 3, 0.01, n_steps, n_candidates=241)
+    assert 0.95 * expected < path_kl(name, COIN, polished) <= path_kl(name, COIN, grid)
 
 
 def test_frontier_of_covariance_matching_is_the_published_one():
-    reached = grids.frontier(step_cost("covariance_matched", COIN), 80, 3, 0.01, n_candidates=241)
+    reached = grids.frontier(step_cost("covariance_matched", COIN), 3, 0.01, 80, n_candidates=241)
     np.testing.assert_allclose(reached[[19, 39, 79]], [0.00786, 0.00234, 0.00066], atol=5.1e-6)
 
 
 def test_covariance_matching_costs_nothing_on_a_gaussian_and_refuses_curves_without_its_term():
     law = targets.gaussian([0.0, 0.0], [[1.0, 0.6], [0.6, 0.5]])
-    assert path_kl("covariance_matched", G, law.mmse) == pytest.approx(0, abs=1e-13)
+    assert path_kl("covariance_matched", law.mmse, G) == pytest.approx(0, abs=1e-13)
     with pytest.raises(ValueError, match="log_det"):
-        path_kl("covariance_matched", G, lambda snr: 1 / (1 + snr), dim=1)
+        path_kl("covariance_matched", lambda snr: 1 / (1 + snr), G, dim=1)
 
 
 @pytest.mark.parametrize(
     ("name", "expected"), [("exponential_euler", 1.688), ("ancestral", 0.491), ("moment_matched", 0.257)]
 )
 def test_log_snr_grids_reach_the_published_path_kl(name, expected):
-    assert path_kl(name, grids.log_snr(3, 0.01, 10), COIN) == pytest.approx(expected, abs=5.1e-4)
+    assert path_kl(name, COIN, grids.log_snr(3, 0.01, 10)) == pytest.approx(expected, abs=5.1e-4)
 
 
 LAWS = {
@@ -137,8 +137,8 @@ def test_path_kl_equals_direct_two_time_quadrature(law, name):
     weights, means, variances = (np.array(part) for part in LAWS[law])
     curve = targets.mixture(weights, means[:, None], variances[:, None]).mmse
     grid = np.array([1.6, 0.7, 0.25, 0.12])
-    assert path_kl(name, grid, curve) == pytest.approx(
-        oracles.path_kl(name, (weights, means, variances), grid), rel=1e-10, abs=1e-10
+    assert path_kl(name, curve, grid) == pytest.approx(
+        oracles.path_kl(name, grid, (weights, means, variances)), rel=1e-10, abs=1e-10
     )
 
 
@@ -176,7 +176,7 @@ def test_marginal_kl_on_two_points_is_the_published_number(name, n_steps, expect
     inside = exact > 1e-300
     kl = cell * np.sum(exact[inside] * np.log(exact[inside] / density[inside]))
     assert kl == pytest.approx(expected, rel=1e-3 if name != "covariance_matched" else 2e-3)  # printed to three digits
-    assert kl <= path_kl(name, grid, law.mmse)
+    assert kl <= path_kl(name, law.mmse, grid)
 
 
 # Held-out losses of a wrong denoiser: what they say of the path KL must be what paired forward samples say.
@@ -238,11 +238,11 @@ def test_measured_path_kl_of_a_wrong_denoiser_agrees_with_paired_forward_samples
     tau = Curve(lambda snr: one(snr).sum(0), law.dim, directions=lambda snr: np.moveaxis(one(snr), 0, -1), basis=basis)
     kernel = "moment_matched" if basis is not None else name
     options = {"matched": tau, "basis": basis}
-    samples = path_kl_samples(kernel, grid, curve, **options)
+    samples = path_kl_samples(kernel, curve, grid, **options)
     levels = level_samples(curve, grid)
     levels = np.array([levels[g :: len(samples)].mean() for g in range(len(samples))])
     gains = _gains(law)
-    absolute = path_kl(kernel, grid, curve, **options) + level_samples(curve, grid).mean() - np.mean(gains)
+    absolute = path_kl(kernel, curve, grid, **options) + level_samples(curve, grid).mean() - np.mean(gains)
     paired, paired_error = _paired(name, law, grid, tau, basis, 50_000 if products else 200_000)
     error = np.sqrt(standard_error(samples + levels) ** 2 + standard_error(gains) ** 2 + paired_error**2)
     assert abs(absolute - paired) < 5 * error
@@ -293,8 +293,8 @@ def test_excess_of_the_exact_denoiser_is_the_exact_path_kl_within_its_error():
     curve = loss_curve(denoiser_from_score(law.score), data, jax.random.key(2), horizon=3, early_stop=0.02)
     grid = grids.exponential_then_uniform(3, 0.02, 12)
     for name in NAMES:
-        exact, error = path_kl(name, grid, law.mmse), path_kl_error(name, grid, curve, matched=law.mmse)
-        assert abs(path_kl(name, grid, curve, matched=law.mmse) - exact) < 5 * error
+        exact, error = path_kl(name, law.mmse, grid), path_kl_error(name, curve, grid, matched=law.mmse)
+        assert abs(path_kl(name, curve, grid, matched=law.mmse) - exact) < 5 * error
         assert 0 < error < 0.1 * exact
 
 
@@ -314,18 +314,18 @@ def test_standard_error_is_the_spread_over_repeated_data():
             )
             for i in range(60)
         ]
-        values = [path_kl(name, grid, curve, matched=law.mmse) for curve in curves]
-        predicted = np.sqrt(np.mean([path_kl_error(name, grid, curve, matched=law.mmse) ** 2 for curve in curves]))
+        values = [path_kl(name, curve, grid, matched=law.mmse) for curve in curves]
+        predicted = np.sqrt(np.mean([path_kl_error(name, curve, grid, matched=law.mmse) ** 2 for curve in curves]))
         ratio = np.std(values, ddof=1) / predicted
         assert abs(ratio - 1) < 5 * np.sqrt(1 / (2 * 59))
 
 
 def test_moment_matching_with_its_own_curve_is_best_among_curves():
     law = targets.gaussian([0.0, 0.0], [0.5, 2.0])
-    best = path_kl("moment_matched", G, law.mmse)
+    best = path_kl("moment_matched", law.mmse, G)
     for factor in (0.5, 0.9, 1.1, 2.0):
         other = lambda snr, factor=factor: factor * law.mmse(snr)
-        assert path_kl("moment_matched", G, law.mmse, matched=other, dim=2) > best
+        assert path_kl("moment_matched", law.mmse, G, matched=other, dim=2) > best
 
 
 @settings(max_examples=60, deadline=None)
@@ -337,7 +337,7 @@ def test_moment_matching_with_its_own_curve_is_best_among_curves():
 def test_moment_matching_is_never_worse_and_steps_never_cost_less_than_nothing(variances, gaps, early_stop):
     grid = early_stop + np.cumsum([0.0, *gaps])[::-1]
     curve = targets.gaussian(np.zeros(len(variances)), variances).mmse
-    euler, ancestral, matched = (path_kl(name, grid, curve) for name in NAMES)
+    euler, ancestral, matched = (path_kl(name, curve, grid) for name in NAMES)
     assert matched <= min(euler, ancestral) + 1e-12
     for name in NAMES:
         assert step_cost(name, curve)(grid[:-1], grid[1:]).min() >= -1e-12
@@ -452,26 +452,26 @@ def test_samples_by_directions_are_the_path_kl_of_replicates_which_must_know_the
     h, start = np.diff(SNR(grid)), SNR(grid[:-1])[:, None]
     w = 1 + h[:, None] * each.mean(0) / start  # the variances are those of the mean curve
     want = [np.sum(np.log(w) + 1 / w - 1 + h[:, None] * own / start / w) / 2 for own in each]
-    np.testing.assert_allclose(path_kl_samples("moment_matched", grid, curve, basis="coordinates"), want, rtol=1e-12)
+    np.testing.assert_allclose(path_kl_samples("moment_matched", curve, grid, basis="coordinates"), want, rtol=1e-12)
     for changes, message in (
         ({"directions": None, "basis": None}, "has no errors along directions"),
         ({"basis": np.eye(5)[::-1]}, "the one the curve was measured in"),
     ):
         odd = dataclasses.replace(curve, replicates=(*replicates, dataclasses.replace(replicates[0], **changes)))
         with pytest.raises(ValueError, match=message):
-            path_kl_samples("moment_matched", grid, odd, basis="coordinates")
+            path_kl_samples("moment_matched", odd, grid, basis="coordinates")
 
 
 def test_plain_callables_need_their_dimension_and_odes_have_no_path_kl():
     plain = lambda snr: 1 / (1 + snr)
-    expected = path_kl("ancestral", G, targets.gaussian([0.0], [1.0]).mmse)
-    assert path_kl("ancestral", G, plain, dim=1) == pytest.approx(expected, rel=1e-12)
+    expected = path_kl("ancestral", targets.gaussian([0.0], [1.0]).mmse, G)
+    assert path_kl("ancestral", plain, G, dim=1) == pytest.approx(expected, rel=1e-12)
     with pytest.raises(TypeError, match="dim=d"):
-        path_kl("ancestral", G, plain)
+        path_kl("ancestral", plain, G)
     with pytest.raises(ValueError, match="ddim"):
         step_cost("ddim", COIN)
     with pytest.raises(ValueError, match="grid must decrease"):
-        path_kl("ancestral", G[::-1], COIN)
+        path_kl("ancestral", COIN, G[::-1])
 
 
 def binary_information(snr):
@@ -700,7 +700,7 @@ def test_exponential_euler_of_laws_in_huge_units_keeps_its_digits_and_its_bounds
         want += (1 + np.exp(low)) * (g + 2 * np.expm1(-g)) * _missing(law, np.exp(low)) + (high - low) / 4 * inner
     curve = targets.mixture(law[0], law[1][:, None], law[2][:, None]).mmse
     rounding = 1e-13 * np.log(np.expm1(10) / np.expm1(2e-3))  # what path_kl promises
-    got = information.path_kl("exponential_euler", grid, curve)
+    got = information.path_kl("exponential_euler", curve, grid)
     assert abs(got - want) < rounding
     assert want < 1e-7
     sides = from_nodes.lower, from_nodes.upper

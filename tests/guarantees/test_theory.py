@@ -108,9 +108,9 @@ def test_bounds_enclose_the_path_kl_of_every_law_on_every_grid(case, grid):
     for name in NAMES:
         chain = [
             value(any_grid.lower(name, grid, law.dim, variance)),
-            value(from_nodes.lower(name, grid, law.mmse)),
-            path_kl(name, grid, law.mmse),
-            value(from_nodes.upper(name, grid, law.mmse)),
+            value(from_nodes.lower(name, law.mmse, grid)),
+            path_kl(name, law.mmse, grid),
+            value(from_nodes.upper(name, law.mmse, grid)),
             value(any_grid.upper(name, grid, law.dim, variance, cells=60)),
         ]
         assert (np.diff(chain) >= -rounding(grid, law.dim)).all(), (name, chain)
@@ -122,9 +122,9 @@ def test_bounds_enclose_the_path_kl_of_every_law_on_every_grid(case, grid):
 def test_matching_more_of_the_innovation_never_costs_more(case, grid):
     make, *arguments = case
     law, _ = make(*arguments)
-    euler, ancestral, matched = (path_kl(name, grid, law.mmse) for name in NAMES)
-    by_direction = path_kl("moment_matched", grid, law.mmse, basis=law.mmse.basis)
-    by_covariance = path_kl("covariance_matched", grid, law.mmse)
+    euler, ancestral, matched = (path_kl(name, law.mmse, grid) for name in NAMES)
+    by_direction = path_kl("moment_matched", law.mmse, grid, basis=law.mmse.basis)
+    by_covariance = path_kl("covariance_matched", law.mmse, grid)
     chain = [0.0, by_covariance, by_direction, matched, min(ancestral, euler)]
     assert (np.diff(chain) >= -rounding(grid, law.dim)).all(), chain
 
@@ -154,7 +154,7 @@ def test_path_and_initial_kl_and_the_certificate_bound_the_kl_of_gaussian_sample
         basis = "coordinates" if name == "moment_matched" else None
         each = [chain_of(name, grid, mean, variance) for mean, variance in moments]
         exact, initial = np.sum(each, axis=0)
-        assert exact <= path_kl(name, grid, law.mmse, basis=basis) + initial + rounding(grid, law.dim)
+        assert exact <= path_kl(name, law.mmse, grid, basis=basis) + initial + rounding(grid, law.dim)
         assert exact <= certify(name, grid, target=law, basis=basis).upper + rounding(grid, law.dim)
 
 
@@ -203,7 +203,7 @@ def test_an_optimal_grid_costs_no_more_than_any_named_grid(name):
         n_steps, horizon, early_stop = int(rng.integers(2, 12)), rng.uniform(1, 4), rng.uniform(0.005, 0.2)
         cost = step_cost(name, law.mmse)
         total = lambda grid, cost=cost: float(np.sum(cost(grid[:-1], grid[1:])))
-        best = grids.optimal(cost, n_steps, horizon, early_stop, n_candidates=200)
+        best = grids.optimal(cost, horizon, early_stop, n_steps, n_candidates=200)
         assert len(best) == n_steps + 1
         for make in NAMED_GRIDS:
             named = make(horizon, early_stop, n_steps)
@@ -213,7 +213,7 @@ def test_an_optimal_grid_costs_no_more_than_any_named_grid(name):
 def steps_of(law, name, n_steps=50, horizon=5, early_stop=1e-3, **options):
     """The path KL of a kernel on its optimal grid."""
     cost = step_cost(name, law.mmse)
-    return path_kl(name, grids.optimal(cost, n_steps, horizon, early_stop, **options), law.mmse)
+    return path_kl(name, law.mmse, grids.optimal(cost, horizon, early_stop, n_steps, **options))
 
 
 BENTON = grids.exponential_then_uniform(5, 1e-3, 50)
@@ -229,7 +229,7 @@ PROMISED = {  # (law, ancestral on its optimal grid, exponential Euler on Benton
 @pytest.mark.parametrize("name", PROMISED)
 def test_fifty_steps_cost_what_is_promised_against_bentons(name):
     law, (ours, ours_close), (bentons, bentons_close), ratio = PROMISED[name]
-    best, euler = steps_of(law, "ancestral"), path_kl("exponential_euler", BENTON, law.mmse)
+    best, euler = steps_of(law, "ancestral"), path_kl("exponential_euler", law.mmse, BENTON)
     assert best == pytest.approx(ours, abs=ours_close)
     assert euler == pytest.approx(bentons, abs=bentons_close)
     assert euler / best >= ratio
@@ -238,14 +238,14 @@ def test_fifty_steps_cost_what_is_promised_against_bentons(name):
 def test_matching_directions_or_covariance_costs_nothing_on_any_gaussian():
     full = targets.gaussian(np.zeros(4), RANDOM_ROOT @ RANDOM_ROOT.T)
     for law in (*(law for law, *_ in PROMISED.values()), full):
-        assert path_kl("moment_matched", BENTON, law.mmse, basis=law.mmse.basis) == pytest.approx(0, abs=1e-10)
-        assert path_kl("covariance_matched", BENTON, law.mmse) == pytest.approx(0, abs=1e-10)
+        assert path_kl("moment_matched", law.mmse, BENTON, basis=law.mmse.basis) == pytest.approx(0, abs=1e-10)
+        assert path_kl("covariance_matched", law.mmse, BENTON) == pytest.approx(0, abs=1e-10)
     for law in (PROMISED["8 of 64"][0], full):  # neither is free for one variance in all directions
-        assert path_kl("moment_matched", BENTON, law.mmse) > 0.1
+        assert path_kl("moment_matched", law.mmse, BENTON) > 0.1
 
 
 def test_twenty_steps_of_covariance_matching_on_two_points_beat_two_thousand_of_bentons():
     cost = steps_of(COIN, "covariance_matched", 20, 3, 0.01, n_candidates=241)
     assert 0.9 * 0.00786 < cost < 0.008
-    euler = path_kl("exponential_euler", grids.exponential_then_uniform(3, 0.01, 2000), COIN.mmse)
+    euler = path_kl("exponential_euler", COIN.mmse, grids.exponential_then_uniform(3, 0.01, 2000))
     assert euler > 0.008

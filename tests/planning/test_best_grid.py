@@ -90,9 +90,11 @@ def test_what_is_remembered_is_told_apart_by_kernel_basis_start_and_candidates(s
                 options |= {"n_candidates": search.FEW_CANDIDATES, "polish": False}
             cost = step_cost(kernel, curve, basis=basis)
             for start_cost in (None, start):
-                fresh = grids.optimal(cost, *request, start_cost=start_cost, **options)
+                fresh = grids.optimal(cost, *request[1:], request[0], start_cost=start_cost, **options)
                 if kernel == "covariance_matched":
-                    fresh = grids.optimal(cost, *request, start_cost=start_cost, around=fresh, **options)
+                    fresh = grids.optimal(
+                        cost, *request[1:], request[0], start_cost=start_cost, around=fresh, **options
+                    )
                 for _ in range(2):
                     got = best(cost_of(kernel, basis=basis), curve, *request, start_cost)
                     np.testing.assert_array_equal(got, fresh)

@@ -25,7 +25,7 @@ def misses(kernel, grid, x):
 )
 def test_a_fitted_grid_is_several_times_better_on_points_it_has_not_seen(make, n_steps, gain):
     kernel = make(RING.score, 2)
-    fitted = fit_grid(kernel, jax.random.normal(jax.random.key(1), (64, 2)), n_steps, *ENDS)
+    fitted = fit_grid(kernel, jax.random.normal(jax.random.key(1), (64, 2)), *ENDS, n_steps)
     assert (fitted[0], fitted[-1], len(fitted)) == (*ENDS, n_steps + 1)
     x = jax.random.normal(jax.random.key(2), (512, 2))
     median = lambda grid: np.median(misses(kernel, grid, x))
@@ -37,21 +37,21 @@ def test_a_fitted_grid_is_several_times_better_on_points_it_has_not_seen(make, n
 def test_on_its_own_points_it_is_no_worse_than_any_named_grid(law, dtype):
     kernel, x = kernels.exponential_adams(law.score, 2), jax.random.normal(jax.random.key(3), (40, 2), dtype)
     mean = lambda grid: np.mean(np.log(misses(kernel, grid, x) + np.finfo(dtype).eps))
-    fitted = fit_grid(kernel, x, 6, *ENDS, parameters=3)
+    fitted = fit_grid(kernel, x, *ENDS, 6, parameters=3)
     assert mean(fitted) < min(mean(make(*ENDS, 6)) for make in NAMED) + 0.01
     if dtype is np.float32:
-        np.testing.assert_array_equal(fitted, fit_grid(kernel, x, 6, *ENDS, parameters=3))
+        np.testing.assert_array_equal(fitted, fit_grid(kernel, x, *ENDS, 6, parameters=3))
 
 
 def test_a_single_step_has_one_grid():
     x = jax.random.normal(jax.random.key(3), (4, 2))
-    np.testing.assert_array_equal(fit_grid(kernels.ddim(RING.score), x, 1, *ENDS), ENDS)
+    np.testing.assert_array_equal(fit_grid(kernels.ddim(RING.score), x, *ENDS, 1), ENDS)
 
 
 def test_a_particle_whose_end_is_the_origin_spoils_nothing():
     kernel = kernels.dpm_solver(targets.gaussian(np.zeros(2), [0.5, 0.2]).score)
     x = jax.random.normal(jax.random.key(3), (20, 2)).at[0].set(0.0)
-    fitted = fit_grid(kernel, x, 5, *ENDS)
+    fitted = fit_grid(kernel, x, *ENDS, 5)
     assert all(
         np.median(misses(kernel, fitted, x[1:])) < np.median(misses(kernel, make(*ENDS, 5), x[1:])) for make in NAMED
     )
@@ -60,12 +60,12 @@ def test_a_particle_whose_end_is_the_origin_spoils_nothing():
 def test_what_cannot_be_fitted_is_refused():
     x = jnp.ones((4, 2))
     with pytest.raises(ValueError, match="no grid leads to finite"):
-        fit_grid(kernels.ddim(lambda x, t: jnp.nan * x), x, 5, *ENDS)
+        fit_grid(kernels.ddim(lambda x, t: jnp.nan * x), x, *ENDS, 5)
     with pytest.raises(ValueError, match="ancestral draws noise"):
-        fit_grid(kernels.ancestral(RING.score), x, 5, *ENDS)
+        fit_grid(kernels.ancestral(RING.score), x, *ENDS, 5)
     with pytest.raises(ValueError, match="parameters = 9"):
-        fit_grid(kernels.ddim(RING.score), x, 5, *ENDS, parameters=9)
+        fit_grid(kernels.ddim(RING.score), x, *ENDS, 5, parameters=9)
     with pytest.raises(ValueError, match="below the horizon"):
-        fit_grid(kernels.ddim(RING.score), x, 5, 0.1, 1.0)
+        fit_grid(kernels.ddim(RING.score), x, 0.1, 1.0, 5)
     with pytest.raises(ValueError, match="n_steps = 0"):
-        fit_grid(kernels.ddim(RING.score), x, 0, *ENDS)
+        fit_grid(kernels.ddim(RING.score), x, *ENDS, 0)

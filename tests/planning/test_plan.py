@@ -61,7 +61,7 @@ def test_a_search_by_descent_over_horizon_and_nodes_finds_no_cheaper_plan():
         gaps = np.exp(np.clip(raw, -20, 5))
         grid = 1e-2 * np.exp(np.concatenate([np.cumsum(gaps)[::-1], [0.0]]))
         start = information.initial_kl(1.0, 1, grid[0]) - gain(grid[0])
-        return start + information.path_kl("moment_matched", grid, COIN.mmse)
+        return start + information.path_kl("moment_matched", COIN.mmse, grid)
 
     rng = np.random.default_rng(0)
     starts = [np.log(np.full(n, np.log(horizon / 1e-2) / n)) for horizon in (0.3, 1.0, 4.0)]
@@ -74,14 +74,14 @@ def test_plan_for_a_budget_is_no_worse_than_named_grids_at_any_horizon():
     for horizon in (0.2, 0.5, 1.0, 3.0, 6.0):
         start = information.initial_kl(1.0, 1, horizon) - information.mutual_information(COIN.mmse, horizon)
         for other in (grids.exponential_then_uniform, grids.log_snr, grids.uniform, grids.karras):
-            reached = information.path_kl(made.kernel, other(horizon, 1e-2, 12), COIN.mmse)
+            reached = information.path_kl(made.kernel, COIN.mmse, other(horizon, 1e-2, 12))
             assert made.predicted_kl <= start + reached
 
 
 def test_a_given_horizon_is_kept():
     made = plan(evals=12, early_stop=1e-2, target=COIN, horizon=3.0)
     assert made.horizon == made.grid[0] == 3.0
-    reached = information.path_kl(made.kernel, made.grid, COIN.mmse)
+    reached = information.path_kl(made.kernel, COIN.mmse, made.grid)
     start = information.initial_kl(1.0, 1, 3.0) - information.mutual_information(COIN.mmse, 3.0)
     assert made.predicted_kl == pytest.approx(start + reached, rel=1e-9)
 
@@ -90,7 +90,7 @@ def test_last_alternative_is_exponential_euler_as_good_as_the_plan_and_one_step_
     made = plan(evals=6, early_stop=1e-2, target=COIN, horizon=3.0)
     last, reached = made.alternatives[-1], made.certificate["discretisation"].value
     assert (last["kernel"], last["grid"]) == ("exponential_euler", "exponential_then_uniform")
-    cost = lambda n: information.path_kl("exponential_euler", grids.exponential_then_uniform(3.0, 1e-2, n), COIN.mmse)
+    cost = lambda n: information.path_kl("exponential_euler", COIN.mmse, grids.exponential_then_uniform(3.0, 1e-2, n))
     assert last["path_kl"] == cost(last["evals"]) <= reached < cost(last["evals"] - 1)
 
 
@@ -186,7 +186,7 @@ def test_what_directions_save_is_a_paired_difference_of_cross_fitted_values(monk
         each = []
         for basis in (None, "coordinates"):
             grid = best(cost_of("moment_matched", basis=basis), other, 5, 3.0, 0.01)
-            cost = functools.partial(information.path_kl, "moment_matched", grid, matched=other, basis=basis)
+            cost = functools.partial(information.path_kl, "moment_matched", grid=grid, matched=other, basis=basis)
             each.append((cost(own), np.array([cost(group) for group in own.replicates])))
         value += (each[0][0] - each[1][0]) / 2
         gaps.append(each[0][1] - each[1][1])
@@ -202,7 +202,7 @@ def each_alone(curve):
     """The groups' path KLs with one variance and with one for each direction, in sample."""
     grid = grids.log_snr(3.0, 0.01, 5)
     return [
-        information.path_kl_samples("moment_matched", grid, curve, basis=basis)[:32] for basis in (None, "coordinates")
+        information.path_kl_samples("moment_matched", curve, grid, basis=basis)[:32] for basis in (None, "coordinates")
     ]
 
 
@@ -235,9 +235,9 @@ def test_alternatives_of_a_plan_from_rows_are_measured_as_the_plan_is(key):
     curve = loss_curve(denoiser_from_score(law.score), law.sample(key, 800), key, **options)
     made = plan(evals=4, curve=curve)
     reached = made.certificate["discretisation"].value
-    assert reached > information.path_kl("moment_matched", made.grid, curve)  # the same rows, in sample
+    assert reached > information.path_kl("moment_matched", curve, made.grid)  # the same rows, in sample
     last, benton = made.alternatives[-1], functools.partial(grids.exponential_then_uniform, 3.0, 0.01)
-    cost = lambda n: information.path_kl("exponential_euler", benton(n), curve)
+    cost = lambda n: information.path_kl("exponential_euler", curve, benton(n))
     assert last["path_kl"] == cost(last["evals"]) <= reached < cost(last["evals"] - 1)
     low, high = made.certificate.interval("discretisation")
     fewest, most = last["evals_interval"]
@@ -245,13 +245,13 @@ def test_alternatives_of_a_plan_from_rows_are_measured_as_the_plan_is(key):
     assert cost(most) <= low < cost(most - 1)
     rows = {(row["kernel"], row["grid"]): row["path_kl"] for row in made.alternatives if row["evals"] == 4}
     halves, grid = curve.halves, benton(4)
-    each = [information.path_kl("moment_matched", grid, one, matched=other) for one, other in (halves, halves[::-1])]
+    each = [information.path_kl("moment_matched", one, grid, matched=other) for one, other in (halves, halves[::-1])]
     assert rows["moment_matched", "exponential_then_uniform"] == pytest.approx(np.mean(each), rel=1e-12)
-    assert rows["ancestral", "exponential_then_uniform"] == information.path_kl("ancestral", grid, curve)
+    assert rows["ancestral", "exponential_then_uniform"] == information.path_kl("ancestral", curve, grid)
     errors = {(row["kernel"], row["grid"]): row["standard_error"] for row in made.alternatives}
-    each = [information.path_kl_samples("ancestral", grid, curve)]
+    each = [information.path_kl_samples("ancestral", curve, grid)]
     each += [
-        information.path_kl_samples("moment_matched", grid, one, matched=other) for one, other in (halves, halves[::-1])
+        information.path_kl_samples("moment_matched", one, grid, matched=other) for one, other in (halves, halves[::-1])
     ]
     for name, samples in (("ancestral", each[0]), ("moment_matched", np.concatenate(each[1:]))):
         expected = samples.std(ddof=1) / np.sqrt(800)
@@ -360,7 +360,7 @@ def test_a_data_free_plan_is_enough_for_the_worst_laws_and_at_most_twice_what_th
     total = lambda law, grid: (
         information.initial_kl(law.second_moment, dim, grid[0])
         - information.mutual_information(law.mmse, grid[0])
-        + information.path_kl("ancestral", grid, law.mmse)
+        + information.path_kl("ancestral", law.mmse, grid)
     )
     down = lambda n: any_grid.geometric_grid(made.horizon, 1e-2, n, 1.0)
     needed = []

@@ -103,10 +103,10 @@ def test_a_rare_component_is_drawn_often_enough(rare, away, width):
     line = targets.mixture(law[0], law[1][:, None], law[2][:, None])
     exact = targets.product([line, targets.gaussian([0.0], [1.0])]).mmse
     for kernel in ("moment_matched", "covariance_matched"):
-        samples = path_kl_samples(kernel, grid, curve)
-        assert abs(samples.mean() - path_kl(kernel, grid, exact)) < 5 * samples.std(ddof=1) / 4 + 1e-12
-    apart = np.array([path_kl("moment_matched", grid, one, basis=curve.basis) for one in curve.replicates])
-    want = path_kl("moment_matched", grid, exact, basis=exact.basis)
+        samples = path_kl_samples(kernel, curve, grid)
+        assert abs(samples.mean() - path_kl(kernel, exact, grid)) < 5 * samples.std(ddof=1) / 4 + 1e-12
+    apart = np.array([path_kl("moment_matched", one, grid, basis=curve.basis) for one in curve.replicates])
+    want = path_kl("moment_matched", exact, grid, basis=exact.basis)
     assert abs(apart.mean() - want) < 5 * apart.std(ddof=1) / 4 + 1e-12
 
 
@@ -131,13 +131,13 @@ def test_log_det_of_a_product_law_is_the_sum_of_its_factors(h):
 
 def test_path_kl_of_covariance_matching_adds_up_over_factors_within_its_error():
     for target, factors in ((SQUARE, (COIN, COIN)), (TURNED, (LINE,))):  # a Gaussian factor costs nothing
-        want = sum(path_kl("covariance_matched", GRID, one.mmse) for one in factors)
+        want = sum(path_kl("covariance_matched", one.mmse, GRID) for one in factors)
         got, error = (f("covariance_matched", GRID, target.mmse) for f in (path_kl, path_kl_error))
         assert abs(got - want) < 5 * error
         assert 0 < error < 0.15 * want
         for one in target.mmse.replicates:  # Jensen, of the same draws
-            matched = path_kl("moment_matched", GRID, one)
-            assert path_kl("covariance_matched", GRID, one) < matched
+            matched = path_kl("moment_matched", one, GRID)
+            assert path_kl("covariance_matched", one, GRID) < matched
 
 
 @pytest.mark.parametrize("d", [2, 16])
@@ -154,9 +154,9 @@ def test_equal_components_are_the_gaussian_they_make(d, nearly):
 def test_covariance_matching_of_a_mixture_costs_nothing_where_it_is_a_gaussian():
     near = targets.mixture(WEIGHTS, [[-1e-3, 0.0], [1e-3, 0.0]], [[0.5, 0.1], [0.4, 0.1]])
     grid = exponential_then_uniform(3.0, 0.01, 10)
-    assert path_kl("ancestral", grid, near.mmse) > 0.1
+    assert path_kl("ancestral", near.mmse, grid) > 0.1
     far = targets.mixture(WEIGHTS, [[-1.5, 0.0], [1.0, 0.0]], [[0.5, 0.1], [0.4, 0.1]])
-    assert abs(path_kl("covariance_matched", grid, near.mmse)) < 0.02 * path_kl("covariance_matched", grid, far.mmse)
+    assert abs(path_kl("covariance_matched", near.mmse, grid)) < 0.02 * path_kl("covariance_matched", far.mmse, grid)
 
 
 def test_a_log_det_that_would_take_too_long_is_refused_when_asked_for():

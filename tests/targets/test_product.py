@@ -141,8 +141,8 @@ def test_the_curve_is_the_sum_of_the_factors_each_evaluated_once():
 
 def test_path_kl_of_a_product_is_that_of_its_factors():
     for name in ("ancestral", "exponential_euler", "covariance_matched"):
-        want = 2 * path_kl(name, GRID, COIN.mmse) + path_kl(name, GRID, PLANE.mmse)
-        got = path_kl(name, GRID, targets.product([COIN, PLANE, COIN]).mmse)
+        want = 2 * path_kl(name, COIN.mmse, GRID) + path_kl(name, PLANE.mmse, GRID)
+        got = path_kl(name, targets.product([COIN, PLANE, COIN]).mmse, GRID)
         assert got == pytest.approx(want, rel=1e-11, abs=1e-12)
 
 
@@ -169,7 +169,7 @@ def test_replicates_of_monte_carlo_factors_are_added_one_by_one():
     np.testing.assert_allclose(law.mmse(SNR), np.mean(values, axis=0), rtol=1e-12)
     np.testing.assert_allclose(law.mmse.standard_error(SNR), np.std(values, axis=0, ddof=1) / 4, rtol=1e-9)
     twice = targets.product([CLOUD, CLOUD]).mmse
-    assert path_kl_error("ancestral", GRID, twice) == pytest.approx(2 * path_kl_error("ancestral", GRID, CLOUD.mmse))
+    assert path_kl_error("ancestral", twice, GRID) == pytest.approx(2 * path_kl_error("ancestral", CLOUD.mmse, GRID))
     noisy = dataclasses.replace(COIN, mmse=Curve(COIN.mmse, 1, standard_error=lambda snr: 0.3 + 0 * snr))
     both = targets.product([noisy, CLOUD, noisy]).mmse.standard_error(SNR)
     np.testing.assert_allclose(both, np.hypot(0.6, CLOUD.mmse.standard_error(SNR)), rtol=1e-9)

@@ -256,10 +256,10 @@ def test_a_monte_carlo_curve_is_within_its_error_of_quadrature_and_says_so(full)
     assert np.all(np.abs(law.mmse(snr) - line.mmse(snr) - rest.mmse(snr)) < 5 * error + 1e-9)
     assert error.max() < 0.01
     grid = exponential_then_uniform(3.0, 0.01, 20)
-    exact = path_kl("ancestral", grid, line.mmse) + path_kl("ancestral", grid, rest.mmse)
-    error = path_kl_error("ancestral", grid, law.mmse)
-    assert abs(path_kl("ancestral", grid, law.mmse) - exact) < 5 * error
-    away = np.array([path_kl("ancestral", grid, replicate) for replicate in law.mmse.replicates]) - exact
+    exact = path_kl("ancestral", line.mmse, grid) + path_kl("ancestral", rest.mmse, grid)
+    error = path_kl_error("ancestral", law.mmse, grid)
+    assert abs(path_kl("ancestral", law.mmse, grid) - exact) < 5 * error
+    away = np.array([path_kl("ancestral", replicate, grid) for replicate in law.mmse.replicates]) - exact
     # mean away^2 = (15/16) s^2 + (mean away)^2, the last below 25 s^2/16: so much may s/4 and its oracle differ
     assert 0.63 < error / np.sqrt(np.mean(away**2) / 16) < np.sqrt(16 / 15) + 1e-9
     assert 0 < error < 0.01 * exact

@@ -10,7 +10,7 @@ from jaxdiff.guarantees.path_kl import standard_error
 from jaxdiff.processes import ou
 
 
-def upper(kernel_name, grid, curve, *, dim=None) -> Certificate:
+def upper(kernel_name, curve, grid, *, dim=None) -> Certificate:
     """Upper bound on a run's path KL in nats, for the exact score, from V at the nodes; isotropic Gaussians attain it.
 
     ancestral: (1/2) sum [h V_k + d log(1 - h V_{k+1}/d)]; moment_matched: (d/2) sum [log(1 + h V_k/d)
@@ -33,7 +33,7 @@ def upper(kernel_name, grid, curve, *, dim=None) -> Certificate:
     return _certify("at most", upper_by_node, kernel_name, grid, as_curve(curve, dim))
 
 
-def lower(kernel_name, grid, curve, *, dim=None) -> Certificate:
+def lower(kernel_name, curve, grid, *, dim=None) -> Certificate:
     """Lower bound on a run's path KL in nats, for the exact score, from V at the nodes; arguments as for `upper`.
 
     ancestral: (1/2) sum [h V_k - d log(1 + h V_k/d)]; moment_matched: 0; exponential_euler: as in `upper`, s = s_k.

@@ -59,9 +59,9 @@ def mixture_cases(draw):
 
 def check_order(grid, curve, variance):
     for name in NAMES:
-        exact = path_kl(name, grid, curve)
+        exact = path_kl(name, curve, grid)
         best = value(any_grid.lower(name, grid, curve.dim, variance))
-        lower, upper = (value(side(name, grid, curve)) for side in (from_nodes.lower, from_nodes.upper))
+        lower, upper = (value(side(name, curve, grid)) for side in (from_nodes.lower, from_nodes.upper))
         worst = value(any_grid.upper(name, grid, curve.dim, variance, cells=60))
         loose = value(any_grid.upper(name, grid, curve.dim, variance, cells=1))
         wider = value(any_grid.upper(name, grid, curve.dim, 1.5 * variance, cells=1))
@@ -85,10 +85,10 @@ def test_bounds_enclose_the_exact_path_kl_of_random_mixtures(case):
 def test_chain_of_published_numbers():
     assert value(any_grid.upper("exponential_euler", CHAIN, 1, 1.0)) == pytest.approx(0.0653207, abs=1e-7)
     for curve, expected in ((POINT, 0.0641584), (COIN, 0.0548887), (GAUSSIAN, 0.0285349)):
-        exact = path_kl("exponential_euler", CHAIN, curve)
+        exact = path_kl("exponential_euler", curve, CHAIN)
         assert exact == pytest.approx(expected, abs=5.1e-8)
-        assert value(from_nodes.lower("exponential_euler", CHAIN, curve)) <= exact + 1e-13
-        assert exact - 1e-13 <= value(from_nodes.upper("exponential_euler", CHAIN, curve)) <= 0.0653207
+        assert value(from_nodes.lower("exponential_euler", curve, CHAIN)) <= exact + 1e-13
+        assert exact - 1e-13 <= value(from_nodes.upper("exponential_euler", curve, CHAIN)) <= 0.0653207
     assert value(any_grid.lower("exponential_euler", CHAIN, 1, 1.0)) == pytest.approx(0.0285349, abs=5.1e-8)
     theorem, mesh = benton2024.theorem1(CHAIN, 1), benton2024.kappa(CHAIN)
     total = theorem["discretisation"].value + theorem["second order"].value
@@ -173,7 +173,7 @@ def test_least_cost_of_exponential_euler_is_that_of_the_isotropic_gaussian(grid)
     bound = value(any_grid.lower("exponential_euler", times, 4, 4 * 1.7))
     assert bound == pytest.approx(4 * scanned.min(axis=0).sum(), rel=1e-11)
     isotropic = targets.gaussian(np.zeros(4), np.full(4, 1.7))
-    assert bound == pytest.approx(path_kl("exponential_euler", times, isotropic.mmse), rel=1e-11)
+    assert bound == pytest.approx(path_kl("exponential_euler", isotropic.mmse, times), rel=1e-11)
     assert (
         value(any_grid.lower("ancestral", times, 4, 6.8)) == 0 == value(any_grid.lower("moment_matched", times, 4, 6))
     )
@@ -184,7 +184,7 @@ def test_least_cost_of_exponential_euler_is_that_of_the_isotropic_gaussian(grid)
 def test_bounds_from_nodes_meet_on_isotropic_gaussians(name, variance):
     curve = targets.gaussian(np.zeros(3), np.full(3, variance)).mmse
     for grid in (GRIDS["ragged"], [6.0, 1e-3]):  # the second with a ratio of snr of 8e7
-        exact = path_kl(name, grid, curve)
+        exact = path_kl(name, curve, grid)
         for bound in (from_nodes.lower, from_nodes.upper):
             assert value(bound(name, grid, curve)) == pytest.approx(exact, rel=1e-11, abs=1e-11)
 
@@ -199,10 +199,10 @@ def test_bounds_from_nodes_are_the_printed_sums():
     ancestral = 0.5 * (np.sum(h * earlier) + left)
     matched = 0.5 * (dim * np.sum(np.log(1 + h * earlier / dim)) + left)
     below = 0.5 * np.sum(h * earlier - dim * np.log(1 + h * earlier / dim))
-    assert value(from_nodes.upper("ancestral", grid, curve, dim=dim)) == pytest.approx(ancestral, rel=1e-12)
-    assert value(from_nodes.upper("moment_matched", grid, curve, dim=dim)) == pytest.approx(matched, rel=1e-12)
-    assert value(from_nodes.lower("ancestral", grid, curve, dim=dim)) == pytest.approx(below, rel=1e-12)
-    assert value(from_nodes.lower("moment_matched", grid, curve, dim=dim)) == pytest.approx(0, abs=1e-14)
+    assert value(from_nodes.upper("ancestral", curve, grid, dim=dim)) == pytest.approx(ancestral, rel=1e-12)
+    assert value(from_nodes.upper("moment_matched", curve, grid, dim=dim)) == pytest.approx(matched, rel=1e-12)
+    assert value(from_nodes.lower("ancestral", curve, grid, dim=dim)) == pytest.approx(below, rel=1e-12)
+    assert value(from_nodes.lower("moment_matched", curve, grid, dim=dim)) == pytest.approx(0, abs=1e-14)
     y, g, s = 1 / snr, -np.diff(grid), 1 / (dim / v - snr)
     frozen = np.sum((2 * (1 - np.exp(-g)) - g) * (1 + y[:-1]) / (s + y)[:-1])
     for bound, held in ((from_nodes.upper, s[1:]), (from_nodes.lower, s[:-1])):
@@ -218,27 +218,27 @@ def test_estimates_above_what_is_possible_are_lowered_to_it():
             assert value(bound(name, grid, Curve(lambda snr: 5 / snr, 2))) == value(bound(name, grid, most))
     ratio = np.log(np.expm1(40.0) / np.expm1(2e-3))
     heads = np.sum(np.diff(1 / np.expm1(2 * grid)) * np.expm1(2 * grid[:-1]))
-    assert value(from_nodes.upper("ancestral", grid, most)) == pytest.approx(heads - ratio, rel=1e-12)
+    assert value(from_nodes.upper("ancestral", most, grid)) == pytest.approx(heads - ratio, rel=1e-12)
 
 
 def test_replicates_give_a_standard_error_and_learned_losses_are_refused():
     scales = np.array([0.9, 0.95, 1.0, 1.05, 1.1])
     parts = tuple(Curve(lambda snr, c=c: c * COIN(snr), 1) for c in scales)
     measured = Curve(COIN, 1, replicates=parts)
-    (term,) = from_nodes.upper("ancestral", GRIDS["benton"], measured).terms
-    values = [value(from_nodes.upper("ancestral", GRIDS["benton"], part)) for part in parts]
+    (term,) = from_nodes.upper("ancestral", measured, GRIDS["benton"]).terms
+    values = [value(from_nodes.upper("ancestral", part, GRIDS["benton"])) for part in parts]
     assert term.status == "measured"
     assert term.standard_error == pytest.approx(np.std(values, ddof=1) / np.sqrt(5))
-    assert value(from_nodes.upper("ancestral", GRIDS["benton"], COIN)) == term.value
-    assert from_nodes.upper("ancestral", GRIDS["benton"], COIN)["discretisation"].status == "bound"
+    assert value(from_nodes.upper("ancestral", COIN, GRIDS["benton"])) == term.value
+    assert from_nodes.upper("ancestral", COIN, GRIDS["benton"])["discretisation"].status == "bound"
     learned = Curve(COIN, 1, cross=lambda snr: np.sqrt(snr) * COIN(snr))
     with pytest.raises(ValueError, match="learned denoiser"):
-        from_nodes.upper("ancestral", GRIDS["benton"], learned)
+        from_nodes.upper("ancestral", learned, GRIDS["benton"])
     with pytest.raises(ValueError, match="at least 0: at snr"):
-        from_nodes.lower("ancestral", GRIDS["benton"], lambda snr: -1 / (1 + snr), dim=1)
+        from_nodes.lower("ancestral", lambda snr: -1 / (1 + snr), GRIDS["benton"], dim=1)
     for number in (np.nan, np.inf):
         with pytest.raises(ValueError, match=f"is {number}"):
-            from_nodes.lower("ancestral", GRIDS["benton"], lambda snr, number=number: number * snr, dim=1)
+            from_nodes.lower("ancestral", lambda snr, number=number: number * snr, GRIDS["benton"], dim=1)
 
 
 GEOMETRIC = ["ancestral", "moment_matched"]
@@ -286,7 +286,7 @@ def test_geometric_grid_holds_for_laws_of_this_variance():
     grid = any_grid.geometric_grid(3, 0.01, 30, 1.0)
     for curve in (GAUSSIAN, COIN, POINT):
         for name in GEOMETRIC:
-            assert path_kl(name, grid, curve) <= value(any_grid.geometric(name, 3, 0.01, 30, 1, 1.0)) + ROUNDING
+            assert path_kl(name, curve, grid) <= value(any_grid.geometric(name, 3, 0.01, 30, 1, 1.0)) + ROUNDING
 
 
 SKEWED = targets.point_masses([[-0.5], [2.0]], [0.8, 0.2]).mmse  # mean 0, variance 0.2 + 0.8 = 1
@@ -303,11 +303,11 @@ def test_theorem_with_constants_bounds_normalised_laws(horizon, early_stop, n_st
     grid = grids.exponential_then_uniform(horizon, early_stop, n_steps)
     certificate = benton2024.theorem1(grid, dim)
     for curve in (GAUSSIAN, COIN, SKEWED, NARROW):  # independent coordinates: d times one's
-        assert dim * path_kl("exponential_euler", grid, curve) + initial_kl(dim, dim, horizon) <= certificate.known
+        assert dim * path_kl("exponential_euler", curve, grid) + initial_kl(dim, dim, horizon) <= certificate.known
     worst = value(any_grid.upper("exponential_euler", grid, dim, dim))
     assert worst <= certificate["discretisation"].value + certificate["second order"].value
     low_rank = targets.gaussian(np.zeros(dim), np.eye(dim)[0] * dim).mmse  # total variance d in one direction
-    assert path_kl("exponential_euler", grid, low_rank) <= worst + ROUNDING
+    assert path_kl("exponential_euler", low_rank, grid) <= worst + ROUNDING
 
 
 def test_first_constant_is_the_supremum_of_the_proofs_integral():
@@ -336,7 +336,7 @@ def test_theorem_holds_for_a_wrong_score_and_its_cross_term_is_needed(a, dim):
     certificate = benton2024.theorem1(grid, dim, score_error=eps2)
     assert total + initial_kl(dim, dim, 8) <= certificate.known
     assert certificate["score error"].value == eps2
-    cross = abs(total - eps2 - dim * path_kl("exponential_euler", grid, GAUSSIAN))
+    cross = abs(total - eps2 - dim * path_kl("exponential_euler", GAUSSIAN, grid))
     assert cross <= certificate["score x step"].value <= 1.3 * cross
 
 
@@ -383,7 +383,7 @@ def test_corollary_is_the_printed_order():
     [
         (lambda: any_grid.upper("ddim", [1.0, 0.5], 1, 1.0), "'ddim': it is for exponential_euler, anc"),
         (lambda: any_grid.lower("heun", [1.0, 0.5], 1, 1.0), "'heun'"),
-        (lambda: from_nodes.upper("covariance_matched", [1.0, 0.5], COIN), "'covariance_matched'"),
+        (lambda: from_nodes.upper("covariance_matched", COIN, [1.0, 0.5]), "'covariance_matched'"),
         (lambda: any_grid.geometric("exponential_euler", 1, 0.5, 3, 1, 1.0), "is for ancestral, moment_matched"),
         (lambda: any_grid.upper("ancestral", [0.5, 1.0], 1, 1.0), "grid must decrease"),
         (lambda: any_grid.upper("ancestral", [1.0, 0.5], 0, 1.0), "dim = 0"),
