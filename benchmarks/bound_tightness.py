@@ -92,7 +92,7 @@ def on_grid(case, name, grid):
         exact = lambda curve, kernel=kernel: information.path_kl(kernel, curve, grid)
         for side, word in ((UPPER, "upper"), (LOWER, "lower")):
             nodes, any_law = getattr(from_nodes, word), getattr(any_grid, word)(kernel, grid, d, variance)
-            value = lambda curve, kernel=kernel, nodes=nodes: nodes(kernel, grid, curve).known
+            value = lambda curve, kernel=kernel, nodes=nodes: nodes(kernel, curve, grid).known
             yield by_curve(f"from_nodes.{word}", side, value, exact, case, slack, **about)
             yield by_curve(f"any_grid.{word}", side, any_law.known, exact, case, slack, **about)
     exact = lambda curve: information.information_gain(curve, grid[0], grid[-1])

@@ -704,7 +704,7 @@ def test_exponential_euler_of_laws_in_huge_units_keeps_its_digits_and_its_bounds
     assert abs(got - want) < rounding
     assert want < 1e-7
     sides = from_nodes.lower, from_nodes.upper
-    low, high = (side("exponential_euler", grid, curve)["discretisation"].value for side in sides)
+    low, high = (side("exponential_euler", curve, grid)["discretisation"].value for side in sides)
     assert low - rounding <= got <= high + rounding
 
 

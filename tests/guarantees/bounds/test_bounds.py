@@ -186,7 +186,7 @@ def test_bounds_from_nodes_meet_on_isotropic_gaussians(name, variance):
     for grid in (GRIDS["ragged"], [6.0, 1e-3]):  # the second with a ratio of snr of 8e7
         exact = path_kl(name, curve, grid)
         for bound in (from_nodes.lower, from_nodes.upper):
-            assert value(bound(name, grid, curve)) == pytest.approx(exact, rel=1e-11, abs=1e-11)
+            assert value(bound(name, curve, grid)) == pytest.approx(exact, rel=1e-11, abs=1e-11)
 
 
 def test_bounds_from_nodes_are_the_printed_sums():
@@ -207,7 +207,7 @@ def test_bounds_from_nodes_are_the_printed_sums():
     frozen = np.sum((2 * (1 - np.exp(-g)) - g) * (1 + y[:-1]) / (s + y)[:-1])
     for bound, held in ((from_nodes.upper, s[1:]), (from_nodes.lower, s[:-1])):
         euler = dim * (0.5 * np.sum(np.log((held + y[:-1]) / (held + y[1:]))) - frozen)
-        assert value(bound("exponential_euler", grid, curve, dim=dim)) == pytest.approx(euler, rel=1e-12)
+        assert value(bound("exponential_euler", curve, grid, dim=dim)) == pytest.approx(euler, rel=1e-12)
 
 
 def test_estimates_above_what_is_possible_are_lowered_to_it():
@@ -215,7 +215,7 @@ def test_estimates_above_what_is_possible_are_lowered_to_it():
     most = Curve(lambda snr: 2 / snr, 2)
     for name in NAMES:
         for bound in (from_nodes.lower, from_nodes.upper):
-            assert value(bound(name, grid, Curve(lambda snr: 5 / snr, 2))) == value(bound(name, grid, most))
+            assert value(bound(name, Curve(lambda snr: 5 / snr, 2), grid)) == value(bound(name, most, grid))
     ratio = np.log(np.expm1(40.0) / np.expm1(2e-3))
     heads = np.sum(np.diff(1 / np.expm1(2 * grid)) * np.expm1(2 * grid[:-1]))
     assert value(from_nodes.upper("ancestral", most, grid)) == pytest.approx(heads - ratio, rel=1e-12)
