@@ -4,7 +4,7 @@ import ast
 import json
 import pathlib
 
-from benchmarks import harness, studies
+from benchmarks.harness import places
 
 FOLDER = pathlib.Path(__file__).parent
 
@@ -21,8 +21,8 @@ def questions():
 
 def verdicts(name):
     """(where it was run, verdict) of every record of a script: kept ones, then that of a quick run."""
-    kept = sorted(harness.RESULTS.glob(f"{name}-*.json"))
-    for path in [*kept, studies.QUICK / f"{name}.json"]:
+    kept = sorted(places.RESULTS.glob(f"{name}-*.json"))
+    for path in [*kept, places.QUICK / f"{name}.json"]:
         if path.exists():
             record = json.loads(path.read_text(encoding="utf-8"))
             about = record["environment"]

@@ -18,7 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import figures, line, studies
+from benchmarks.harness import drawing, studies
+from benchmarks.laws import line, wrong_scores
+from benchmarks.oracles.assignment import assignment_w2
+from benchmarks.samplers import prediction_correction
 from jaxdiff import grids, kernels, noise, plots, predict_correct, sample, targets
 from jaxdiff.kernels.langevin_limits import default_step
 from jaxdiff.processes import forward, ou
@@ -105,7 +108,7 @@ def three_modes(n):
         np.asarray(forward(law.sample(k, n), EARLY_STOP, jax.random.normal(k, (n, 2))))
         for k in jax.random.split(key, FLOORS + 1)
     ]
-    floor = float(np.mean([studies.assignment_w2(exact[0], other) for other in exact[1:]]))
+    floor = float(np.mean([assignment_w2(exact[0], other) for other in exact[1:]]))
     mean = weights @ means
     moments = mean, (np.asarray(weights) * (means - mean).T) @ (means - mean) + 0.05 * np.eye(2)
 
@@ -121,7 +124,7 @@ def three_modes(n):
             reversal=kernels.unipc(score, 2),
             grid=grids.log_snr(run.horizon, EARLY_STOP, run.reversal),
         )
-        return studies.assignment_w2(np.asarray(x), exact[0])
+        return assignment_w2(np.asarray(x), exact[0])
 
     return Subject(2, law.score, w2, floor)
 
@@ -156,7 +159,7 @@ def rows(quick, repeats):
 def worst(subject, size, after, run):
     """W2 under a score that is off to the one side or the other, whichever is more."""
     signs = (size, -size) if size else (size,)
-    return max(subject.w2(studies.shifted(subject.score, signed, after), run) for signed in signs)
+    return max(subject.w2(wrong_scores.shifted(subject.score, signed, after), run) for signed in signs)
 
 
 def timed(subject, langevin, reversal, repeats):
@@ -164,7 +167,7 @@ def timed(subject, langevin, reversal, repeats):
     h = steps_at(subject, 1.0)
     grid = grids.log_snr(1.0, EARLY_STOP, reversal)
     options = {"horizon": 1.0, "langevin_time": langevin * h, "step_size": h, "grid": grid}
-    return studies.seconds(subject.score, subject.dim, repeats, **options)
+    return prediction_correction.seconds(subject.score, subject.dim, repeats, **options)
 
 
 def row(w2, run, clock):
@@ -235,10 +238,10 @@ def draw(rows, path):
         own = [one for one in of_horizons if (one["law"], one["score"]) == (law, name)]
         for index, n_steps in enumerate(LANGEVIN):
             points = {one["horizon"]: one["w2"] for one in own if one["evals_langevin"] == n_steps}
-            figures.line(ax, points, f"{n_steps} Langevin steps", index)
+            drawing.line(ax, points, f"{n_steps} Langevin steps", index)
         if own[0]["floor"]:
             ax.axhline(own[0]["floor"], color=plots.INK, lw=0.9, ls=":", label="floor of two samples")
-        figures.powers(ax)
+        drawing.powers(ax)
         ax.set_title(f"{law}, score {name}", fontsize=10)
     for ax in axes[-1]:
         ax.set_xlabel("T1")

@@ -9,7 +9,7 @@ import functools
 
 import numpy as np
 
-from benchmarks import figures, studies
+from benchmarks.harness import drawing, studies
 from jaxdiff import grids, plots
 from jaxdiff.curves import measured_curve
 from jaxdiff.guarantees.certify import certify
@@ -129,8 +129,8 @@ def draw(rows, path):
     for ax, kernel in zip(axes, KERNELS, strict=True):
         for index, law in enumerate(LAWS):
             own = [row for row in rows if row["law"] == law and row["kernel"] == kernel]
-            figures.line(ax, {row["n"]: row["certificate"] for row in own}, law, index)
-            ax.plot([r["n"] for r in own], [r["student"] for r in own], color=figures.COLOURS[index], lw=1, ls="--")
+            drawing.line(ax, {row["n"]: row["certificate"] for row in own}, law, index)
+            ax.plot([r["n"] for r in own], [r["student"] for r in own], color=drawing.COLOURS[index], lw=1, ls="--")
         ax.axhline(ASKED, color=plots.INK, lw=0.8, ls=":")
         ax.set(xscale="log", xlabel="rows", title=kernel.replace("_", " "), ylim=(0.25, 1.01))
         ax.set_xticks(SIZES, [str(n) for n in SIZES])

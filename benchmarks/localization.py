@@ -11,132 +11,29 @@ comparison. z is a difference over the standard error of both sides; of fewer th
 """
 
 import itertools
-from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from scipy.stats import chi2
 
-from benchmarks import figures, studies
-from benchmarks.dimension_sweep import digits
-from jaxdiff import grids, information, plots, targets
-from jaxdiff.curves import Curve
+from benchmarks.harness import drawing, studies
+from benchmarks.laws.localization import laws
+from benchmarks.oracles.drift_gaps import drift_gap, drift_rate, gaps, localised, of_curve, posterior, slope_in_time
+from jaxdiff import grids, information, plots
 from jaxdiff.guarantees.bounds import benton2024
 from jaxdiff.guarantees.path_kl import standard_error
-from jaxdiff.processes import forward, ou
-from jaxdiff.targets import Target
-from jaxdiff.targets.posterior_covariance import form_of
+from jaxdiff.processes import ou
 
 NAME = "localization"
 QUESTION = "Do E Tr Sigma_t, its derivative and the drift gap E_{s,t} obey the identities of Benton's proof?"
 HORIZON, EARLY_STOP = 4.0, 0.02
 STEPS = {"quick": 14, "full": 28}
 DRAWS = {"quick": 2**12, "full": 2**15}  # a comparison
-STRIDE = {"quick": 60, "full": 6}  # of the digits
 TIMES, EVERY = np.geomspace(0.05, 3, 37), 4  # where the curve is drawn; every fourth is compared
 NODES = 8  # of Gauss' rule over a step
 SEED = 0
 RESOLVED = 1e-3  # of M: below, Monte Carlo curves of points are made of a few draws
-WIDTH = 0.005  # of differences in log t
 LEAST, FURTHEST = 300, 5.0  # effective draws; standard errors
-NORMAL, COIN, BUMPS, FLAT, DIGITS = "N(0, 1/4)", "two points", "3 bumps, d = 2", "4-flat, d = 16", "digits, d = 64"
-
-
-class Law(NamedTuple):
-    """A law, and the curve of its mmse: where that is possible from another representation of the law."""
-
-    target: Target
-    curve: Curve
-
-
-def flat():
-    """Two bumps in each of four coordinates, nothing in twelve, all turned; its curve by the factors."""
-    bumps = targets.mixture([0.3, 0.7], [[-1.2], [0.8]], [[0.05], [0.05]])
-    corners = np.stack(np.meshgrid(*[[0, 1]] * 4), -1).reshape(-1, 4)
-    means, weights = np.array([-1.2, 0.8])[corners], np.prod(np.array([0.3, 0.7])[corners], axis=1)
-    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(16, 16)))[0][:, :4]
-    covs = np.broadcast_to(0.05 * turn @ turn.T, (16, 16, 16))
-    nothing = targets.gaussian(np.zeros(12), np.zeros(12))
-    return Law(targets.mixture(weights, means @ turn.T, covs), targets.product([bumps] * 4 + [nothing]).mmse)
-
-
-def laws(quick):
-    """Five laws by name, of total variance d at most."""
-    bumps = ([0.5, 0.3, 0.2], [[1.0, 0.0], [-0.5, 0.75], [-0.5, -1.25]], [[0.05, 0.02], [0.02, 0.1], [0.03, 0.03]])
-    of = {
-        NORMAL: targets.gaussian([0.0], [0.25]),
-        COIN: targets.point_masses([[-1.0], [1.0]]),
-        BUMPS: targets.mixture(*bumps),
-        DIGITS: digits(STRIDE["quick" if quick else "full"]),
-    }
-    found = {name: Law(target, target.mmse) for name, target in of.items()}
-    return {name: flat() if name == FLAT else found[name] for name in (NORMAL, COIN, BUMPS, FLAT, DIGITS)}
-
-
-def of_curve(function, curve):
-    """A function of the curve, and the standard error that it has from the curve's replicates."""
-    return float(function(curve)), standard_error([float(function(one)) for one in curve.replicates])
-
-
-def slope_in_time(curve, t):
-    """dV/dt by fourth-order differences in log t; relative error below 1e-7."""
-    at = lambda shift: curve(ou.snr(np.asarray(t) * np.exp(shift * WIDTH)))
-    return (8 * (at(1) - at(-1)) - (at(2) - at(-2))) / (12 * WIDTH * t)
-
-
-def localised(t):
-    """2 e^-2t/sigma^4, the factor of E|Sigma_t|_F^2 in dV/dt."""
-    snr = ou.snr(t)
-    return 2 * snr * (1 + snr)
-
-
-# e^-t s_t(X_t) is a martingale as t falls; with I = e^-2t J the increments of its mean square are those of I.
-def drift_gap(curve, t, v):
-    """E_{v,t} = E|s_v(X_v) - s_t(X_t)|^2, v < t, from Fisher informations."""
-    fisher = lambda t: np.exp(-2 * t) * information.fisher_information(curve, t)
-    return np.exp(2 * v) * (fisher(v) - fisher(t)) + (np.exp(t) - np.exp(v)) ** 2 * fisher(t)
-
-
-def drift_rate(curve, t):
-    """2 E|Hess log q_t|_F^2, the slope of E_{v,t} in t - v at 0; Hess = -1/sigma^2 + (alpha^2/sigma^4) Sigma."""
-    snr = ou.snr(t)
-    squares = slope_in_time(curve, t) / localised(t)
-    return 2 * (1 + snr) ** 2 * (curve.dim - 2 * snr * curve(snr) + snr**2 * squares)
-
-
-def spread(x):
-    """Rows over all devices, where there is more than one and they divide evenly."""
-    devices = np.array(jax.devices())
-    if len(devices) == 1 or len(x) % len(devices):
-        return x
-    return jax.device_put(x, NamedSharding(Mesh(devices, ("rows",)), PartitionSpec("rows")))
-
-
-def posterior(target, t, seed, n):
-    """Tr Sigma_t and |Sigma_t|_F^2 at n draws of X_t."""
-    components, rng = target.score.args[0], np.random.default_rng(seed)
-    form, snr = form_of(components, None), ou.snr(t)
-    label = rng.choice(len(components.means), size=n, p=np.exp(components.log_weights))
-    values = form.eigenvalues(form.noised(label, rng.standard_normal((n, form.width)), snr), snr)
-    return values @ form.multiplicity, values**2 @ form.multiplicity
-
-
-def _one_gap(score, frozen, x0, z, w, t, v):
-    x = forward(x0, v, z)
-    return jnp.sum((score(x, v) - frozen(forward(x, t - v, w), t)) ** 2)
-
-
-_gaps = jax.jit(jax.vmap(_one_gap, in_axes=(None, None, 0, 0, 0, 0, 0)))
-
-
-def gaps(target, t, v, key, frozen=None):
-    """|s_v(X_v) - s_t(X_t)|^2 of forward pairs at times (n,); frozen: another score at t. One key, the same pairs."""
-    key_data, key_noise = jax.random.split(key)
-    t, v = np.broadcast_arrays(np.asarray(t, np.float64), np.asarray(v, np.float64))
-    x0, noise = target.sample(key_data, len(v)), jax.random.normal(key_noise, (2, len(v), target.dim))
-    return np.asarray(_gaps(target.score, frozen or target.score, *map(spread, map(jnp.asarray, (x0, *noise, t, v)))))
 
 
 def compared(name, draws, value, error):
@@ -290,7 +187,7 @@ def draw(rows, path):
     right.set_title("line: Fisher information; points: forward pairs", fontsize=9)
     right.plot([], [], color="black", ls="--", lw=1, label=r"2 E|$\nabla^2$ log q$_t$|$^2$ (t - v)")
     for ax in (left, middle, right):
-        figures.powers(ax)
+        drawing.powers(ax)
     figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=4)
     return plots.saved(figure, path)
 
@@ -301,13 +198,13 @@ def _measured(ax, x, own, column, index, label=None):
     seen = [row for row in own if row[column] > FURTHEST * row[f"{column}_error"]]
     place = dict(zip((row["t"] for row in own), x, strict=True))
     at = lambda: [place[row["t"]] for row in seen]
-    ax.plot(at(), share(column), color=figures.COLOURS[index], lw=1.5)
+    ax.plot(at(), share(column), color=drawing.COLOURS[index], lw=1.5)
     seen = [row for row in own if row.get(f"{column}_off") is not None]
     _bars(ax, at(), share(f"{column}_mc"), share(f"{column}_mc_error"), index, label)
 
 
 def _bars(ax, x, means, errors, index, label=None):
-    style = {"color": figures.COLOURS[index], "marker": figures.MARKERS[index], "ms": 4.5, "ls": "", "elinewidth": 1}
+    style = {"color": drawing.COLOURS[index], "marker": drawing.MARKERS[index], "ms": 4.5, "ls": "", "elinewidth": 1}
     ax.errorbar(x, means, FURTHEST * np.array(errors), label=label, **style)
 
 
@@ -316,7 +213,7 @@ def _teeth(ax, own, index):
     for k in sorted({row["step"] for row in own}):
         tooth = sorted((row for row in own if row["step"] == k), key=lambda row: -row["v"])
         v = np.array([row["v"] for row in tooth])
-        ax.plot(v, [row["gap"] / row["d"] for row in tooth], color=figures.COLOURS[index], lw=1.5)
+        ax.plot(v, [row["gap"] / row["d"] for row in tooth], color=drawing.COLOURS[index], lw=1.5)
         ax.plot(v, [row["rate"] * (row["t"] - row["v"]) / row["d"] for row in tooth], color="black", ls="--", lw=0.8)
     seen = [row for row in own if row.get("gap_off") is not None]
     means, errors = ([row[f"gap_mc{end}"] / row["d"] for row in seen] for end in ("", "_error"))

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 from scipy.special import logsumexp
 
-from benchmarks import figures, studies
-from benchmarks.laws import ring
+from benchmarks.harness import drawing, studies
+from benchmarks.laws.mixtures import ring
 from jaxdiff import plots, targets
 from jaxdiff.guarantees.bounds import lsi, pedrotti2023
 from jaxdiff.processes import ou
@@ -114,7 +114,7 @@ def draw(rows, path):
         for index, (column, label) in enumerate(
             [("gap", "spectral gap"), ("curvature", "least curvature seen"), ("formula", "formula")]
         ):
-            figures.line(ax, {row["time"]: row[column] for row in own}, label, index)
+            drawing.line(ax, {row["time"]: row[column] for row in own}, label, index)
         ax.axvline(own[0]["simple_horizon"], color=plots.INK, lw=0.9, ls=":", label="enough for 0.9, by formula")
         ax.set(
             xscale="log", ylim=(-1.5, 1.6), xlabel="T1", title=name if own[0]["proven"] else f"{name} (not in a ball)"
@@ -122,7 +122,7 @@ def draw(rows, path):
         ax.axhline(0, color=plots.INK, lw=0.6)
     heavy, ax = [row for row in rows if row["law"] == STUDENT], axes[-1]
     for index, half in enumerate(BOXES):
-        figures.line(ax, {r["time"]: r["gap"] for r in heavy if r["box"] == half}, f"gap in ±{half:g}", index)
+        drawing.line(ax, {r["time"]: r["gap"] for r in heavy if r["box"] == half}, f"gap in ±{half:g}", index)
     ax.set(xscale="log", yscale="log", ylim=(1e-6, 1), xlabel="T1", title=f"{STUDENT}: no constant")
     axes[0].set_ylabel("log-Sobolev constant")
     axes[3].set_ylabel("log-Sobolev constant")

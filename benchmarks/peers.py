@@ -16,9 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import figures, harness, peer_samplers, studies
-from benchmarks.laws import anisotropic, ring
-from benchmarks.peer_samplers import METHODS, Mixture, Problem
+from benchmarks.harness import drawing, studies
+from benchmarks.harness.timing import interleaved
+from benchmarks.laws.mixtures import anisotropic, ring
+from benchmarks.samplers import peers as peer_samplers
+from benchmarks.samplers.peers import METHODS, Mixture, Problem
 from jaxdiff import grids, kernels, metrics, plots, sample, targets
 from jaxdiff.processes import forward, ou
 
@@ -106,7 +108,7 @@ def case(name, law, exact, x, evals, repeats):
     problem, ends = Problem(mixture_of(law), law, x, evals, HORIZON, EARLY_STOP), {}
     chosen = [one for one in METHODS if one.package == OURS or peer_samplers.installed(one.package)]
     functions = {one[:2]: _kept(one[:2], one.make(problem), ends) for one in chosen}
-    timings = harness.interleaved(functions, repeats)
+    timings = interleaved(functions, repeats)
     ends = {key: np.asarray(end, np.float64) for key, end in ends.items()}
     about = {"law": name, "d": law.dim, "particles": len(x), "evals": evals}
     return [about | _row(one, timings[one[:2]], ends, exact) for one in chosen]
@@ -238,11 +240,11 @@ def draw(rows, path):
             for package, name in dict.fromkeys((row["package"], row["method"]) for row in own):
                 index, style = packages.index(package), styles[names.index(name)]
                 curve = [(r["seconds"], r[column]) for r in own if (r["package"], r["method"]) == (package, name)]
-                look = {"color": figures.COLOURS[index], "marker": figures.MARKERS[index], "ls": style}
+                look = {"color": drawing.COLOURS[index], "marker": drawing.MARKERS[index], "ls": style}
                 ax.plot(*zip(*curve, strict=True), ms=4.5, lw=1.3, **look)
             if draws:
                 ax.axhline(own[0]["sliced_w2_floor"], color="black", ls="--", lw=1)
-            figures.powers(ax)
+            drawing.powers(ax)
             ax.set(title=law if line == 0 else None, xlabel="seconds")
         axes[line, 0].set_ylabel("sliced W2, data's units" if draws else "relative distance to the fine solution")
         handles = [
@@ -250,7 +252,7 @@ def draw(rows, path):
         ]
         axes[line, -1].legend(handles=handles, frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     handles = [
-        axes[0, 0].plot([], [], figures.MARKERS[i], color=figures.COLOURS[i], label=name)[0]
+        axes[0, 0].plot([], [], drawing.MARKERS[i], color=drawing.COLOURS[i], label=name)[0]
         for i, name in enumerate(packages)
         if any(row["package"] == name for row in rows)
     ]

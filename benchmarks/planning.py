@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import jaxdiff
-from benchmarks import harness
+from benchmarks.harness import command_line, records
+from benchmarks.harness.environment import environment
+from benchmarks.harness.timing import interleaved
 from jaxdiff import grids, information, tables, targets
 
 NAME = "planning"
@@ -95,7 +97,7 @@ def durations(repeats):
         "plan, known law": lambda: jaxdiff.plan(0.1, target=coin),
         "plan, d = 64 and its second moment": lambda: jaxdiff.plan(0.1, dim=64),
     }
-    timings = harness.interleaved(work, repeats)
+    timings = interleaved(work, repeats)
     return [{"work": name, "seconds": one.median, "spread": one.spread} for name, one in timings.items()]
 
 
@@ -128,8 +130,8 @@ def verdict(rows, times):
 
 def main(argv=None):
     """Print the two tables and the verdict; write the record."""
-    options = harness.parsed(harness.parser(QUESTION), argv)
-    about = harness.environment()
+    options = command_line.parsed(command_line.parser(QUESTION), argv)
+    about = environment()
     print(QUESTION, end="\n\n")
     rows = [row for case in cases() for row in savings(case)]
     times = durations(options.repeats)
@@ -138,7 +140,7 @@ def main(argv=None):
     said = verdict(rows, times)
     print(said)
     if options.json or not options.quick:
-        print(harness.write_rows(NAME, [*rows, *times], QUESTION, said, about, options.json))
+        print(records.write_rows(NAME, [*rows, *times], QUESTION, said, about, options.json))
 
 
 if __name__ == "__main__":

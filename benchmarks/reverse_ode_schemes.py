@@ -16,8 +16,9 @@ import numpy as np
 from jax.sharding import Mesh
 from scipy.stats import linregress, t
 
-from benchmarks import figures, harness, studies
-from benchmarks.reverse_ode_problems import (
+from benchmarks.harness import drawing, studies
+from benchmarks.harness.timing import interleaved
+from benchmarks.oracles.reverse_ode_problems import (
     BROAD,
     CLOSEST,
     DIGITS,
@@ -33,19 +34,19 @@ from benchmarks.reverse_ode_problems import (
     perturbed,
     problem_of,
     rms,
-    spread,
     target_of,
     together,
-)  # fmt: skip
-from benchmarks.work_precision import ODE, geometric_mean, run, silence, walk
-from jaxdiff import grids, kernels, ode, plots, sample
+)
+from benchmarks.oracles.work_precision_tables import geometric_mean
+from benchmarks.samplers.methods import ODE
+from benchmarks.samplers.reverse_ode import BUDGETS, GRIDS, outputs
+from jaxdiff import grids, plots, sample
 
 NAME = "reverse_ode_schemes"
 QUESTION = (
     "How do the schemes of the reverse ODE converge, on smooth and rough laws, with exact and with perturbed scores?"
 )
 EARLY_STOP, LATER_STOP = 1e-3, 0.05
-BUDGETS = (8, 16, 32, 64, 128, 256, 512)
 EARLY, LATE, AT = 64, 128, 32  # budgets up to and from which slopes are told apart; whose best kernel is named
 DECLARED = {  # of errors on Gaussians; the README's table
     **dict.fromkeys(("euler", "eta_family, score", "ddim"), 1), "heun": 2, "rk4": 4, "randomized_midpoint": 1.5,
@@ -53,10 +54,7 @@ DECLARED = {  # of errors on Gaussians; the README's table
     **{f"exponential_adams {p}": p for p in (3, 4)}, **{f"unipc {p}": p + 1 for p in (1, 2, 3)},
 }  # fmt: skip
 NEAR = 0.2  # how close to the declared order a fitted one is called reached
-SEEDS = 16  # of the randomised midpoint's times
-TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-6, 1e-8)
 MOST_ERROR, ABOVE, FITTED = 0.1, 10.0, 4
-GRIDS = {"log_snr": grids.log_snr, "karras": grids.karras}
 FINE = {"quick": 1024, "full": 4096}  # steps of the reference
 EPS, FLOOR_REACHED = 1e-2, 1.1
 SIZES = {"quick": (EPS,), "full": (1e-3, EPS, 1e-1)}
@@ -77,27 +75,6 @@ CASES = {
 }
 PERTURBED = {"quick": (GAUSSIAN,), "full": (GAUSSIAN, RING)}
 TIMED_LAWS = {"quick": (RING,), "full": (RING, DIGITS)}
-
-
-def outputs(problem, name, grid):
-    """{evaluations: end points of one run or several} of a kernel on a grid, or of the adaptive method."""
-    x = spread(problem.x)
-    if name == "adaptive":
-        solved = (ode.solve(problem.score, x, HORIZON, problem.early_stop, rtol=r, atol=r) for r in TOLERANCES)
-        return {float(np.mean(one.evals)): [np.asarray(one.x)] for one in solved}
-    kernel = ODE[name].make(problem)
-    of = lambda budget: GRIDS[grid](HORIZON, problem.early_stop, budget // kernel.evals_per_step)
-    if name != "randomized_midpoint":
-        return {n: [np.asarray(run(kernel, of(n), x, draw=silence, most=BUDGETS[-1]))] for n in BUDGETS}
-    return {n: list(_with_other_times(kernel, of(n), x)) for n in BUDGETS}
-
-
-def _with_other_times(kernel, grid, x):
-    """End points for every seed of the random times: the tables differ, the compiled program does not."""
-    pad = lambda column: jnp.asarray(np.pad(column, (0, BUDGETS[-1] - len(column))))
-    for seed in range(SEEDS):
-        table = kernels.randomized_midpoint(kernel.score, seed).coefficients(grid)
-        yield np.asarray(walk(kernel, jax.tree.map(pad, table), len(grid) - 1, x, None, silence))
 
 
 def slope(evals, errors):
@@ -166,7 +143,7 @@ def timed_rows(law, evals, repeats, found):
     of = lambda kernel: grids.log_snr(HORIZON, EARLY_STOP, evals // kernel.evals_per_step)
     run_of = lambda kernel: lambda: sample(kernel, x, of(kernel), jax.random.key(0), mesh=mesh)
     runs = {name: run_of(method.make(target)) for name, method in ODE.items()}
-    for name, timing in harness.interleaved(runs, repeats).items():
+    for name, timing in interleaved(runs, repeats).items():
         exact = next(row for row in found if row["law"] == law and row["kernel"] == name and row["grid"] == "log_snr")
         error = exact["error"][exact["evals"].index(evals)]
         about = {"part": "wall time", "law": law, "early_stop": EARLY_STOP, "grid": "log_snr", "kernel": name}
@@ -290,8 +267,8 @@ def _curves(ax, rows, share=0.0):
     for index, name in enumerate(DRAWN):
         for row in (row for row in rows if row["kernel"] == name):
             points = {n: e for n, e in zip(row["evals"], row["error"], strict=True) if e is not None and e < 3}
-            figures.line(ax, points, name, index)
-    figures.powers(ax, BUDGETS)
+            drawing.line(ax, points, name, index)
+    drawing.powers(ax, BUDGETS)
     ax.set(xlabel="score evaluations", xlim=(BUDGETS[0] / 1.2, BUDGETS[-1] * 1.2))
     for name in SLOPES if share else ():
         row = next(row for row in rows if row["kernel"] == name)

@@ -12,26 +12,20 @@ Covariance matching, whose step costs a log det, on the ring alone, its optimal 
 import collections
 import functools
 import time
-from collections.abc import Callable
-from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from scipy.stats import spearmanr
 
-from benchmarks import descent, figures, studies
-from benchmarks.laws import LAWS
-from benchmarks.work_precision import FLAT, Spectrum, fresh, run
-from jaxdiff import grids, information, kernels, metrics, plots, sample
-from jaxdiff.curves import Curve
+from benchmarks.harness import drawing, studies
+from benchmarks.laws.mixtures import LAWS
+from benchmarks.oracles.flat_gaussian import FLAT
+from benchmarks.oracles.planned_cases import DIGITS, HORIZON, digits, flat, mixture
+from benchmarks.samplers import grid_descent as descent
+from jaxdiff import grids, information, plots
 from jaxdiff.guarantees.path_kl import label_of
-from jaxdiff.processes import forward
 
 NAME = "schedules"
 QUESTION = "Which grid of N steps is best for which sampler, and does a better path KL make better samples?"
-HORIZON, EARLY_STOP, DIGITS_EARLY_STOP = 5.0, 1e-3, 2e-3
 NAMED = {
     "Benton": grids.exponential_then_uniform,
     "uniform": grids.uniform,
@@ -43,89 +37,9 @@ NAMED = {
 OPTIMAL = "optimal"
 SAMPLERS = ("exponential_euler", "ancestral", "moment_matched")
 DEAR, DEAR_LAW, DEAR_CANDIDATES, DEAR_UP_TO = "covariance_matched", "ring of 8", 241, 50
-DIGITS = "digits"
 STEPS = {"quick": (5, 20, 50), "full": (5, 10, 20, 50, 100, 200)}
-SAMPLED = {"quick": (5, 20), "full": (5, 10, 20, 50)}  # numbers of steps after which samples are drawn
 METHODS = {"quick": ("adam",), "full": ("adam", "l-bfgs")}
-PARTICLES, COORDINATES = 2**13, 2**19  # of a sample, at most
-REFERENCE, PROJECTIONS, FLOORS = 4, 128, 4  # the exact sample is so many times as large
-TRAINING = {"quick": 400, "full": 4000}
 STUCK = 1e-3  # above the optimum, relatively
-
-
-class Case(NamedTuple):
-    """A law or a model: the curve its grids are made for, the one they are judged by, how far samples are from data."""
-
-    name: str
-    planned: Curve
-    judged: Curve
-    measured: Callable  # (sampler, grid) -> columns
-    early_stop: float = EARLY_STOP
-
-
-def flat(size):
-    """The flat Gaussian: exact KL of the end points."""
-    spectrum = Spectrum.of_flat()
-    curve = LAWS[FLAT]().mmse
-    return Case(FLAT, curve, curve, lambda sampler, grid: {"marginal_kl": spectrum.kl(spectrum.kernel(sampler), grid)})
-
-
-def mixture(name, size):
-    """A mixture: sliced W2 of samples to exact ones."""
-    law = LAWS[name]()
-    n = min(PARTICLES, COORDINATES // law.dim)
-    key_exact, key_start, key_run, key_sliced = jax.random.split(jax.random.key(0), 4)
-    drawn = lambda key, n: forward(law.sample(key, n), EARLY_STOP, jax.random.normal(key, (n, law.dim)))
-    exact, *others = map(drawn, jax.random.split(key_exact, 1 + FLOORS), (REFERENCE * n, *(n,) * FLOORS))
-    distance = lambda x: metrics.sliced_w2(x, exact, key_sliced, n_projections=PROJECTIONS).value
-    floor = max(map(distance, others))
-    start = _spread(jax.random.normal(key_start, (n, law.dim)))
-
-    def measured(sampler, grid):
-        if len(grid) - 1 not in SAMPLED[size]:
-            return {}
-        matched = (law.mmse,) if sampler == "moment_matched" else ()
-        x = run(getattr(kernels, sampler)(law.score, *matched), grid, start, key=key_run, draw=fresh)
-        return {"sliced_w2": distance(x), "floor": floor}
-
-    return Case(name, law.mmse, law.mmse, measured)
-
-
-def _spread(x):
-    """Particles over all devices, where there is more than one and they divide evenly."""
-    devices = np.array(jax.devices())
-    if len(devices) == 1 or len(x) % len(devices):
-        return x
-    return jax.device_put(x, NamedSharding(Mesh(devices, ("particles",)), PartitionSpec("particles")))
-
-
-def digits(size):
-    """A network trained on the digits: sliced W2 of as many samples as there are train rows to the test rows."""
-    from jaxdiff import data, runs, train
-    from jaxdiff.app.comparison import Subject
-    from jaxdiff.scores import denoiser_of
-
-    dataset = data.load("digits")
-    network = runs.build(dataset, {"width": 192, "depth": 3, "dropout": 0.1, "seed": 0})
-    options = {"horizon": HORIZON, "early_stop": DIGITS_EARLY_STOP}
-    key, key_start, key_run, key_sliced = jax.random.split(jax.random.key(0), 4)
-    fitted = train.fit(network, dataset.train, key, steps=TRAINING[size], held_out=dataset.held_out, **options)
-    denoiser = denoiser_of(fitted.network)
-    planned, judged = (
-        information.loss_curve(denoiser, rows, key, **options) for rows in (dataset.held_out, dataset.test)
-    )
-    subject = Subject(denoiser, planned, judged, dataset.train, dataset.test, **options)
-    distance = lambda x: metrics.sliced_w2(x, dataset.test, key_sliced, n_projections=PROJECTIONS).value
-    start = jax.random.normal(key_start, dataset.train.shape, jnp.float32)
-    floor = distance(forward(jnp.asarray(dataset.train), DIGITS_EARLY_STOP, start))
-    start = _spread(start)
-
-    def measured(sampler, grid):
-        if len(grid) - 1 not in SAMPLED[size]:
-            return {}
-        return {"sliced_w2": distance(sample(subject.kernel(sampler), start, grid, key_run)), "floor": floor}
-
-    return Case(DIGITS, planned, judged, measured, DIGITS_EARLY_STOP)
 
 
 def rows(quick, repeats):
@@ -261,12 +175,12 @@ def draw(rows, path):
     for ax, law in zip(lines, (DEAR_LAW, DIGITS), strict=True):
         _against_steps(ax, rows, law)
     for index, law in enumerate(dict.fromkeys(row["law"] for row in rows)):
-        look = {"color": figures.COLOURS[index], "marker": figures.MARKERS[index], "ls": "", "ms": 4, "mew": 0.8}
+        look = {"color": drawing.COLOURS[index], "marker": drawing.MARKERS[index], "ls": "", "ms": 4, "mew": 0.8}
         for measure, words in (("marginal_kl", "KL"), ("sliced_w2", "sliced W2")):
             points = _relative([row for row in rows if row["law"] == law], measure)
             if points:
                 right.plot(*np.transpose(points), fillstyle="none", label=f"{law}: {words}", **look)
-    figures.powers(right)
+    drawing.powers(right)
     ends = np.array(right.get_xlim())
     right.plot(ends, ends, "--", color="black", lw=1.2, label="in proportion")
     right.set(xlabel="path KL, times the least grid's", ylabel="KL of end points or sliced W2, times the least")
@@ -280,20 +194,20 @@ def draw(rows, path):
 def _against_steps(ax, rows, law):
     shown = [row for row in rows if row["law"] == law and row["sampler"] == "ancestral"]
     for index, name in enumerate((*NAMED, OPTIMAL)):
-        figures.line(ax, {row["N"]: row["path_kl"] for row in shown if row["grid"] == name}, name, index)
+        drawing.line(ax, {row["N"]: row["path_kl"] for row in shown if row["grid"] == name}, name, index)
     best = {row["N"]: row["path_kl"] for row in shown if row["grid"] == OPTIMAL}
     last = max(best)
-    figures.line(ax, {n: best[last] * last / n for n in best}, "1/N", None)
+    drawing.line(ax, {n: best[last] * last / n for n in best}, "1/N", None)
     dear = {
         row["N"]: row["path_kl"]
         for row in rows
         if row["law"] == law and row["sampler"] == DEAR and row["grid"] == OPTIMAL
     }
     if dear:
-        figures.line(ax, dear, "optimal, covariance matched", 7)
+        drawing.line(ax, dear, "optimal, covariance matched", 7)
         last = max(dear)
         ax.plot(list(dear), [dear[last] * (last / n) ** 2 for n in dear], "k:", lw=1.6, label="1/N²")
-    figures.powers(ax, sorted(best))
+    drawing.powers(ax, sorted(best))
     ax.set(xlabel="steps N", ylabel="path KL, nats")
     ax.set_title("digits, ancestral: excess on test rows" if law == DIGITS else f"{law}, ancestral", fontsize=10)
 

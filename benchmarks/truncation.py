@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from benchmarks import figures, studies
+from benchmarks.harness import drawing, studies
+from benchmarks.oracles.assignment import assignment_w2
+from benchmarks.samplers import prediction_correction
 from jaxdiff import grids, kernels, losses, networks, noise, plots, predict_correct, scores, targets, train
 from jaxdiff.guarantees.bounds import pedrotti2023
 from jaxdiff.kernels.langevin_limits import default_step
@@ -65,7 +67,7 @@ def rows(quick, repeats):
     law, radius = targets.point_masses(data), scores.radius_of(data, margin=0.0)
     steps = STEPS["quick" if quick else "full"]
     nets = {f"network, {n} steps": trained(data, n) for n in steps}
-    floor = float(np.mean([studies.assignment_w2(*pair) for pair in _exact_pairs(law)]))
+    floor = float(np.mean([assignment_w2(*pair) for pair in _exact_pairs(law)]))
     found = []
     for horizon in (1.0, 2.0) if quick else (0.8, 1.0, 1.5, 2.0, 3.0):
         key = jax.random.key(7)
@@ -75,7 +77,9 @@ def rows(quick, repeats):
             for cut in (False, True):
                 used = scores.truncated(score, radius) if cut else score
                 row = _row(law, name, used, cut, radius, horizon, noised.astype(jnp.float32))
-                seconds = studies.seconds(used, 2, repeats, particles=PARTICLES, **_options(used, horizon))
+                seconds = prediction_correction.seconds(
+                    used, 2, repeats, particles=PARTICLES, **_options(used, horizon)
+                )
                 found.append(row | {"floor": floor, "seconds": seconds})
     return found
 
@@ -92,7 +96,7 @@ def _row(law, name, score, cut, radius, horizon, noised):
     key = jax.random.key(11)
     x = noise.initial(key, jnp.arange(POINTS * COPIES), 2).astype(jnp.float32)
     x = np.asarray(predict_correct(score, x, key, **_options(score, horizon)), np.float64)
-    row["w2"] = studies.assignment_w2(x, np.tile(points(), (COPIES, 1))) if np.isfinite(x).all() else None
+    row["w2"] = assignment_w2(x, np.tile(points(), (COPIES, 1))) if np.isfinite(x).all() else None
     row["evals"] = LANGEVIN + REVERSAL
     if alpha > 0:  # without an inequality there is no such loss
         moment = losses.exponential_moment(score, law.score, noised, horizon, alpha=alpha, radius=radius)
@@ -159,7 +163,7 @@ def draw(rows, path):
 
 def _line(ax, rows, column, index, style, label=None):
     shown = {row["horizon"]: row[column] for row in rows if row.get(column)}
-    look = {"color": figures.COLOURS[index], "marker": figures.MARKERS[index], "ms": 4.5, "lw": 1.6}
+    look = {"color": drawing.COLOURS[index], "marker": drawing.MARKERS[index], "ms": 4.5, "lw": 1.6}
     ax.plot(list(shown), list(shown.values()), style, label=label, **look)
 
 

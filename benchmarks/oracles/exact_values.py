@@ -14,9 +14,9 @@ from scipy.optimize import brentq
 from scipy.special import rel_entr
 from scipy.stats import norm
 
-from benchmarks import line
-from benchmarks.laws import anisotropic, ring
-from benchmarks.t1_t2_tradeoff import gap
+from benchmarks.laws import line
+from benchmarks.laws.mixtures import anisotropic, ring
+from benchmarks.oracles.finite_horizon import gap
 from jaxdiff import information, kernels, sample, targets
 from jaxdiff.guarantees.path_kl import standard_error
 from jaxdiff.processes import ou

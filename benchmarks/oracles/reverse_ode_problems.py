@@ -7,20 +7,19 @@ wrong bump are seen however rare; weights of bumps and points are unequal, as un
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import Partial
 
-from benchmarks import line
-from benchmarks.dimension_sweep import digits
-from benchmarks.work_precision import run, silence
+from benchmarks.laws import line
+from benchmarks.laws.by_dimension import digits
+from benchmarks.samplers.devices import spread
+from benchmarks.samplers.padded_tables import run, silence
+from benchmarks.samplers.reverse_ode import HORIZON
 from jaxdiff import grids, kernels, targets
 from jaxdiff.processes import ou
 from jaxdiff.types import as_score
 
-HORIZON = 5.0
 ROUNDING = 1e-12
 ON_LINE, STARTS, FEW_STARTS = 1024, 512, 256
 CLOSEST, FARTHEST = 1e-13, 8.0  # starts from the point that divides the bumps
@@ -93,14 +92,6 @@ def fine_end(score, x, delta, steps):
     """Where so many steps of RK4 lead."""
     grid = grids.log_snr(HORIZON, delta, steps)
     return np.asarray(run(kernels.rk4(score), grid, spread(x), draw=silence, most=MOST_FINE))
-
-
-def spread(x):
-    """x over all devices."""
-    devices = np.array(jax.devices())
-    if len(x) % len(devices):
-        return jnp.asarray(x)
-    return jax.device_put(x, NamedSharding(Mesh(devices, ("particles",)), PartitionSpec("particles")))
 
 
 def bumps():

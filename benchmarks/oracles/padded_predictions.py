@@ -11,29 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from benchmarks import padded_laws
-from jaxdiff import grids, information, kernels, noise, sample
+from benchmarks.laws import padded as padded_laws
+from benchmarks.samplers.padded_kernels import GRID, curve, kernel_of, table
+from jaxdiff import information, noise, sample
 from jaxdiff.processes import ou
 
-GRID = grids.exponential_then_uniform(5.0, 0.01, 40, n_uniform=16)
 REFERENCE = 2**16  # particles of the chain in the bumps' span
 REACH, NEGLIGIBLE = 9.0, 1e-16  # standard deviations, and masses, of the line's lattice
-
-
-def curve(law, d):
-    """The mmse curve of a law."""
-    return padded_laws.target(law, d).mmse
-
-
-def kernel_of(name, score, law, d):
-    """The kernel of a name with the coefficients for the law in d dimensions."""
-    return kernels.moment_matched(score, curve(law, d)) if name == "moment_matched" else getattr(kernels, name)(score)
-
-
-@functools.cache
-def table(name, law, d):
-    """The kernel's coefficients down the grid, float64."""
-    return kernel_of(name, padded_laws.reduced(law, d).score, law, d).coefficients(GRID)
 
 
 def gaussian_variance(row, variance):
