@@ -1,10 +1,9 @@
 """What do the benchmarks ask, and what did their last runs say?"""
 
 import ast
-import json
 import pathlib
 
-from benchmarks.harness import places
+from benchmarks.harness import places, records
 
 FOLDER = pathlib.Path(__file__).parent
 
@@ -24,10 +23,16 @@ def verdicts(name):
     kept = sorted(places.RESULTS.glob(f"{name}-*.json"))
     for path in [*kept, places.QUICK / f"{name}.json"]:
         if path.exists():
-            record = json.loads(path.read_text(encoding="utf-8"))
-            about = record["environment"]
-            size = "" if path in kept else ", --quick"
-            yield f"{about['device']}, {about['date']}, commit {about['commit']}{size}", record["verdict"]
+            yield _said(path, "" if path in kept else ", --quick")
+
+
+def _said(path, size):
+    try:
+        record = records.read(path)
+    except ValueError as error:  # a quick run of an older version
+        return "", str(error)
+    about = record["environment"]
+    return f"{about['device']}, {about['date']}, commit {about['commit']}{size}", record["verdict"]
 
 
 def listing():

@@ -79,23 +79,6 @@ def test_without_git_there_is_no_commit(monkeypatch):
     assert environment.environment()["commit"] is None
 
 
-def test_a_record_holds_question_verdict_environment_and_rows(tmp_path):
-    rows = [{"d": 2, "median_ms": 0.5}]
-    path = records.write_rows("name", rows, "How many?", "Few.", {"cpu": "one"}, tmp_path / "record.json")
-    assert json.loads(path.read_text()) == {
-        "question": "How many?",
-        "verdict": "Few.",
-        "environment": {"cpu": "one"},
-        "rows": rows,
-    }
-
-
-def test_records_are_named_after_benchmark_and_platform(tmp_path, monkeypatch):
-    monkeypatch.setattr(places, "RESULTS", tmp_path)
-    monkeypatch.setattr(records, "platform_slug", lambda: "nvidia-h200")
-    assert records.write_rows("speed", [], "How fast?", "Fast.", {"cpu": "one"}) == tmp_path / "speed-nvidia-h200.json"
-
-
 @pytest.mark.parametrize(
     ("arguments", "quick", "repeats"),
     [([], False, 7), (["--quick"], True, 3), (["--full", "--repeats", "2"], False, 2)],

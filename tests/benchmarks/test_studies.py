@@ -24,7 +24,7 @@ from benchmarks import (
     t1_t2_tradeoff,
     truncation,
 )
-from benchmarks.harness import places, studies
+from benchmarks.harness import places, records, studies
 from benchmarks.laws import line, wrong_scores
 from benchmarks.oracles import assignment, finite_horizon
 from jaxdiff import grids, kernels, sample, targets
@@ -187,7 +187,7 @@ def test_slopes_are_fitted_against_half_the_logarithm_of_d():
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
 def test_the_record_says_what_its_rows_do_and_can_be_drawn(study, tmp_path):
-    record = json.loads((places.RESULTS / f"{study.name}-cpu.json").read_text(encoding="utf-8"))
+    record = records.read(places.RESULTS / f"{study.name}-cpu.json")
     assert record["question"] == study.question
     assert record["verdict"] == study.verdict(record["rows"])
     study.draw(record["rows"], tmp_path / "figure.png")
