@@ -16,16 +16,10 @@ def imported(path):
     """(folder, module) of everything that a file imports from benchmarks."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "benchmarks":
-            for name in node.names:
-                parts = [*node.module.split("."), name.name]
-                file = next(
-                    FOLDER.parent.joinpath(*parts[:n]).with_suffix(".py") for n in (3, 2) if _is_file(parts[:n])
-                )
-                yield folder_of(file), file
-
-
-def _is_file(parts):
-    return FOLDER.parent.joinpath(*parts).with_suffix(".py").exists()
+            whole = places.ROOT.joinpath(*node.module.split("."))  # a module, or the folder of those that are named
+            for file in (whole.with_suffix(".py"), *(whole / f"{name.name}.py" for name in node.names)):
+                if file.exists():
+                    yield folder_of(file), file
 
 
 def folder_of(path):
