@@ -215,11 +215,15 @@ def draw(rows, path):
     return plots.saved(figure, path)
 
 
+def page(rows, said, stem):
+    """The page of the tables, with the figure STEM.png."""
+    return f"# {QUESTION}\n\n{said}\n\n![Error against evaluations]({stem}.png)\n\n{report(rows, BUDGETS)}\n"
+
+
 def publish(rows, said, path):
     """Tables and figure beside one another, NAME.md and NAME.png."""
-    page = f"# {QUESTION}\n\n{said}\n\n![Error against evaluations]({path.stem}.png)\n\n{report(rows, BUDGETS)}\n"
     with written(path.with_suffix(".md")) as draft:
-        draft.write_text(page, encoding="utf-8")
+        draft.write_text(page(rows, said, path.stem), encoding="utf-8")
     draw(rows, path.with_suffix(".png"))
 
 
