@@ -18,8 +18,9 @@ from benchmarks.oracles import work_precision_tables as tables
 from benchmarks.oracles.flat_gaussian import FLAT
 from benchmarks.samplers.padded_tables import BUDGETS
 
+WHOLE, POWER = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)", r"10\^[0-9]+"
 NUMBER = re.compile(
-    r"(?<![\w.^])(?:10\^[0-9]+|(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?(?: million)?)(?![0-9A-Za-z])"
+    rf"(?<![\w.^])(?:{POWER}|{WHOLE}(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?(?: million)?)(?![0-9A-Za-z])"  # in no name, as 2M
 )
 
 
@@ -106,16 +107,14 @@ def of_corrector(rows):
         pairs.setdefault((row["score"], row["budget"]), {})[row["with"]] = row["w2"]
     gains = [100 * (1 - pair[True] / pair[False]) for (score, _), pair in pairs.items() if score == "off by 0.3"]
     horizons = [row for row in rows if row["part"] == "horizons"]
-    step = {row["langevin_time"] / row["evals_langevin"] for row in horizons if row["evals_langevin"]}
-    steps = {
-        round(one / -np.expm1(-2 * t), 3) for one, t in zip(sorted(step), sorted({r["horizon"] for r in horizons}))
-    }
+    moved = [row for row in horizons if row["evals_langevin"]]
+    steps = [row["langevin_time"] / row["evals_langevin"] / -np.expm1(-2 * row["horizon"]) for row in moved]
     return {
         "16 evaluations": (16, *pairs["exact", 16].values(), *pairs["off by 1 beyond t = 1", 16].values()),
         "percent gained": np.mean(gains),
         "T1": ends({row["horizon"] for row in horizons}),
         "Langevin steps": ends({row["evals_langevin"] for row in horizons}),
-        "a step, over 1 - e^-2T1": max(steps),
+        "a step, over 1 - e^-2T1": ends(steps),
         "evaluations of the reversal": horizons[0]["evals_reversal"],
         "early stop, order of UniPC": (corrector.EARLY_STOP, 2),
         "the score's errors": (0.3, 1),
@@ -157,9 +156,8 @@ def of_work_precision(rows):
     ode = tables.over_laws(rows, "ODE", "error")
     mixtures = [row for row in rows if row["law"] != FLAT]
     of_law = lambda law: tables.over_laws([row for row in rows if row["law"] == law], "ODE", "error")
-    gain = lambda table: [
-        tables.best(table, b, tables.named)[0] / tables.best(table, b, tables.fitted)[0] for b in early
-    ]
+    least = lambda table, b, allowed: tables.best(table, b, allowed)[0]
+    gain = lambda table: [least(table, b, tables.named) / least(table, b, tables.fitted) for b in early]
     duels = tables.duels(rows, [b for b in BUDGETS if b >= tables.BEATS_FROM])
     third = lambda grid, b: ode["unipc 3", grid][b]
     named = lambda b: tables.best(ode, b, lambda kernel, grid: kernel == "unipc 3" and tables.named(kernel, grid))[0]
@@ -180,9 +178,7 @@ def of_work_precision(rows):
         "unipc 3 on the grid of least path KL, at 20 and 50": [third("optimal", b) / named(b) for b in (20, 50)],
         "at": (20, 50),
         "the setting": (work_precision.HORIZON, work_precision.EARLY_STOP, 16, 64, 256, RANK),
-        "evaluations at which exponential_adams is best": [
-            b for b in BUDGETS if best[b].startswith("exponential_adams")
-        ],
+        "evaluations at which exponential_adams is best": [b for b in BUDGETS if best[b].startswith("exponential")],
         "evaluations from which seeds stays within the floor, on most laws": np.median(within["seeds"]),
         "orders of unipc, and the budgets where they change": (
             2,
@@ -197,10 +193,8 @@ def of_planning(rows):
     """How long planning takes, in seconds, and the settings of the cases."""
     found = {row["work"]: (row["seconds"], 1000 * row["seconds"]) for row in rows if "work" in row}
     cases = [(case.horizon, case.early_stop, case.n_steps) for case in planning.cases()]
-    return found | {
-        "cases": cases,
-        "in the names of the work": [value_of(n) for name in found for n in numbers_in(name)],
-    }
+    named = [value_of(printed) for name in found for printed in numbers_in(name)]
+    return found | {"cases": cases, "in the names of the work": named}
 
 
 def of_step_throughput(rows):

@@ -153,7 +153,7 @@ def test_every_exception_is_needed():
     assert listed <= needed, f"no longer in the README, or in a record now: {sorted(listed - needed)}"
 
 
-# A pool of fifty numbers holds a wrong one of two digits by chance: every second digit is changed, and most are noticed.
+# A record states tens of numbers, so that a wrong one of one digit may be among them by chance; most are not.
 def test_a_changed_number_is_noticed():
     found = [(number, studies) for _, number, studies, _ in claimed(README) if stated(number, studies)]
     wrong = [(other, studies) for number, studies in found if (other := changed(number)) != number]
