@@ -9,7 +9,7 @@ FOLDER = pathlib.Path(__file__).parent
 
 
 def questions():
-    """{name: question} of every script, the first sentence of its docstring."""
+    """{name: question} of every script: the first sentence of its docstring."""
     asked = {}
     for path in sorted(FOLDER.glob("*.py")):
         source = path.read_text(encoding="utf-8")
@@ -19,7 +19,7 @@ def questions():
 
 
 def verdicts(name):
-    """(where it was run, verdict) of every record of a script: kept ones, then that of a quick run."""
+    """(where it was run, verdict) of every record of a script: the kept ones first, then the last quick run's."""
     kept = sorted(places.RESULTS.glob(f"{name}-*.json"))
     for path in [*kept, places.QUICK / f"{name}.json"]:
         if path.exists():
@@ -36,7 +36,7 @@ def _said(path, size):
 
 
 def listing():
-    """Every script with its question and what it said."""
+    """Lines that name every script with its question and its verdicts."""
     for name, question in questions().items():
         yield f"{name}\n  {question}"
         said = list(verdicts(name)) or [("", f"no record here: python -m benchmarks.{name}")]

@@ -1,12 +1,13 @@
-"""How far is every bound of jaxdiff.bounds from what it bounds?
+"""How far is every bound of jaxdiff.bounds from the exact value?
 
-Each against the exact value (exact_values.py), on eleven laws: the path KL of three kernels down three grids, the
-initial KL, mutual information, the W2 of stopping early; on the line also KL and TV of the end points; for data in a
-ball what a finite horizon needs and costs. Where the mmse is a Monte Carlo average, `error`, how wrong the exact value
-can be, is five standard errors of its difference from the bound.
+Each bound is compared with the exact value (oracles/exact_values.py) on eleven laws. The bounded quantities are the
+path KL of three kernels on three grids, the initial KL, mutual information and the W2 of stopping early; on the line
+also KL and TV of the end points; for data in a ball the horizon and the error of prediction-correction. Where the mmse
+is a Monte Carlo average, `error` is five standard errors of the difference between the exact value and the bound.
 
-An upper bound is vacuous where it says nothing and the exact value would have: a KL or TV from which TV may be 0.99, a
-W2 that samples all at 0 keep. A lower bound is vacuous at 0. A bound that does not apply has a row that says why.
+An upper bound is called vacuous where it says nothing although the exact value would: a bound on a KL or TV that allows
+a TV of 0.99, or a bound on W2 that samples all at 0 would meet. A lower bound is vacuous at 0. A bound that does not
+apply has a row with the reason.
 """
 
 import numpy as np
@@ -49,7 +50,7 @@ def rows(quick, repeats):
 
 
 def violated(row):
-    """Is the exact value on the wrong side, by more than it may be wrong itself?"""
+    """Whether the exact value is on the wrong side of the bound by more than the error of the exact value."""
     if not row["applies"] or row["side"] == ORDER or row["value"] is None:
         return False
     beyond = row["exact"] - row["value"] if row["side"] == UPPER else row["value"] - row["exact"]
@@ -57,7 +58,10 @@ def violated(row):
 
 
 def factor(row):
-    """How many times off a bound is, inf where it is infinite, or 0 from below; None where the exact value is 0."""
+    """The factor between a bound and the exact value.
+
+    inf for an infinite bound or a lower bound of 0; None if the exact value is 0.
+    """
     if not row["applies"] or row["exact"] <= row["error"]:
         return None
     if row["value"] is None or (row["side"] == LOWER and row["ratio"] <= 0):
@@ -76,7 +80,7 @@ def by_bound(rows):
 
 
 def summaries(rows):
-    """A row for every bound and kernel that was held against an exact value: how many, how far off."""
+    """A row for every bound and kernel: the number of comparisons, and the factors from the exact value."""
     own = {key: some for key, some in by_bound(rows).items() if any(row["applies"] for row in some)}
     return [_summary(*key, some) for key, some in own.items()]
 
@@ -101,7 +105,7 @@ def _summary(bound, kernel, own):
 
 
 def verdict(rows):
-    """How many bounds were violated, the tightest and the loosest by their medians, the vacuous ones."""
+    """The number of violated bounds, the tightest and loosest bounds by their medians, and the vacuous ones."""
     cases, own = ([row for row in rows if row["part"] == part] for part in ("case", "bound"))
     bounds = [row for row in own if row["side"] != ORDER]
     broken = [f"{label(row['bound'], row['kernel'])} on {row['law']}" for row in cases if violated(row)]
@@ -120,13 +124,16 @@ def verdict(rows):
 
 
 def label(bound, kernel):
-    """A bound's name, short, with its kernel."""
+    """A short name of a bound, with its kernel."""
     short = bound.replace("pedrotti2023.", "Pedrotti ").replace("benton2024.", "Benton ").replace("_", " ")
     return short if kernel is None else f"{short} ({kernel.replace('_', ' ')})"
 
 
 def draw(rows, path):
-    """Ratio of bound and exact value, a dot for each law, the median over grids; bounds of a kernel on the left."""
+    """The ratio of bound and exact value.
+
+    A dot for each law, the median over grids. Bounds for one kernel are on the left.
+    """
     groups = by_bound(rows)
     laws = list(dict.fromkeys(row["law"] for row in rows if row["part"] == "case"))
     figure = plots.canvas(12.5, 6.4)
@@ -157,7 +164,7 @@ def dots(rows):
 
 
 def _dot(ax, x, y, index, label=None):
-    """A law's dot; those beyond the eighth are hollow."""
+    """A law's dot; laws after the eighth have hollow ones."""
     colour, marker = (of[index % len(of)] for of in (drawing.COLOURS, drawing.MARKERS))
     face = colour if index < len(drawing.COLOURS) else "white"
     return ax.plot(x, y, marker, ms=4.5, color=colour, mfc=face, ls="", label=label, clip_on=False)

@@ -1,20 +1,15 @@
 """How do the steps needed for a given path KL grow with the dimension, and with log(1/early stop)?
 
-Exponential Euler on Benton's grid against ancestral, moment- and covariance-matched sampling on Benton's and on optimal
-grids, exact score, horizon 7 for all: there the initial KL, which is not counted in N, is below 0.007 nats up to
-d = 2^14 (at most (d/2) e^-2T for total variance d). N is the least number of steps with path KL <= eps^2, searched at
-each d among exact path KLs of whole N: on Benton's grid 1 to 16 in turn, as KL was seen to rise there with N up to 13;
-then growth by fours until the target is met, and a bracket narrowed until KL(N) <= eps^2 < KL(N - 1). "real"
-interpolates log KL in log N between the two; to it exponents are fitted, on d >= 16, and on d >= 128. Beyond `most`
-steps N is extrapolated from KL(most), by 1/N (1/N^2 for covariance matching), and marked; path_kl and bound are then
-those at `most`. Optimal grids are polished shortest paths up to 512 steps (128 for covariance matching), beyond them
-nodes of the continuum's density, a few of them spread uniformly in log snr: there their path KL is within 1 % (3 %) of
-the former's.
+Exponential Euler on Benton's grid is compared with ancestral, moment-matched and covariance-matched sampling, each on
+Benton's grid and on its optimal grid, with exact scores. The horizon is 7 everywhere. There the initial KL, which N
+does not count, is below 0.007 nats up to d = 2^14 (at most (d/2) e^-2T for total variance d).
 
-Laws have total variance d at most, as Benton's Theorem 1 asks. Not products: eight bumps (in the span of their means,
-at most eight directions, and N(0, 1/4) across: an exact change of coordinates), the same in eight directions and
-nothing across, points at -sqrt(d) u and sqrt(d) u, and the digits. "marginal" is the N for a KL of the end points
-<= eps^2, from N(0, I) at the horizon, by an exact recursion of variances: normal laws, Benton's grid.
+N is the least whole number of steps with path KL <= eps^2; oracles/steps_needed.py says how it is found. "real"
+interpolates log KL in log N between N - 1 and N. Exponents are fitted to it, on d >= 16 and on d >= 128. If more than
+`most` steps are needed, N is extrapolated from KL(most) by 1/N (1/N^2 for covariance matching) and marked; path_kl and
+bound are then those at `most`. "marginal" is the N with which the KL of the end points is <= eps^2.
+
+The laws (laws/by_dimension.py) have total variance at most d, as Benton's Theorem 1 assumes.
 """
 
 import functools
@@ -78,7 +73,7 @@ RUN = {
 
 
 def rows(quick, repeats):
-    """Rows over dimensions, over early stops, and exponents of the former."""
+    """Rows over dimensions, rows over early stops, and the exponents of the first."""
     size = "quick" if quick else "full"
     dims, deltas = (DIMS[::2], DELTAS[1:2]) if quick else (DIMS, DELTAS)
     function = functools.partial(steps_needed, most=MOST[size], stride=STRIDE[size])
@@ -96,7 +91,7 @@ def rows(quick, repeats):
 
 
 def tagged(part, rows):
-    """Rows that say which part they are."""
+    """Rows with the name of their part."""
     return [{"part": part} | row for row in rows]
 
 
@@ -123,7 +118,7 @@ def fits(rows):
 
 
 def exponents(rows):
-    """Exponents of N in d with 95 % intervals: from d = 16, from d = 128, from 16 without extrapolated rows."""
+    """Exponents of N in d with 95 % intervals: for d >= 16, for d >= 128, and for d >= 16 without extrapolated rows."""
     asked, late = ([row for row in rows if row["dim"] >= least] for least in (FITTED, LATE))
     computed = [row for row in asked if not row.get("extrapolated")]
     found = {"extrapolated": len(asked) - len(computed)}
@@ -134,7 +129,7 @@ def exponents(rows):
 
 
 def power(rows):
-    """Slope of log N against log d by least squares, and the ends of its 95 % interval, Student's."""
+    """The slope of log N against log d by least squares, and the ends of Student's 95 % interval."""
     x, y = (np.log([row[name] for row in rows]) for name in ("dim", "real"))
     x -= x.mean()
     slope = x @ y / (x @ x)
@@ -144,10 +139,11 @@ def power(rows):
 
 
 def growth(rows):
-    """How N grows with L = log(1/delta): order 0 if it stops, 1 for a + b L, 2 for (a + b L)^2, None if undecided.
+    """How N grows with L = log(1/delta).
 
-    "linear" and "squared" are the two fits' residuals, the root of their mean square over the mean of N; an order is
-    decided by a factor of 1.5 between them. "quadratic_share" is that of c L^2 in a + b L + c L^2 at the last L.
+    The order is 0 if N stops growing, 1 for a + b L, 2 for (a + b L)^2, and None if undecided. "linear", "squared":
+    the residuals of the two fits: root mean square over the mean of N. An order is decided if one residual is 1.5
+    times the other. "quadratic_share" is the part of c L^2 in a + b L + c L^2 at the last L.
     """
     x, n = np.log([1 / row["delta"] for row in rows]), np.array([row["real"] for row in rows])
     size = lambda fitted: float(f"{np.sqrt(np.mean((fitted - n) ** 2)) / n.mean():.3g}")
@@ -161,13 +157,13 @@ def growth(rows):
 
 
 def ends(rows, name, chosen):
-    """The least and the greatest end of the intervals of an exponent, over rows of fits."""
+    """The least and the greatest end of an exponent's intervals, over rows of fits."""
     own = [row for row in rows if row["part"].startswith("exponent") and f"{name}_low" in row and chosen(row)]
     return min(row[f"{name}_low"] for row in own), max(row[f"{name}_high"] for row in own)
 
 
 def judged(rows, centre, within, chosen):
-    """Ends of intervals from d = 16, and from 128, each met or missed."""
+    """The ends of the intervals from d = 16 and from d = 128, each met or missed."""
     said = []
     for name, least in (("exponent", FITTED), ("late", LATE)):
         low, high = ends(rows, name, chosen)
@@ -177,7 +173,7 @@ def judged(rows, centre, within, chosen):
 
 
 def verdict(rows):
-    """Exponents with the ends of their intervals, growth in log(1/delta), and Theorem 1 over what is exact."""
+    """Exponents and the ends of their intervals, growth in log(1/delta), and Theorem 1 over the exact KL."""
     flat = {
         kernel: judged(
             rows, 0, 0.05, lambda row, kernel=kernel: row["law"] in FIXED_RANK and SAMPLERS[row["sampler"]][0] == kernel
@@ -215,7 +211,7 @@ def least_and_most(rows):
 
 
 def drawn(rows, law):
-    """The rows over d of a law at the guarantee of the figure."""
+    """The rows over d of a law, at the target and early stop of the figure."""
     return [row for row in rows if row["part"] == "d" and {"law": law, **DRAWN}.items() <= row.items()]
 
 
@@ -245,7 +241,7 @@ def draw(rows, path):
 
 
 def _lines(ax, rows, column):
-    """A line for each sampler, pale on Benton's grid but for exponential Euler; extrapolated points are hollow."""
+    """A line for each sampler; on Benton's grid all but exponential Euler are pale; extrapolated points are hollow."""
     for name in dict.fromkeys(row["sampler"] for row in rows):
         own, (kernel, kind) = [row for row in rows if row["sampler"] == name], SAMPLERS[name]
         index, pale = list(ORDER).index(kernel), kind == BENTON and kernel != EULER

@@ -1,13 +1,14 @@
-"""Does stochastic localisation, on which Benton's proof stands, hold number by number, and where is the proof loose?
+"""Do the identities of stochastic localisation in Benton's proof hold numerically, and where is the proof loose?
 
-Down in OU time t, Sigma_t = Cov(X_0 | X_t) shrinks: d/dt E Tr Sigma_t = (2 e^-2t/sigma^4) E|Sigma_t|_F^2 (Lemma 1; in
-the snr, dV/dsnr = -E|Sigma|_F^2). That makes the score drift: E_{v,t} = E|s_v(X_v) - s_t(X_t)|^2 grows from 0 at v = t
-at the rate 2 E|Hess log q_t|_F^2, and its integral over a step of exponential Euler is the step's path KL.
+As OU time t falls, Sigma_t = Cov(X_0 | X_t) shrinks: d/dt E Tr Sigma_t = (2 e^-2t/sigma^4) E|Sigma_t|_F^2 (Lemma 1; in
+the snr, dV/dsnr = -E|Sigma|_F^2). The score changes accordingly: E_{v,t} = E|s_v(X_v) - s_t(X_t)|^2 is 0 at v = t,
+grows at the rate 2 E|Hess log q_t|_F^2, and its integral over a step of exponential Euler is the path KL of the step.
 
-Five laws. On one side the curve E Tr Sigma_t of each (closed form, quadrature, or a Monte Carlo average with its
-error), its differences in t, and E_{v,t} by the Fisher information made of it; on the other side posterior covariances
-of draws, and forward pairs X_v, X_t = e^-(t-v) X_v + sigma_{t-v} Z under the exact score, drawn anew for every
-comparison. z is a difference over the standard error of both sides; of fewer than 300 effective draws there is none.
+Both sides of each identity are computed on five laws. One side is a function of the curve E Tr Sigma_t, which is a
+closed form, a quadrature or a Monte Carlo average with its error: differences in t, and E_{v,t} from Fisher
+informations. The other side is an average over posterior covariances of draws, or over forward pairs X_v and
+X_t = e^-(t-v) X_v + sigma_{t-v} Z under the exact score, drawn anew for every comparison. z is the difference over the
+standard error of both sides; comparisons with fewer than 300 effective draws have no z.
 """
 
 import itertools
@@ -37,7 +38,7 @@ LEAST, FURTHEST = 300, 5.0  # effective draws; standard errors
 
 
 def compared(name, draws, value, error):
-    """Columns of a comparison: the mean of draws with its standard error, and z against value, which has an error."""
+    """Columns of a comparison: the mean of the draws, its standard error, and z against a value with an error."""
     mean, own = float(np.mean(draws)), standard_error(draws)
     effective = float(np.sum(draws) ** 2 / np.sum(draws**2)) if np.any(draws) else 0.0
     both = np.hypot(own, error)
@@ -48,7 +49,7 @@ def compared(name, draws, value, error):
 
 
 def localisation(name, law, n, seed):
-    """A row for each time: the curve, its bound and slope, and at every fourth time what posteriors of draws say."""
+    """A row for each time: the curve, its bound, its slope, and at every fourth time averages over posteriors."""
     whole, d = float(law.curve(np.array([1e-30]))[0]), law.target.dim
     for place, t in enumerate(TIMES):
         snr = float(ou.snr(t))
@@ -65,7 +66,7 @@ def localisation(name, law, n, seed):
 
 
 def steps(name, law, grid, n, key):
-    """Rows of each step: E_{v,t} at Gauss' nodes, middle and end, compared at the last two; then its integral."""
+    """Rows of each step: E_{v,t} at Gauss' nodes, in the middle and at the end, and its integral."""
     nodes, weights = np.polynomial.legendre.leggauss(NODES)
     for k, (t, t_next) in enumerate(itertools.pairwise(grid)):
         g, own = t - t_next, jax.random.split(jax.random.fold_in(key, k), 3)
@@ -89,7 +90,7 @@ def cost_of(curve):
 
 
 def rows(quick, repeats):
-    """Of five laws: times, steps, and what their comparisons and the proof's bounds come to."""
+    """Rows of five laws: times, steps, and a summary of the comparisons and of the proof's two bounds."""
     size, key, found = "quick" if quick else "full", jax.random.key(SEED), []
     grid = grids.exponential_then_uniform(HORIZON, EARLY_STOP, STEPS[size])
     for index, (name, law) in enumerate(laws(quick).items()):
@@ -100,7 +101,7 @@ def rows(quick, repeats):
 
 
 def summary(name, law, own, grid):
-    """A row of a law: its comparisons, and how far the two bounds of the proof are from what they bound."""
+    """A row of a law: its comparisons, and the ratio of the proof's two bounds to the exact values."""
     z = zs(own)
     times = [row for row in own if row["part"] == "localisation"]
     known = [row for row in times if row["trace"] > RESOLVED * row["variance"]]
@@ -128,7 +129,7 @@ def summary(name, law, own, grid):
 
 
 def zs(rows):
-    """Every z of rows that have one."""
+    """All z of rows."""
     return [row[f"{name}_z"] for row in rows for name in KINDS if row.get(f"{name}_z") is not None]
 
 
@@ -193,7 +194,7 @@ def draw(rows, path):
 
 
 def _measured(ax, x, own, column, index, label=None):
-    """A column over x in units of M, a line where it is known, and its Monte Carlo values with five standard errors."""
+    """A column over x in units of M: a line for the curve, and Monte Carlo values with five standard errors."""
     share = lambda name: [row[name] / row["variance"] for row in seen]
     seen = [row for row in own if row[column] > FURTHEST * row[f"{column}_error"]]
     place = dict(zip((row["t"] for row in own), x, strict=True))

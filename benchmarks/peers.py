@@ -1,13 +1,15 @@
-"""How do samplers of jaxdiff and of its peers compare: same target, same score, same evaluations?
+"""How do samplers of jaxdiff and of other libraries compare, with the same target, score and number of evaluations?
 
-diffrax, diffusionjax, and on the CPU diffusers and azula (extra `peers`; what is not installed is left out), one
-interleaved run a law and number of evaluations, float32, from the same start N(0, I) at T = 5 down to 1e-3 on the same
-nodes (peer_samplers.py), equal steps of log snr for the ODE and Benton's grid where noise is drawn. PyTorch runs
-eagerly, everything of JAX is compiled; `first_s` is the first call, `seconds` the median of the others.
+The libraries are diffrax, diffusionjax, and on the CPU diffusers and azula (extra `peers`; a library that is not
+installed is left out). For each law and number of evaluations one interleaved run in float32 starts all samplers from
+the same draws of N(0, I) at T = 5 and takes them to 1e-3 on the same nodes (samplers/peers.py): equal steps of log snr
+for the ODE, Benton's grid with noise. PyTorch runs eagerly, and everything of JAX is compiled. `first_s` is the first
+call, `seconds` the median of the others.
 
-Deterministic methods: the median relative distance to the end points of 2,000 steps of RK4 in float64, and how far a
-peer's end points are from those of jaxdiff's method of that name. Others: sliced W2 and energy distance to exact
-samples, beside those of other exact samples (the floor); for a normal law the KL of the samples' own moments.
+Deterministic methods are measured by the median relative distance to the end points of 2,000 steps of RK4 in float64; a
+peer's end points are also compared with those of jaxdiff's method of the same name. Methods with noise are measured by
+sliced W2 and energy distance to exact samples; the floor is the distance between exact samples. For a normal law the KL
+of the samples' own moments is given too.
 """
 
 import importlib.metadata
@@ -52,7 +54,7 @@ def mixture_of(law):
 
 
 class Exact:
-    """What end points are held against: a fine solution of the ODE, and exact samples with their floors."""
+    """The reference: a fine solution of the ODE, and exact samples with their floors."""
 
     def __init__(self, law, x):
         fine, key = grids.log_snr(HORIZON, EARLY_STOP, REFERENCE_STEPS), jax.random.key(0)
@@ -115,7 +117,7 @@ def case(name, law, exact, x, evals, repeats):
 
 
 def _kept(key, function, ends):
-    """The function, which also leaves its result."""
+    """The function, which also keeps its result."""
 
     def called():
         ends[key] = function()
@@ -125,7 +127,7 @@ def _kept(key, function, ends):
 
 
 def _row(method, timing, ends, exact):
-    """What one sampler took, and how near its end points are."""
+    """A row: the seconds of one sampler, and the distance of its end points."""
     end, own = ends[method[:2]], ends.get((OURS, method.name))
     row = {
         "package": method.package,
@@ -144,7 +146,7 @@ def _row(method, timing, ends, exact):
 
 
 def rows(quick, repeats):
-    """A row for every law, number of evaluations and sampler; one for every peer that is not there."""
+    """A row for every law, number of evaluations and sampler, and one for every library that is not installed."""
     size = "quick" if quick else "full"
     found = [{"package": name, "missing": True} for name in peer_samplers.NEEDS if not peer_samplers.installed(name)]
     for name, make in list(LAWS.items())[: 1 if quick else None]:
@@ -157,14 +159,14 @@ def rows(quick, repeats):
 
 
 def alike(rows):
-    """(row of jaxdiff, row of a peer) of one method in one run."""
+    """(row of jaxdiff, row of a peer) of the same method in one run."""
     place = lambda row: (row["law"], row["evals"], row["method"])
     own = {place(row): row for row in rows if row["package"] == OURS}
     return [(own[place(row)], row) for row in rows if row["package"] != OURS and own.get(place(row))]
 
 
 def agree(own, other):
-    """Do two runs of one method give the same: end points, or energy distances to within their errors?"""
+    """Whether two runs of one method agree: in their end points, or in energy distances to within the errors."""
     if own.get("diverged") or other.get("diverged"):
         return own.get("diverged") == other.get("diverged")
     if not own["draws"]:
@@ -173,12 +175,15 @@ def agree(own, other):
 
 
 def energy_error(own, other):
-    """Standard error of a difference of energy distances; half the floor is what is left of it for equal laws."""
+    """The standard error of a difference of energy distances, from the floor.
+
+    Half of the floor is the error for equal laws.
+    """
     return float(np.linalg.norm([own["energy_error"], other["energy_error"], own["energy_floor"] / 2]))
 
 
 def nearer(row, other):
-    """Is a row's distance less, by more than 1 %, or its energy distance, by more than the errors?"""
+    """Whether a row's distance is smaller by more than 1 %, or its energy distance by more than the errors."""
     if row["draws"]:
         return row["energy"] < other["energy"] - ERRORS * energy_error(row, other)
     return row["distance"] < 0.99 * other["distance"]
@@ -197,7 +202,7 @@ def best(rows):
 
 
 def verdict(rows):
-    """Do methods of one name agree, how much faster or slower are we, and where is a peer nearer?"""
+    """Whether methods of one name agree, the ratio of times, and the cases in which a peer is nearer."""
     missing = [row["package"] for row in rows if row.get("missing")]
     rows = [row for row in rows if not row.get("missing")]
     absent = f" Not installed: {', '.join(missing)}." if missing else ""
@@ -226,7 +231,10 @@ def verdict(rows):
 
 
 def draw(rows, path):
-    """Accuracy against wall time, a panel a law; colour and marker are the package's, line styles the method's."""
+    """Accuracy against wall time, a panel a law.
+
+    Colour and marker stand for the package, the line style for the method.
+    """
     rows = [row for row in rows if not row.get("missing") and not row.get("diverged")]
     rows = [row for row in rows if row["draws"] or row["distance"] < FAR]
     laws, styles = list(dict.fromkeys(row["law"] for row in rows)), ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))

@@ -1,13 +1,16 @@
 """How do the schemes of the reverse ODE converge, on smooth and rough laws, with exact and with perturbed scores?
 
-Every kernel of the ODE and diffrax's adaptive method, T = 5 to delta, float64: root mean square (rms) distance of the
-end points to those of the exact flow (reverse_ode_problems.py), over their own rms. An order is the least squares slope
-over the last four budgets with errors from ten times the reference's to 0.1, and half the length of its 95 % interval
-beside it; that of a perturbed score is towards its own flow. On point masses the flow is steep where two of them divide
-the particles: a method of order p sends a share of order p to the wrong point, so that the rms has order p/2, unless
-delta is so large that the points merge. Draws in more dimensions, hundreds of them, see no share below one in their
-number; there the median particle's order tells. A perturbed score predicts a noise that is off by a vector of length
-eps at every point and time, which turns with x and log snr: its L2 size is eps exactly.
+Every kernel of the ODE and diffrax's adaptive method, from T = 5 to delta, in float64. The error is the root mean
+square (rms) distance of the end points to those of the exact flow (oracles/reverse_ode_problems.py), over the rms of
+the latter. An order is the least squares slope over the last four budgets with errors between ten times the reference's
+and 0.1; half the length of its 95 % interval stands beside it. With a perturbed score the order is towards that score's
+own flow.
+
+On point masses the flow is steep between two points. A method of order p sends a fraction of order p of the particles
+to the wrong point, so the rms has order p/2, unless delta is so large that the points merge. In more dimensions there
+are only hundreds of draws, which show no fraction below one in their number; there the order of the median particle is
+the informative one. A perturbed score predicts a noise that is wrong by a vector of length eps at every point and time.
+The vector's direction changes with x and log snr, and its L2 size is exactly eps.
 """
 
 import jax
@@ -86,7 +89,7 @@ def slope(evals, errors):
 
 
 def orders(evals, errors, floor):
-    """The order in the window and what the window is; the slopes before and behind, whatever the error is there."""
+    """The order in the window and the window's ends; then the slopes at small and at large budgets, for any error."""
     known = [(n, e) for n, e in zip(evals, errors, strict=True) if e is not None and e > ABOVE * floor]
     window = [pair for pair in known if pair[1] <= MOST_ERROR][-FITTED:]
     found = dict.fromkeys(("order", "half", "first", "last"))
@@ -112,7 +115,7 @@ def exact_row(problem, name, grid):
 
 
 def reached(evals, errors, floor):
-    """The least budget from which on the error is at most 1.1 times the floor; None if it is not at the last."""
+    """The least budget from which on the error is at most 1.1 times the floor; None if the last budget exceeds that."""
     found = None
     for n, error in reversed(list(zip(evals, errors, strict=True))):
         if error is None or error > FLOOR_REACHED * floor:
@@ -122,7 +125,7 @@ def reached(evals, errors, floor):
 
 
 def perturbed_rows(problem, eps, field, size, names):
-    """A row for each method: its distance to the exact flow of the exact score, and to that of the perturbed one."""
+    """A row for each method: its distances to the flow of the exact score and to the flow of the perturbed score."""
     wrong = problem._replace(score=perturbed(problem.score, problem.x.shape[1], eps, field))
     own, coarse = (fine_end(wrong.score, wrong.x, wrong.early_stop, n) for n in (FINE[size], FINE[size] // 2))
     floor, unsure = rms(problem, own, problem.end), max(ROUNDING, rms(problem, coarse, own))
@@ -136,7 +139,7 @@ def perturbed_rows(problem, eps, field, size, names):
 
 
 def timed_rows(law, evals, repeats, found):
-    """Median wall time of 4,096 particles in float32 through `sample`, and the error the method makes in float64."""
+    """Median wall time of 4,096 particles in float32 through `sample`, beside the method's error in float64."""
     target = target_of(law)
     x = jnp.asarray(np.random.default_rng(4).normal(size=(PARTICLES, target.dim)), jnp.float32)
     mesh = Mesh(np.array(jax.devices()), ("particles",)) if jax.device_count() > 1 else None
@@ -169,12 +172,12 @@ def rows(quick, repeats):
 
 
 def _of(rows, part, **fixed):
-    """The rows of a part that have these values."""
+    """The rows of a part with given values."""
     return [row for row in rows if row["part"] == part and all(row[key] == value for key, value in fixed.items())]
 
 
 def verdict(rows):
-    """Orders on smooth and rough laws, best kernels at 32 evaluations, budgets that meet a perturbed score's floor."""
+    """Orders on smooth and rough laws, the best kernels, and the budgets that reach a perturbed score's floor."""
     named = _of(rows, "exact", grid="log_snr", early_stop=EARLY_STOP)
     return " ".join([f"{_of_smooth(named)}; {_of_best(named)}.", _of_rough(named, rows), _of_floor(rows)])
 
@@ -218,7 +221,7 @@ def _of_best(named):
 
 
 def best(named, kind):
-    """(kernel, its error in words) of the least geometric mean over the laws of a kind at 32 evaluations."""
+    """(kernel, its error as text) with the least geometric mean over the laws of a kind, at 32 evaluations."""
     errors = {}
     for row in (row for row in named if row["kind"] == kind):
         error = row["error"][row["evals"].index(AT)]
@@ -243,7 +246,7 @@ def _of_field(shaken, field):
 
 
 def draw(rows, path):
-    """Error against evaluations: smooth, rough, and a predicted noise that is off smoothly or roughly in time."""
+    """Error against evaluations: a smooth law, a rough law, and noise that is wrong smoothly or roughly in time."""
     figure = plots.canvas(13, 4.8)
     panels = figure.subplots(1, 4)
     exact = [row for row in _of(rows, "exact", early_stop=EARLY_STOP) if row["grid"] != "karras"]

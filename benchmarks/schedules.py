@@ -1,12 +1,14 @@
 """Which grid of N steps is best for which sampler, and does a better path KL make better samples?
 
-Benton's, uniform, Karras', cosine, log-snr and geometric grids, the optimal one (shortest path, then Newton), and grids
-by gradient descent (descent.py: Adam, L-BFGS) from each of the six named ones; T = 5 to delta = 1e-3. Six laws with
-exact scores (laws.py) and a network trained on the digits (delta = 2e-3), whose grids are made for its loss on
-held-out rows and whose path KL is the excess on test rows. Path KL is exact, up to the standard error of a curve known
-by Monte Carlo. Beside it, the KL of the end points where the output is Gaussian (rank 8), or sliced W2 of samples, the
-same draws for every grid, and its floor: the largest of four exact samples', or that of train rows against test rows.
-Covariance matching, whose step costs a log det, on the ring alone, its optimal grid among 241 candidates.
+The grids are Benton's, uniform, Karras', cosine, log-snr and geometric ones, the optimal one (shortest path, then
+Newton), and grids by gradient descent (samplers/grid_descent.py: Adam, L-BFGS) from each of the six named ones, from
+T = 5 to delta = 1e-3. The laws are six with exact scores (laws/mixtures.py), and a network trained on the digits
+(delta = 2e-3). The network's grids are made for its loss on held-out rows, and its path KL is the excess on test rows.
+
+The path KL is exact, up to the standard error of a Monte Carlo curve. The samples are judged by the KL of the end
+points where the output is Gaussian (rank 8), and elsewhere by sliced W2 with the same draws for every grid. The floor
+of sliced W2 is the largest of four exact samples', or that of the train rows against the test rows. Covariance
+matching, whose steps cost a log det, runs on the ring alone, with an optimal grid among 241 candidates.
 """
 
 import collections
@@ -88,7 +90,7 @@ def _of_grids(case, sampler, n, methods):
 
 @functools.lru_cache(maxsize=1)
 def _table(curve, early_stop):
-    """What descent needs: the curve's table, and (1/2) int L dsnr between the ends."""
+    """What gradient descent needs: the curve's table, and (1/2) int L dsnr between the ends."""
     return descent.table_of(curve, HORIZON, early_stop), information.information_gain(curve, HORIZON, early_stop)
 
 
@@ -111,9 +113,9 @@ def groups(rows):
 
 
 def rankings(rows, measure):
-    """{group: (Spearman's rank correlation with path KL, whether the grid of least path KL is least by the measure)}.
+    """{group: (Spearman's rank correlation with path KL, whether the grid of least path KL is best by the measure)}.
 
-    What is below the floor is raised to it, so that grids tie there; groups in which all do are left out.
+    Values below the floor are raised to it, so that such grids tie. Groups in which all grids tie are left out.
     """
     found = {}
     for key, group in groups(rows).items():
@@ -126,7 +128,7 @@ def rankings(rows, measure):
 
 
 def verdict(rows):
-    """What optimal grids save, whether descent finds them, whether the end points agree with the path KL."""
+    """What optimal grids save, whether descent finds them, and whether end points agree with the path KL."""
     gains, winners = {}, collections.Counter()
     for (_, sampler, _), group in groups(rows).items():
         gains.setdefault(sampler, []).append(group[OPTIMAL]["times_named"])
@@ -169,7 +171,7 @@ def _of_ends(rows):
 
 
 def draw(rows, path):
-    """Path KL against N on the ring and the digits; what end points say against path KL."""
+    """Path KL against N on the ring and the digits, and the measure of the end points against path KL."""
     figure = plots.canvas(12, 4.9)
     *lines, right = figure.subplots(1, 3, width_ratios=(1, 1, 1.1))
     for ax, law in zip(lines, (DEAR_LAW, DIGITS), strict=True):
@@ -213,7 +215,7 @@ def _against_steps(ax, rows, law):
 
 
 def _relative(rows, measure):
-    """(path KL, measure) of the grids above the floor, each over the least in its group, or over the floor."""
+    """The path KL over the least one, and the measure over its least value or the floor, of grids above the floor."""
     points = []
     for group in groups(rows).values():
         own = [row for row in group.values() if measure in row]

@@ -1,13 +1,13 @@
 """Does the KL grow by eps^2 where the score has an L2 error of eps^2 = sum g_k E|s_theta - s|^2, as Theorem 1 says?
 
-Errors of known size are put into the exact score at chosen times (early: t > 1.5; late: t < 0.2; one step; all), in
-shapes that differ in how they go with the score: a constant vector, cos 4x, x turned by a right angle, the difference
-to the score of shifted data, plus and minus the score itself, x. For exponential Euler, Girsanov's theorem and the
+Errors of known size are added to the exact score at chosen times (early: t > 1.5; late: t < 0.2; one step; all). Their
+shapes differ in their correlation with the score: a constant vector, cos 4x, x rotated by a right angle, the difference
+to the score of shifted data, plus and minus the score itself, and x. For exponential Euler, Girsanov's theorem and the
 martingale e^-t s_t give for any law
-    path KL = path KL at eps = 0  +  eps^2  +  2 sum (g_k - 1 + e^-g_k) E<s_k, s_theta - s>,
-by the library's `path_kl` of the curve that the wrong denoiser has, and again by forward pairs. The same for ancestral
-sampling and moment matching. Then the KL of the end points, on the line, by densities on a lattice, beside the path KL
-that the same error adds, by when it is put in; some of these chains are sampled too.
+    path KL = path KL at eps = 0  +  eps^2  +  2 sum (g_k - 1 + e^-g_k) E<s_k, s_theta - s>.
+The path KL is computed by `path_kl` from the curve of the wrong denoiser, and again from forward pairs; also for
+ancestral sampling and moment matching. On the line the KL of the end points follows from densities on a lattice. It is
+compared with the path KL that the same error adds, by the time of the error. Some of these chains are sampled too.
 """
 
 import itertools
@@ -43,7 +43,10 @@ SHARP = 1e-6  # a ratio so near 1 is 1: rounding of path KLs over the least eps^
 
 
 def rows(quick, repeats):
-    """Path KL by size, grid and pairs; end points by window, time and samples; then a row a shape and sampler."""
+    """Path KL by size, grid and pairs.
+
+    End points by window, time and samples; then a row for each shape and sampler.
+    """
     size, (first, second) = "quick" if quick else "full", jax.random.split(jax.random.key(SEED))
     found = [*grown(), *refined(), *by_pairs(PAIRS[size], first), *ended(ENDED[size]), *forgotten()]
     found += sampled(PARTICLES[size], second)
@@ -51,19 +54,19 @@ def rows(quick, repeats):
 
 
 def exponent(own):
-    """The slope of log added against log eps^2, by least squares; None where less is added than nothing."""
+    """The slope of log(added KL) against log eps^2 by least squares; None where an error lowers the KL."""
     if min(row["added"] for row in own) <= 0:
         return None
     return float(np.polyfit(*np.log([[row["size"] for row in own], [row["added"] for row in own]]), 1)[0])
 
 
 def chosen(rows, part, **about):
-    """The rows of a part that have these columns."""
+    """The rows of a part with given values."""
     return [row for row in rows if row["part"] == part and all(row[name] == value for name, value in about.items())]
 
 
 def summaries(rows):
-    """A row for every shape and sampler: added/eps^2 and its exponents over laws and windows, end points, pairs."""
+    """A row for every shape and sampler: added KL over eps^2, its exponents, end points, and z of pairs."""
     keys = dict.fromkeys((row["shape"], row["sampler"]) for row in chosen(rows, "path"))
     return [_summary(rows, *key) for key in keys]
 
@@ -91,7 +94,7 @@ def _summary(rows, shape, sampler):
 
 
 def order(rows, shape, sampler):
-    """The power of 1/N with which added/eps^2 comes near 1, least squares over laws and grids."""
+    """The power of 1/N with which added KL over eps^2 approaches 1, by least squares over laws and grids."""
     own = chosen(rows, "refined", shape=shape, sampler=sampler)
     by_law = [[row for row in own if row["law"] == law] for law in dict.fromkeys(row["law"] for row in own)]
     logs = lambda some: np.log([[row["n_steps"] for row in some], [abs(row["ratio"] - 1) for row in some]])
@@ -99,7 +102,7 @@ def order(rows, shape, sampler):
 
 
 def verdict(rows):
-    """For which shapes eps^2 is what is added, by how much not for others, and what is left at the end points."""
+    """The shapes for which eps^2 is added, the factors for the others, and the KL of the end points over eps^2."""
     shapes = {row["shape"]: row for row in chosen(rows, "shape", sampler=EULER)}
     straight = [name for name, row in shapes.items() if max(abs(row["least"] - 1), abs(row["most"] - 1)) < SHARP]
     bent = [name for name in shapes if name not in straight]
@@ -126,7 +129,7 @@ def verdict(rows):
 
 
 def _kept(rows, names):
-    """The least and the most that end points keep of eps^2, and where."""
+    """The least and the greatest ratio of the end points' added KL to eps^2, and where."""
     own = [row for row in chosen(rows, "end points") if row["shape"] in names]
     if not own:
         return "unknown"
@@ -137,7 +140,7 @@ def _kept(rows, names):
 
 
 def draw(rows, path):
-    """Path KL added against eps^2; the share that end points keep by when the error is put in; finer grids."""
+    """Path KL added against eps^2; the end points' part of it by the time of the error; and finer grids."""
     figure = plots.canvas(11.5, 4.6)
     left, middle, right = figure.subplots(1, 3)
     _sizes(left, rows)
@@ -166,7 +169,7 @@ def draw(rows, path):
 
 
 def _sizes(ax, rows):
-    """Path KL added against eps^2 on N(0, 1/4), errors everywhere; hollow: what is saved."""
+    """Path KL added against eps^2 on N(0, 1/4), errors at every time; hollow where the error lowers the path KL."""
     euler = chosen(rows, "path", law=NORMAL, window="everywhere", sampler=EULER)
     for index, shape in enumerate(("constant", "along the score", "against the score")):
         own = [row for row in euler if row["shape"] == shape]

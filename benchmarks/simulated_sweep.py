@@ -1,15 +1,17 @@
 """Do samplers that are run agree with their exact predictions at every dimension from 2 to 16,384?
 
-Every sampler runs in float32 on laws padded to the largest dimension (padded_laws.py), one compilation for each kernel
-and family of laws: dimensions, seeds and laws are batched by vmap and spread over all devices by sweeps.run. Two
-things are measured. The law of the output, by moments: against linear recursions where it is Gaussian, a lattice where
-it is the chain of one coordinate, and, for eight bumps along their span, unpadded float64 samples in that span. And the
-path KL, by Girsanov from pairs (X_v, X_t) of the forward process, v random in every step, which use no curve: against
-information.path_kl of the exact curve (for eight bumps of a Monte Carlo one, whose standard error is added).
+Every sampler runs in float32 on laws padded to the largest dimension (laws/padded.py), with one compilation for each
+kernel and family of laws: dimensions, seeds and laws are batched by vmap and spread over all devices by sweeps.run.
 
-z is the difference in standard errors, which come from the spread over particles, taken through Student's t and the
-particles' skewness to a normal number. The verdict asks two things: |z| <= 5 everywhere, and chi-square of all z of
-each quantity.
+Two things are compared. The moments of the output are compared with linear recursions where the output is Gaussian,
+with a density on a lattice where one coordinate is a chain of its own, and for eight bumps, along the span of their
+means, with unpadded float64 samples in that span. The path KL, estimated by Girsanov's theorem from pairs (X_v, X_t) of
+the forward process with v random in every step, uses no curve; it is compared with information.path_kl of the exact
+curve (a Monte Carlo curve for eight bumps, whose standard error is added).
+
+z is the difference in standard errors. They come from the spread over particles, and z is mapped through Student's t
+and the particles' skewness to a standard normal number. The verdict requires |z| <= 5 everywhere, and tests chi-square
+of all z of each quantity.
 """
 
 import collections
@@ -38,7 +40,7 @@ ROUNDING = 1e-9  # nats a coordinate
 
 
 def compared(particles, own, predicted, d):
-    """Means of all seeds' particles beside a prediction, and z of what is between them."""
+    """The mean over all seeds' particles, a prediction, and z of their difference."""
     mean, error, skewness = pooled(particles, own)
     n, (value, value_error) = particles * len(own), predicted
     gap, by = mean - value, float(np.hypot(error, value_error))
@@ -49,7 +51,7 @@ def compared(particles, own, predicted, d):
 
 
 def pooled(particles, own):
-    """Mean, its standard error and skewness of equally many particles of several seeds, from the seeds' moments."""
+    """Mean, standard error and skewness over equally many particles of several seeds, from the seeds' moments."""
     means, variances, thirds = (np.array([row[of] for row in own]) for of in MOMENTS)
     n, variances = particles * len(own), variances * (particles - 1) / particles  # sums over particles, divided by n
     away = means - means.mean()
@@ -90,7 +92,7 @@ def rows(quick, repeats):
 
 
 def cells(simulated, name, laws, dims, particles):
-    """The rows of one kernel: what its sweep's rows say beside each prediction."""
+    """The rows of one kernel: each simulated quantity with its prediction."""
     own = collections.defaultdict(list)
     for row in simulated:
         own[laws[row["law"]], row["dim"]].append(row)
@@ -102,7 +104,10 @@ def cells(simulated, name, laws, dims, particles):
 
 
 def verdict(rows):
-    """How many numbers agree, the worst, the chi-square of all; how sharp that is; compilations, seconds and speed."""
+    """The number of agreements, the worst z, chi-square.
+
+    The precision of the comparison; compilations, seconds and speed.
+    """
     found = [row for row in rows if row["part"] == "cell"]
     runs = [row for row in rows if row["part"] == "run"]
     random = [row for row in found if row["z"] is not None]
@@ -130,12 +135,12 @@ def verdict(rows):
 
 
 def shown_in_logarithms(row):
-    """Whether a row is of a path KL that is not 0."""
+    """Whether a row has a path KL above 0."""
     return row["quantity"] == "path KL" and row["predicted"] > ROUNDING * row["d"]
 
 
 def level(cells):
-    """Two-sided p of the chi-square of z: the smallest over quantities times how many; two of one run are alike."""
+    """Two-sided p of the chi-square of z: the smallest over quantities, times their number."""
     groups = collections.defaultdict(list)
     for cell in cells:
         groups[cell["quantity"]].append(cell["z"])
@@ -144,7 +149,7 @@ def level(cells):
 
 
 def draw(rows, path):
-    """Path KL against d, simulated on exact, and all z below, a column for each kernel."""
+    """Path KL against d: simulated points on exact lines; all z below; a column for each kernel."""
     found = [row for row in rows if row["part"] == "cell"]
     figure = plots.canvas(11.5, 6.2)
     axes = figure.subplots(2, len(KERNELS), sharex=True, sharey="row", height_ratios=(3, 2))
@@ -175,7 +180,7 @@ def draw(rows, path):
 
 
 def _path_kls(ax, rows, index, law):
-    """Exact lines under simulated points with 1.96 standard errors; zeros have no place on a logarithmic axis."""
+    """Exact lines, and simulated points with 1.96 standard errors; zeros are left out of the logarithmic axis."""
     rows = [row for row in rows if shown_in_logarithms(row)]
     d, simulated, error, predicted = (
         [row[column] for row in rows] for column in ("d", "simulated", "error", "predicted")

@@ -3,18 +3,18 @@
 Fifty steps of exponential Euler in float32, from the same start, with three scores in several dimensions. Every table
 is one interleaved run of:
 
-- jaxdiff: `jaxdiff.sample` as it comes, with the score of jaxdiff.targets, or the network as a pytree;
+- jaxdiff: `jaxdiff.sample`, with the score of jaxdiff.targets, or the network as a pytree;
 - jaxdiff, plain function: the same with the score as one would write it, which the peers get too;
 - plain scan: the same step in a jitted lax.scan, noise from jax.random.normal;
 - diffrax: Euler, UnsafeBrownianPath, the same times;
 - diffusionjax: Euler-Maruyama on a grid of its own, 50 equal steps from 5 to 0;
 - score alone: the scan without noise;
-- without noise: `jaxdiff.sample` with the kernel of an ODE, the score in our layout and chunks;
+- without noise: `jaxdiff.sample` with the kernel of an ODE, so the score in our layout and chunks;
 - noise alone: `jaxdiff.sample` with a score of zeros.
 
-In the tables `speedup` is over the plain scan; `over_parts` the time over that of noise alone and of the score, the
-faster of its two rows, together; `over_score` the time over that of score alone. What is required of the first row
-stands below, in AT_LEAST and AT_MOST.
+In the tables `speedup` is the plain scan's time over a row's time. `over_parts` is the time over the sum of noise alone
+and the faster of score alone and without noise. `over_score` is the time over that of score alone. AT_LEAST and AT_MOST
+have the requirements on the first row.
 """
 
 import functools
@@ -79,7 +79,7 @@ BAR_COLUMNS = ("score", "d", "particles", "method", "median_s", "over_run")
 
 
 def particles(law, d, coordinates):
-    """How many particles: fewer for the network, and fewest where d is small, for its work goes by particles."""
+    """The number of particles: fewer for the network, and fewest where d is small, as its work is by particle."""
     share = 1 if law.flops is None else 16 if d < 16 else 4
     return max(1, coordinates // share // d)
 
@@ -106,7 +106,7 @@ def rows_of(law, d, n, timings, repeats, peaks):
 
 
 def _parts(method, timings):
-    """A row of ours against its parts."""
+    """The times of one of our rows over the times of its parts."""
     own, loop = timings[method].median, timings[method.replace("jaxdiff", "score alone")].median
     score = min(loop, timings[method.replace("jaxdiff", "without noise")].median)
     later = timings[method].first - timings["plain scan"].first
@@ -114,7 +114,7 @@ def _parts(method, timings):
 
 
 def _limits(law, n, d, timing, peaks):
-    """What an accelerator achieved, and the share of its peaks; nothing on a CPU, where peaks is None."""
+    """The bandwidth and rate achieved on an accelerator, over its peaks; nothing on a CPU, where peaks is None."""
     if peaks is None:
         return {}
     memory, arithmetic = peaks
@@ -131,7 +131,7 @@ def _share(achieved, peak):
 
 
 def memory_row(n_steps):
-    """MiB that the compiled program of a large run holds beside its argument and result."""
+    """MiB that the compiled program of a large run needs beside its argument and result."""
     kernel, n = kernels.exponential_euler(gaussian(MEMORY_DIM).score), MEMORY_COORDINATES // MEMORY_DIM
     grid = grids.exponential_then_uniform(HORIZON, EARLY_STOP, n_steps)
     x, key = jax.ShapeDtypeStruct((n, MEMORY_DIM), jnp.float32), jax.eval_shape(lambda: jax.random.key(0))
@@ -147,7 +147,7 @@ def memory_row(n_steps):
 
 
 def bar_row(repeats):
-    """How much longer a run of seconds takes with a progress bar."""
+    """The ratio of a run's time with and without a progress bar."""
     law, n = gaussian(MEMORY_DIM), BAR_COORDINATES // MEMORY_DIM
     grid = grids.exponential_then_uniform(HORIZON, EARLY_STOP, BAR_STEPS)
     x, key = jnp.zeros((n, MEMORY_DIM), jnp.float32), jax.random.key(0)
@@ -164,7 +164,10 @@ def bar_row(repeats):
 
 
 def checks(rows):
-    """(what was required and found, whether it was met) of every requirement that rows speak of; None: no such peer."""
+    """(requirement and value, whether it was met) for every requirement that the rows cover.
+
+    None if a peer is missing.
+    """
     return [check for row in rows for check in _checks(row, rows)]
 
 
@@ -195,7 +198,7 @@ def _same_case(row, other):
 
 
 def verdict_of(rows):
-    """One line: how many requirements were met, those that were not with their numbers, those not measured."""
+    """One line: the number of requirements met, the missed ones with their values, and those not measured."""
     found = checks(rows)
     said = lambda wanted: "; ".join(text for text, met in found if met is wanted)
     counted = [met for _, met in found if met is not None]

@@ -1,16 +1,15 @@
-"""For a fixed budget of evaluations: where to stop the forward process, and what share to give to Langevin there?
+"""For a fixed budget of evaluations: which horizon T1 is best, and what fraction should Langevin at T1 get?
 
-The map of W2/sqrt(d) over T1 and the share of 64 evaluations that Langevin takes, on two families of laws: products of
-d equal coordinates (two bumps), and two bumps at -sqrt(d) u and sqrt(d) u, weights 0.3 and 0.7, unit covariance.
-Scores: exact, and off by 0.1 sqrt(d) in L2 at every time, to whichever side leaves more W2. Each cell is the best of
-three step lengths.
+First W2/sqrt(d) as a function of T1 and of the fraction of 64 evaluations that Langevin takes. There are two families
+of laws: products of d equal coordinates (two bumps), and two bumps at -sqrt(d) u and sqrt(d) u with weights 0.3 and 0.7
+and unit covariance. The score is exact, or has an L2 error of 0.1 sqrt(d) at every time, with the sign that leaves the
+larger W2. Each cell has the best of three step lengths.
 
-Then the T1 that is needed, d = 1 to 4,096, on points -1, 1 in every coordinate and on points -sqrt(d) u, sqrt(d) u,
-both within R = sqrt(d): so that the exact reversal from N(0, I) comes within W2/sqrt(d) = 0.05; so that the spectral
-gap at T1 is 0.9; and what (1/2) log(1 + R^2/0.1) says is enough for that.
+Then the T1 that is needed, for d = 1 to 4,096, on points -1, 1 in every coordinate and on points -sqrt(d) u, sqrt(d) u,
+both within R = sqrt(d): the T1 at which the exact reversal from N(0, I) comes within W2/sqrt(d) = 0.05; the T1 at which
+the spectral gap is 0.9; and (1/2) log(1 + R^2/0.1), which is proven to be enough for that gap.
 
-All from N(0, I) and on lines (line.py): coordinates of a product are alike; across u the law is N(0, I) at every time,
-and what Langevin's step and the ODE's grid make of it is a recursion of variances. Some cells are sampled too.
+Everything starts from N(0, I) and is computed on lines (oracles/finite_horizon.py); some cells are sampled too.
 """
 
 import functools
@@ -50,7 +49,7 @@ COORDINATES = 2**20  # of the sampled cells, in all
 
 
 def cells(quick, repeats):
-    """A row for each cell of the map; those of a product hold for every d."""
+    """A row for each cell of the map; a product's cells are the same for every d."""
     horizons = np.geomspace(0.1, 10, 6 if quick else 14)
     cases = [(PRODUCT, 1), *((APART, d) for d in (DIMS[::5] if quick else DIMS))]
     clock = functools.cache(lambda d, n_steps: timed(d, n_steps, repeats))
@@ -79,7 +78,7 @@ def cells(quick, repeats):
 
 
 def timed(d, n_steps, repeats):
-    """Seconds of predict_correct on 2^16 coordinates in all, by the number of Langevin steps, exact score."""
+    """Seconds of predict_correct on 2^16 coordinates in all with the exact score, by the number of Langevin steps."""
     law = targets.mixture(WEIGHTS, np.outer([-1.0, 1.0], np.ones(d)), np.ones((2, d)))
     h = default_step(kernels.langevin(law.score, 1.0))
     options = {"langevin_time": n_steps * h, "step_size": h, "grid": grids.log_snr(1.0, EARLY_STOP, BUDGET - n_steps)}
@@ -89,7 +88,10 @@ def timed(d, n_steps, repeats):
 
 
 def sampled(quick, repeats):
-    """Cells again, by samples in d dimensions: coordinates that are alike in one heap, against the same quantiles."""
+    """Some cells again from samples in d dimensions.
+
+    Equal coordinates are pooled and compared with the same quantiles.
+    """
     key, found = jax.random.key(1), []
     families = [
         *((PRODUCT, d) for d in (SAMPLED[-1:] if quick else SAMPLED)),
@@ -120,7 +122,7 @@ def sampled(quick, repeats):
 
 
 def needed(quick):
-    """A row for each d: the T1 that is enough by the formula, and those needed, on both families of points."""
+    """A row for each d: the T1 by the formula, and the T1 that are needed on both families of points."""
     found = []
     for d in NEEDED_DIMS[::2] if quick else NEEDED_DIMS:
         product, apart = points(1.0), points(np.sqrt(d))
@@ -152,13 +154,13 @@ def rows(quick, repeats):
 
 
 def slope(rows, column):
-    """Of T1 against (1/2) log d, by least squares over d >= 16."""
+    """The slope of T1 against (1/2) log d, by least squares over d >= 16."""
     own = [one for one in rows if one["part"] == "needed" and one["d"] >= 16]
     return float(np.polyfit([np.log(one["d"]) / 2 for one in own], [one[column] for one in own], 1)[0])
 
 
 def best_cells(rows):
-    """The best cell of each map, and the best without Langevin: {(law, d, score): (best, best at share 0)}."""
+    """The best cell of each map and its best cell without Langevin: {(law, d, score): (best, best at share 0)}."""
     found = {}
     for one in rows:
         if one["part"] == "map":
@@ -171,7 +173,7 @@ def best_cells(rows):
 
 
 def verdict(rows):
-    """The rule, and the three slopes."""
+    """On how many laws Langevin pays, and the slopes of T1 against (1/2) log d."""
     best = best_cells(rows)
     said = []
     for name in SHIFTS:

@@ -1,10 +1,10 @@
-"""What does truncating the score to the ball where the true one lies change?
+"""What does truncating the score to the ball of the true denoiser change: its error, and the samples?
 
-Data: 512 points in the plane, so that score, radius R and the distance to the data are exact. Scores: a network trained
-for few and for more steps, and the exact score with a push outwards beyond a circle that one particle in a thousand of
-q_T1 lies beyond, of L2 error 0.1 and 0.3. For each, as it is and truncated: its L2 error and exponential moment at T1,
-with what speaks against the estimate and the bound from the truncated L2 error; and W2 to the data of
-prediction-correction with it, beside that of the exact score and the floor of two exact samples.
+The data are 512 points in the plane, so that score, radius R and distance to the data are exact. The scores are two
+networks, trained for few and for more steps, and the exact score with an outward push of L2 error 0.1 or 0.3 beyond a
+circle that one particle in a thousand of q_T1 exceeds. Each is used as it is and truncated. Reported are its L2 error
+and exponential moment at T1, with the diagnostics of that estimate and the bound from the truncated L2 error; and W2 to
+the data after prediction-correction, beside that of the exact score and the floor of two exact samples.
 """
 
 import jax
@@ -40,7 +40,7 @@ def points():
 
 
 def trained(data, steps):
-    """The score of a network that has seen so many batches of the points."""
+    """The score of a network after so many batches of the points."""
     from flax import nnx
 
     start = networks.ResidualMLP(2, mean=data.mean(0), cov=np.cov(data.T), width=64, depth=2, rngs=nnx.Rngs(0))
@@ -56,7 +56,7 @@ def _pushed(score, size, radius, x, t):
 
 
 def pushed_out(score, l2, noised):
-    """The score with a push outwards beyond the circle that a share FAR of q_T1 lies beyond, of this L2 error."""
+    """The score with an outward push of a given L2 error beyond the circle that a fraction FAR of q_T1 exceeds."""
     radius = np.quantile(np.linalg.norm(noised, axis=1), 1 - FAR)
     return Partial(_pushed, as_score(score), np.float64(l2 / np.sqrt(FAR)), np.float64(radius))
 
@@ -118,7 +118,7 @@ def pairs(rows):
 
 
 def verdict(rows):
-    """How much W2 truncation saves at most, on networks, on the exact score; what becomes of the moments."""
+    """The largest gain in W2, the changes for networks and for the exact score, and the exponential moments."""
     compared = [(a, b) for a, b in pairs(rows) if a["score"] != "exact"]
     size = lambda one: np.inf if one["w2"] is None else max(one["w2"], one["floor"])  # below it W2 is noise
     ratio = lambda pair: size(pair[0]) / size(pair[1])
@@ -138,7 +138,7 @@ def verdict(rows):
 
 
 def draw(rows, path):
-    """W2 and exponential moment against T1, as it is and truncated, and the bound on the latter's moment."""
+    """W2 and exponential moment against T1, with and without truncation, and the bound on the truncated moment."""
     names = list(dict.fromkeys(row["score"] for row in rows))
     figure = plots.canvas(12.5, 4.8)
     left, right = figure.subplots(1, 2)

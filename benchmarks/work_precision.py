@@ -1,9 +1,10 @@
 """Which kernel, on which grid, for how many score evaluations?
 
-Six laws with exact scores (laws.py), T = 5 to delta = 1e-3, float64. Kernels of the ODE: relative L2 distance to the
-end points of 2,000 steps of RK4 from the same starts, the median over them. Kernels that draw noise: the exact KL of
-the law from the output where it is Gaussian; elsewhere energy distance and sliced W2 of samples, whose floor is the
-largest of eight exact samples'. A product with the score's Jacobian or its transpose counts as an evaluation.
+Six laws with exact scores (laws/mixtures.py), from T = 5 to delta = 1e-3, in float64. The error of an ODE kernel is the
+median relative L2 distance to the end points of 2,000 steps of RK4 from the same starts. The error of a kernel with
+noise is the exact KL where its output is Gaussian, and elsewhere the energy distance and sliced W2 of samples; the
+floor is the largest of eight exact samples'. A product with the score's Jacobian or its transpose counts as an
+evaluation.
 """
 
 import functools
@@ -78,7 +79,7 @@ def optimal_grid(law, n_steps):
 
 
 def row(law, kind, kernel, grid, measured):
-    """A row of the record: columns of lists over the budgets that pay for a step at least."""
+    """A row of the record: columns of lists over the budgets that suffice for at least one step."""
     finite = lambda value: float(f"{value:.6g}") if np.isfinite(value) else None  # diverged
     columns = {name: [finite(one[name]) for one in measured.values()] for name in next(iter(measured.values()))}
     return {"law": law, "kind": kind, "kernel": kernel, "grid": grid, "evals": list(measured), **columns}
@@ -114,7 +115,7 @@ def ode_rows(name, budgets, methods, to_fit):
 
 
 def kl_rows(budgets, methods):
-    """Rows of the kernels that draw noise on the flat Gaussian: exact KL."""
+    """Rows of the kernels with noise on the flat Gaussian: exact KL."""
     flat, rows = Spectrum.of_flat(), []
     for label in methods:
         kernel = flat.kernel(label)
@@ -125,7 +126,7 @@ def kl_rows(budgets, methods):
 
 
 def sample_rows(name, budgets, methods, n_samples):
-    """Rows of the kernels that draw noise on a mixture: distances of samples, and a row of their floor."""
+    """Rows of the kernels with noise on a mixture: distances of samples, and a row of their floor."""
     law, (key_exact, key_start, key_run, key_sliced) = LAWS[name](), jax.random.split(jax.random.key(5), 4)
     exact, *others = (
         np.asarray(forward(law.sample(key, n_samples), EARLY_STOP, jax.random.normal(key, (n_samples, law.mmse.dim))))
@@ -156,7 +157,7 @@ def sample_rows(name, budgets, methods, n_samples):
 
 
 def verdict(rows, budgets):
-    """What was asked for and missed, in a sentence."""
+    """The requirements that were missed, in a sentence."""
     ode, kl, missed = over_laws(rows, "ODE", "error"), over_laws(rows, "SDE", "kl"), []
     for budget, most in ODE_AT_MOST.items():
         if found := best(ode, budget, named):
@@ -195,7 +196,7 @@ SHOWN = {
 
 
 def draw(rows, path):
-    """Error against evaluations: kernels of the ODE over all laws, kernels that draw noise on the flat Gaussian."""
+    """Error against evaluations: ODE kernels over all laws, and kernels with noise on the flat Gaussian."""
     figure = plots.canvas(10.5, 4.6)
     left, right = figure.subplots(1, 2)
     ode, kl = over_laws(rows, "ODE", "error"), over_laws(rows, "SDE", "kl")
@@ -221,7 +222,7 @@ def page(rows, said, stem):
 
 
 def publish(rows, said, path):
-    """Tables and figure beside one another, NAME.md and NAME.png."""
+    """Write the tables and the figure as NAME.md and NAME.png."""
     with written(path.with_suffix(".md")) as draft:
         draft.write_text(page(rows, said, path.stem), encoding="utf-8")
     draw(rows, path.with_suffix(".png"))

@@ -17,7 +17,7 @@ GIT_SECONDS = 30
 
 
 def environment(peers=()):
-    """Where and with what a benchmark runs; call it at the start, for the load average. Peers: names of packages."""
+    """The machine, versions, commit and load; call it at the start of a run. Peers: names of packages."""
     device = jax.devices()[0]
     about = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -39,7 +39,7 @@ def environment(peers=()):
 
 
 def _commit():
-    """The commit, with + if files outside the results differ from it; None outside git."""
+    """The commit, followed by + if files outside the results differ from it; None outside git."""
     try:
         commit = _git("rev-parse", "--short", "HEAD")
         changed = _git(
@@ -75,6 +75,6 @@ def _cores():
 
 
 def platform_slug():
-    """What runs are told apart by in file names: cpu, or the kind of device, as nvidia-h200."""
+    """The platform in the names of records: cpu, or the kind of device, such as nvidia-h200."""
     device = jax.devices()[0]
     return "cpu" if device.platform == "cpu" else re.sub("[^a-z0-9]+", "-", device.device_kind.lower()).strip("-")

@@ -11,7 +11,7 @@ from jaxdiff import tables
 
 
 class Study(NamedTuple):
-    """A question, how it is answered in rows, what they say in a line, and how they are drawn."""
+    """A question, the function that makes the rows, the one that states a verdict, and the one that draws them."""
 
     name: str
     question: str

@@ -1,6 +1,8 @@
 """Laws of total variance at most d for every dimension d, with curves that are fast to evaluate.
 
-The eight bumps lie in the span of their means, at most eight directions; across it the law is N(0, 1/4) or nothing.
+Some are no products: eight bumps, eight bumps in eight directions and nothing across them, points at -sqrt(d) u and
+sqrt(d) u, and the digits. The means of the eight bumps span at most eight directions, and across them each law is
+N(0, 1/4), or 0; the exact change of coordinates leaves a block of at most eight dimensions.
 """
 
 import dataclasses
@@ -36,7 +38,7 @@ def bumps(d):
 
 
 def digits(stride=1):
-    """Every stride-th digit as a point, each in 64 coordinates of mean variance 1."""
+    """Every stride-th digit as a point in 64 coordinates of mean variance 1."""
     from sklearn.datasets import load_digits
 
     rows = load_digits().data[::stride]
@@ -59,7 +61,7 @@ def block(name, d):
 
 @functools.lru_cache(maxsize=8)
 def law_of(name, d, stride=1):
-    """The law in d dimensions, a Target; of the digits every stride-th."""
+    """The law in d dimensions as a Target; of the digits every stride-th."""
     normal = functools.cache(lambda variance: targets.gaussian([0.0], [variance]))
     if name in GAUSSIAN:
         rank = {NORMAL: d, POINT: 0, FLAT: min(RANK, d)}[name]
@@ -73,7 +75,7 @@ def law_of(name, d, stride=1):
 
 
 def read_off_tables(curve):
-    """A curve without replicates whose value, integral and E log det are interpolated: fast at a million levels."""
+    """A curve without replicates whose value, integral and E log det are interpolated, fast for a million levels."""
     table = Panels(functools.partial(_log_det_series, curve))
 
     def log_det(snr, h):

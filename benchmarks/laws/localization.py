@@ -14,14 +14,17 @@ NORMAL, COIN, BUMPS, FLAT, DIGITS = "N(0, 1/4)", "two points", "3 bumps, d = 2",
 
 
 class Law(NamedTuple):
-    """A law, and the curve of its mmse: where that is possible from another representation of the law."""
+    """A law, and the curve of its mmse, where possible from another representation of the law."""
 
     target: Target
     curve: Curve
 
 
 def flat():
-    """Two bumps in each of four coordinates, nothing in twelve, all turned; its curve by the factors."""
+    """Two bumps in each of four coordinates and 0 in twelve, rotated.
+
+    The curve is that of the product before the rotation.
+    """
     bumps = targets.mixture([0.3, 0.7], [[-1.2], [0.8]], [[0.05], [0.05]])
     corners = np.stack(np.meshgrid(*[[0, 1]] * 4), -1).reshape(-1, 4)
     means, weights = np.array([-1.2, 0.8])[corners], np.prod(np.array([0.3, 0.7])[corners], axis=1)
@@ -32,7 +35,7 @@ def flat():
 
 
 def laws(quick):
-    """Five laws by name, of total variance d at most."""
+    """Five laws by name, of total variance at most d."""
     bumps = ([0.5, 0.3, 0.2], [[1.0, 0.0], [-0.5, 0.75], [-0.5, -1.25]], [[0.05, 0.02], [0.02, 0.1], [0.03, 0.03]])
     of = {
         NORMAL: targets.gaussian([0.0], [0.25]),

@@ -24,9 +24,10 @@ LINES = {NORMAL: line.Law([1.0], [0.0], [0.25]), COIN: line.Law([0.5, 0.5], [-1.
 
 
 class Shape(NamedTuple):
-    """An error's field f(score, x, t), E|f|^2 and E<score, f> at X_t as functions of a law and t, and the laws' names.
+    """An error's field f(score, x, t), its moments, and the names of the laws that it is put into.
 
-    profile: (law, t) -> the amplitude's course in time; None makes E|e|^2 the same at all times.
+    square, overlap: E|f|^2 and E<score, f> at X_t as functions of a law and t.
+    profile: (law, t) -> the amplitude as a function of time; None makes E|e|^2 the same at all times.
     """
 
     field: Callable
@@ -66,7 +67,7 @@ def second_moment(target, t):
 
 
 def variance(t, s=0.25):
-    """Of X_t where X_0 has variance s."""
+    """The variance of X_t where X_0 has variance s."""
     return ou.alpha(t) ** 2 * s + ou.sigma(t) ** 2
 
 
@@ -117,7 +118,7 @@ class Injected(NamedTuple):
 
 
 def injected(target, shape, grid, size, among):
-    """The error with sum g_k E|e_k|^2 = size; among: which steps have it."""
+    """The error with sum g_k E|e_k|^2 = size; among: the steps that have it."""
     t, g = grid[:-1], -np.diff(grid)
     of_nodes = lambda function: np.array([function(target, at) for at in t])
     square, overlap = of_nodes(shape.square), of_nodes(shape.overlap)
@@ -138,14 +139,14 @@ def _wrong(score, field, nodes, amplitude, x, t):
 
 
 def wrong(target, error):
-    """The exact score with an error, as a score."""
+    """The exact score plus an error, as a score."""
     return Partial(_wrong, as_score(target.score), Partial(error.field), error.nodes, error.amplitude)
 
 
 # D - m = (sigma^2/alpha) e:  L = V + (sigma^4/alpha^2) E|e|^2, and K = sqrt(snr) V - (sigma^3/alpha) E<s, e>, as
 # E[Z | X_t] = -sigma s. The integral stays V's, so that path_kl is the KL to the true path, no excess.
 def wrong_curve(curve, error):
-    """The curve of a denoiser whose score has an error, at the nodes where steps begin."""
+    """The curve of the denoiser of a wrong score, at the nodes where steps begin."""
     exact, at = integrated(curve), lambda snr: error.at(ou.time(snr))
     value = lambda snr: exact(snr) + error.square[at(snr)] / (snr * (1 + snr))
     cross = lambda snr: np.sqrt(snr) * exact(snr) - error.overlap[at(snr)] / (np.sqrt(snr) * (1 + snr))
@@ -163,7 +164,7 @@ def benton(n_steps):
 
 
 def cases():
-    """(law's name, target, shape's name, shape), all there are."""
+    """All (law's name, target, shape's name, shape)."""
     for (law, target), (name, shape) in itertools.product(laws().items(), SHAPES.items()):
         if law in shape.laws:
             yield law, target, name, shape

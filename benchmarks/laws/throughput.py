@@ -16,9 +16,9 @@ COMPONENTS, WIDTH, HIDDEN = 8, 256, 3  # of the mixture; of the network
 
 
 class Law(NamedTuple):
-    """A score as jaxdiff brings it and as one would write it; operations a particle-step in matrix products, or None.
+    """A score as jaxdiff has it and as a plain function; the two may be the same object.
 
-    Both are one object where there is nothing to tell apart.
+    flops: operations a particle-step in matrix products, or None.
     """
 
     name: str

@@ -13,5 +13,5 @@ def _shifted(score, size, after, x, t):
 
 
 def shifted(score, size, after=0.0):
-    """A score with an error of L2 norm `size` at times beyond `after`, the same everywhere, along (1, ..., 1)."""
+    """A score plus a constant vector of L2 norm `size` along (1, ..., 1), at times beyond `after`."""
     return Partial(_shifted, as_score(score), np.float64(size), np.float64(after))

@@ -1,4 +1,4 @@
-"""Every bound of `jaxdiff.bounds` beside the exact value, one row a case."""
+"""Every bound of `jaxdiff.bounds` beside the exact value: one row for every law, bound, kernel and grid."""
 
 import jax
 import numpy as np
@@ -43,7 +43,7 @@ def compared(bound, side, value, exact, error=0.0, *, unit="nats", trivial=None,
 
 
 def left_out(bound, side, reason, kernel=None):
-    """A row of a bound that does not apply, or that there is no exact value to hold against."""
+    """A row of a bound that does not apply, or for which there is no exact value."""
     row = {"part": "case", "bound": bound, "side": side, "kernel": kernel}
     return row | {"applies": False, "reason": reason, "vacuous": False}
 
@@ -57,7 +57,7 @@ def by_curve(bound, side, value, exact, case, slack, **about):
 
 
 def named_grids(case, n_steps):
-    """Benton's grid, that of least path KL of ancestral sampling, and equal steps of log snr."""
+    """Benton's grid, the grid of least path KL for ancestral sampling, and equal steps of log snr."""
     ends, cost = (HORIZON, EARLY_STOP), information.step_cost("ancestral", case.law.mmse)
     named = {"Benton": grids.exponential_then_uniform(*ends, n_steps), "log snr": grids.log_snr(*ends, n_steps)}
     if case.total_variance >= exactly.SMALL:  # on a point every grid is optimal
@@ -66,7 +66,7 @@ def named_grids(case, n_steps):
 
 
 def rounding(dim, grid):
-    """Nats by which path KLs and their bounds may be wrong in float64."""
+    """The rounding error of path KLs and their bounds in float64, nats."""
     snr = ou.snr(grid)
     return dim * (1e-13 * np.log(snr[-1] / snr[0]) + 1e-14 * np.max(snr[1:] / snr[:-1]))
 
@@ -135,7 +135,7 @@ def at_the_ends(case):
 
 
 def on_the_line(case, name, grid):
-    """Rows of KL and TV of the end points, which the path KL and Pinsker or Bretagnolle and Huber bound."""
+    """Rows of KL and TV of the end points, which the path KL bounds, by Pinsker or by Bretagnolle and Huber."""
     curve = case.law.mmse
     for kernel in KERNELS:
         given = (curve,) if kernel == "moment_matched" else ()
@@ -149,7 +149,7 @@ def on_the_line(case, name, grid):
 
 
 def in_a_ball(case):
-    """Rows of what a finite horizon needs and costs, T1 that from which on the constant is 1/2 by the formula."""
+    """Rows of the bounds for a finite horizon T1, from which on the formula's constant is 1/2."""
     if case.radius is None:
         yield left_out("pedrotti2023", UPPER, "the data are not in a ball")
         return
@@ -160,7 +160,7 @@ def in_a_ball(case):
 
 
 def constants(case, horizon):
-    """Rows of the log-Sobolev constant, the horizon it needs, and how score and ODE pull apart."""
+    """Rows of the log-Sobolev constant, of the horizon it needs, and of the stretch of the score and the ODE."""
     r, law, unit, t = case.radius, case.law, "1/variance", 0.1
     points = np.concatenate([np.zeros((1, law.dim)), law.sample(jax.random.key(0), 500)])  # 0: between the points
     value, seen = pedrotti2023.one_sided_lipschitz(t, r), lsi.one_sided(law.score, points, t)

@@ -1,4 +1,8 @@
-"""Langevin at T1 and the reversal from there without samples: W2 to the data, and the T1 that is needed."""
+"""Langevin at T1 and the reversal from there without samples: W2 to the data, and the T1 that is needed.
+
+All coordinates of a product are alike. For points or bumps at -sqrt(d) u and sqrt(d) u, the law across u is N(0, I) at
+every time, and its variance after Langevin steps and steps of the ODE follows from a recursion.
+"""
 
 import functools
 
@@ -20,7 +24,7 @@ NORMAL = line.Law([1.0], [0.0], [1.0])
 
 @functools.cache
 def law_of(family, d):
-    """The one-dimensional law that decides: a coordinate's, or the one along u."""
+    """The one-dimensional law that is computed: of a coordinate, or along u."""
     if family == PRODUCT:
         return line.Law(WEIGHTS, [-1.0, 1.0], [0.05, 0.05])
     return line.Law(WEIGHTS, [-np.sqrt(d), np.sqrt(d)], [1.0, 1.0])
@@ -44,7 +48,7 @@ def w2(family, d, shift, horizon, n_steps, length):
 
 
 def across(grid, h, n_steps):
-    """How far the deviation of a coordinate of N(0, 1) is from 1 in the end: exact score -x at every time."""
+    """The final error of the standard deviation of a coordinate N(0, 1), with the exact score -x."""
     v = 1.0
     for _ in range(n_steps):
         v = (1 - h) ** 2 * v + 2 * h
@@ -76,7 +80,7 @@ def points(reach):
 
 
 def from_noise(law, t, others=0):
-    """W2 to q_delta of the exact reverse ODE from N(0, I) at t; `others` coordinates have no variance in the data."""
+    """W2 to q_delta after the exact reverse ODE from N(0, I) at t; `others`: coordinates in which the data are 0."""
     end = law.quantiles(line.LEVELS_AT, EARLY_STOP)
     along = line.w2(line.through_the_ode(law, line.normal(), t, EARLY_STOP), end)
     across = ou.sigma(EARLY_STOP) * (1 / ou.sigma(t) - 1)
@@ -84,7 +88,7 @@ def from_noise(law, t, others=0):
 
 
 def gap(law, t):
-    """The spectral gap at t along the line; across it is 1/sigma^2, which is more than 1."""
+    """The spectral gap at t along the line; across it the gap is 1/sigma^2, which exceeds 1."""
     mean, deviation = law.at(t)
     box = ((mean - line.REACH * deviation).min(), (mean + line.REACH * deviation).max())
     return lsi.spectral_gap(lambda x: law.target.log_density(jnp.asarray(x), t), (box,))

@@ -1,7 +1,8 @@
-"""What samplers on padded laws should give: moments of their output and path KLs, without the padding.
+"""Predictions for samplers on padded laws, without the padding: moments of their output and path KLs.
 
-Moments are linear recursions where all is Gaussian, a density on a lattice where a coordinate, or a projection, is a
-chain of its own; along the span of eight bumps they are means of float64 samples in that span, with a standard error.
+Moments are linear recursions where the output is Gaussian, and sums over a density on a lattice where a coordinate or a
+projection is a chain of its own. Along the span of eight bumps they are means over float64 samples in that span, with a
+standard error.
 """
 
 import functools
@@ -71,7 +72,7 @@ def predictions(name, law, d):
 
 
 def of_the_span(name, law, d):
-    """Predictions where the law is not as in all other directions: a recursion, the line, or samples."""
+    """Predictions in the directions that differ from the others: by a recursion, on the line, or by samples."""
     if law == padded_laws.BUMPS:
         return of_the_chain_in_the_span(name, d)
     if law == padded_laws.POINTS:
@@ -84,7 +85,7 @@ def of_the_span(name, law, d):
 
 @functools.cache
 def _moments(name, law, d):
-    """E x^2 and E x^4 of the line's chain."""
+    """E x^2 and E x^4 of the chain on the line."""
     y, p = line_law(padded_laws.reduced(law, d).score, table(name, law, d))
     return float(p @ y**2), float(p @ y**4)
 

@@ -23,7 +23,10 @@ TRAINING = {"quick": 400, "full": 4000}
 
 
 class Case(NamedTuple):
-    """A law or a model: the curve its grids are made for, the one they are judged by, how far samples are from data."""
+    """A law or a model.
+
+    The curve its grids are made for, the curve they are judged by, and the distance of samples from the data.
+    """
 
     name: str
     planned: Curve
@@ -33,14 +36,14 @@ class Case(NamedTuple):
 
 
 def flat(size):
-    """The flat Gaussian: exact KL of the end points."""
+    """The flat Gaussian, with the exact KL of the end points."""
     spectrum = Spectrum.of_flat()
     curve = LAWS[FLAT]().mmse
     return Case(FLAT, curve, curve, lambda sampler, grid: {"marginal_kl": spectrum.kl(spectrum.kernel(sampler), grid)})
 
 
 def mixture(name, size):
-    """A mixture: sliced W2 of samples to exact ones."""
+    """A mixture, with sliced W2 between samples and exact ones."""
     law = LAWS[name]()
     n = min(PARTICLES, COORDINATES // law.dim)
     key_exact, key_start, key_run, key_sliced = jax.random.split(jax.random.key(0), 4)
@@ -61,7 +64,10 @@ def mixture(name, size):
 
 
 def digits(size):
-    """A network trained on the digits: sliced W2 of as many samples as there are train rows to the test rows."""
+    """A network trained on the digits.
+
+    Sliced W2 of samples to the test rows, as many samples as there are train rows.
+    """
     from jaxdiff import data, runs, train
     from jaxdiff.app.comparison import Subject
     from jaxdiff.scores import denoiser_of

@@ -1,8 +1,9 @@
-"""Laws whose reverse ODE has a known exact flow, where particles start, how far they end from it, and wrong scores.
+"""Laws whose reverse ODE has a known exact flow, with starting points and with perturbed scores.
 
-Flows are closed forms on Gaussians, matched quantiles on the line, else fine steps of RK4. Starts on the line are
-spaced by powers around the point that divides two bumps, and weighted by N(0, 1), so that particles that end at the
-wrong bump are seen however rare; weights of bumps and points are unequal, as under symmetry no particle strays.
+Flows are closed forms for Gaussians, maps of quantiles on the line, and fine steps of RK4 elsewhere. On the line the
+distances of the starts from the point that divides two bumps are spaced geometrically, and the starts are weighted by
+N(0, 1), so that rare particles that end at the wrong bump are seen. The bumps and points have unequal weights: under
+symmetry no particle would end at the wrong one.
 """
 
 from typing import Any, NamedTuple

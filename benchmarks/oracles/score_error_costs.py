@@ -39,14 +39,14 @@ BLOCK, PUT_IN = 4, 0.01  # steps and eps^2 of an error whose time is varied
 
 
 def added(sampler, grid, curve, error):
-    """The path KL that an error adds; moment matching's variance is set by the exact curve."""
+    """The path KL that an error adds; the variance of moment matching is set by the exact curve."""
     matched = {"matched": curve} if sampler == "moment_matched" else {}
     wrong_one = information.path_kl(sampler, grid, wrong_curve(curve, error), **matched)
     return wrong_one - information.path_kl(sampler, grid, curve, **matched)
 
 
 def grown():
-    """Rows: the path KL that is added, by law, shape, window, sampler and size, with Theorem 1's bound on the cross."""
+    """Rows: the added path KL by law, shape, window, sampler and size, with Theorem 1's bound on the cross term."""
     grid = benton(N_STEPS)
     for (law, target, name, shape), window in itertools.product(cases(), WINDOWS):
         for size in SIZES.tolist():
@@ -59,7 +59,7 @@ def grown():
 
 
 def refined():
-    """Rows: what is added per eps^2 as the grid gets finer."""
+    """Rows: the added path KL over eps^2 on finer grids."""
     for (law, target, name, shape), n_steps in itertools.product(cases(), REFINED):
         grid = benton(n_steps)
         error = injected(target, shape, grid, SEEN, np.ones(n_steps, bool))
@@ -96,7 +96,7 @@ def kl(law, lattice):
 
 
 def ended(sizes):
-    """Rows: the KL of the end points that is added beside the path KL, by law, shape, window and size."""
+    """Rows: the added KL of the end points and the added path KL, by law, shape, window and size."""
     grid = benton(N_STEPS)
     base = {name: kl(law, end(law, None, grid)) for name, law in LINES.items()}
     for (law, target, name, shape), window in itertools.product(cases(), WINDOWS):
@@ -111,7 +111,7 @@ def ended(sizes):
 
 
 def forgotten():
-    """Rows: the share of a constant error's eps^2 that the end points keep, by the steps that have it."""
+    """Rows: the part of a constant error's eps^2 that remains at the end points, by the steps that have the error."""
     grid, shape, steps = benton(N_STEPS), SHAPES["constant"], np.arange(N_STEPS)
     for (name, law), first in itertools.product(LINES.items(), range(0, N_STEPS, BLOCK)):
         among = (steps >= first) & (steps < first + BLOCK)
@@ -125,13 +125,13 @@ def forgotten():
 
 # A push c moves the mean by 2 c dt, which E[X_delta | X_t] = e^(delta - t) (var_delta/var_t) X_t carries on.
 def kept(t, t_next):
-    """The share of eps^2 that N(0, 1/4) keeps of a constant error between two times, in the continuum."""
+    """The part of a constant error's eps^2 between two times that remains at the end, on N(0, 1/4) and for N -> inf."""
     carried, _ = quad(lambda at: 2 * np.exp(EARLY_STOP - at) * variance(EARLY_STOP) / variance(at), t_next, t)
     return carried**2 / (2 * variance(EARLY_STOP)) / (t - t_next)
 
 
 def sampled(n, key):
-    """Rows: mean and variance of samples, against the lattice's."""
+    """Rows: mean and variance of samples, and those of the lattice."""
     grid = benton(N_STEPS)
     mesh = Mesh(np.array(jax.devices()), ("particles",)) if jax.device_count() > 1 else None
     start = noise.initial(key, jnp.arange(n, dtype=jnp.uint32), 1, jnp.float64)

@@ -1,4 +1,12 @@
-"""The least number of steps with which a sampler meets a target path KL, from exact path KLs."""
+"""The least number of steps with which a sampler meets a target path KL, from exact path KLs.
+
+On Benton's grid N = 1 to 16 are tried one by one, because the path KL was seen to rise with N up to 13. Then N grows by
+factors of four until the target is met, and the bracket is narrowed until KL(N) <= eps^2 < KL(N - 1). An optimal grid
+is a polished shortest path up to 512 steps (128 for covariance matching). A longer one has its nodes from the density
+that is optimal for N -> infinity, and a few of them uniformly in log snr; its path KL is within 1 % (3 %) of a polished
+grid's. The KL of the end points of a normal law on Benton's grid follows from a recursion of variances from N(0, I) at
+the horizon.
+"""
 
 import functools
 import math
@@ -34,7 +42,7 @@ WORST = sampler(EULER, BENTON)
 
 
 class Sampling:
-    """A kernel and a kind of grid on a law: its path KL for every number of steps."""
+    """The path KL of a kernel on one kind of grid and one law, for every number of steps."""
 
     def __init__(self, law, name, delta):
         self.law, self.delta, (self.kernel, self.kind) = law, delta, SAMPLERS[name]
@@ -43,7 +51,7 @@ class Sampling:
         self.kl = functools.cache(lambda n: self.total(self.grid(n)))
 
     def total(self, grid):
-        """The path KL of a grid, rounding below 0 left out."""
+        """The path KL of a grid; values below 0 by rounding are 0."""
         return max(float(np.sum(self.cost(grid[:-1], grid[1:]))), 0.0)
 
     def grid(self, n):
@@ -58,16 +66,16 @@ class Sampling:
 
     @functools.cached_property
     def density(self):
-        """Log snr and, up to it, the share of all nodes: a cell of cost c has c^(1/p) of them, c ~ width^p."""
+        """Log snr, and the fraction of all nodes up to it: a cell of cost c ~ width^p has a part c^(1/p)."""
         fine = grids.log_snr(HORIZON, self.delta, CELLS)
         each = np.maximum(self.cost(fine[:-1], fine[1:]), 0) ** (1 / (1 + self.order))
         whole = np.append(0, np.cumsum(each))
         return np.log(ou.snr(fine)), whole / whole[-1] if whole[-1] > 0 else np.linspace(0, 1, CELLS + 1)
 
     def continuum(self, n):
-        """n steps of the density that is optimal for many, but for a few spread uniformly in log snr.
+        """A grid of n steps from the density that is optimal for many steps, with a few uniform nodes.
 
-        Those are for where the density vanishes: a discrete law that is all but known.
+        The density vanishes where a discrete law is almost known; the nodes uniform in log snr are for these times.
         """
         u, share = self.density
         few = min(0.5, SPREAD[self.order] / n)
@@ -78,7 +86,7 @@ class Sampling:
 
 
 def least_steps(kl, target, most, in_turn=0):
-    """The least N with kl(N) <= target, for a kl that falls beyond N = in_turn; None where it is more than most."""
+    """The least N with kl(N) <= target, for a kl that falls beyond N = in_turn; None if it is more than most."""
     for n in range(1, in_turn + 1):
         if kl(n) <= target:
             return n
@@ -105,7 +113,7 @@ def _crossing(low, kl_low, high, kl_high, target):
 
 
 def needed(kl, target, most, order, in_turn=0):
-    """Columns: the least N, a real number in its place, and the KL at N, or at `most` where N is extrapolated."""
+    """Columns: the least N, its interpolated real value, and the KL at N, or at `most` if N is extrapolated."""
     n = least_steps(kl, target, most, in_turn)
     if n is None:
         real = most * (kl(most) / target) ** (1 / order)
@@ -115,12 +123,12 @@ def needed(kl, target, most, order, in_turn=0):
 
 @functools.lru_cache(maxsize=1)
 def sampling(law, dim, name, delta, stride):
-    """The Sampling of a row; the rows of a law, dimension, sampler and early stop follow one another."""
+    """The Sampling of a row, cached because rows of the same law, dimension, sampler and early stop are adjacent."""
     return Sampling(law_of(law, dim, stride), name, delta)
 
 
 def steps_needed(dim, law, sampler, delta, eps2, most=MOST["full"], stride=1):
-    """A row of the sweep: steps for path KL <= eps2, Theorem 1's bound at them, steps for the marginal KL."""
+    """A row of the sweep: steps for path KL <= eps2, Theorem 1's bound at them, and steps for the marginal KL."""
     one = sampling(law, dim, sampler, delta, stride)
     most = min(most, MOST_COVARIANCE) if one.kernel == COVARIANCE else most
     row = needed(one.kl, eps2, most, one.order, one.in_turn)
@@ -132,12 +140,12 @@ def steps_needed(dim, law, sampler, delta, eps2, most=MOST["full"], stride=1):
 
 
 def rounded(value):
-    """Six digits of a float."""
+    """A float with six digits; other values as they are."""
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def bound(one, n, path_kl):
-    """Theorem 1 at n steps, initial KL included, and over the exact initial KL plus path KL."""
+    """Theorem 1 at n steps, initial KL included, and its ratio to the exact initial KL plus path KL."""
     law = one.law
     terms = benton2024.theorem1(one.grid(n), law.dim, second_moment=law.second_moment).terms
     initial = information.initial_kl(law.second_moment, law.dim, HORIZON)

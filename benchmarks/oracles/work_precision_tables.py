@@ -11,7 +11,7 @@ BEATS_BY, BEATS_ON, BEATS_FROM = 2, 4, 8
 
 
 def over_laws(rows, kind, metric):
-    """{(kernel, grid): {evals: geometric mean over the laws}} of what was measured on all of them."""
+    """{(kernel, grid): {evals: geometric mean over the laws}} of those measured on all laws."""
     laws = {one["law"] for one in rows if one["kind"] == kind and metric in one}
     values = {}
     for one in rows:
@@ -31,7 +31,7 @@ def geometric_mean(values):
 
 
 def best(table, evals, allowed=lambda kernel, grid: True):
-    """(value, kernel, grid) that is least at a number of evaluations; None if nothing was measured there."""
+    """The least (value, kernel, grid) at a number of evaluations; None if nothing was measured there."""
     found = [(of[evals], *pair) for pair, of in table.items() if evals in of and allowed(*pair)]
     return min(found, default=None)
 
@@ -45,12 +45,12 @@ def fitted(kernel, grid):
 
 
 def knows_no_law(kernel, grid):
-    """Kernels that are not exact on every Gaussian."""
+    """Whether a kernel is not exact on every Gaussian."""
     return kernel not in ("moment_matched per direction", "covariance_matched")
 
 
 def duels(rows, budgets):
-    """A row for every law and budget: the best peer, our best pair, and how many times less it leaves."""
+    """A row for every law and budget: the best peer, our best pair, and the ratio of their errors."""
     found = []
     for law in dict.fromkeys(one["law"] for one in rows if one["kind"] == "ODE"):
         table = over_laws([one for one in rows if one["law"] == law], "ODE", "error")
@@ -84,7 +84,7 @@ def per_kernel(table, budgets, allowed=named):
 
 
 def reaching_the_floor(rows):
-    """A row for every kernel that draws noise: the fewest evaluations from which on it stays within the floor."""
+    """A row for every kernel with noise: the fewest evaluations from which on it stays within the floor."""
     floors = {one["law"]: one for one in rows if one["kind"] == "floor"}
     fewest = {}
     for one in rows:
@@ -101,7 +101,7 @@ def reaching_the_floor(rows):
 
 
 def recommendations(rows, budgets):
-    """Which kernel for which budget: a row for every number of evaluations."""
+    """A row for every number of evaluations: the best kernel and grid."""
     ode, kl, found = over_laws(rows, "ODE", "error"), over_laws(rows, "SDE", "kl"), []
     for budget in budgets:
         choices = best(ode, budget, named), best(ode, budget, fitted), best(kl, budget, knows_no_law)

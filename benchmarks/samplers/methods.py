@@ -1,4 +1,4 @@
-"""Every kernel by name: how it is made from a law, and the evaluations that a step costs beyond its own."""
+"""Every kernel by name: how it is made from a law, and the evaluations of a step beyond the kernel's own."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ PRODUCTS = 2  # of Lanczos' method in covariance matching; each is one with the 
 
 
 class Method(NamedTuple):
-    """How a kernel is made from a law, and what a step costs beyond its own evaluations."""
+    """How a kernel is made from a law, and the evaluations of a step beyond the kernel's own."""
 
     make: Callable[[Any], Any]
     products: int = 0

@@ -26,7 +26,7 @@ TRACES = collections.Counter()
 
 
 class Known(NamedTuple):
-    """What a traced simulation looks up by law and dimension; every array begins with these two axes."""
+    """What a traced simulation looks up by law and dimension; the first two axes of every array."""
 
     table: NamedTuple
     widened: np.ndarray  # the variance of each step, over that of ancestral
@@ -35,7 +35,7 @@ class Known(NamedTuple):
 
 
 def known(name, family, dims):
-    """What is known on the host of every law and dimension."""
+    """The arrays of every law and dimension, computed on the host."""
     own, shape = [], (len(FAMILIES[family]), len(dims))
     for law, d in itertools.product(FAMILIES[family], map(int, dims)):
         widened = (table(name, law, d).spread / table("ancestral", law, d).spread) ** 2
@@ -69,7 +69,7 @@ def simulation(name, family, dims, particles):
 
 
 def keys_of(key, name, law):
-    """Keys for the chain and for the pairs: one seed must not make laws or kernels alike, z are taken together."""
+    """Keys for the chain and the pairs, different for each law and kernel, whose z are pooled as independent."""
     return jax.random.split(jax.random.fold_in(jax.random.fold_in(key, law), KERNELS.index(name)))
 
 
@@ -78,7 +78,7 @@ def _count(mask):
 
 
 def _summed(values, mask):
-    """Over coordinates that exist, in float64."""
+    """The sum over the coordinates that exist, in float64."""
     return jnp.sum(jnp.where(mask, values, 0), -1, dtype=jnp.float64)
 
 
@@ -94,7 +94,7 @@ def of_products(law, x, mask, here):
 
 
 def of_mixtures(law, x, mask, here):
-    """Along the span of the means and across it, and whether the nearest mean is one of an even number."""
+    """Squares along the span of the means and across it, and whether the nearest mean has an even number."""
     x, means = (values.astype(jnp.float64) for values in (jnp.where(mask, x, 0), law.means))
     y, rank = jnp.matmul(x, means.T), here.rank.astype(jnp.float64)
     along = jnp.einsum("nk,kl,nl->n", y, here.inverse_gram, y)

@@ -39,7 +39,7 @@ def fresh(key, kernel, k, x):
 
 
 def impulses(key, kernel, k, x):
-    """Particle 1 + i sees increment i of the run as 1, and all others as 0."""
+    """In particle 1 + i increment i of the run is 1; all others are 0."""
     m = kernel.noises_per_step
     z = [jnp.zeros_like(x).at[1 + k * m + i].set(1.0) for i in range(m)]
     return z[0] if m == 1 else jnp.stack(z)

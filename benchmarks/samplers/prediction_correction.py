@@ -10,7 +10,7 @@ PARTICLES = 2**16  # whose wall time stands beside evaluations
 
 
 def seconds(score, dim, repeats, *, particles=PARTICLES, **options):
-    """Median wall time of predict_correct on so many particles, float32, compiled."""
+    """Median wall time of predict_correct for a number of particles, float32, compiled."""
     key = jax.random.key(0)
     x = noise.initial(key, jnp.arange(particles, dtype=jnp.uint32), dim).astype(jnp.float32)
     return interleaved({"run": lambda: predict_correct(score, x, key, **options)}, repeats)["run"].median

@@ -17,7 +17,7 @@ GRIDS = {"log_snr": grids.log_snr, "karras": grids.karras}
 
 
 def outputs(problem, name, grid):
-    """{evaluations: end points of one run or several} of a kernel on a grid, or of the adaptive method."""
+    """{evaluations: end points of one or several runs} of a kernel on a grid, or of the adaptive method."""
     x = spread(problem.x)
     if name == "adaptive":
         solved = (ode.solve(problem.score, x, HORIZON, problem.early_stop, rtol=r, atol=r) for r in TOLERANCES)
@@ -30,7 +30,7 @@ def outputs(problem, name, grid):
 
 
 def _with_other_times(kernel, grid, x):
-    """End points for every seed of the random times: the tables differ, the compiled program does not."""
+    """End points for every seed of the random times: the tables differ, and the compiled program is the same."""
     pad = lambda column: jnp.asarray(np.pad(column, (0, BUDGETS[-1] - len(column))))
     for seed in range(SEEDS):
         table = kernels.randomized_midpoint(kernel.score, seed).coefficients(grid)

@@ -61,7 +61,7 @@ def with_diffrax(law, x, key):
 
 
 def with_diffusionjax(law, x, key):
-    """Its variance-preserving SDE at a constant rate: its time 1 is the OU time HORIZON."""
+    """diffusionjax' variance-preserving SDE with a constant rate: its time 1 is the OU time HORIZON."""
     from diffusionjax.sde import VP
     from diffusionjax.solvers import EulerMaruyama
     from diffusionjax.utils import get_linear_beta_function, get_sampler
@@ -80,12 +80,12 @@ PEERS = {"diffrax": with_diffrax, "diffusionjax": with_diffusionjax}
 
 
 def importable():
-    """The peers that are there."""
+    """The peers that are installed."""
     return [name for name in PEERS if importlib.util.find_spec(name) is not None]
 
 
 def functions(law, x, key, peers):
-    """What is timed, by name; without the plain function where it is the score itself."""
+    """The functions that are timed, by name; without the plain function where it is the score itself."""
     run = lambda score, kernel=kernels.exponential_euler: functools.partial(jaxdiff.sample, kernel(score), x, GRID, key)
     table = kernels.exponential_euler(law.score).coefficients(GRID)
     table = jax.tree.map(lambda column: jnp.asarray(column, x.dtype), table)
