@@ -31,7 +31,7 @@ from jaxdiff import plots
 
 NAME = "bound_tightness"
 QUESTION = "How far is every bound from the exact value?"
-ENDLESS = 1e12  # a factor that is called infinite
+ENDLESS = 1e12  # factors from here on are called infinite
 
 
 def rows(quick, repeats):

@@ -33,7 +33,7 @@ EARLY_STOP = 1e-3
 REVERSAL, LANGEVIN = 32, (0, 16, 64)  # evaluations of the first part
 BUDGETS, SHARES, LENGTHS = (8, 16, 32, 64), (0.0, 0.25, 0.5, 0.75), (1, 4, 10)  # of the second; steps to the default's
 SHIFT, LATE_SHIFT, TRAINED = 0.3, 1.0, 1.0
-PAYS = 0.9  # of the best W2 without Langevin: less counts as won
+PAYS = 0.9  # Langevin pays if its W2 is less than this times the W2 without
 FLOORS = 4
 
 SCORES = {

@@ -52,14 +52,14 @@ NAME = "dimension_sweep"
 QUESTION = "How do the steps needed for a path KL grow with dimension, and with log(1/early stop)?"
 DIMS, DELTAS, TARGETS = 2 ** np.arange(15), (1e-2, 1e-3, 1e-4), (1.0, 0.1, 0.01)
 MANY_DELTAS, DELTA_DIM, DELTA_TARGET = [float(f"1e-{k}") for k in range(1, 9)], 64, 0.1
-DRAWN = {"delta": 1e-3, "eps2": DELTA_TARGET}  # the guarantee of figure and table
-FITTED, LATE = 16, 128  # least d of a fit; of one where a rank of 8 is small
+DRAWN = {"delta": 1e-3, "eps2": DELTA_TARGET}  # target and early stop of the figure and the table
+FITTED, LATE = 16, 128  # least d of a fit, and of the fit where 8 is small against d
 INKS = (1, 0, 2, 3)  # of the kernels
 PALE, HOLLOW = {"alpha": 0.5, "lw": 1.0, "ls": ":", "ms": 3}, {"ls": "none", "mfc": "white"}
-DECIDED, STOPPED = 1.5, 1.05  # ratio of residuals that decides; of N over the last decades of delta that is no growth
+DECIDED, STOPPED = 1.5, 1.05  # decisive ratio of residuals; largest ratio of N that is no growth
 STRIDE = {"quick": 64, "full": 1}  # of the digits
 ALL = tuple(name for name, pair in SAMPLERS.items() if pair != (EULER, OPTIMAL))
-# Where every grid costs nothing the optimal one is none; covariance matching costs at most what moment matching does.
+# Left out are optimal grids where every grid has path KL 0, and covariance matching where moment matching is cheaper.
 RUN = {
     NORMAL: tuple(name for name in ALL[:-2] if SAMPLERS[name] != (MOMENT, OPTIMAL)),
     POINT: tuple(name for name in ALL[:-2] if SAMPLERS[name][1] == BENTON),
@@ -79,10 +79,10 @@ def rows(quick, repeats):
     function = functools.partial(steps_needed, most=MOST[size], stride=STRIDE[size])
     found = []
     for law, name in ((law, name) for law, names in RUN.items() for name in names):
-        dear = law == FLAT_MIXTURE and SAMPLERS[name][0] == COVARIANCE  # log det of each block by Monte Carlo
-        if dear and quick:
+        slow = law == FLAT_MIXTURE and SAMPLERS[name][0] == COVARIANCE  # log det of each block by Monte Carlo
+        if slow and quick:
             continue
-        over = (DELTA_DIM,) if law == DIGITS else dims[dims >= RANK] if dear else dims
+        over = (DELTA_DIM,) if law == DIGITS else dims[dims >= RANK] if slow else dims
         swept = functools.partial(sweeps.run, function, law=law, sampler=name)
         found += tagged("d", swept(dims=over, delta=deltas, eps2=TARGETS))
         if law != DIGITS:

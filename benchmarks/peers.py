@@ -31,11 +31,11 @@ QUESTION = "Same target, same score, same evaluations: how do jaxdiff and its pe
 HORIZON, EARLY_STOP = 5.0, 1e-3
 EVALS = {"quick": (10, 50), "full": (10, 20, 50, 100)}
 PARTICLES = {"quick": 2**12, "full": 2**15}
-SAMPLES, PROJECTIONS, FLOORS = 2048, 128, 4  # of energy distances; of sliced W2, for which all are taken
+SAMPLES, PROJECTIONS, FLOORS = 2048, 128, 4  # of energy distances; of sliced W2; exact samples for a floor
 REFERENCE, REFERENCE_STEPS = 512, 2000  # particles and steps of the fine solution
 SAME = 1e-3  # relative distance up to which two runs of a deterministic method agree; float32 tables leave 1e-5
-ERRORS = 5  # standard errors up to which two energy distances do
-FAR = 3.0  # a relative distance beyond which there is nothing to see
+ERRORS = 5  # standard errors up to which two energy distances agree
+FAR = 3.0  # relative distances beyond it are not drawn
 OURS = "jaxdiff"
 
 

@@ -20,7 +20,7 @@ NAME = "planning"
 QUESTION = "How much path KL does planning save at equal steps, and how long does planning take?"
 BENTON = ("exponential_euler", "Benton")
 SAMPLERS = ("ancestral", "moment_matched", "moment_matched per direction", "covariance_matched")
-FEW_CANDIDATES = 200  # for covariance matching, whose step cost is the dearest
+FEW_CANDIDATES = 200  # for covariance matching, whose step cost is the slowest
 
 # How many times less path KL than exponential Euler on Benton's grid, by law and sampler.
 AT_LEAST = {

@@ -50,13 +50,13 @@ QUESTION = (
     "How do the schemes of the reverse ODE converge, on smooth and rough laws, with exact and with perturbed scores?"
 )
 EARLY_STOP, LATER_STOP = 1e-3, 0.05
-EARLY, LATE, AT = 64, 128, 32  # budgets up to and from which slopes are told apart; whose best kernel is named
+EARLY, LATE, AT = 64, 128, 32  # early slopes up to, late ones from; budget of the best kernel
 DECLARED = {  # of errors on Gaussians; the README's table
     **dict.fromkeys(("euler", "eta_family, score", "ddim"), 1), "heun": 2, "rk4": 4, "randomized_midpoint": 1.5,
     **{f"deis {p}": p for p in (2, 3, 4)}, **{f"dpm_solver {p}": 2 for p in (2, 3)},
     **{f"exponential_adams {p}": p for p in (3, 4)}, **{f"unipc {p}": p + 1 for p in (1, 2, 3)},
 }  # fmt: skip
-NEAR = 0.2  # how close to the declared order a fitted one is called reached
+NEAR = 0.2  # a fitted order this close to the declared one agrees
 MOST_ERROR, ABOVE, FITTED = 0.1, 10.0, 4
 FINE = {"quick": 1024, "full": 4096}  # steps of the reference
 EPS, FLOOR_REACHED = 1e-2, 1.1

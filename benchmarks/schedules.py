@@ -38,7 +38,7 @@ NAMED = {
 }
 OPTIMAL = "optimal"
 SAMPLERS = ("exponential_euler", "ancestral", "moment_matched")
-DEAR, DEAR_LAW, DEAR_CANDIDATES, DEAR_UP_TO = "covariance_matched", "ring of 8", 241, 50
+COVARIANCE, COVARIANCE_LAW, COVARIANCE_CANDIDATES, COVARIANCE_UP_TO = "covariance_matched", "ring of 8", 241, 50
 STEPS = {"quick": (5, 20, 50), "full": (5, 10, 20, 50, 100, 200)}
 METHODS = {"quick": ("adam",), "full": ("adam", "l-bfgs")}
 STUCK = 1e-3  # above the optimum, relatively
@@ -47,13 +47,13 @@ STUCK = 1e-3  # above the optimum, relatively
 def rows(quick, repeats):
     """A row for every law, sampler, number of steps and grid."""
     size = "quick" if quick else "full"
-    laws = [DEAR_LAW, FLAT] if quick else list(LAWS)
+    laws = [COVARIANCE_LAW, FLAT] if quick else list(LAWS)
     cases = [*(functools.partial(flat if name == FLAT else functools.partial(mixture, name), size) for name in laws)]
     found = []
     for case in (make() for make in (*cases, functools.partial(digits, size))):
-        for sampler in (*SAMPLERS, *(DEAR,) * (case.name == DEAR_LAW)):
-            for n in (n for n in STEPS[size] if sampler != DEAR or n <= DEAR_UP_TO):
-                found += _of_grids(case, sampler, n, () if sampler == DEAR else METHODS[size])
+        for sampler in (*SAMPLERS, *(COVARIANCE,) * (case.name == COVARIANCE_LAW)):
+            for n in (n for n in STEPS[size] if sampler != COVARIANCE or n <= COVARIANCE_UP_TO):
+                found += _of_grids(case, sampler, n, () if sampler == COVARIANCE else METHODS[size])
     return found
 
 
@@ -64,7 +64,7 @@ def _of_grids(case, sampler, n, methods):
     made = {name: _timed(lambda make=make: make(HORIZON, case.early_stop, n)) for name, make in NAMED.items()}
     starts = [grid for grid, _ in made.values()]
     planned(starts[0])  # a curve is tabulated when it is first asked for
-    options = {"n_candidates": DEAR_CANDIDATES, "polish": False} if sampler == DEAR else {}
+    options = {"n_candidates": COVARIANCE_CANDIDATES, "polish": False} if sampler == COVARIANCE else {}
     made[OPTIMAL] = _timed(lambda: grids.optimal(cost, n, HORIZON, case.early_stop, **options))
     best, more = planned(made[OPTIMAL][0]), {}
     for method in methods:
@@ -174,7 +174,7 @@ def draw(rows, path):
     """Path KL against N on the ring and the digits, and the measure of the end points against path KL."""
     figure = plots.canvas(12, 4.9)
     *lines, right = figure.subplots(1, 3, width_ratios=(1, 1, 1.1))
-    for ax, law in zip(lines, (DEAR_LAW, DIGITS), strict=True):
+    for ax, law in zip(lines, (COVARIANCE_LAW, DIGITS), strict=True):
         _against_steps(ax, rows, law)
     for index, law in enumerate(dict.fromkeys(row["law"] for row in rows)):
         look = {"color": drawing.COLOURS[index], "marker": drawing.MARKERS[index], "ls": "", "ms": 4, "mew": 0.8}
@@ -200,15 +200,15 @@ def _against_steps(ax, rows, law):
     best = {row["N"]: row["path_kl"] for row in shown if row["grid"] == OPTIMAL}
     last = max(best)
     drawing.line(ax, {n: best[last] * last / n for n in best}, "1/N", None)
-    dear = {
+    covariance = {
         row["N"]: row["path_kl"]
         for row in rows
-        if row["law"] == law and row["sampler"] == DEAR and row["grid"] == OPTIMAL
+        if row["law"] == law and row["sampler"] == COVARIANCE and row["grid"] == OPTIMAL
     }
-    if dear:
-        drawing.line(ax, dear, "optimal, covariance matched", 7)
-        last = max(dear)
-        ax.plot(list(dear), [dear[last] * (last / n) ** 2 for n in dear], "k:", lw=1.6, label="1/N²")
+    if covariance:
+        drawing.line(ax, covariance, "optimal, covariance matched", 7)
+        last = max(covariance)
+        ax.plot(list(covariance), [covariance[last] * (last / n) ** 2 for n in covariance], "k:", lw=1.6, label="1/N²")
     drawing.powers(ax, sorted(best))
     ax.set(xlabel="steps N", ylabel="path KL, nats")
     ax.set_title("digits, ancestral: excess on test rows" if law == DIGITS else f"{law}, ancestral", fontsize=10)

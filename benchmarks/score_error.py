@@ -39,7 +39,7 @@ ENDED = {"quick": (1e-3, 1e-1), "full": (1e-4, 1e-3, 1e-2, 1e-1, 1.0)}  # eps^2 
 PAIRS = {"quick": 2**12, "full": 2**15}  # a step
 PARTICLES = {"quick": 2**16, "full": 2**20}
 SEED = 0
-SHARP = 1e-6  # a ratio so near 1 is 1: rounding of path KLs over the least eps^2
+SHARP = 1e-6  # ratios this near 1 count as 1: the rounding of path KLs over the least eps^2
 
 
 def rows(quick, repeats):

@@ -34,8 +34,8 @@ NAME = "simulated_sweep"
 QUESTION = "Do samplers that are run agree with their exact predictions at every dimension from 2 to 16,384?"
 QUICK_DIMS, DIMS, SEEDS = 2 ** np.arange(1, 11), 2 ** np.arange(1, 15), 4
 ON_CPU, ELSEWHERE = (32, 4), (256, 32)  # particles of each seed; rows at once
-LARGEST, LEVEL = 5.0, 1e-3  # |z| of one; p of all
-MOST = 37.0  # of a z
+LARGEST, LEVEL = 5.0, 1e-3  # the largest |z|, and the least p of all, that agree
+MOST = 37.0  # largest |z| that is reported
 ROUNDING = 1e-9  # nats a coordinate
 
 
@@ -45,7 +45,7 @@ def compared(particles, own, predicted, d):
     n, (value, value_error) = particles * len(own), predicted
     gap, by = mean - value, float(np.hypot(error, value_error))
     row = {"n": n, "simulated": mean, "error": error, "predicted": value, "predicted_error": value_error}
-    if by == 0:  # all particles have the same path KL, 0: only the prediction's rounding may be between
+    if by == 0:  # the path KL of all particles is 0; a difference is rounding
         return row | {"z": None if abs(gap) <= ROUNDING * d else float(np.copysign(MOST, gap))}
     return row | {"z": normal_number(gap / by, n, skewness * (error / by) ** 3)}
 
@@ -164,7 +164,7 @@ def draw(rows, path):
         d = np.array([2, found[-1]["d"]])
         above.plot(d, 0.03 * d, "k--", lw=1.0, label="slope 1")
         drawing.powers(above)
-        above.set_ylim(bottom=0.02)  # bars of what is not known that well go on below
+        above.set_ylim(bottom=0.02)  # long error bars are cut
         above.set_title(label_of(name), fontsize=10)
         below.set_xscale("log", base=2)
         below.grid(alpha=0.25, lw=0.6)

@@ -23,13 +23,13 @@ from jaxdiff.types import as_score
 
 NAME = "truncation"
 QUESTION = "What does truncation of the score change: its L2 error, its exponential moment, and the samples?"
-POINTS, COPIES = 512, 2  # of the data; of each in a sample that is assigned to them
+POINTS, COPIES = 512, 2  # data points, and copies of each in the sample that is assigned to them
 EARLY_STOP, LANGEVIN, REVERSAL = 1e-3, 64, 32
 DRAWS = 100_000  # of q_T1, for the losses
 FAR, SIZES = 1e-3, (0.1, 0.3)
 STEPS = {"quick": (100, 1000), "full": (100, 3000)}
 FLOORS = 4
-PARTICLES = 2**10  # whose wall time is measured
+PARTICLES = 2**10  # of a run whose wall time is measured
 
 
 def points():
@@ -98,7 +98,7 @@ def _row(law, name, score, cut, radius, horizon, noised):
     x = np.asarray(predict_correct(score, x, key, **_options(score, horizon)), np.float64)
     row["w2"] = assignment_w2(x, np.tile(points(), (COPIES, 1))) if np.isfinite(x).all() else None
     row["evals"] = LANGEVIN + REVERSAL
-    if alpha > 0:  # without an inequality there is no such loss
+    if alpha > 0:  # without a log-Sobolev inequality there is no bound
         moment = losses.exponential_moment(score, law.score, noised, horizon, alpha=alpha, radius=radius)
         row |= {"l2": np.sqrt(moment.l2), "moment": moment.value, "effective": moment.effective_samples}
         row |= {"hill": moment.hill_index if np.isfinite(moment.hill_index) else None, "trusted": moment.trusted}
@@ -120,7 +120,7 @@ def pairs(rows):
 def verdict(rows):
     """The largest gain in W2, the changes for networks and for the exact score, and the exponential moments."""
     compared = [(a, b) for a, b in pairs(rows) if a["score"] != "exact"]
-    size = lambda one: np.inf if one["w2"] is None else max(one["w2"], one["floor"])  # below it W2 is noise
+    size = lambda one: np.inf if one["w2"] is None else max(one["w2"], one["floor"])  # a W2 below the floor is noise
     ratio = lambda pair: size(pair[0]) / size(pair[1])
     best = max(compared, key=ratio)
     networks_too = [ratio(pair) for pair in compared if pair[0]["score"].startswith("network")]
@@ -148,7 +148,7 @@ def draw(rows, path):
         )
         _line(left, as_it_is, "w2", index, "-", name)
         _line(left, cut, "w2", index, "--")
-        if name != "exact":  # whose moment is rounding
+        if name != "exact":  # the exact score's moment is rounding
             _line(right, as_it_is, "moment", index, "-")
             _line(right, cut, "moment", index, "--")
             _line(right, cut, "bound", index, ":")

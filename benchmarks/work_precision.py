@@ -53,7 +53,7 @@ GRIDS = {
 }
 OPTIMAL = "optimal"  # for the path KL of ancestral sampling
 
-# What was asked for: geometric means over the six laws on a named grid, and how much less fitted grids leave up to 10.
+# Required: geometric means over the six laws on a named grid, and the gain of fitted grids up to 10 evaluations.
 ODE_AT_MOST = {10: 1e-2, 20: 1e-3}
 FITTED_TIMES_LESS, FITTED_UP_TO = 3, 10
 KL_AT_MOST = {10: 1e-2, 20: 1e-5}

@@ -7,7 +7,7 @@ from benchmarks.harness import places
 from benchmarks.harness.environment import environment, platform_slug
 from jaxdiff.files import to_json, written
 
-SCHEMA = 1  # of the keys below; another number where they or their meaning change
+SCHEMA = 1  # the version of the keys below; it changes with their names or meaning
 KEYS = ("schema", "question", "verdict", "environment", "rows")
 
 

@@ -19,15 +19,15 @@ class Study(NamedTuple):
     columns: tuple[str, ...]
     verdict: Callable  # rows -> a sentence or two
     draw: Callable  # (rows, path) -> path
-    hidden: tuple[str, ...] = ()  # parts too long to print: they are in record and figure
-    seed: int = 0  # of whatever is drawn
-    peers: tuple[str, ...] = ()  # packages whose versions belong into the record
+    hidden: tuple[str, ...] = ()  # parts that are too long to print
+    seed: int = 0  # of all random draws
+    peers: tuple[str, ...] = ()  # packages whose versions the record names
 
 
 def main(study, argv=None):
     """Run a study: print table and verdict, write record and figure."""
     options = command_line.parsed(command_line.parser(study.question), argv)
-    jax.config.update("jax_enable_x64", True)  # differences between laws are smaller than float32 tells apart
+    jax.config.update("jax_enable_x64", True)  # float32 is too coarse for differences between laws
     about = environment(study.peers) | {"seed": study.seed}
     print(study.question, end="\n\n")
     rows = study.rows(options.quick, options.repeats)

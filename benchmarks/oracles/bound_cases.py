@@ -13,9 +13,9 @@ from jaxdiff.processes import ou
 KERNELS = ("exponential_euler", "ancestral", "moment_matched")
 HORIZON, EARLY_STOP = 5.0, 1e-2
 STEPS = {"quick": (50,), "full": (50, 200)}
-NO_TV = 0.99  # a bound of it on TV is none
+NO_TV = 0.99  # a bound on TV that is called vacuous
 TRIVIAL = {"nats": -np.log1p(-(NO_TV**2)), "TV": NO_TV}
-CONSTANT, LANGEVIN, STEP = 0.5, 2.0, 0.02  # of the law at T1; running time there, in steps
+CONSTANT, LANGEVIN, STEP = 0.5, 2.0, 0.02  # log-Sobolev constant at T1; running time and step of Langevin
 REVERSAL = 50  # steps of ddim
 ORDER, UPPER, LOWER = "no bound", "at most", "at least"
 

@@ -17,8 +17,8 @@ from jaxdiff.processes import forward
 HORIZON, EARLY_STOP, DIGITS_EARLY_STOP = 5.0, 1e-3, 2e-3
 DIGITS = "digits"
 SAMPLED = {"quick": (5, 20), "full": (5, 10, 20, 50)}  # numbers of steps after which samples are drawn
-PARTICLES, COORDINATES = 2**13, 2**19  # of a sample, at most
-REFERENCE, PROJECTIONS, FLOORS = 4, 128, 4  # the exact sample is so many times as large
+PARTICLES, COORDINATES = 2**13, 2**19  # at most in a sample
+REFERENCE, PROJECTIONS, FLOORS = 4, 128, 4  # size of the exact sample over a sample's; exact samples for a floor
 TRAINING = {"quick": 400, "full": 4000}
 
 

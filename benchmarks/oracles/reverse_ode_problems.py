@@ -23,9 +23,9 @@ from jaxdiff.types import as_score
 
 ROUNDING = 1e-12
 ON_LINE, STARTS, FEW_STARTS = 1024, 512, 256
-CLOSEST, FARTHEST = 1e-13, 8.0  # starts from the point that divides the bumps
+CLOSEST, FARTHEST = 1e-13, 8.0  # distances of starts from the point that divides the bumps
 MOST_FINE = 4096  # steps of a reference
-FAR = 0.5  # root mean squares of the law from its place, and a particle has strayed
+FAR = 0.5  # distance from the exact end, over the rms of the law, of a stray particle
 FIELDS = {"smooth": (1.0, 0.5), "rough in time": (1.0, 40.0), "rough in space": (30.0, 0.5)}  # radians per x, log snr
 
 

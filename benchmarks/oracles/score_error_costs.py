@@ -123,7 +123,8 @@ def forgotten():
         yield row | ({"theory": kept(*ends)} if name == NORMAL else {})
 
 
-# A push c moves the mean by 2 c dt, which E[X_delta | X_t] = e^(delta - t) (var_delta/var_t) X_t carries on.
+# A constant error c moves the mean by 2 c dt at t; at delta the factor E[X_delta | X_t]/X_t remains of that,
+# e^(delta - t) var_delta/var_t.
 def kept(t, t_next):
     """The part of a constant error's eps^2 between two times that remains at the end, on N(0, 1/4) and for N -> inf."""
     carried, _ = quad(lambda at: 2 * np.exp(EARLY_STOP - at) * variance(EARLY_STOP) / variance(at), t_next, t)

@@ -20,16 +20,16 @@ from jaxdiff.guarantees.path_kl import label_of
 from jaxdiff.processes import ou
 
 HORIZON = 7.0
-MOST = {"quick": 10**5, "full": 10**6}  # steps whose path KL is computed
+MOST = {"quick": 10**5, "full": 10**6}  # the most steps whose path KL is computed
 MOST_COVARIANCE = 4096
 IN_TURN, GROWTH, SECANTS = 16, 4, 6
 BENTON, OPTIMAL = "Benton", "optimal"
 EULER, ANCESTRAL, MOMENT, COVARIANCE = "exponential_euler", "ancestral", "moment_matched", "covariance_matched"
 ORDER = {EULER: 1, ANCESTRAL: 1, MOMENT: 1, COVARIANCE: 2}  # path KL falls as N^-order
-CELLS = 4000  # of the continuum's density
-SPREAD = {1: 8, 2: 2}  # of its nodes, spread uniformly: by order
-POLISHED = {1: 512, 2: 128}  # steps of a polished grid at most
-CANDIDATES = {1: 257, 2: 129}  # candidate times; log det is dear
+CELLS = 4000  # on which the density of many nodes is computed
+SPREAD = {1: 8, 2: 2}  # nodes that are spread uniformly, by order
+POLISHED = {1: 512, 2: 128}  # the most steps of a polished grid, by order
+CANDIDATES = {1: 257, 2: 129}  # candidate times, by order: a log det is slow
 
 
 def sampler(kernel, grid):
@@ -168,6 +168,6 @@ def gaussian_kl(rows, grid, variance):
     """The KL of one coordinate of N(0, variance)."""
     noised = ou.alpha(grid) ** 2 * variance + ou.sigma(grid) ** 2
     keep = rows.keep - rows.gain / noised[:-1]
-    after = np.append(np.cumprod(keep[:0:-1])[::-1], 1.0) ** 2  # what later steps make of a step's noise
+    after = np.append(np.cumprod(keep[:0:-1])[::-1], 1.0) ** 2  # how later steps scale the variance of a step's noise
     ratio = noised[-1] / (np.prod(keep) ** 2 + np.sum(after * rows.spread**2))
     return float(ratio - 1 - np.log(ratio)) / 2

@@ -109,7 +109,8 @@ def of_mixtures(law, x, mask, here):
 # Girsanov: with the score frozen a step costs int E|s_v(X_v) - s(X_t, t)|^2 dv, with the denoiser frozen
 # (1/2) int E|m_v(X_v) - m(X_t, t)|^2 dsnr. With w times the variance of ancestral, two Gaussians of the same means,
 # (d/2)(log w + 1/w - 1) - (h/2)(1 - 1/w) E|X_0 - m(X_t, t)|^2 more, h = snr_next - snr.
-# The squares grow about linearly over a step; with v of linear density, and its inverse as weight, all count alike.
+# The squares grow about linearly over a step: v has a linear density, and the weights are its inverse, so that the
+# weighted squares are about equal.
 def path_kl_of_particles(name, law, mask, key, n, widened):
     """(n,) unbiased estimates of the path KL from forward pairs: X_v, v random in a step, and X_t from it."""
     x0 = padded_laws.draws(law, key, n, mask.size)

@@ -23,14 +23,14 @@ import jaxdiff
 from jaxdiff import grids, information, kernels
 from jaxdiff.processes import ou
 
-NEEDS = {  # packages by name, and what must be there to run them
+NEEDS = {  # libraries by name, and the packages that each needs
     "diffrax": ("diffrax",),
     "diffusionjax": ("diffusionjax",),
     "diffusers": ("torch", "diffusers"),
     "azula": ("torch", "azula"),
 }
 DDIM, HEUN, DPM, EULER_MARUYAMA, ANCESTRAL = "DDIM", "Heun in v", "DPM-Solver++ 2M", "Euler-Maruyama", "ancestral"
-TSIT5_EVALS = 6  # a step, the last stage being the first of the next
+TSIT5_EVALS = 6  # a step; the last stage is the first of the next step
 
 
 class Mixture(NamedTuple):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from benchmarks.harness.timing import interleaved
 from jaxdiff import noise, predict_correct
 
-PARTICLES = 2**16  # whose wall time stands beside evaluations
+PARTICLES = 2**16  # of a run whose wall time is measured
 
 
 def seconds(score, dim, repeats, *, particles=PARTICLES, **options):

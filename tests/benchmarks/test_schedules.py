@@ -214,6 +214,6 @@ def test_verdicts_say_what_rows_say_either_way():
 
 def test_a_figure_is_drawn(tmp_path):
     rows = [row for n in (5, 20) for law in ("ring of 8", "digits") for row in made(range(1, 8), law=law, n=n)]
-    rows += made(range(1, 8), sampler=schedules.DEAR) + made(range(1, 8), law="flat", measure="marginal_kl")
+    rows += made(range(1, 8), sampler=schedules.COVARIANCE) + made(range(1, 8), law="flat", measure="marginal_kl")
     path = schedules.draw(rows, tmp_path / "schedules.png")
     assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
