@@ -59,7 +59,7 @@ PALE, HOLLOW = {"alpha": 0.5, "lw": 1.0, "ls": ":", "ms": 3}, {"ls": "none", "mf
 DECIDED, STOPPED = 1.5, 1.05  # decisive ratio of residuals; largest ratio of N that is no growth
 STRIDE = {"quick": 64, "full": 1}  # of the digits
 ALL = tuple(name for name, pair in SAMPLERS.items() if pair != (EULER, OPTIMAL))
-# Left out are optimal grids where every grid has path KL 0, and covariance matching where moment matching is cheaper.
+# Left out: optimal grids where every grid has path KL 0. Covariance matching costs at most what moment matching does.
 RUN = {
     NORMAL: tuple(name for name in ALL[:-2] if SAMPLERS[name] != (MOMENT, OPTIMAL)),
     POINT: tuple(name for name in ALL[:-2] if SAMPLERS[name][1] == BENTON),
