@@ -46,7 +46,7 @@ from benchmarks.oracles.steps_needed import (
     steps_needed,
 )
 from jaxdiff import plots, sweeps
-from jaxdiff.guarantees.path_kl import label_of
+from jaxdiff.app.samplers import label_of
 
 NAME = "dimension_sweep"
 QUESTION = "How do the steps needed for a path KL grow with dimension, and with log(1/early stop)?"

@@ -24,7 +24,7 @@ from benchmarks.oracles.flat_gaussian import FLAT
 from benchmarks.oracles.planned_cases import DIGITS, HORIZON, digits, flat, mixture
 from benchmarks.samplers import grid_descent as descent
 from jaxdiff import grids, information, plots
-from jaxdiff.guarantees.path_kl import label_of
+from jaxdiff.app.samplers import label_of
 
 NAME = "schedules"
 QUESTION = "Which grid of N steps is best for which sampler, and does a better path KL make better samples?"

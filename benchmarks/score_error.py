@@ -31,7 +31,7 @@ from benchmarks.oracles.score_error_costs import (
     sampled,
 )
 from jaxdiff import plots
-from jaxdiff.guarantees.path_kl import label_of
+from jaxdiff.app.samplers import label_of
 
 NAME = "score_error"
 QUESTION = "Does the KL grow by eps^2, the score's L2 error, as Theorem 1 says, and where does it not?"

@@ -28,7 +28,7 @@ from benchmarks.oracles.padded_predictions import predictions
 from benchmarks.samplers.padded_kernels import GRID
 from benchmarks.samplers.padded_simulation import FAMILIES, KERNELS, MOMENTS, TRACES, simulation
 from jaxdiff import plots, sweeps
-from jaxdiff.guarantees.path_kl import label_of
+from jaxdiff.app.samplers import label_of
 
 NAME = "simulated_sweep"
 QUESTION = "Do samplers that are run agree with their exact predictions at every dimension from 2 to 16,384?"

@@ -10,7 +10,8 @@ from jaxdiff import curves, grids, kernels, metrics, noise, processes, scores, s
 from jaxdiff.certificate import Certificate
 from jaxdiff.curves import Curve
 from jaxdiff.guarantees import bounds, information
-from jaxdiff.guarantees.certify import certify, certify_difference
+from jaxdiff.guarantees.certify import certify
+from jaxdiff.guarantees.difference import certify_difference
 from jaxdiff.planning.fitted_grid import fit_grid
 from jaxdiff.planning.plan import plan
 from jaxdiff.planning.record import Plan
@@ -20,7 +21,7 @@ from jaxdiff.sampling.prediction_correction import predict_correct
 from jaxdiff.sampling.sample import sample, sample_in_turn, trajectory
 from jaxdiff.targets import Target
 from jaxdiff.training import losses
-from jaxdiff.types import Kernel
+from jaxdiff.types import Kernel, Sampler
 
 __version__ = "0.1.0"
 
@@ -39,6 +40,7 @@ __all__ = [
     "Kernel",
     "Plan",
     "Process",
+    "Sampler",
     "Target",
     "bounds",
     "certify",

@@ -69,7 +69,7 @@ def digits(size):
     Sliced W2 of samples to the test rows, as many samples as there are train rows.
     """
     from jaxdiff import data, runs, train
-    from jaxdiff.app.comparison import Subject
+    from jaxdiff.app.comparison_subject import Subject
     from jaxdiff.scores import denoiser_of
 
     dataset = data.load("digits")

@@ -15,8 +15,8 @@ import numpy as np
 
 from benchmarks.laws.by_dimension import GAUSSIAN, law_of
 from jaxdiff import grids, information, kernels
+from jaxdiff.app.samplers import label_of
 from jaxdiff.guarantees.bounds import benton2024
-from jaxdiff.guarantees.path_kl import label_of
 from jaxdiff.processes import ou
 
 HORIZON = 7.0

@@ -6,8 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from jaxdiff.app.samplers import PER_DIRECTION, label_of, path_cost_of
 from jaxdiff.files import written
-from jaxdiff.guarantees.path_kl import PER_DIRECTION, label_of, sampler_of, step_cost
+from jaxdiff.guarantees.step_cost import step_cost
 from jaxdiff.processes import ou
 
 COLOURS = {
@@ -113,8 +114,7 @@ def grids(path, curve, samplers, *, of="held-out rows"):
                 color=COLOURS[kernel_name, grid_name],
                 label=name,
             )
-        kernel, basis = sampler_of(kernel_name, curve)
-        cost = step_cost(kernel, curve, basis=basis)(grid[:-1], grid[1:])
+        cost = step_cost(path_cost_of(kernel_name, curve), curve)(grid[:-1], grid[1:])
         # matplotlib places a step over [left edge, right edge]; on log snr its width is what the step crosses
         right.stairs(cost, np.log(ou.snr(grid)), color=COLOURS[kernel_name, grid_name], lw=1.5, baseline=None,
                      label=f"{label(kernel_name, grid_name)}: {cost.sum():.3g} nats")  # fmt: skip

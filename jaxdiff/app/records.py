@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxdiff.curves.interpolation import SAME
 from jaxdiff.grids import check_grid
-from jaxdiff.guarantees.path_kl import KERNELS
+from jaxdiff.kernels import PATH_COSTS
 from jaxdiff.processes import ou
 from jaxdiff.processes.ou import check_ends
 
@@ -72,7 +72,7 @@ NETWORK = {
 PLAN = {
     "horizon": NUMBER,
     "grid": Field("a list of finite numbers", _each(_is_number)),
-    "kernel": Field(f"one of {', '.join(KERNELS)}", lambda value: isinstance(value, str) and value in KERNELS),
+    "kernel": Field(f"one of {', '.join(PATH_COSTS)}", lambda value: isinstance(value, str) and value in PATH_COSTS),
     "per_direction": Field("true or false", lambda value: isinstance(value, bool)),
     "evals": _whole(1),
     "predicted_kl": NUMBER_OR_NULL,

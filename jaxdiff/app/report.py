@@ -6,9 +6,9 @@ import math
 import pathlib
 
 from jaxdiff.app.plots import label
+from jaxdiff.app.samplers import label_of
 from jaxdiff.certificate import BELOW_ZERO, below_zero, with_interval
 from jaxdiff.files import written
-from jaxdiff.guarantees.path_kl import label_of
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }

@@ -2,8 +2,6 @@
 
 import csv
 import dataclasses
-import functools
-import inspect
 import itertools
 import pathlib
 import shutil
@@ -13,16 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff import kernels, noise
+from jaxdiff import noise
 from jaxdiff.app import run_folder
+from jaxdiff.app.samplers import MATCHED, PER_DIRECTION, in_axes, kernel_of, path_cost_of, planned_name
 from jaxdiff.guarantees import information
-from jaxdiff.guarantees.path_kl import KERNELS
-from jaxdiff.planning.best_grid import Search
-from jaxdiff.processes import score_from_denoiser
+from jaxdiff.planning.best_grid import best
 from jaxdiff.progress import bar
 from jaxdiff.sampling.sample import sample, trajectory
-from jaxdiff.scores import denoiser_in_axes, from_network
-from jaxdiff.types import Grid, Kernel
+from jaxdiff.scores import denoiser_of
+from jaxdiff.types import Sampler
 
 NUMBERS_AT_ONCE = 2**23  # of samples that are made at once, unless it is said how many
 MOST = 2**32  # samples
@@ -31,92 +28,56 @@ ENDINGS = (".npy", ".csv", ".tsv")
 LEAST_BYTES = 2  # of a number in a text file, with what parts it from the next
 
 
-class Sampler(NamedTuple):
-    """A kernel of the run's network and its grid.
+class Chosen(NamedTuple):
+    """The sampler that a run is sampled with.
 
-    planned: whether both are the plan's, whose certificate is theirs.
+    planned: whether kernel and grid are the plan's, whose certificate is theirs.
     axes: (d, d) float32, in whose coordinates the kernel works, those of x @ axes; None: in those of the rows.
     """
 
-    kernel: Kernel
-    grid: Grid
+    sampler: Sampler
     planned: bool
     axes: np.ndarray | None = None
 
-    @property
-    def evals(self):
-        """Score evaluations a sample."""
-        return self.kernel.evals_per_step * (len(self.grid) - 1)
 
-
-def sampler_of(run, plan, kernel=None, evals=None) -> Sampler:
+def chosen(run, plan, kernel=None, evals=None) -> Chosen:
     """The sampler of a plan, or another kernel, or the plan's kernel with another number of evaluations.
 
     A kernel that has a path KL gets the best grid for it by the held-out curve, any other the grid of moment matching.
-    From run_folder.IN_AXES_FROM columns on it works in the coordinates of the network's axes.
+    For many columns the network computes in the coordinates of its principal axes (`samplers.in_axes`).
 
     Raises:
       ValueError: there is no such kernel, the kernel needs more than a score, or evals are less than a step costs.
     """
-    name = plan["kernel"] if kernel is None else kernel
-    planned = name == plan["kernel"] and evals in (None, plan["evals"])
-    if planned and name != "moment_matched":
-        built, axes = _built(run, name)
-        return Sampler(built, plan["grid"], True, axes)
-    curve = run_folder.measured(run, "held_out")
-    basis = curve.basis if plan["per_direction"] else None
-    built, axes = _built(run, name, curve, basis)
+    name = planned_name(plan["kernel"] if kernel is None else kernel, plan["per_direction"])
+    planned = kernel in (None, plan["kernel"]) and evals in (None, plan["evals"])
+    matching = planned_name(MATCHED, plan["per_direction"])
+    curve = run_folder.measured(run, "held_out") if not planned or name == matching else None
+    found = in_axes(run, None if curve is None or name != PER_DIRECTION else curve.basis)
+    denoiser, axes = (denoiser_of(run.network), None) if found is None else (found[0], found[1].astype(np.float32))
+    if curve is None:
+        return Chosen(Sampler(kernel_of(name, denoiser, None), plan["grid"]), True, axes)
+    in_coordinates = axes is not None and name == PER_DIRECTION  # the axes are the curve's basis then
+    built = kernel_of(name, denoiser, dataclasses.replace(curve, basis="coordinates") if in_coordinates else curve)
     if planned:
-        return Sampler(built, plan["grid"], True, axes)
+        return Chosen(Sampler(built, plan["grid"]), True, axes)
     evals = plan["evals"] if evals is None else evals
     if evals < built.evals_per_step:
         raise ValueError(f"a step of {name} takes {built.evals_per_step} evaluations: evals = {evals}.")
-    searched = name if name in KERNELS and name != "covariance_matched" else "moment_matched"
-    search = Search(searched, curve, basis if searched == "moment_matched" else None)
-    return Sampler(built, search.best(evals // built.evals_per_step, run.horizon, run.early_stop), False, axes)
+    cost = path_cost_of(name, curve)
+    if cost is None or cost.uses == "log_det":
+        cost = path_cost_of(matching, curve)
+    grid = best(cost, curve, evals // built.evals_per_step, run.horizon, run.early_stop)
+    return Chosen(Sampler(built, grid), False, axes)
 
 
-def _built(run, name, curve=None, basis=None):
-    """The kernel of the run's network, and the axes in whose coordinates it works; None: in those of the rows.
-
-    curve, basis: of moment matching. A basis other than the network's axes leaves the rows as they are.
-    """
-    score, axes, matched = from_network(run.network), None, name == "moment_matched"
-    if run.dataset.dim >= run_folder.IN_AXES_FROM:
-        denoiser, own = denoiser_in_axes(run.network)
-        if not matched or basis is None or np.array_equal(own, basis):
-            score, axes = score_from_denoiser(denoiser), own.astype(np.float32)
-    if curve is None or not matched:
-        return _kernel(name, score), axes
-    if axes is not None and basis is not None:  # the two are the same
-        curve, basis = dataclasses.replace(curve, basis="coordinates"), "coordinates"
-    return kernels.moment_matched(score, curve, basis=basis), axes
-
-
-def _kernel(name, score) -> Kernel:
-    """A kernel by its name, with its default settings."""
-    if name not in of_a_score():
-        raise ValueError(f"kernel is one of {', '.join(sorted([*of_a_score(), 'moment_matched']))}: it is {name}.")
-    return getattr(kernels, name)(score)
-
-
-@functools.cache
-def of_a_score():
-    """Names of the kernels that need a score alone and run on OU times."""
-    others = {"langevin"}  # runs at one time, on a clock of its own
-    required = lambda name: [
-        one for one in inspect.signature(getattr(kernels, name)).parameters.values() if one.default is one.empty
-    ]
-    return tuple(name for name in kernels.__all__ if len(required(name)) == 1 and name not in others)
-
-
-def parts(run, sampler: Sampler, n, seed, *, at_once=None, denoise=True, rounded=False, progress=False):
+def parts(run, chosen: Chosen, n, seed, *, at_once=None, denoise=True, rounded=False, progress=False):
     """Yield n samples in the units of the data, (rows, d) float64, at_once rows at a time.
 
     Sample i depends on the seed and i alone, up to the rounding of matrix products: not on n or at_once.
 
     Args:
-      run, sampler: what to run.
+      run, chosen: what to run.
       n: how many in all.
       seed: of start and noise.
       at_once: rows; by default as many as make 2^23 numbers.
@@ -127,7 +88,7 @@ def parts(run, sampler: Sampler, n, seed, *, at_once=None, denoise=True, rounded
     Raises:
       ValueError: a sample is not finite; the message names the sample and the step.
     """
-    dim, key, axes = run.dataset.dim, jax.random.key(seed), sampler.axes
+    dim, key, axes = run.dataset.dim, jax.random.key(seed), chosen.axes
     back = None if axes is None else axes.T
     at_once = min(n, max(1, NUMBERS_AT_ONCE // dim) if at_once is None else at_once)
     many = at_once < n
@@ -135,10 +96,10 @@ def parts(run, sampler: Sampler, n, seed, *, at_once=None, denoise=True, rounded
         x = _turned(_start(key, first, at_once, dim, run.dataset.train.dtype), axes)
         # The last part is as long as the others, so that it needs no compilation of its own.
         options = {"first_particle": first, "denoise": denoise, "progress": progress and not many}
-        drawn = _turned(sample(sampler.kernel, x, sampler.grid, key, **options), back)
+        drawn = _turned(sample(chosen.sampler, x, key=key, **options), back)
         drawn = np.asarray(drawn)[: n - first]
         if not np.isfinite(drawn).all():
-            raise ValueError(_fault(sampler, x, key, first, drawn))
+            raise ValueError(_fault(chosen.sampler, x, key, first, drawn))
         yield run.dataset.restore(drawn, rounded=rounded)
 
 
@@ -155,9 +116,9 @@ def _fault(sampler, x, key, first, drawn):
     """A sentence on where the first sample that is not finite began to be so, from running that one again."""
     place = int(np.argmin(np.isfinite(drawn).all(axis=1)))
     count = int(np.count_nonzero(~np.isfinite(drawn).all(axis=1)))
-    grid, n_steps = sampler.grid, len(sampler.grid) - 1
+    grid, n_steps = sampler.grid, sampler.n_steps
     again = {"first_particle": first + place}
-    path = np.asarray(trajectory(sampler.kernel, x[place : place + 1], grid, key, grid[1:], **again))[:, 0]
+    path = np.asarray(trajectory(sampler, x[place : place + 1], key=key, save_at=grid[1:], **again))[:, 0]
     finite = np.isfinite(path).all(axis=1)
     where = "in the denoising step"
     if not finite.all():

@@ -9,11 +9,11 @@ import numpy as np
 from jaxdiff.curves import Curve, loss_curve, principal_axes
 from jaxdiff.curves.constraints import mmse_from_nodes, violations
 from jaxdiff.curves.panels import antiderivative, integrated
-from jaxdiff.guarantees.path_kl import KERNELS, path_kl, path_kl_error, path_kl_samples, step_cost
+from jaxdiff.guarantees.path_kl import path_kl, path_kl_error, path_kl_samples
+from jaxdiff.guarantees.step_cost import step_cost
 from jaxdiff.processes import ou
 
 __all__ = [
-    "KERNELS",
     "denoised_w2",
     "early_stopping_w2",
     "entropy",

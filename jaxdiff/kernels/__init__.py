@@ -1,6 +1,8 @@
 """The kernels, one method a file. The contract tests and the README's table are held to this list."""
 
+from jaxdiff.kernels.ancestral import PATH_COST as _ANCESTRAL
 from jaxdiff.kernels.ancestral import ancestral
+from jaxdiff.kernels.covariance_matched import PATH_COST as _COVARIANCE_MATCHED
 from jaxdiff.kernels.covariance_matched import covariance_matched
 from jaxdiff.kernels.ddim import ddim
 from jaxdiff.kernels.deis import deis
@@ -9,9 +11,11 @@ from jaxdiff.kernels.eta_family import eta_family
 from jaxdiff.kernels.euler import euler
 from jaxdiff.kernels.euler_maruyama import euler_maruyama
 from jaxdiff.kernels.exponential_adams import exponential_adams
+from jaxdiff.kernels.exponential_euler import PATH_COST as _EXPONENTIAL_EULER
 from jaxdiff.kernels.exponential_euler import exponential_euler
 from jaxdiff.kernels.heun import heun
 from jaxdiff.kernels.langevin import langevin
+from jaxdiff.kernels.moment_matched import PATH_COST as _MOMENT_MATCHED
 from jaxdiff.kernels.moment_matched import moment_matched
 from jaxdiff.kernels.ode_then_noise import ode_then_noise
 from jaxdiff.kernels.predictor_corrector import predictor_corrector
@@ -45,3 +49,6 @@ __all__ = [
     "stochastic_runge_kutta",
     "unipc",
 ]
+
+# What a step of each kernel with a path KL costs, by the kernel's name.
+PATH_COSTS = {cost.kernel: cost for cost in (_EXPONENTIAL_EULER, _ANCESTRAL, _MOMENT_MATCHED, _COVARIANCE_MATCHED)}

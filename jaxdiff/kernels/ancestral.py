@@ -1,9 +1,11 @@
 """Ancestral sampling: the reverse bridge with the posterior mean frozen (DDPM with the posterior variance)."""
 
+import numpy as np
+
 from jaxdiff.arrays import namespace
 from jaxdiff.kernels._affine import Row, identity, step
 from jaxdiff.processes import ou
-from jaxdiff.types import Kernel, ScoreFn, as_score
+from jaxdiff.types import Kernel, PathCost, ScoreFn, StepTerms, as_score
 
 
 def ancestral(score: ScoreFn) -> Kernel:
@@ -19,7 +21,7 @@ def ancestral(score: ScoreFn) -> Kernel:
       sigma_h^2 (sigma^2 - sigma_next^2)/sigma^2 off the variance (from t = 0.2 to 0.1: 0.0816).
     Source: Ho, Jain, Abbeel, NeurIPS 2020, arXiv:2006.11239 (the posterior variance).
     """
-    return Kernel("ancestral", as_score(score), coefficients, identity, step, identity, 1, 1)
+    return Kernel("ancestral", as_score(score), coefficients, identity, step, identity, 1, 1, path_cost=PATH_COST)
 
 
 # Given X_0 = m, Bayes: X_{t_next} | X_t = x is normal with
@@ -31,3 +33,14 @@ def coefficients(grid):
     xp, t, t_next = namespace(grid), grid[:-1], grid[1:]
     h = t - t_next
     return Row(t=t, keep=xp.exp(h), gain=2 * xp.sinh(h), spread=ou.sigma(t_next) * ou.sigma(h) / ou.sigma(t))
+
+
+# The true bridge and the step are two Gaussians of one variance. Their means are alpha_next (sigma_h^2/sigma^2)
+# |X_0 - D| apart, so their KL is h L/2 with h = snr_next - snr.
+def step_terms(t, t_next, tau, curve):
+    """The terms of single steps; tau is not used."""
+    h = ou.snr(t_next) - ou.snr(t)
+    return StepTerms(np.zeros_like(h), h / 2, np.zeros_like(h))
+
+
+PATH_COST = PathCost("ancestral", step_terms)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdiff.arrays import aligned
 from jaxdiff.checks import check_number
@@ -12,7 +13,7 @@ from jaxdiff.kernels._affine import identity
 from jaxdiff.kernels.ancestral import coefficients as ancestral_coefficients
 from jaxdiff.lanczos import SpectralFunction, applied, applied_in_full
 from jaxdiff.processes import ou
-from jaxdiff.types import Kernel, ScoreFn, as_score
+from jaxdiff.types import Kernel, PathCost, ScoreFn, StepTerms, as_score
 
 
 def covariance_matched(score: ScoreFn, *, products: int | None = None) -> Kernel:
@@ -42,7 +43,8 @@ def covariance_matched(score: ScoreFn, *, products: int | None = None) -> Kernel
     if products is not None and (products < 1 or products != int(products)):
         raise ValueError(f"products must be a whole number, at least 1, or None: products = {products}.")
     chosen = step if products is None else LanczosStep(int(products))
-    return Kernel("covariance_matched", as_score(score), coefficients, identity, chosen, identity, 1, 1)
+    score = as_score(score)
+    return Kernel("covariance_matched", score, coefficients, identity, chosen, identity, 1, 1, path_cost=PATH_COST)
 
 
 class Row(NamedTuple):
@@ -116,3 +118,26 @@ class LanczosStep:
 
         turned = applied(ROOT, covariance, rows(z), min(self.products, d)).reshape(x.shape)
         return row.keep * x + row.gain * s + row.spread * turned
+
+
+# Mean and covariance are those of the true step, so a step costs (1/2) E log det(I + h Cov(X_0 | X_t)).
+def step_terms(t, t_next, tau, curve):
+    """The terms of single steps; tau is not used."""
+    snr, zero = ou.snr(t), np.zeros(np.broadcast(t, t_next).shape)
+    return StepTerms(log_det(curve, snr, ou.snr(t_next) - snr) / 2, zero, zero)
+
+
+def log_det(curve, snr, h):
+    """E log det(I + h Cov(X_0 | X_t)) of a curve, for snr and h of one shape.
+
+    Raises:
+      ValueError: the curve does not have it.
+    """
+    if curve.log_det is None:
+        raise ValueError(
+            "covariance matching needs a curve with log_det: a known target's, or loss_curve(..., products=...)."
+        )
+    return curve.log_det(snr, h)
+
+
+PATH_COST = PathCost("covariance_matched", step_terms, uses="log_det")

@@ -13,7 +13,10 @@ from jaxdiff.curves.curve import check_basis, dim_of
 from jaxdiff.kernels._affine import identity, noiseless_step, step
 from jaxdiff.kernels.ancestral import coefficients as ancestral_coefficients
 from jaxdiff.processes import ou
-from jaxdiff.types import Basis, Kernel, ScoreFn, as_score
+from jaxdiff.types import Basis, Kernel, PathCost, ScoreFn, StepTerms, as_score
+
+TOGETHER = 8  # directions that share one logarithm
+OVERFLOWS = 1e35  # the eighth power of a larger factor is no float64
 
 
 def moment_matched(score: ScoreFn, mmse: Callable[..., Any], *, basis: Basis = None, dim: int | None = None) -> Kernel:
@@ -41,11 +44,13 @@ def moment_matched(score: ScoreFn, mmse: Callable[..., Any], *, basis: Basis = N
     if not callable(mmse):
         raise TypeError(f"mmse must be a Curve or another function of the snr: it is {described(mmse)}.")
     dim = dim_of(mmse, dim)
+    cost = dataclasses.replace(PATH_COST, variance=mmse, basis=basis)
     if basis is None:
-        return Kernel("moment_matched", as_score(score), Coefficients(mmse, dim), identity, step, identity, 1, 1)
-    check_basis(basis, mmse)
-    turned = step if isinstance(basis, str) else StepInBasis(basis)
-    return Kernel("moment_matched", as_score(score), Coefficients(mmse, None), identity, turned, identity, 1, 1)
+        coefficients, chosen = Coefficients(mmse, dim), step
+    else:
+        check_basis(basis, mmse)
+        coefficients, chosen = Coefficients(mmse, None), step if isinstance(basis, str) else StepInBasis(basis)
+    return Kernel("moment_matched", as_score(score), coefficients, identity, chosen, identity, 1, 1, path_cost=cost)
 
 
 # X_{t_next} | X_t = x has the ancestral mean, and by total variance the ancestral variance v0 plus that of
@@ -90,3 +95,51 @@ class StepInBasis:
     def __hash__(self):
         """Of the basis as an object."""
         return id(self.basis)
+
+
+# The means of the ancestral step, with a variance widened by w = 1 + h tau/d, h = snr_next - snr:
+#   (d/2)(log w + 1/w - 1) + h L/(2w),
+# and with a variance for each direction the sum of (1/2)(log w_i + 1/w_i - 1) + h L_i/(2 w_i), w_i = 1 + h tau_i.
+def step_terms(t, t_next, tau, curve):
+    """The terms of single steps; tau (steps,) is the total over the directions, tau (steps, d) the error of each."""
+    h = ou.snr(t_next) - ou.snr(t)
+    together = tau.shape == h.shape
+    h = h if together else h[..., None]
+    r = h * tau / (curve.dim if together else 1)
+    constant = 0.5 * (np.log1p(r) - r / (1 + r))
+    constant = curve.dim * constant if together else constant.sum(-1)
+    return StepTerms(constant, h / (2 * (1 + r)), np.zeros_like(t - t_next))
+
+
+# With tau_i = max(L_i, 0) of the same curve the sum is (1/2)(sum log w_i + h sum min(L_i, 0)), without a division.
+def costs_of_own_losses(h, loss, start, parts):
+    """Costs (steps,) before the integral, where the losses themselves set the variance of every direction.
+
+    h: (steps,) growth of the snr. loss: (times, d). start: (steps,) the row of `loss` for each step. parts: slices of
+    the steps that are computed at once.
+    """
+    if loss.min() >= 0:
+        return 0.5 * _log_of_products(h, loss, start, parts)
+    return 0.5 * (_log_of_products(h, np.maximum(loss, 0), start, parts) + h * np.minimum(loss, 0).sum(1)[start])
+
+
+# (1 + a)(1 + b) = 1 + (a + b + a b): of numbers that are not negative nothing cancels. One logarithm serves eight.
+def _log_of_products(h, tau, start, parts):
+    """(steps,) sum over directions of log(1 + h tau[start]); h (steps,), tau (times, d), neither negative."""
+    together = TOGETHER if h.max(initial=0.0) * tau.max(initial=0.0) < OVERFLOWS else 1
+    if tau.shape[1] % together:
+        tau = np.pad(tau, ((0, 0), (0, -tau.shape[1] % together)))
+    found = np.empty(len(h))
+    for part in parts:
+        r, left = tau[start[part]], together
+        r *= h[part, None]
+        while left > 1:
+            first, second = np.split(r, 2, axis=1)
+            r, left = first * second, left // 2
+            r += first
+            r += second
+        found[part] = np.log1p(r).sum(1)
+    return found
+
+
+PATH_COST = PathCost("moment_matched", step_terms, matches=True, of_own_losses=costs_of_own_losses)

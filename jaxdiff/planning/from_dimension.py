@@ -8,8 +8,8 @@ from jaxdiff.certificate import CONFIDENCE, DISCRETISATION, INITIALISATION, SCOR
 from jaxdiff.checks import checked_moment
 from jaxdiff.grids import exponential_then_uniform, longest_step, runs_in_float32
 from jaxdiff.guarantees.bounds import any_grid, benton2024
-from jaxdiff.guarantees.certify import early_stopping
 from jaxdiff.guarantees.information import initial_kl
+from jaxdiff.guarantees.terms import early_stopping
 from jaxdiff.planning.goal import check_reachable, steps_to_reach
 from jaxdiff.planning.record import Plan
 from jaxdiff.processes import ou

@@ -1,8 +1,11 @@
-"""What a plan is asked for: one goal, that can be reached."""
+"""The goal of a plan: one of an accuracy and a budget, that can be reached, and the steps that reach it."""
+
+import math
 
 import numpy as np
 
-MOST_EVALS = 10_000  # that a grid is planned for
+MOST_EVALS = 10_000  # that a grid is planned for: the search of a longer one takes minutes
+STALLED, LEAST_GAIN = 2, 0.02  # a search ends where so many times the steps gain less than this part
 
 
 def check_goal(target_kl, evals):
@@ -51,3 +54,43 @@ def steps_to_reach(goal, cost, *, most=100_000):
         middle = (low + high) // 2
         low, high = (low, middle) if cost(middle) <= goal else (middle, high)
     return high
+
+
+def enough_steps(certified, n, kernel, target_kl, confidence, hint):
+    """Steps and certificate, from n steps on until the certificate reaches target_kl, at its upper end if asked to.
+
+    `certified` maps a number of steps to a certificate. More steps lower the discretisation, but not the width that the
+    number of rows gives to the interval: the search ends where STALLED times the steps gain less than LEAST_GAIN.
+    """
+    at, before = n, math.inf
+    while True:
+        certificate = certified(n)
+        reached = certificate.known if confidence is None else certificate.known_upper
+        if target_kl is None or reached <= target_kl:
+            return n, certificate
+        if before == math.inf or n >= STALLED * at:
+            if reached > (1 - LEAST_GAIN) * before:
+                raise _too_few_rows(target_kl, n, certificate, confidence)
+            at, before = n, reached
+        n += max(1, math.ceil(n * min(reached / target_kl - 1, 1) / 2))
+        if n > MOST_EVALS:
+            raise out_of_reach(target_kl, MOST_EVALS, kernel, reached, hint)
+
+
+def _too_few_rows(target_kl, n, certificate, confidence):
+    value, remedy = f"{certificate.known:.3g} nats with {n} steps", "more rows"
+    if confidence is not None:
+        value = f"{certificate.known_upper:.3g} nats at the upper end of the {confidence:g} interval with {n} steps"
+        remedy = "more rows, lower confidence="
+    return ValueError(
+        f"target_kl = {target_kl:g} is out of reach of these rows: {value}, and more steps hardly lower that. Take "
+        f"{remedy}, or ask for more nats."
+    )
+
+
+def out_of_reach(target_kl, most, kernel, least, hint):
+    """The error of a target_kl that so many steps do not reach; the hint ends the message."""
+    return ValueError(
+        f"target_kl = {target_kl:g} takes more than {most} steps of {kernel}, good for about {least:.3g} nats: ask for "
+        f"more than that." + (f" Or: {hint}." if hint else "")
+    )

@@ -1,19 +1,28 @@
-"""The record of a plan."""
+"""The record of a plan, and the sampler that runs it."""
 
 import dataclasses
 
 import numpy as np
 
+from jaxdiff import kernels
 from jaxdiff.certificate import Certificate
-from jaxdiff.types import Basis
+from jaxdiff.curves import Curve
+from jaxdiff.types import Basis, Sampler, ScoreFn
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
-    """What to run for an accuracy: `kernel` names a constructor of jaxdiff.kernels.
+    """What to run for an accuracy. `sampler` makes it, from a score.
 
     Attributes:
-      basis: of the moment-matched kernel, the curve's own, where it matches every direction; else None.
+      horizon: OU time at which sampling starts.
+      grid: (evals + 1,) OU times from the horizon to the early stop.
+      kernel: name of the planned kernel, a constructor of jaxdiff.kernels.
+      evals: score evaluations for each sample.
+      certificate: what the plan promises, term by term.
+      alternatives: what other kernels and grids give, as JSON data.
+      basis: the directions in which moment matching sets a variance each, the curve's own; None: one for all.
+      curve: the error curve that moment matching sets its variance from; None for other kernels.
       start_mean: (d,) where the plan was made with center=True: the run starts from N(start_mean, I), start_mean =
         alpha(horizon) times the law's mean. None: from N(0, I). `start` makes either from draws of N(0, I).
     """
@@ -26,6 +35,13 @@ class Plan:
     alternatives: tuple[dict, ...] = dataclasses.field(default=(), repr=False)
     basis: Basis = dataclasses.field(default=None, repr=False)
     start_mean: np.ndarray | None = dataclasses.field(default=None, repr=False)
+    curve: Curve | None = dataclasses.field(default=None, repr=False)
+
+    def sampler(self, score: ScoreFn) -> Sampler:
+        """The planned kernel with a score, down the planned grid: `sample(plan.sampler(score), x, key=key)`."""
+        if self.curve is not None:
+            return Sampler(kernels.moment_matched(score, self.curve, basis=self.basis), self.grid)
+        return Sampler(getattr(kernels, self.kernel)(score), self.grid)
 
     def start(self, x):
         """Where particles of this plan start, from draws x (particles, d) of N(0, I), as noise.initial makes them.

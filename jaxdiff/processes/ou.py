@@ -11,6 +11,8 @@ from jaxdiff.processes.process import Process
 from jaxdiff.types import Particles
 
 EARLIEST, LATEST = 1e-12, 40.0  # OU times between which snr and its square root are ordinary float32 numbers
+EARLY_STOP = 1e-3  # default OU time to stop at: sigma is 0.045 there, in units of the data's standard deviation
+EARLY_STOP_OF_A_NETWORK = 2e-3  # default of `jaxdiff train`: sigma is 0.063, a noise below which few rows teach little
 
 
 def _alpha(t):

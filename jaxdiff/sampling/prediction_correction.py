@@ -11,12 +11,12 @@ from jaxdiff.grids import check_grid, log_snr
 from jaxdiff.kernels._affine import identity
 from jaxdiff.kernels.langevin_limits import default_step, longest_step
 from jaxdiff.processes import ou
-from jaxdiff.processes.ou import check_ends
+from jaxdiff.processes.ou import EARLY_STOP, check_ends
 from jaxdiff.sampling.sample import sample_in_turn
 from jaxdiff.targets.components import gaussian_moments
-from jaxdiff.types import Grid, Kernel, as_score
+from jaxdiff.types import Kernel, Sampler, as_score
 
-EARLY_STOP, REVERSAL_STEPS = 1e-3, 20  # of the reversal's grid, where none is given
+REVERSAL_STEPS = 20  # of the reversal's grid, where none is given
 ORDER = 2  # of its kernel, UniPC, where none is given
 SAME_TIME, ROUNDING = 1e-9, 1e-12  # relative
 
@@ -34,12 +34,12 @@ class Evals(NamedTuple):
 
 
 class Scheme(NamedTuple):
-    """What predict_correct runs: pairs (kernel, grid) in order, the step of Langevin, and what it costs.
+    """What predict_correct runs: samplers in order, the step of Langevin, and the evaluations.
 
     step_size: running time of a Langevin step, 0 without any. longest_step: from which on it would diverge.
     """
 
-    stages: tuple[tuple[Kernel, Grid], ...]
+    stages: tuple[Sampler, ...]
     step_size: float
     longest_step: float
     evals: Evals
@@ -92,13 +92,13 @@ def scheme(
     if langevin_time > 0 and step_size is None:
         step_size = default_step(corrector, lipschitz=lipschitz)
     n_steps = _n_steps(langevin_time, step_size, limit) if langevin_time > 0 else 0
-    stages = [] if moments is None else [(gaussian_start(score, horizon, *moments), np.array([1.0, 0.0]))]
-    stages += [(corrector, np.linspace(langevin_time, 0, n_steps + 1))] if n_steps else []
+    stages = [] if moments is None else [Sampler(gaussian_start(score, horizon, *moments), np.array([1.0, 0.0]))]
+    stages += [Sampler(corrector, np.linspace(langevin_time, 0, n_steps + 1))] if n_steps else []
     return Scheme(
-        (*stages, (reversal, grid)),
+        (*stages, Sampler(reversal, grid)),
         langevin_time / n_steps if n_steps else 0.0,
         limit,
-        Evals(n_steps * corrector.evals_per_step, (len(grid) - 1) * reversal.evals_per_step),
+        Evals(n_steps * corrector.evals_per_step, Sampler(reversal, grid).evals),
     )
 
 

@@ -21,16 +21,32 @@ from jaxdiff.progress import counter
 from jaxdiff.sampling import compiled, score_calls, static
 from jaxdiff.sampling.program import ran, run, run_bodies, run_rest
 from jaxdiff.sampling.run_checks import check_asked, check_particles, check_steps, warn_of_wrong_jax
-from jaxdiff.types import Kernel
+from jaxdiff.types import Kernel, Sampler
 
 SOURCES = {"auto": "counter", "counter": "counter", "jax": "jax"}
 REFRESH, GROWTH = 1.0, 16  # seconds between two moves of the bar; how much longer a block may be than the one before
 
 
-class _Run:
+def kernel_and_grid(kernel, grid):
+    """Kernel and grid of a run that was given a Sampler, or both.
+
+    Raises:
+      TypeError: a kernel without a grid, or a Sampler with one.
+    """
+    if isinstance(kernel, Sampler):
+        if grid is not None:
+            raise TypeError("a Sampler brings its grid: leave grid out, and pass the key as key=key.")
+        return kernel.kernel, kernel.grid
+    if grid is None and isinstance(kernel, Kernel):
+        raise TypeError(f"{kernel.name} needs a grid: pass one of jaxdiff.grids, or a Sampler in place of both.")
+    return kernel, grid
+
+
+class Run:
     """What sample and trajectory share: checked arguments, the table, the static program, and its compilations."""
 
     def __init__(self, kernel, x, grid, key, source, chunk, mesh, first_particle):
+        """Arguments as for `sample`; source is its noise."""
         if not isinstance(kernel, Kernel):
             raise TypeError(
                 f"kernel must come from jaxdiff.kernels, as kernels.ancestral(score) does: it is {described(kernel)}."

@@ -1,4 +1,4 @@
-"""TODO jaxdiff.sampling.sample"""
+"""Samples: particles down the grid of a sampler, of several in turn, or with the path kept."""
 
 import jax
 import jax.numpy as jnp
@@ -8,17 +8,17 @@ from jax.core import Tracer
 from jaxdiff.checks import as_numbers, described
 from jaxdiff.sampling import program
 from jaxdiff.sampling.program import run_in_turn, run_saving, run_stages
-from jaxdiff.sampling.run import _Run
-from jaxdiff.types import Kernel
+from jaxdiff.sampling.run import Run, kernel_and_grid
+from jaxdiff.types import Kernel, Sampler
 
 SAME_TIME = 1e-9  # relative: how close a time to save at must be to one of the grid
 
 
 def sample(
-    kernel: Kernel,
+    kernel: Kernel | Sampler,
     x,
-    grid,
-    key,
+    grid=None,
+    key=None,
     *,
     noise="auto",
     chunk=None,
@@ -31,7 +31,8 @@ def sample(
     """Run particles down a grid with a kernel.
 
     Args:
-      kernel: from jaxdiff.kernels. Its score acts on every particle by itself.
+      kernel: from jaxdiff.kernels; or a Sampler, which brings its grid: sample(plan.sampler(score), x, key=key). The
+        score acts on every particle by itself.
       x: (particles, d), where they start: at an OU horizon, draws of N(0, I), as noise.initial(key, jnp.arange(n), d)
         makes. The result has its dtype, a float. A run of float32 or float64 computes in that dtype; particles of 16
         bits are widened, computed in float32 and rounded at the end (see below).
@@ -87,7 +88,8 @@ def sample(
     Works inside jit, vmap and grad. Memory beyond x and the result does not grow with the steps, and on a CPU not with
     the particles; a reverse-mode gradient holds one state for every second step of one chunk.
     """
-    run = _Run(kernel, x, grid, key, noise, chunk, mesh, first_particle)
+    kernel, grid = kernel_and_grid(kernel, grid)
+    run = Run(kernel, x, grid, key, noise, chunk, mesh, first_particle)
     last = run.denoising() if denoise else None
     if progress and not run.traced:
         return run.watched(donate, last)
@@ -101,7 +103,8 @@ def sample_in_turn(stages, x, key, *, noise="auto", chunk=None, mesh=None, donat
     """Run particles down several grids, one after the other, in one compiled program.
 
     Args:
-      stages: pairs (kernel, grid), each as for `sample`. Stage i draws its noise from jax.random.fold_in(key, i).
+      stages: samplers, or pairs (kernel, grid), each as for `sample`. Stage i draws its noise from
+        jax.random.fold_in(key, i).
       x, key, noise, chunk, mesh, donate, first_particle: as for `sample`.
 
     Returns:
@@ -113,12 +116,23 @@ def sample_in_turn(stages, x, key, *, noise="auto", chunk=None, mesh=None, donat
         raise TypeError(f"stages are pairs (kernel, grid): they are {described(stages)}.") from None
     if not stages:
         raise ValueError("stages are pairs (kernel, grid), one at least: there are none.")
-    runs = [_Run(kernel, x, grid, key, noise, chunk, mesh, first_particle) for kernel, grid in stages]
+    runs = [Run(kernel, x, grid, key, noise, chunk, mesh, first_particle) for kernel, grid in stages]
     each, scores, tables = zip(*((run.program, run.kernel.score, run.table) for run in runs), strict=True)
     return runs[0].own(runs[0].called(run_in_turn, each, scores, tables, runs[0].x, donate=donate))
 
 
-def trajectory(kernel: Kernel, x, grid, key, save_at, *, noise="auto", chunk=None, mesh=None, first_particle=0):
+def trajectory(
+    kernel: Kernel | Sampler,
+    x,
+    grid=None,
+    key=None,
+    save_at=(),
+    *,
+    noise="auto",
+    chunk=None,
+    mesh=None,
+    first_particle=0,
+):
     """Run particles down a grid and keep where they are at some of its times.
 
     Args:
@@ -131,9 +145,10 @@ def trajectory(kernel: Kernel, x, grid, key, save_at, *, noise="auto", chunk=Non
     Raises:
       ValueError: a time is not one of the grid; else as `sample`. The grid must be concrete.
     """
+    kernel, grid = kernel_and_grid(kernel, grid)
     if isinstance(grid, Tracer):
         raise TypeError("trajectory needs a concrete grid: it finds the times to save at on the host.")
-    run = _Run(kernel, x, grid, key, noise, chunk, mesh, first_particle)
+    run = Run(kernel, x, grid, key, noise, chunk, mesh, first_particle)
     nodes, order = np.unique(_places(run.grid, save_at), return_inverse=True)
     if len(nodes) == 0:
         return jnp.zeros((0, run.n, run.x.shape[1]), run.x.dtype)

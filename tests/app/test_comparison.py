@@ -10,7 +10,7 @@ import oracles
 import pytest
 from scipy import stats
 
-from jaxdiff.app import comparison
+from jaxdiff.app import comparison, comparison_subject, excess
 from jaxdiff.certificate import Certificate, Term
 from jaxdiff.curves import Curve, measured_curve
 from jaxdiff.grids import exponential_then_uniform
@@ -29,7 +29,7 @@ def gaussian_curve(variances):
 def subject():
     rows = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
     denoiser = lambda x, t: 0 * x
-    return comparison.Subject(
+    return comparison_subject.Subject(
         denoiser, gaussian_curve(1.2 * STEEP), gaussian_curve(STEEP), rows, rows[:3], horizon=5.0, early_stop=0.01
     )
 
@@ -60,7 +60,7 @@ def test_the_step_ratio_is_that_of_a_linear_search(subject):
     goal = path_kl("moment_matched", planned, subject.test, matched=subject.held_out)
     euler = lambda n: path_kl("exponential_euler", exponential_then_uniform(5.0, 0.01, n), subject.test)
     needed = next(n for n in range(1, 2000) if euler(n) <= goal)
-    found = comparison.step_ratio(subject, 3)
+    found = excess.step_ratio(subject, 3)
     assert 3 < needed == found["exponential_euler_steps"]
     assert found["ratio"] == pytest.approx(needed / 3)
     assert found["excess"] == pytest.approx(goal)
@@ -86,7 +86,7 @@ def of_rows(subject):
 
 def excess_of(mean, x, y=0.0, bias=0.0):
     """An excess whose rows deviate by x times one mirrored draw and y times another."""
-    return comparison._Excess(mean, mean + x * MIRRORED[0] + y * MIRRORED[1], bias, 0.0)
+    return excess._Excess(mean, mean + x * MIRRORED[0] + y * MIRRORED[1], bias, 0.0)
 
 
 def fieller(a, b, t):
@@ -101,11 +101,11 @@ def fieller(a, b, t):
 def test_a_ratio_of_excesses_has_fiellers_interval(of_rows, confidence):
     first, second = excess_of(30.0, 8.0, 5.0), excess_of(2.0, 1.0, -2.0)
     t = stats.t.ppf((1 + confidence) / 2, 99)
-    value, low, high = comparison._ratio(of_rows, confidence, first, second)
+    value, low, high = excess._ratio(of_rows, confidence, first, second)
     assert value == pytest.approx(15)
     assert (low, high) == pytest.approx(tuple(fieller(first.samples, second.samples, t)), rel=1e-6)
     assert low < value < high
-    wider = comparison._ratio(of_rows, confidence, first, second._replace(bias=0.1))
+    wider = excess._ratio(of_rows, confidence, first, second._replace(bias=0.1))
     assert wider[1] < low
     assert wider[2] > high
 
@@ -114,11 +114,11 @@ def test_a_ratio_of_excesses_has_fiellers_interval(of_rows, confidence):
     ("first", "second"), [((0.1, 1.0), (2.0, 1.0)), ((30.0, 1.0), (0.1, 1.0)), ((30.0, 1.0), (-2.0, 1.0))]
 )
 def test_a_ratio_of_excesses_that_rows_do_not_tell_from_0_is_not_given(of_rows, first, second):
-    assert comparison._ratio(of_rows, 0.95, excess_of(*first), excess_of(*second)) is None
+    assert excess._ratio(of_rows, 0.95, excess_of(*first), excess_of(*second)) is None
     few = dataclasses.replace(of_rows, test=few_rows(of_rows.test, 29))
-    assert comparison._ratio(few, 0.95, excess_of(30.0, 0.0, 0.1), excess_of(2.0, 0.0, 0.1)) is None
+    assert excess._ratio(few, 0.95, excess_of(30.0, 0.0, 0.1), excess_of(2.0, 0.0, 0.1)) is None
     enough = dataclasses.replace(of_rows, test=few_rows(of_rows.test, 30))
-    assert comparison._ratio(enough, 0.95, excess_of(30.0, 0.0, 0.1), excess_of(2.0, 0.0, 0.1)) is not None
+    assert excess._ratio(enough, 0.95, excess_of(30.0, 0.0, 0.1), excess_of(2.0, 0.0, 0.1)) is not None
 
 
 def test_the_sampler_compared_is_the_one_that_was_planned(subject):
@@ -135,12 +135,12 @@ def few_rows(curve, n, ids=None):
 def counted(monkeypatch, of_rows, planned, n_steps=20, slope=0.1):
     """The step ratio where exponential Euler has the excess 1000/n in n steps, give or take a slope."""
 
-    def excess(_, name, grid):
+    def of_euler(_, name, grid):
         n = len(grid) - 1
         return excess_of(1000 / n, slope * 1000 / n) if name == "exponential_euler" else planned
 
-    monkeypatch.setattr(comparison, "_excess", excess)
-    return comparison.step_ratio(of_rows, n_steps)
+    monkeypatch.setattr(excess, "_excess", of_euler)
+    return excess.step_ratio(of_rows, n_steps)
 
 
 def by_linear_search(planned, slope):
@@ -208,7 +208,7 @@ def test_an_ode_has_no_excess_and_runs_on_the_grid_of_moment_matching(subject):
 
 def test_the_planned_grid_beats_bentons_by_its_own_curve(subject):
     for name in ("ancestral", "moment_matched"):
-        planned, benton = (subject.grid(name, grid, 6) for grid in (comparison.PLANNED, comparison.BENTON))
+        planned, benton = (subject.grid(name, grid, 6) for grid in (comparison.PLANNED, comparison_subject.BENTON))
         assert path_kl(name, planned, subject.held_out) < path_kl(name, benton, subject.held_out)
         assert (len(planned), planned[0], planned[-1]) == (7, 5.0, pytest.approx(0.01))
 
@@ -241,7 +241,7 @@ def test_the_excess_is_measured_on_the_test_curve_with_the_variance_of_the_held_
 def still(early_stop, horizon, test_rows, train_rows):
     """A subject whose law is N(0, I) in one dimension; between near times its samplers hardly move anything."""
     curve = gaussian_curve(np.array([1.0]))
-    return comparison.Subject(
+    return comparison_subject.Subject(
         lambda x, t: jnp.exp(-t) * x, curve, curve, train_rows, test_rows, horizon=horizon, early_stop=early_stop
     )
 
@@ -291,7 +291,7 @@ def test_the_noise_floor_of_rows_that_train_and_test_share_is_chance(key):
 
 def test_an_excess_that_is_not_positive_has_no_step_ratio(subject):
     outweighed = Curve(lambda snr: np.zeros_like(snr), 3, integral=lambda snr: snr)
-    ratio = comparison.step_ratio(dataclasses.replace(subject, test=outweighed), 5)
+    ratio = excess.step_ratio(dataclasses.replace(subject, test=outweighed), 5)
     assert ratio["excess"] < 0
     assert ratio["withheld"] == "zero"
     assert ratio["exponential_euler_steps"] is ratio["ratio"] is None

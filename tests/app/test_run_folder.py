@@ -19,7 +19,7 @@ import pytest
 from flax import nnx
 
 from jaxdiff import data, files, plots, runs
-from jaxdiff.app import comparison, report, saving
+from jaxdiff.app import comparison, comparison_subject, report, saving
 from jaxdiff.app.cli import main
 from jaxdiff.app.records import check_model
 from jaxdiff.curves import loss_curve, measured_curve
@@ -616,7 +616,7 @@ def test_a_disk_that_fills_up_costs_no_older_file(here, curve, argv, place, monk
     monkeypatch.setattr(runs, "measure", lambda *args, **options: curve)
     monkeypatch.setattr(plan_module, "plan", lambda *args, **options: made)
     monkeypatch.setattr(comparison, "certified", lambda *args, **options: {"rows": []})
-    monkeypatch.setattr(comparison, "subject_of", lambda *args: SimpleNamespace(samplers=[]))
+    monkeypatch.setattr(comparison_subject, "subject_of", lambda *args: SimpleNamespace(samplers=[]))
     for module in (plots, report):
         for name in ("loss_curve", "grids", "write_page"):
             if hasattr(module, name):

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from jaxdiff import data, kernels, runs
-from jaxdiff.app import run_samples, saving
+from jaxdiff.app import run_samples, samplers, saving
 from jaxdiff.grids import exponential_then_uniform
 from jaxdiff.guarantees import path_kl as path_costs
 
@@ -45,7 +45,7 @@ def together(run, sampler, n, seed=0, **options):
 
 
 def test_samples_do_not_depend_on_the_parts_they_are_made_in(run, plan):
-    sampler = run_samples.sampler_of(run, plan)
+    sampler = run_samples.chosen(run, plan)
     whole = together(run, sampler, 23)
     assert whole.shape == (23, 4)
     for at_once in (5, 22, 23, 100):
@@ -60,7 +60,7 @@ def test_samples_do_not_depend_on_the_parts_they_are_made_in(run, plan):
 # grid of many steps then samples that law noised to the early stop, which the denoiser shrinks towards the mean.
 def test_samples_of_an_exact_denoiser_have_the_law_of_the_rows_denoised_or_noised(run, plan):
     n, fine = 20_000, dict(plan, grid=exponential_then_uniform(4.0, 0.3, 60), evals=60)
-    sampler = run_samples.sampler_of(run, fine)
+    sampler = run_samples.chosen(run, fine)
     cov = data.covariance(run.dataset.train)
     a2, s2 = np.exp(-0.6), -np.expm1(-0.6)
     units = run.dataset.scale
@@ -77,41 +77,41 @@ def test_samples_of_an_exact_denoiser_have_the_law_of_the_rows_denoised_or_noise
 
 
 def test_whole_numbers_are_rounded_on_request(run, plan):
-    sampler = run_samples.sampler_of(run, plan)
+    sampler = run_samples.chosen(run, plan)
     plain, rounded = together(run, sampler, 23), together(run, sampler, 23, rounded=True)
     np.testing.assert_array_equal(rounded[:, 2], np.rint(plain[:, 2]))
     np.testing.assert_array_equal(rounded[:, [0, 1, 3]], plain[:, [0, 1, 3]])
 
 
 def test_the_plans_sampler_has_the_plans_grid(run, plan):
-    sampler = run_samples.sampler_of(run, plan)
-    assert (sampler.planned, sampler.evals, sampler.kernel.name) == (True, 6, "moment_matched")
-    np.testing.assert_array_equal(sampler.grid, plan["grid"])
-    assert run_samples.sampler_of(run, plan, "moment_matched", 6).planned
+    sampler = run_samples.chosen(run, plan)
+    assert (sampler.planned, sampler.sampler.evals, sampler.sampler.kernel.name) == (True, 6, "moment_matched")
+    np.testing.assert_array_equal(sampler.sampler.grid, plan["grid"])
+    assert run_samples.chosen(run, plan, "moment_matched", 6).planned
 
 
-@pytest.mark.parametrize("name", run_samples.of_a_score())
+@pytest.mark.parametrize("name", samplers.kernels_of_a_score())
 def test_any_kernel_of_a_score_runs_with_as_many_evaluations(run, plan, name):
     each = getattr(kernels, name)(lambda x, t: x).evals_per_step
-    sampler = run_samples.sampler_of(run, plan, name, 4 * each)
-    assert (sampler.planned, sampler.evals, sampler.kernel.name) == (False, 4 * each, name)
-    assert sampler.grid[[0, -1]] == pytest.approx([4.0, 0.01])
-    assert np.diff(sampler.grid).max() < 0
+    sampler = run_samples.chosen(run, plan, name, 4 * each)
+    assert (sampler.planned, sampler.sampler.evals, sampler.sampler.kernel.name) == (False, 4 * each, name)
+    assert sampler.sampler.grid[[0, -1]] == pytest.approx([4.0, 0.01])
+    assert np.diff(sampler.sampler.grid).max() < 0
 
 
 def test_a_kernel_with_a_path_kl_gets_its_own_best_grid(run, plan):
     curve = runs.measured(run, "held_out")
     for name in ("ancestral", "exponential_euler"):
-        own, other = (run_samples.sampler_of(run, plan, kernel, 8).grid for kernel in (name, "ddim"))
+        own, other = (run_samples.chosen(run, plan, kernel, 8).sampler.grid for kernel in (name, "ddim"))
         assert path_costs.path_kl(name, own, curve) < path_costs.path_kl(name, other, curve)
 
 
 def test_kernels_that_cannot_be_run_so_are_refused(run, plan):
     for name in ("langevin", "predictor_corrector", "nonsense"):
         with pytest.raises(ValueError, match=f"kernel is one of ancestral, .* it is {name}"):
-            run_samples.sampler_of(run, plan, name)
+            run_samples.chosen(run, plan, name)
     with pytest.raises(ValueError, match="a step of rk4 takes 4 evaluations: evals = 3"):
-        run_samples.sampler_of(run, plan, "rk4", 3)
+        run_samples.chosen(run, plan, "rk4", 3)
 
 
 class FailsLate(nnx.Module):
@@ -124,7 +124,7 @@ class FailsLate(nnx.Module):
 def test_the_step_and_the_sample_at_which_nan_began_are_named(run, plan):
     broken = dataclasses.replace(run, network=FailsLate())
     grid = np.array([4.0, 2.0, 1.0, 0.4, 0.1, 0.01])
-    sampler = run_samples.sampler_of(broken, dict(plan, kernel="ddim", grid=grid, evals=5))
+    sampler = run_samples.chosen(broken, dict(plan, kernel="ddim", grid=grid, evals=5))
     with pytest.raises(ValueError, match="not finite") as caught:
         together(broken, sampler, 50, at_once=50)
     # DDIM with denoiser 0.9 x multiplies x at every step. The network is asked below t = 0.5 at 0.4, 0.1 and 0.01.
@@ -152,7 +152,7 @@ class FailsAtTheEnd(nnx.Module):
 
 def test_nan_of_the_denoising_step_is_told_from_nan_of_the_grid(run, plan):
     broken = dataclasses.replace(run, network=FailsAtTheEnd())
-    sampler = run_samples.sampler_of(broken, dict(plan, kernel="ddim", grid=np.array([4.0, 1.0, 0.1, 0.01]), evals=3))
+    sampler = run_samples.chosen(broken, dict(plan, kernel="ddim", grid=np.array([4.0, 1.0, 0.1, 0.01]), evals=3))
     assert np.isfinite(together(broken, sampler, 5, denoise=False)).all()
     with pytest.raises(ValueError, match="first sample 0, in the denoising step"):
         together(broken, sampler, 5)

@@ -15,14 +15,16 @@ from flax import nnx
 from jax.experimental import io_callback
 
 from jaxdiff import data, files, noise, runs
-from jaxdiff.app import comparison, run_samples, saving
+from jaxdiff.app import comparison, comparison_subject, run_samples, saving, two_samples
 from jaxdiff.app.cli import main
+from jaxdiff.app.samplers import PER_DIRECTION
 from jaxdiff.curves import Curve, loss, loss_curve, principal_axes
 from jaxdiff.grids import exponential_then_uniform
 from jaxdiff.guarantees.path_kl import path_kl
 from jaxdiff.sampling.sample import trajectory
 from jaxdiff.scores import denoiser_in_axes, denoiser_of
 from jaxdiff.training.networks import ResidualMLP
+from jaxdiff.types import Sampler
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -240,7 +242,9 @@ def subject_of(network, rows, *, early_stop=0.05):
     """A subject in the network's axes, and the same as the rows are."""
     in_axes = denoiser_in_axes(network)
     curve = gaussian_curve(in_axes[1])
-    plain = comparison.Subject(denoiser_of(network), curve, curve, rows, rows, horizon=4.0, early_stop=early_stop)
+    plain = comparison_subject.Subject(
+        denoiser_of(network), curve, curve, rows, rows, horizon=4.0, early_stop=early_stop
+    )
     return dataclasses.replace(plain, in_axes=in_axes), plain
 
 
@@ -296,7 +300,7 @@ def alike(curve):
 VARIANCES = {
     "ancestral": lambda curve: lambda snr: np.zeros(3),
     "moment_matched": alike,
-    comparison.PER_DIRECTION: apart,
+    PER_DIRECTION: apart,
 }
 
 
@@ -306,7 +310,7 @@ def test_samples_that_are_compared_have_the_law_of_their_kernel(exact, name, axe
     subject = subject_of(exact, np.zeros((20_000, 3), np.float32))[axes_or_rows]
     kernel = subject.kernel(name)
     assert kernel.coefficients == subject.kernel(name).coefficients  # another would compile anew
-    rows, seconds = comparison._batch(subject, kernel, GRID, key)
+    rows, seconds = two_samples.batch(subject, Sampler(kernel, GRID), key)
     assert (rows.dtype, rows.shape) == (np.float32, (20_000, 3))
     assert seconds > 0
     axes = subject.held_out.basis
@@ -329,7 +333,9 @@ def sliced(x, y, directions):
 @pytest.mark.parametrize("axes_or_rows", [0, 1], ids=["axes", "rows"])
 def test_an_exact_sampler_is_at_the_noise_floor_in_axes_and_without(exact, axes_or_rows, monkeypatch, key):
     n, t = 300, 0.3
-    monkeypatch.setattr(comparison, "SAMPLERS", ((comparison.PER_DIRECTION, comparison.BENTON),))
+    monkeypatch.setattr(
+        comparison_subject, "SAMPLERS", ((comparison_subject.PER_DIRECTION, comparison_subject.BENTON),)
+    )
     test = draws_of_the_law(n)
     subject = subject_of(exact, test, early_stop=t)[axes_or_rows]
     (row,) = comparison.compare(subject, key, n_steps=(12,))
@@ -428,16 +434,17 @@ def test_a_run_is_certified_in_the_basis_of_its_held_out_curve(of_exact, older, 
     if older:
         runs.keep(run, "held_out", runs.measure(run, "held_out"))
     files.write_json(folder / "plan.json", PLAN | {"grid": GRID.tolist(), "predicted_kl": 0.1, "target_kl": None})
-    for module in (comparison, runs):
-        monkeypatch.setattr(module, "IN_AXES_FROM", 3)
-    monkeypatch.setattr(comparison, "SAMPLERS", ((comparison.PER_DIRECTION, comparison.BENTON),))
+    monkeypatch.setattr(runs, "IN_AXES_FROM", 3)
+    monkeypatch.setattr(
+        comparison_subject, "SAMPLERS", ((comparison_subject.PER_DIRECTION, comparison_subject.BENTON),)
+    )
     monkeypatch.setattr(comparison, "compare", functools.partial(comparison.compare, n_steps=(12,)))
     main(["certify", str(folder)])
     held_out, test = (runs.measured(run, split) for split in ("held_out", "test"))
     expected = principal_axes(run.dataset.train) if older else denoiser_in_axes(run.network)[1]
     assert np.array_equal(held_out.basis, expected)
     assert np.array_equal(test.basis, expected)
-    assert (comparison.subject_of(run, held_out, test).in_axes is None) == older
+    assert (comparison_subject.subject_of(run, held_out, test).in_axes is None) == older
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     row = report["rows"][-1]
     excess = path_kl("moment_matched", exponential_then_uniform(4.0, 0.05, 12), test, matched=held_out, basis=expected)
@@ -465,7 +472,7 @@ def test_samples_of_an_ode_in_axes_are_those_of_the_rows(of_scattered, name, den
     samples = {}
     for least in (3, 4):
         monkeypatch.setattr(runs, "IN_AXES_FROM", least)
-        sampler = run_samples.sampler_of(run, plan)
+        sampler = run_samples.chosen(run, plan)
         assert (sampler.axes is None) == (least == 4)
         samples[least] = together(run, sampler, 11, denoise=denoise)
     np.testing.assert_allclose(samples[3], samples[4], atol=1e-4)
@@ -474,7 +481,7 @@ def test_samples_of_an_ode_in_axes_are_those_of_the_rows(of_scattered, name, den
 @pytest.mark.parametrize("denoise", [True, False])
 @pytest.mark.parametrize("per_direction", [True, False])
 def test_samples_in_axes_have_the_law_of_the_plan(of_exact, wide, per_direction, denoise):
-    sampler = run_samples.sampler_of(of_exact, dict(PLAN, per_direction=per_direction))
+    sampler = run_samples.chosen(of_exact, dict(PLAN, per_direction=per_direction))
     axes, curve = denoiser_in_axes(of_exact.network)[1], runs.measured(of_exact, "held_out")
     np.testing.assert_allclose(sampler.axes, axes)
     mean, cov = chained(GRID, axes, (apart if per_direction else alike)(curve), denoise)
@@ -483,7 +490,7 @@ def test_samples_in_axes_have_the_law_of_the_plan(of_exact, wide, per_direction,
 
 
 def test_samples_in_axes_do_not_depend_on_the_parts_they_are_made_in(of_exact, wide):
-    sampler = run_samples.sampler_of(of_exact, PLAN)
+    sampler = run_samples.chosen(of_exact, PLAN)
     whole = together(of_exact, sampler, 23)
     for n in (23, 9):
         np.testing.assert_allclose(together(of_exact, sampler, n, at_once=5), whole[:n], atol=1e-4)
@@ -492,12 +499,12 @@ def test_samples_in_axes_do_not_depend_on_the_parts_they_are_made_in(of_exact, w
 def test_a_basis_other_than_the_networks_axes_is_sampled_as_the_rows_are(of_exact, wide, monkeypatch):
     other = dataclasses.replace(runs.measured(of_exact, "held_out"), basis=OTHER)
     monkeypatch.setattr(runs, "measured", lambda run, split: other)
-    sampler = run_samples.sampler_of(of_exact, PLAN)
+    sampler = run_samples.chosen(of_exact, PLAN)
     assert sampler.axes is None
     mean, cov = chained_in(GRID, OTHER, apart(other))
     check_law((together(of_exact, sampler, 20_000, denoise=False) - [7.0, 0.0, -3.0]) / [1.0, 2.0, 0.5], mean, cov)
-    assert run_samples.sampler_of(of_exact, dict(PLAN, per_direction=False)).axes is not None
-    assert run_samples.sampler_of(of_exact, dict(PLAN, kernel="ddim")).axes is not None
+    assert run_samples.chosen(of_exact, dict(PLAN, per_direction=False)).axes is not None
+    assert run_samples.chosen(of_exact, dict(PLAN, kernel="ddim")).axes is not None
 
 
 def chained_in(grid, basis, along):
@@ -529,7 +536,7 @@ def test_a_fault_in_axes_is_told_by_sample_and_step(of_exact, wide, seed):
     network = FailsLate(3, mean=MEAN, cov=COV, width=8, depth=1, rngs=nnx.Rngs(0))
     broken = dataclasses.replace(of_exact, network=network)
     grid = np.array([4.0, 2.0, 1.0, 0.4, 0.1, 0.05])
-    sampler = run_samples.sampler_of(broken, dict(PLAN, kernel="ddim", grid=grid, evals=5))
+    sampler = run_samples.chosen(broken, dict(PLAN, kernel="ddim", grid=grid, evals=5))
     with pytest.raises(ValueError, match="not finite") as caught:
         together(broken, sampler, 50, seed, at_once=50)
     axis = denoiser_in_axes(network)[1][:, 0]

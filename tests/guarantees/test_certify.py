@@ -13,13 +13,15 @@ from scipy import stats
 from scipy.integrate import quad
 
 import jaxdiff
-from jaxdiff import certify, grids, kernels, processes, targets
+from jaxdiff import Sampler, certify, certify_difference, grids, kernels, processes, targets
 from jaxdiff.curves import Curve, loss_curve, measured_curve
-from jaxdiff.guarantees.certify import Sampler, certify_difference
 from jaxdiff.guarantees.path_kl import level_samples, path_kl, path_kl_samples, range_of_rows, standard_error
 from jaxdiff.processes import denoiser_from_score
 
 GRID = grids.exponential_then_uniform(1.5, 0.05, 10)
+ZERO = lambda x, t: 0 * x  # a placeholder: path KLs depend on the curve, not on the score
+ANCESTRAL = Sampler(kernels.ancestral(ZERO), GRID)
+EULER = Sampler(kernels.exponential_euler(ZERO), GRID)
 
 
 @pytest.mark.parametrize("name", ["exponential_euler", "ancestral", "moment_matched", "covariance_matched"])
@@ -162,7 +164,7 @@ def test_copies_of_rows_count_once(key):
     assert any("600 rows 300 are copies of others" in text for text in found.warnings)
     crossed = certify("moment_matched", GRID, curve=curve)["discretisation"]
     assert crossed.degrees == 299
-    euler = certify_difference(Sampler("exponential_euler", GRID, curve), Sampler("ancestral", GRID, curve))
+    euler = certify_difference(EULER, ANCESTRAL, curve)
     assert euler["difference"].degrees == 299
     assert any("copies" in text for text in euler.warnings)
     assert not certify("ancestral", GRID, curve=many_rows(law, 300)).warnings
@@ -175,7 +177,7 @@ def test_heavy_tails_are_warned_of():
     heavy = measured_curve(curve.spline.u, rows, 1)
     for found in (
         certify("ancestral", GRID, curve=heavy),
-        certify_difference(Sampler("ancestral", GRID, heavy), Sampler("ancestral", GRID[[0, 5, 10]], heavy)),
+        certify_difference(ANCESTRAL, Sampler(kernels.ancestral(ZERO), GRID[[0, 5, 10]]), heavy),
     ):
         assert any("skewness is" in text for text in found.warnings)
 
@@ -210,9 +212,9 @@ def test_a_paired_difference_of_samplers_is_the_exact_one():
     curve, euler_grid = many_rows(law, 4000), grids.log_snr(1.5, 0.05, 10)
     exact = value_of(certify("moment_matched", GRID, target=law))
     exact -= value_of(certify("exponential_euler", euler_grid, target=law))
-    first = Sampler("moment_matched", GRID, curve, matched=law.mmse)
-    second = Sampler("exponential_euler", euler_grid, curve)
-    term = certify_difference(first, second)["difference"]
+    first = Sampler(kernels.moment_matched(ZERO, law.mmse), GRID)
+    second = Sampler(kernels.exponential_euler(ZERO), euler_grid)
+    term = certify_difference(first, second, curve)["difference"]
     assert abs(term.value - exact) < 5 * term.standard_error
 
 
@@ -223,7 +225,7 @@ def shrunken(x, t):
 def test_a_paired_difference_of_models_is_the_exact_one_and_better_known_than_of_other_rows():
     law = targets.gaussian([0.0], [0.8])
     exact_model, wrong_model = many_rows(law, 4000), many_rows(law, 4000, denoiser=shrunken)
-    term = certify_difference(Sampler("ancestral", GRID, wrong_model), Sampler("ancestral", GRID, exact_model))
+    term = certify_difference(ANCESTRAL, ANCESTRAL, wrong_model, exact_model)
     alpha2 = np.exp(-2 * GRID[:-1])
     loss = (1 - 0.7 * alpha2) ** 2 * 0.8 + 0.49 * alpha2 * (1 - alpha2)  # E|X_0 - 0.7 alpha X_t|^2
     snr = 1 / np.expm1(2 * GRID)
@@ -235,11 +237,11 @@ def test_a_paired_difference_of_models_is_the_exact_one_and_better_known_than_of
     )  # of unpaired rows
     apart = many_rows(law, 2000)
     with pytest.raises(ValueError, match=r"of the same rows: they are of \(n, d\) = \(4000, 1\) and \(2000, 1\)"):
-        certify_difference(Sampler("ancestral", GRID, wrong_model), Sampler("ancestral", GRID, apart))
+        certify_difference(ANCESTRAL, ANCESTRAL, wrong_model, apart)
     with pytest.raises(ValueError, match="share their ends"):
-        certify_difference(Sampler("ancestral", GRID, apart), Sampler("ancestral", GRID[1:], apart))
+        certify_difference(ANCESTRAL, Sampler(kernels.ancestral(ZERO), GRID[1:]), apart)
     with pytest.raises(ValueError, match="measured"):
-        certify_difference(Sampler("ancestral", GRID, law.mmse), Sampler("ancestral", GRID, apart))
+        certify_difference(ANCESTRAL, ANCESTRAL, law.mmse, apart)
 
 
 # A plan from few rows against the closed form: the law is N(0, I), for which the run's own kernel has a known path KL.
@@ -266,9 +268,9 @@ def test_axes_of_the_same_rows_are_warned_of(key):
     assert says(certify("moment_matched", GRID, curve=curve, basis=curve.basis))
     assert not certify("moment_matched", GRID, curve=curve).warnings
     other = loss_curve(denoiser_from_score(law.score), law.sample(key, 300), key, **ENDS, n_nodes=21, basis=curve.basis)
-    apart, ancestral = Sampler("moment_matched", GRID, curve, other, curve.basis), Sampler("ancestral", GRID, curve)
-    assert says(certify_difference(apart, ancestral))
-    assert not says(certify_difference(ancestral, ancestral))
+    apart = Sampler(kernels.moment_matched(ZERO, other, basis=other.basis), GRID)
+    assert says(certify_difference(apart, ANCESTRAL, curve))
+    assert not says(certify_difference(ANCESTRAL, ANCESTRAL, curve))
 
 
 # The denoiser x -> c x of N(0, 1) has E|X_0 - c X_t|^2 = (1 - c alpha)^2 + c^2 sigma^2; here c is 0 until t = 0.5.
@@ -390,14 +392,14 @@ def test_a_curve_that_cannot_have_set_a_variance_is_refused():
         with pytest.raises(ValueError, match=message):
             certify("moment_matched", GRID, curve=curve, matched=matched)
         with pytest.raises(ValueError, match=message):
-            certify_difference(Sampler("moment_matched", GRID, curve, matched), Sampler("ancestral", GRID, curve))
+            certify_difference(Sampler(kernels.moment_matched(ZERO, matched, dim=1), GRID), ANCESTRAL, curve)
 
 
 def test_a_difference_of_other_rows_is_refused():
     law = targets.gaussian([0.0], [0.5])
     first, second = many_rows(law, 100), many_rows(law, 100, seed=1)
     with pytest.raises(ValueError, match="same rows, in one order"):
-        certify_difference(Sampler("ancestral", GRID, first), Sampler("ancestral", GRID, second))
+        certify_difference(ANCESTRAL, ANCESTRAL, first, second)
 
 
 def test_an_mmse_in_float32_is_taken():

@@ -17,7 +17,8 @@ from scipy import integrate, special
 from jaxdiff import grids, information, kernels, targets
 from jaxdiff.curves import Curve, loss_curve
 from jaxdiff.guarantees.bounds import from_nodes
-from jaxdiff.guarantees.path_kl import level_samples, path_kl, path_kl_error, path_kl_samples, standard_error, step_cost
+from jaxdiff.guarantees.path_kl import level_samples, path_kl, path_kl_error, path_kl_samples, standard_error
+from jaxdiff.guarantees.step_cost import step_cost
 from jaxdiff.processes import denoiser_from_score, ou
 
 G = grids.exponential_then_uniform(3, 0.01, 36, n_uniform=12)
@@ -399,7 +400,7 @@ def test_negative_losses_set_no_variance_and_count_as_they_are(d):
 
 # The KL of Gaussians of variances w_i and 1, means apart: (1/2)(log w + 1/w - 1 + h L/w), w = 1 + h max(T, 0).
 def test_many_steps_in_any_shape_cost_what_each_does_alone(monkeypatch):
-    monkeypatch.setattr("jaxdiff.guarantees.path_kl.ELEMENTS_AT_ONCE", 50)  # five steps at once, and some are left
+    monkeypatch.setattr("jaxdiff.guarantees.step_cost.ELEMENTS_AT_ONCE", 50)  # five steps at once, and some are left
     scaled = lambda snr: np.sin(np.log(snr)[..., None] + np.arange(9)) + np.linspace(-0.5, 2, 9)
     other = lambda snr: 1 + np.cos(np.log(snr)[..., None] * np.arange(9))
     curve, matched = along_directions(scaled), along_directions(other)

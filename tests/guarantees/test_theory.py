@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from jaxdiff import certify, grids, targets
 from jaxdiff.guarantees.bounds import any_grid, from_nodes
-from jaxdiff.guarantees.path_kl import path_kl, step_cost
+from jaxdiff.guarantees.path_kl import path_kl
+from jaxdiff.guarantees.step_cost import step_cost
 from jaxdiff.processes import ou
 
 NAMES = ["exponential_euler", "ancestral", "moment_matched"]

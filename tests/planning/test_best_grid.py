@@ -1,4 +1,4 @@
-"""Search: the best grids of a curve, by closed forms and by searches that remember nothing; what is remembered."""
+"""The best grids of a curve, by closed forms and by searches that remember nothing; what is remembered."""
 
 import dataclasses
 import gc
@@ -10,9 +10,9 @@ import pytest
 
 from jaxdiff import grids
 from jaxdiff.curves import Curve
-from jaxdiff.guarantees.path_kl import step_cost
+from jaxdiff.guarantees.step_cost import cost_of, step_cost
 from jaxdiff.planning import best_grid as search
-from jaxdiff.planning.best_grid import Search
+from jaxdiff.planning.best_grid import best, fewest_steps
 
 
 def gaussian(variance):
@@ -43,13 +43,13 @@ CLOSE = {"rtol": 1e-4}
 
 def test_a_grid_is_looked_for_once_and_is_that_of_the_closed_form(searches):
     curve = gaussian(0.4)
-    first, again = (Search("ancestral", curve, None).best(6, 3.0, 0.01) for _ in range(2))
+    first, again = (best(cost_of("ancestral"), curve, 6, 3.0, 0.01) for _ in range(2))
     assert len(searches) == 1
     np.testing.assert_allclose(first, best_of_gaussian(0.4, 6, 3.0, 0.01), **CLOSE)
     np.testing.assert_array_equal(again, first)
     for request in ((7, 3.0, 0.01), (6, 4.0, 0.01), (6, 3.0, 0.02)):
         for _ in range(2):
-            found = Search("ancestral", curve, None).best(*request)
+            found = best(cost_of("ancestral"), curve, *request)
             np.testing.assert_allclose(found, best_of_gaussian(0.4, *request), **CLOSE)
     assert len(searches) == 4
 
@@ -59,7 +59,7 @@ def test_curves_share_no_grid_nor_does_a_copy_with_another_value(searches):
     changed = dataclasses.replace(one, value=other.value, integral=other.integral)
     for _ in range(2):
         for curve, variance in ((one, 0.4), (other, 30.0), (changed, 30.0)):
-            found = Search("ancestral", curve, None).best(5, 3.0, 0.01)
+            found = best(cost_of("ancestral"), curve, 5, 3.0, 0.01)
             np.testing.assert_allclose(found, best_of_gaussian(variance, 5, 3.0, 0.01), **CLOSE)
     assert len(searches) == 3
     shared = best_of_gaussian(0.4, 5, 3.0, 0.01) / best_of_gaussian(30.0, 5, 3.0, 0.01)
@@ -94,7 +94,7 @@ def test_what_is_remembered_is_told_apart_by_kernel_basis_start_and_candidates(s
                 if kernel == "covariance_matched":
                     fresh = grids.optimal(cost, *request, start_cost=start_cost, around=fresh, **options)
                 for _ in range(2):
-                    got = Search(kernel, curve, basis).best(*request, start_cost)
+                    got = best(cost_of(kernel, basis=basis), curve, *request, start_cost)
                     np.testing.assert_array_equal(got, fresh)
                 found.append(fresh)
     unlike = [np.abs(one - other).max() for i, one in enumerate(found[:8]) for other in found[:i]]
@@ -115,15 +115,15 @@ def test_a_wrong_sampler_is_refused_where_grids_of_the_curve_are_known(kernel, b
     along = lambda snr: 1 / (1 + np.asarray(snr)[..., None] * np.array([1.0, 3.0]))
     curve = Curve(lambda snr: along(snr).sum(-1), 2, directions=along, basis=own)
     for name, directions in (("moment_matched", own), ("ancestral", None)):
-        Search(name, curve, directions).best(3, 3.0, 0.01)
+        best(cost_of(name, basis=directions), curve, 3, 3.0, 0.01)
     with pytest.raises(ValueError, match=message):
-        Search(kernel, curve, basis).best(3, 3.0, 0.01)
+        best(cost_of(kernel, basis=basis), curve, 3, 3.0, 0.01)
 
 
 def test_what_a_caller_does_to_a_grid_is_not_seen_by_the_next(searches):
     curve, kept = gaussian(1.0), best_of_gaussian(1.0, 4, 3.0, 0.01)
     for _ in range(3):
-        grid = Search("ancestral", curve, None).best(4, 3.0, 0.01)
+        grid = best(cost_of("ancestral"), curve, 4, 3.0, 0.01)
         np.testing.assert_allclose(grid, kept, **CLOSE)
         grid *= 2
     assert len(searches) == 1
@@ -131,8 +131,8 @@ def test_what_a_caller_does_to_a_grid_is_not_seen_by_the_next(searches):
 
 def test_grids_that_are_remembered_keep_no_curve_alive(searches):
     curve = gaussian(1.0)
-    Search("ancestral", curve, None).best(4, 3.0, 0.01)
-    Search("ancestral", curve, None).fewest(1.0, 3.0, 0.01)
+    best(cost_of("ancestral"), curve, 4, 3.0, 0.01)
+    fewest_steps(cost_of("ancestral"), curve, 1.0, 3.0, 0.01)
     gc.collect()
     alive, known = weakref.ref(curve), len(search.FOUND)
     del curve
@@ -147,9 +147,9 @@ def test_a_search_that_fails_is_not_remembered(searches):
     curve = Curve(value, 1, integral=np.log1p)
     for _ in range(2):
         with pytest.raises(ValueError, match="nan"):
-            Search("ancestral", curve, None).best(4, 3.0, 0.01)
+            best(cost_of("ancestral"), curve, 4, 3.0, 0.01)
     broken.clear()
-    found = Search("ancestral", curve, None).best(4, 3.0, 0.01)
+    found = best(cost_of("ancestral"), curve, 4, 3.0, 0.01)
     np.testing.assert_allclose(found, best_of_gaussian(1.0, 4, 3.0, 0.01), **CLOSE)
 
 
@@ -157,7 +157,7 @@ def test_a_search_that_fails_is_not_remembered(searches):
 def test_ends_and_steps_may_be_arrays_of_no_axes(number, searches):
     curve = gaussian(1.0)
     for n_steps in (4, np.int64(4), jnp.asarray(4)):
-        found = Search("ancestral", curve, None).best(n_steps, number(3.0), number(0.01))
+        found = best(cost_of("ancestral"), curve, n_steps, number(3.0), number(0.01))
         np.testing.assert_allclose(found, best_of_gaussian(1.0, 4, 3.0, 0.01), **CLOSE)
     assert len(searches) == 1
 
@@ -166,6 +166,6 @@ def test_ends_and_steps_may_be_arrays_of_no_axes(number, searches):
 def test_steps_that_are_no_whole_number_are_refused_though_equal_to_a_known_one(n_steps, searches):
     curve = gaussian(1.0)
     for known in (1, 4):
-        Search("ancestral", curve, None).best(known, 3.0, 0.01)
+        best(cost_of("ancestral"), curve, known, 3.0, 0.01)
     with pytest.raises(ValueError, match=f"n_steps = {n_steps}"):
-        Search("ancestral", curve, None).best(n_steps, 3.0, 0.01)
+        best(cost_of("ancestral"), curve, n_steps, 3.0, 0.01)

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import json
 import re
-import sys
 
 import jax
 import numpy as np
@@ -17,9 +16,11 @@ from jaxdiff.certificate import Certificate, Term
 from jaxdiff.curves import loss_curve, measured_curve
 from jaxdiff.guarantees.bounds import any_grid
 from jaxdiff.guarantees.certify import certify
-from jaxdiff.planning.best_grid import Search
+from jaxdiff.guarantees.step_cost import cost_of
+from jaxdiff.planning.alternatives import _steps_of_euler
+from jaxdiff.planning.best_grid import best
+from jaxdiff.planning.directions import _saved_by_directions, doubt_of_directions
 from jaxdiff.planning.goal import steps_to_reach
-from jaxdiff.planning.plan import _saved_by_directions, _steps_of_euler, doubt_of_directions
 from jaxdiff.processes import denoiser_from_score
 
 COIN = targets.point_masses([[-1.0], [1.0]])
@@ -160,13 +161,20 @@ def rows_of(variances, n, rng, nodes=21):
     return measured_curve(u, rows, len(v), by_group=by_group, basis="coordinates")
 
 
+def doubted(curve):
+    """What is said against a variance for each coordinate, for 5 steps from 3 to 0.01."""
+    cost = cost_of("moment_matched", basis="coordinates")
+    return doubt_of_directions(cost, curve, grids.log_snr(3.0, 0.01, 5), 0.95)
+
+
 # Of N(0, I) a variance for each direction never pays. Along variances from 0.01 to 4 it does.
 def test_a_variance_for_each_direction_is_planned_only_where_rows_tell_that_it_pays(monkeypatch):
-    monkeypatch.setattr(Search, "best", lambda self, n, *ends: grids.log_snr(*ends, n))  # a search would take minutes
-    rng, asked = np.random.default_rng(0), ((3.0, 0.01), 5, 0.95)
-    chosen = [not doubt_of_directions(rows_of(np.ones(20), 50, rng), *asked) for _ in range(100)]
+    known = lambda cost, curve, n, *ends: grids.log_snr(*ends, n)  # a search would take minutes
+    monkeypatch.setattr("jaxdiff.planning.directions.best", known)
+    rng = np.random.default_rng(0)
+    chosen = [not doubted(rows_of(np.ones(20), 50, rng)) for _ in range(100)]
     assert np.mean(chosen) <= 0.05
-    assert not any(doubt_of_directions(rows_of(np.geomspace(0.01, 4, 20), 1000, rng), *asked) for _ in range(5))
+    assert not any(doubted(rows_of(np.geomspace(0.01, 4, 20), 1000, rng)) for _ in range(5))
 
 
 # The gaps of 32 groups have mean and standard error that NumPy finds from the groups' path KLs, half by half.
@@ -177,13 +185,13 @@ def test_what_directions_save_is_a_paired_difference_of_cross_fitted_values(monk
     for own, other in (curve.halves, curve.halves[::-1]):
         each = []
         for basis in (None, "coordinates"):
-            grid = Search("moment_matched", other, basis).best(5, 3.0, 0.01)
+            grid = best(cost_of("moment_matched", basis=basis), other, 5, 3.0, 0.01)
             cost = functools.partial(information.path_kl, "moment_matched", grid, matched=other, basis=basis)
             each.append((cost(own), np.array([cost(group) for group in own.replicates])))
         value += (each[0][0] - each[1][0]) / 2
         gaps.append(each[0][1] - each[1][1])
     gaps = np.concatenate(gaps)
-    term = _saved_by_directions(curve, (3.0, 0.01), 5)
+    term = _saved_by_directions(cost_of("moment_matched", basis="coordinates"), curve, grids.log_snr(3.0, 0.01, 5))
     assert (len(gaps), term.degrees) == (32, 31)
     assert term.value == pytest.approx(value, rel=1e-9)
     assert term.standard_error == pytest.approx(gaps.std(ddof=1) / np.sqrt(32), rel=1e-9)
@@ -210,9 +218,9 @@ def each_alone(curve):
 def test_the_plan_says_why_one_variance_is_planned_for_all_directions(monkeypatch, value, error, said):
     # 1.6956 standard errors are 95 % of Student's law with 31 degrees: (1.6956/0.5)^2 50 = 575
     term = Term("saved by directions", value, error, "measured", "", degrees=31)
-    monkeypatch.setattr(sys.modules["jaxdiff.planning.plan"], "_saved_by_directions", lambda *_: term)
+    monkeypatch.setattr("jaxdiff.planning.directions._saved_by_directions", lambda *_: term)
     curve = rows_of(np.ones(2), 50, np.random.default_rng(2))
-    text = doubt_of_directions(curve, (3.0, 0.01), 5, 0.95)
+    text = doubted(curve)
     assert re.search(said, text) if said else text == ""
     made = plan(evals=3, curve=curve)
     assert (made.basis is None) == bool(said)

@@ -1,0 +1,94 @@
+"""What is compared: the samplers of one denoiser, and the curves that they are planned and measured by."""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from jaxdiff.app.run_folder import Run
+from jaxdiff.app.samplers import MATCHED, PER_DIRECTION, in_axes, kernel_of, path_cost_of, planned_name
+from jaxdiff.certificate import CONFIDENCE
+from jaxdiff.curves import Curve
+from jaxdiff.grids import exponential_then_uniform
+from jaxdiff.guarantees.certify import discretisation_of
+from jaxdiff.metrics import Estimate
+from jaxdiff.planning.best_grid import best
+from jaxdiff.scores import denoiser_of
+from jaxdiff.types import DenoiserFn, Sampler
+
+BENTON, PLANNED = "Benton", "planned"
+SAMPLERS = (
+    ("exponential_euler", BENTON),
+    ("ancestral", BENTON),
+    ("ancestral", PLANNED),
+    (MATCHED, PLANNED),
+    (PER_DIRECTION, PLANNED),
+    ("ddim", PLANNED),
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subject:
+    """What is compared: a denoiser, its loss curves on held-out rows (to plan) and on test rows (to measure).
+
+    in_axes: the denoiser in the coordinates of axes, and the axes, which are the basis of the held-out curve; or None.
+    """
+
+    denoiser: DenoiserFn
+    held_out: Curve
+    test: Curve
+    train_rows: np.ndarray
+    test_rows: np.ndarray
+    horizon: float
+    early_stop: float
+    per_direction: bool = True  # whether the plan has a variance for each direction, where the curves have a basis
+    in_axes: tuple[DenoiserFn, np.ndarray] | None = None
+
+    @functools.cached_property
+    def _curve_in_axes(self):
+        """The held-out curve in the coordinates of `in_axes`; one object, so that its kernels recompile nothing."""
+        return dataclasses.replace(self.held_out, basis="coordinates")
+
+    def grid(self, name, grid_name, n_steps):
+        """Benton's grid, or the best one for the sampler by the held-out curve; DDIM runs on moment matching's."""
+        if grid_name == BENTON:
+            return exponential_then_uniform(self.horizon, self.early_stop, n_steps)
+        cost = path_cost_of(name, self.held_out) or path_cost_of(MATCHED, self.held_out)
+        return best(cost, self.held_out, n_steps, self.horizon, self.early_stop)
+
+    @property
+    def samplers(self):
+        """Those of SAMPLERS that the curves allow."""
+        return [one for one in SAMPLERS if one[0] != PER_DIRECTION or self.held_out.basis is not None]
+
+    @property
+    def planned(self):
+        """The name of the sampler that is planned for: moment matching, in the held-out curve's basis or without."""
+        return planned_name(MATCHED, self.per_direction and self.held_out.basis is not None)
+
+    def kernel(self, name):
+        """The kernel, in the coordinates of `in_axes`; moment matching's variance is set from the held-out curve."""
+        if self.in_axes is None:
+            return kernel_of(name, self.denoiser, self.held_out)
+        return kernel_of(name, self.in_axes[0], self._curve_in_axes)
+
+    def sampler(self, name, grid_name, n_steps) -> Sampler:
+        """The kernel down its grid."""
+        return Sampler(self.kernel(name), self.grid(name, grid_name, n_steps))
+
+    def excess(self, name, grid):
+        """Discretisation excess of path KL by the test rows, nats; None for an ODE, which has no path law."""
+        cost = path_cost_of(name, self.test)
+        if cost is None:
+            return None
+        cost = cost.with_variance(self.held_out)
+        term = discretisation_of(cost, grid, self.test, None, CONFIDENCE, given=True)
+        return Estimate(term.value, term.standard_error)
+
+
+def subject_of(run: Run, held_out: Curve, test: Curve) -> Subject:
+    """The subject of a run folder and its two loss curves."""
+    rows = run.dataset
+    of_rows = (rows.train, rows.test, run.horizon, run.early_stop)
+    axes = in_axes(run, held_out.basis) if held_out.basis is not None else None
+    return Subject(denoiser_of(run.network), held_out, test, *of_rows, in_axes=axes)

@@ -1,0 +1,70 @@
+"""Two-sample numbers of the compared samplers: sliced W2 and a classifier against the noised test rows."""
+
+import dataclasses
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff.app.comparison_subject import Subject
+from jaxdiff.intervals import row_ids
+from jaxdiff.metrics import Estimate, classifier_accuracy, sliced_w2
+from jaxdiff.processes import forward
+from jaxdiff.progress import bar
+from jaxdiff.sampling.sample import sample
+from jaxdiff.types import Sampler
+
+BATCHES = 4  # of as many samples as there are test rows: their spread is the standard error
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Judge:
+    """Compares batches of samples with the test rows of a subject."""
+
+    subject: Subject
+    key: jax.Array
+
+    def __call__(self, batches, clean=None):
+        """Sliced W2 and accuracy of batches against the noised test rows, each a mean with its standard error.
+
+        clean: the rows of each batch before noise was added to them, where they are rows of data. Rows of data that
+        were equal before are copies; samples of a model are not.
+        """
+        key_noise, key_slices = jax.random.split(jax.random.fold_in(self.key, 0))
+        rows = jnp.asarray(self.subject.test_rows)
+        test = np.asarray(forward(rows, self.subject.early_stop, jax.random.normal(key_noise, rows.shape, rows.dtype)))
+        distances, accuracies = [], []
+        for i, batch in enumerate(batches):
+            own = self.subject.test_rows[: len(batch)]
+            ids = row_ids(own if clean is None else np.concatenate([clean[i], own]))
+            ids = np.concatenate([-1 - np.arange(len(batch)), ids]) if clean is None else ids
+            distances.append(sliced_w2(batch, test, key_slices).value)
+            accuracies.append(classifier_accuracy(batch, test[: len(batch)], seed=i, row_ids=ids).value)
+        return {"sliced_w2": _mean(distances)._asdict(), "accuracy": _mean(accuracies)._asdict()}
+
+
+def _mean(values):
+    error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
+    return Estimate(float(np.mean(values)), float(error))
+
+
+def batch(subject, sampler: Sampler, key):
+    """As many samples as there are test rows, in the coordinates of the rows, and the seconds that they took."""
+    key_start, key_run = jax.random.split(key)
+    x = jax.random.normal(key_start, subject.test_rows.shape, jnp.float32)  # in any coordinates
+    started = time.perf_counter()
+    x = np.asarray(jax.block_until_ready(sample(sampler, x, key=key_run)))
+    seconds = time.perf_counter() - started
+    return x if subject.in_axes is None else (x @ subject.in_axes[1].T).astype(x.dtype), seconds
+
+
+def noise_floor(subject: Subject, key, *, progress=False):
+    """The two-sample numbers of train rows against test rows, disjoint batches of as many as test rows."""
+    judge, n = Judge(subject, key), len(subject.test_rows)
+    z = jax.random.normal(jax.random.fold_in(key, 1), subject.train_rows.shape, jnp.float32)
+    rows = np.asarray(forward(jnp.asarray(subject.train_rows), subject.early_stop, z))
+    firsts = range(0, max(len(rows) - n, 0) + 1, n)
+    batches = [rows[first : first + n] for first in firsts]
+    clean = [subject.train_rows[first : first + n] for first in firsts]
+    return judge(bar(batches, "noise floor", enabled=progress), clean)
