@@ -1,16 +1,15 @@
 """What do the benchmarks ask, and what did their last runs say?"""
 
 import ast
-import json
 import pathlib
 
-from benchmarks import harness, studies
+from benchmarks.harness import places, records
 
 FOLDER = pathlib.Path(__file__).parent
 
 
 def questions():
-    """{name: question} of every script, the first sentence of its docstring."""
+    """{name: question} of every script: the first sentence of its docstring."""
     asked = {}
     for path in sorted(FOLDER.glob("*.py")):
         source = path.read_text(encoding="utf-8")
@@ -20,18 +19,24 @@ def questions():
 
 
 def verdicts(name):
-    """(where it was run, verdict) of every record of a script: kept ones, then that of a quick run."""
-    kept = sorted(harness.RESULTS.glob(f"{name}-*.json"))
-    for path in [*kept, studies.QUICK / f"{name}.json"]:
+    """(where it was run, verdict) of every record of a script: the kept ones first, then the last quick run's."""
+    kept = sorted(places.RESULTS.glob(f"{name}-*.json"))
+    for path in [*kept, places.QUICK / f"{name}.json"]:
         if path.exists():
-            record = json.loads(path.read_text(encoding="utf-8"))
-            about = record["environment"]
-            size = "" if path in kept else ", --quick"
-            yield f"{about['device']}, {about['date']}, commit {about['commit']}{size}", record["verdict"]
+            yield _said(path, "" if path in kept else ", --quick")
+
+
+def _said(path, size):
+    try:
+        record = records.read(path)
+    except ValueError as error:  # a quick run of an older version
+        return "", str(error)
+    about = record["environment"]
+    return f"{about['device']}, {about['date']}, commit {about['commit']}{size}", record["verdict"]
 
 
 def listing():
-    """Every script with its question and what it said."""
+    """Lines that name every script with its question and its verdicts."""
     for name, question in questions().items():
         yield f"{name}\n  {question}"
         said = list(verdicts(name)) or [("", f"no record here: python -m benchmarks.{name}")]

@@ -1,12 +1,13 @@
-"""Does Langevin at T1 pay, and where?
+"""Does Langevin at T1 bring samples closer to the data, and for which scores and horizons?
 
-W2 to q_delta, delta = 0.001, of prediction-correction by UniPC against T1, with none, 16 and 64 plain Langevin steps
-there. Scores: exact; off by 0.3 in L2 at every time; off by 1 at times beyond 1 alone, as of a network that was never
-trained there. An error is the same everywhere, along (1, ..., 1) to whichever side leaves more W2. Then, on the laws
-that need no samples, the same evaluations with and without Langevin: the best T1, start and step for each.
+W2 to q_delta (delta = 0.001) after prediction-correction with UniPC, against T1, with 0, 16 and 64 plain Langevin steps
+at T1. The score is exact, or it has an L2 error of 0.3 at every time, or an L2 error of 1 at times beyond 1 only, like
+a network that was never trained there. The error is a constant vector along (1, ..., 1), with the sign that leaves the
+larger W2. On the laws that need no samples, the same number of evaluations is then spent with and without Langevin,
+each time with the best T1, start and step length.
 
-Gaussian, d = 8: closed form. Two bumps: on the line, by densities and quantiles (line.py). Three modes in the
-plane: samples, by optimal assignment, beside the distance of two exact samples, the floor.
+Gaussian, d = 8: closed form. Two bumps: on the line, by densities and quantiles (laws/line.py). Three modes in the
+plane: samples and an optimal assignment; the floor is the distance between two exact samples.
 """
 
 import functools
@@ -18,7 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import figures, line, studies
+from benchmarks.harness import drawing, studies
+from benchmarks.laws import line, wrong_scores
+from benchmarks.oracles.assignment import assignment_w2
+from benchmarks.samplers import prediction_correction
 from jaxdiff import grids, kernels, noise, plots, predict_correct, sample, targets
 from jaxdiff.kernels.langevin_limits import default_step
 from jaxdiff.processes import forward, ou
@@ -29,7 +33,7 @@ EARLY_STOP = 1e-3
 REVERSAL, LANGEVIN = 32, (0, 16, 64)  # evaluations of the first part
 BUDGETS, SHARES, LENGTHS = (8, 16, 32, 64), (0.0, 0.25, 0.5, 0.75), (1, 4, 10)  # of the second; steps to the default's
 SHIFT, LATE_SHIFT, TRAINED = 0.3, 1.0, 1.0
-PAYS = 0.9  # of the best W2 without Langevin: less counts as won
+PAYS = 0.9  # Langevin pays if its W2 is less than this times the W2 without
 FLOORS = 4
 
 SCORES = {
@@ -50,7 +54,7 @@ class Pipeline(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """A law: its exact score and W2 of a pipeline with a score, (score, Pipeline) -> W2; the floor of that."""
+    """A law: its exact score, the function (score, Pipeline) -> W2, and the floor of that W2."""
 
     dim: int
     score: Any
@@ -59,7 +63,7 @@ class Subject(NamedTuple):
 
 
 def reverse(score, x, horizon, n_steps):
-    """Particles (n, d) down UniPC's grid."""
+    """The particles (n, d) at the end of UniPC's grid."""
     grid = grids.log_snr(horizon, EARLY_STOP, n_steps)
     return np.asarray(sample(kernels.unipc(score, 2), jnp.asarray(x), grid, jax.random.key(0)))
 
@@ -105,7 +109,7 @@ def three_modes(n):
         np.asarray(forward(law.sample(k, n), EARLY_STOP, jax.random.normal(k, (n, 2))))
         for k in jax.random.split(key, FLOORS + 1)
     ]
-    floor = float(np.mean([studies.assignment_w2(exact[0], other) for other in exact[1:]]))
+    floor = float(np.mean([assignment_w2(exact[0], other) for other in exact[1:]]))
     mean = weights @ means
     moments = mean, (np.asarray(weights) * (means - mean).T) @ (means - mean) + 0.05 * np.eye(2)
 
@@ -121,7 +125,7 @@ def three_modes(n):
             reversal=kernels.unipc(score, 2),
             grid=grids.log_snr(run.horizon, EARLY_STOP, run.reversal),
         )
-        return studies.assignment_w2(np.asarray(x), exact[0])
+        return assignment_w2(np.asarray(x), exact[0])
 
     return Subject(2, law.score, w2, floor)
 
@@ -154,21 +158,21 @@ def rows(quick, repeats):
 
 
 def worst(subject, size, after, run):
-    """W2 under a score that is off to the one side or the other, whichever is more."""
+    """The larger of the W2 with an error of either sign."""
     signs = (size, -size) if size else (size,)
-    return max(subject.w2(studies.shifted(subject.score, signed, after), run) for signed in signs)
+    return max(subject.w2(wrong_scores.shifted(subject.score, signed, after), run) for signed in signs)
 
 
 def timed(subject, langevin, reversal, repeats):
-    """Seconds of predict_correct for so many evaluations of each kind, exact score."""
+    """Seconds of predict_correct with the exact score, by the numbers of Langevin and reversal evaluations."""
     h = steps_at(subject, 1.0)
     grid = grids.log_snr(1.0, EARLY_STOP, reversal)
     options = {"horizon": 1.0, "langevin_time": langevin * h, "step_size": h, "grid": grid}
-    return studies.seconds(subject.score, subject.dim, repeats, **options)
+    return prediction_correction.seconds(subject.score, subject.dim, repeats, **options)
 
 
 def row(w2, run, clock):
-    """What a pipeline reached and cost."""
+    """A row: the settings of a pipeline, its W2 and its seconds."""
     return {
         "horizon": run.horizon,
         "start": run.start,
@@ -181,7 +185,7 @@ def row(w2, run, clock):
 
 
 def at_equal_evaluations(subject, w2_of, budget, horizons, clock):
-    """The best pipeline without Langevin and the best with it, of as many evaluations, and how many were tried."""
+    """The best pipelines without and with Langevin at one number of evaluations, and the number of settings tried."""
     best, tried = {}, {False: 0, True: 0}
     for share, t, start in itertools.product(SHARES, horizons, ("N(0, I)", "matched Gaussian")):
         n_steps = round(share * budget)
@@ -204,7 +208,7 @@ def pairs(rows):
 
 
 def verdict(rows):
-    """Where Langevin wins and loses at equal evaluations; what happens to the floor at a small T1."""
+    """Where Langevin wins and loses at equal evaluations, and how much of the error at a small T1 it removes."""
     compared = pairs(rows)
     won = [(plain, more) for plain, more in compared if more["w2"] < PAYS * plain["w2"]]
     lost = [(plain, more) for plain, more in compared if more["w2"] >= plain["w2"]]
@@ -235,10 +239,10 @@ def draw(rows, path):
         own = [one for one in of_horizons if (one["law"], one["score"]) == (law, name)]
         for index, n_steps in enumerate(LANGEVIN):
             points = {one["horizon"]: one["w2"] for one in own if one["evals_langevin"] == n_steps}
-            figures.line(ax, points, f"{n_steps} Langevin steps", index)
+            drawing.line(ax, points, f"{n_steps} Langevin steps", index)
         if own[0]["floor"]:
             ax.axhline(own[0]["floor"], color=plots.INK, lw=0.9, ls=":", label="floor of two samples")
-        figures.powers(ax)
+        drawing.powers(ax)
         ax.set_title(f"{law}, score {name}", fontsize=10)
     for ax in axes[-1]:
         ax.set_xlabel("T1")

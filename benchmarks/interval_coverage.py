@@ -1,15 +1,15 @@
-"""How often does a certificate's 95 % interval contain the truth, on rows as people have them?
+"""How often does a certificate's 95 % interval contain the true path KL, on rows with outliers, copies and heavy tails?
 
-A denoiser x -> c(t) x has a loss on a row that is linear in |X_0|^2 and in the squares of the noise, so curves of
-many data sets are drawn without a network, and the truth is the path KL of the mean row. Rows are normal, or have heavy
-tails, a rare spike or copies. Beside the certificate's interval stands Student's, of rows taken as independent.
+A denoiser x -> c(t) x has a loss on a row that is linear in |X_0|^2 and in the squares of the noise. Curves of many
+data sets are therefore drawn without a network, and the true value is the path KL of the mean row. Rows are normal, or
+they have heavy tails, a rare spike or copies. Student's interval for independent rows is given for comparison.
 """
 
 import functools
 
 import numpy as np
 
-from benchmarks import figures, studies
+from benchmarks.harness import drawing, studies
 from jaxdiff import grids, plots
 from jaxdiff.curves import measured_curve
 from jaxdiff.guarantees.certify import certify
@@ -52,19 +52,19 @@ def rows_of(square, noise, variance):
 
 @functools.cache
 def grid():
-    """The grid whose path KL is asked for."""
+    """The grid whose path KL is estimated."""
     return grids.exponential_then_uniform(HORIZON, EARLY_STOP, STEPS)
 
 
 @functools.cache
 def mean_curve(law):
-    """The curve of a law's mean row, known at the levels of every other curve, so that all are interpolated alike."""
+    """The curve of a law's mean row at the levels of the other curves, for the same interpolation error."""
     variance, _ = LAWS[law]
     return measured_curve(U, np.repeat(rows_of(np.array([variance]), np.ones(1), variance), 2, axis=0), 1)
 
 
 def ends(law, n, kernel, rng):
-    """The truth of one data set, the two ends of each interval, and whether the certificate warns of the rows."""
+    """The true value for one data set, the two ends of each interval, and whether the certificate warns."""
     variance, draw = LAWS[law]
     losses = rows_of(draw(rng, n), rng.chisquare(NOISES, n) / NOISES, variance)
     curve = measured_curve(U, losses, 1, row_ids=np.arange(n) // 2 if law == TWICE else None)
@@ -102,7 +102,7 @@ def _row(law, n, kernel, repetitions):
 
 
 def verdict(rows):
-    """How many cells are covered as asked, before and after, and are the others warned of?"""
+    """How many cells cover 95 % within two standard errors, for both intervals, and the warnings in the others."""
     error = 2 * np.sqrt(ASKED * (1 - ASKED) / rows[0]["repetitions"])
     good = lambda column: sum(row[column] >= ASKED - error for row in rows)
     poor = [row for row in rows if row["certificate"] < ASKED - error]
@@ -129,8 +129,8 @@ def draw(rows, path):
     for ax, kernel in zip(axes, KERNELS, strict=True):
         for index, law in enumerate(LAWS):
             own = [row for row in rows if row["law"] == law and row["kernel"] == kernel]
-            figures.line(ax, {row["n"]: row["certificate"] for row in own}, law, index)
-            ax.plot([r["n"] for r in own], [r["student"] for r in own], color=figures.COLOURS[index], lw=1, ls="--")
+            drawing.line(ax, {row["n"]: row["certificate"] for row in own}, law, index)
+            ax.plot([r["n"] for r in own], [r["student"] for r in own], color=drawing.COLOURS[index], lw=1, ls="--")
         ax.axhline(ASKED, color=plots.INK, lw=0.8, ls=":")
         ax.set(xscale="log", xlabel="rows", title=kernel.replace("_", " "), ylim=(0.25, 1.01))
         ax.set_xticks(SIZES, [str(n) for n in SIZES])

@@ -1,9 +1,10 @@
-"""Does the premise hold: which log-Sobolev constant has the law at T1?
+"""Does the law at T1 have the log-Sobolev constant that the bounds assume?
 
-For each law and time: the constant that (1/sigma^2)(1 - alpha^2 R^2/sigma^2) claims for data in a ball of radius R, the
-least curvature of -log q_T1 over points, and the spectral gap. The true constant lies between the curvature's infimum
-and the gap. A normal law and a mixture of normals have no R; what is given is that of a ball with 99.9 % of them, and
-nothing is claimed. Student's law has no constant at all: its gap falls with the box that it is measured in.
+For each law and time: the constant (1/sigma^2)(1 - alpha^2 R^2/sigma^2), proven for data in a ball of radius R; the
+least curvature of -log q_T1 over points; and the spectral gap. The true constant lies between the infimum of the
+curvature and the gap. A normal law and a mixture of normals have no R; their row has the radius of a ball that contains
+99.9 % of them, and the formula is not proven there. Student's law has no log-Sobolev constant: its gap falls as the box
+in which it is computed grows.
 """
 
 import time
@@ -13,8 +14,8 @@ import jax
 import numpy as np
 from scipy.special import logsumexp
 
-from benchmarks import figures, studies
-from benchmarks.laws import ring
+from benchmarks.harness import drawing, studies
+from benchmarks.laws.mixtures import ring
 from jaxdiff import plots, targets
 from jaxdiff.guarantees.bounds import lsi, pedrotti2023
 from jaxdiff.processes import ou
@@ -29,7 +30,7 @@ STUDENT = "Student, 3 degrees"
 
 
 class Case(NamedTuple):
-    """A law, and the radius of its data; known if they all lie within."""
+    """A law, the radius of its data, and whether all of them lie within it."""
 
     law: Any
     radius: float
@@ -50,7 +51,7 @@ def cases():
 
 
 def student_log_density(t):
-    """(n, 1) -> (n,) log density at t, up to a constant: Student's law is a normal one of random variance."""
+    """(n, 1) -> (n,) log density at t, up to a constant: Student's law as a normal law of random variance."""
     log_weight = DEGREES / 2 * LOG_RATES - np.exp(LOG_RATES)
     variance = ou.alpha(t) ** 2 * DEGREES / 2 * np.exp(-LOG_RATES) + ou.sigma(t) ** 2
     return lambda x: logsumexp(log_weight - np.log(variance) / 2 - np.asarray(x) ** 2 / (2 * variance), axis=1)
@@ -90,7 +91,7 @@ def _heavy(t, half):
 
 
 def verdict(rows):
-    """Is the formula below the gap wherever it is proven; where does it attain the curvature; what does Student do?"""
+    """Whether the proven constant is below the gap, where it equals the curvature, and the gap of Student's law."""
     proven = [row for row in rows if row.get("proven") and row["formula"] > 0]
     refuted = [row for row in proven if row["formula"] > row["gap"] * (1 + 1e-3)]
     apart = max(abs(row["formula"] - row["curvature"]) for row in proven)
@@ -114,7 +115,7 @@ def draw(rows, path):
         for index, (column, label) in enumerate(
             [("gap", "spectral gap"), ("curvature", "least curvature seen"), ("formula", "formula")]
         ):
-            figures.line(ax, {row["time"]: row[column] for row in own}, label, index)
+            drawing.line(ax, {row["time"]: row[column] for row in own}, label, index)
         ax.axvline(own[0]["simple_horizon"], color=plots.INK, lw=0.9, ls=":", label="enough for 0.9, by formula")
         ax.set(
             xscale="log", ylim=(-1.5, 1.6), xlabel="T1", title=name if own[0]["proven"] else f"{name} (not in a ball)"
@@ -122,7 +123,7 @@ def draw(rows, path):
         ax.axhline(0, color=plots.INK, lw=0.6)
     heavy, ax = [row for row in rows if row["law"] == STUDENT], axes[-1]
     for index, half in enumerate(BOXES):
-        figures.line(ax, {r["time"]: r["gap"] for r in heavy if r["box"] == half}, f"gap in ±{half:g}", index)
+        drawing.line(ax, {r["time"]: r["gap"] for r in heavy if r["box"] == half}, f"gap in ±{half:g}", index)
     ax.set(xscale="log", yscale="log", ylim=(1e-6, 1), xlabel="T1", title=f"{STUDENT}: no constant")
     axes[0].set_ylabel("log-Sobolev constant")
     axes[3].set_ylabel("log-Sobolev constant")

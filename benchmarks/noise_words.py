@@ -1,11 +1,11 @@
-"""Are the words behind the noise random?
+"""Are the random words behind the noise random?
 
-Streams them, in the order samplers use them, to a battery of tests:
+Streams them, in the order in which samplers use them, to a battery of tests:
 
     python -m benchmarks.noise_words | dieharder -g 200 -a        # an hour; -d 0 for one test
 
-(dieharder is a package of Debian and Ubuntu.) Order: step pair by step pair, 4,096 particles by 64 coordinates, the two
-words of a block one after the other.
+(dieharder is a package of Debian and Ubuntu.) The order is by pair of steps, then 4,096 particles by 64 coordinates,
+then the two words of a block.
 """
 
 import os

@@ -1,13 +1,15 @@
-"""How do samplers of jaxdiff and of its peers compare: same target, same score, same evaluations?
+"""How do samplers of jaxdiff and of other libraries compare, with the same target, score and number of evaluations?
 
-diffrax, diffusionjax, and on the CPU diffusers and azula (extra `peers`; what is not installed is left out), one
-interleaved run a law and number of evaluations, float32, from the same start N(0, I) at T = 5 down to 1e-3 on the same
-nodes (peer_samplers.py), equal steps of log snr for the ODE and Benton's grid where noise is drawn. PyTorch runs
-eagerly, everything of JAX is compiled; `first_s` is the first call, `seconds` the median of the others.
+The libraries are diffrax, diffusionjax, and on the CPU diffusers and azula (extra `peers`; a library that is not
+installed is left out). For each law and number of evaluations one interleaved run in float32 starts all samplers from
+the same draws of N(0, I) at T = 5 and takes them to 1e-3 on the same nodes (samplers/peers.py): equal steps of log snr
+for the ODE, Benton's grid with noise. PyTorch runs eagerly, and everything of JAX is compiled. `first_s` is the first
+call, `seconds` the median of the others.
 
-Deterministic methods: the median relative distance to the end points of 2,000 steps of RK4 in float64, and how far a
-peer's end points are from those of jaxdiff's method of that name. Others: sliced W2 and energy distance to exact
-samples, beside those of other exact samples (the floor); for a normal law the KL of the samples' own moments.
+Deterministic methods are measured by the median relative distance to the end points of 2,000 steps of RK4 in float64; a
+peer's end points are also compared with those of jaxdiff's method of the same name. Methods with noise are measured by
+sliced W2 and energy distance to exact samples; the floor is the distance between exact samples. For a normal law the KL
+of the samples' own moments is given too.
 """
 
 import importlib.metadata
@@ -16,9 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import figures, harness, peer_samplers, studies
-from benchmarks.laws import anisotropic, ring
-from benchmarks.peer_samplers import METHODS, Mixture, Problem
+from benchmarks.harness import drawing, studies
+from benchmarks.harness.timing import interleaved
+from benchmarks.laws.mixtures import anisotropic, ring
+from benchmarks.samplers import peers as peer_samplers
+from benchmarks.samplers.peers import METHODS, Mixture, Problem
 from jaxdiff import grids, kernels, metrics, plots, sample, targets
 from jaxdiff.processes import forward, ou
 
@@ -27,11 +31,11 @@ QUESTION = "Same target, same score, same evaluations: how do jaxdiff and its pe
 HORIZON, EARLY_STOP = 5.0, 1e-3
 EVALS = {"quick": (10, 50), "full": (10, 20, 50, 100)}
 PARTICLES = {"quick": 2**12, "full": 2**15}
-SAMPLES, PROJECTIONS, FLOORS = 2048, 128, 4  # of energy distances; of sliced W2, for which all are taken
+SAMPLES, PROJECTIONS, FLOORS = 2048, 128, 4  # of energy distances; of sliced W2; exact samples for a floor
 REFERENCE, REFERENCE_STEPS = 512, 2000  # particles and steps of the fine solution
 SAME = 1e-3  # relative distance up to which two runs of a deterministic method agree; float32 tables leave 1e-5
-ERRORS = 5  # standard errors up to which two energy distances do
-FAR = 3.0  # a relative distance beyond which there is nothing to see
+ERRORS = 5  # standard errors up to which two energy distances agree
+FAR = 3.0  # relative distances beyond it are not drawn
 OURS = "jaxdiff"
 
 
@@ -50,7 +54,7 @@ def mixture_of(law):
 
 
 class Exact:
-    """What end points are held against: a fine solution of the ODE, and exact samples with their floors."""
+    """The reference: a fine solution of the ODE, and exact samples with their floors."""
 
     def __init__(self, law, x):
         fine, key = grids.log_snr(HORIZON, EARLY_STOP, REFERENCE_STEPS), jax.random.key(0)
@@ -106,14 +110,14 @@ def case(name, law, exact, x, evals, repeats):
     problem, ends = Problem(mixture_of(law), law, x, evals, HORIZON, EARLY_STOP), {}
     chosen = [one for one in METHODS if one.package == OURS or peer_samplers.installed(one.package)]
     functions = {one[:2]: _kept(one[:2], one.make(problem), ends) for one in chosen}
-    timings = harness.interleaved(functions, repeats)
+    timings = interleaved(functions, repeats)
     ends = {key: np.asarray(end, np.float64) for key, end in ends.items()}
     about = {"law": name, "d": law.dim, "particles": len(x), "evals": evals}
     return [about | _row(one, timings[one[:2]], ends, exact) for one in chosen]
 
 
 def _kept(key, function, ends):
-    """The function, which also leaves its result."""
+    """The function, which also keeps its result."""
 
     def called():
         ends[key] = function()
@@ -123,7 +127,7 @@ def _kept(key, function, ends):
 
 
 def _row(method, timing, ends, exact):
-    """What one sampler took, and how near its end points are."""
+    """A row: the seconds of one sampler, and the distance of its end points."""
     end, own = ends[method[:2]], ends.get((OURS, method.name))
     row = {
         "package": method.package,
@@ -142,7 +146,7 @@ def _row(method, timing, ends, exact):
 
 
 def rows(quick, repeats):
-    """A row for every law, number of evaluations and sampler; one for every peer that is not there."""
+    """A row for every law, number of evaluations and sampler, and one for every library that is not installed."""
     size = "quick" if quick else "full"
     found = [{"package": name, "missing": True} for name in peer_samplers.NEEDS if not peer_samplers.installed(name)]
     for name, make in list(LAWS.items())[: 1 if quick else None]:
@@ -155,14 +159,14 @@ def rows(quick, repeats):
 
 
 def alike(rows):
-    """(row of jaxdiff, row of a peer) of one method in one run."""
+    """(row of jaxdiff, row of a peer) of the same method in one run."""
     place = lambda row: (row["law"], row["evals"], row["method"])
     own = {place(row): row for row in rows if row["package"] == OURS}
     return [(own[place(row)], row) for row in rows if row["package"] != OURS and own.get(place(row))]
 
 
 def agree(own, other):
-    """Do two runs of one method give the same: end points, or energy distances to within their errors?"""
+    """Whether two runs of one method agree: in their end points, or in energy distances to within the errors."""
     if own.get("diverged") or other.get("diverged"):
         return own.get("diverged") == other.get("diverged")
     if not own["draws"]:
@@ -171,12 +175,15 @@ def agree(own, other):
 
 
 def energy_error(own, other):
-    """Standard error of a difference of energy distances; half the floor is what is left of it for equal laws."""
+    """The standard error of a difference of energy distances, from the floor.
+
+    Half of the floor is the error for equal laws.
+    """
     return float(np.linalg.norm([own["energy_error"], other["energy_error"], own["energy_floor"] / 2]))
 
 
 def nearer(row, other):
-    """Is a row's distance less, by more than 1 %, or its energy distance, by more than the errors?"""
+    """Whether a row's distance is smaller by more than 1 %, or its energy distance by more than the errors."""
     if row["draws"]:
         return row["energy"] < other["energy"] - ERRORS * energy_error(row, other)
     return row["distance"] < 0.99 * other["distance"]
@@ -195,7 +202,7 @@ def best(rows):
 
 
 def verdict(rows):
-    """Do methods of one name agree, how much faster or slower are we, and where is a peer nearer?"""
+    """Whether methods of one name agree, the ratio of times, and the cases in which a peer is nearer."""
     missing = [row["package"] for row in rows if row.get("missing")]
     rows = [row for row in rows if not row.get("missing")]
     absent = f" Not installed: {', '.join(missing)}." if missing else ""
@@ -224,7 +231,10 @@ def verdict(rows):
 
 
 def draw(rows, path):
-    """Accuracy against wall time, a panel a law; colour and marker are the package's, line styles the method's."""
+    """Accuracy against wall time, a panel a law.
+
+    Colour and marker stand for the package, the line style for the method.
+    """
     rows = [row for row in rows if not row.get("missing") and not row.get("diverged")]
     rows = [row for row in rows if row["draws"] or row["distance"] < FAR]
     laws, styles = list(dict.fromkeys(row["law"] for row in rows)), ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))
@@ -238,11 +248,11 @@ def draw(rows, path):
             for package, name in dict.fromkeys((row["package"], row["method"]) for row in own):
                 index, style = packages.index(package), styles[names.index(name)]
                 curve = [(r["seconds"], r[column]) for r in own if (r["package"], r["method"]) == (package, name)]
-                look = {"color": figures.COLOURS[index], "marker": figures.MARKERS[index], "ls": style}
+                look = {"color": drawing.COLOURS[index], "marker": drawing.MARKERS[index], "ls": style}
                 ax.plot(*zip(*curve, strict=True), ms=4.5, lw=1.3, **look)
             if draws:
                 ax.axhline(own[0]["sliced_w2_floor"], color="black", ls="--", lw=1)
-            figures.powers(ax)
+            drawing.powers(ax)
             ax.set(title=law if line == 0 else None, xlabel="seconds")
         axes[line, 0].set_ylabel("sliced W2, data's units" if draws else "relative distance to the fine solution")
         handles = [
@@ -250,7 +260,7 @@ def draw(rows, path):
         ]
         axes[line, -1].legend(handles=handles, frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     handles = [
-        axes[0, 0].plot([], [], figures.MARKERS[i], color=figures.COLOURS[i], label=name)[0]
+        axes[0, 0].plot([], [], drawing.MARKERS[i], color=drawing.COLOURS[i], label=name)[0]
         for i, name in enumerate(packages)
         if any(row["package"] == name for row in rows)
     ]

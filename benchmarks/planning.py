@@ -1,7 +1,7 @@
-"""How much does planning save, and how long does it take?
+"""How much path KL does planning save at equal steps, and how long does planning take?
 
-At equal numbers of steps, T = 5 to delta = 1e-3 (T = 3 to 0.01 for the two points): the path KL of exponential Euler
-on Benton's grid, and of the other samplers on their optimal grids; the figures asked for stand in AT_LEAST. Then the
+At equal numbers of steps, from T = 5 to delta = 1e-3 (3 to 0.01 for the two points): the path KL of exponential Euler
+on Benton's grid, and of the other samplers on their optimal grids. AT_LEAST has the factors that are required. Then the
 time of a path KL, of an optimal grid and of a whole plan.
 """
 
@@ -11,14 +11,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import jaxdiff
-from benchmarks import harness
+from benchmarks.harness import command_line, records
+from benchmarks.harness.environment import environment
+from benchmarks.harness.timing import interleaved
 from jaxdiff import grids, information, tables, targets
 
 NAME = "planning"
 QUESTION = "How much path KL does planning save at equal steps, and how long does planning take?"
 BENTON = ("exponential_euler", "Benton")
 SAMPLERS = ("ancestral", "moment_matched", "moment_matched per direction", "covariance_matched")
-FEW_CANDIDATES = 200  # for covariance matching, whose step cost is the dearest
+FEW_CANDIDATES = 200  # for covariance matching, whose step cost is the slowest
 
 # How many times less path KL than exponential Euler on Benton's grid, by law and sampler.
 AT_LEAST = {
@@ -43,7 +45,7 @@ class Case(NamedTuple):
 
 
 def cases():
-    """Gaussians of the issue's figures, a full covariance, two points."""
+    """Three Gaussians with diagonal covariance, one with a full covariance, and two points."""
     root = np.random.default_rng(0).standard_normal((16, 16)) / 4
     spiked = np.where(np.arange(64) < 8, 1.0, 1e-6)
     yield Case("N(0, 1)", lambda: targets.gaussian([0.0], [1.0]), 5.0, 1e-3, 50)
@@ -83,7 +85,7 @@ def _row(case, sampler, grid, kl, worst):
 
 
 def durations(repeats):
-    """A row for every kind of work, medians of interleaved rounds, each made anew."""
+    """A row for every kind of work: medians of interleaved rounds, each computed anew."""
     wide, coin = targets.gaussian(np.zeros(64), np.geomspace(1e-4, 1, 64)), targets.point_masses([[-1.0], [1.0]])
     long = grids.log_snr(5.0, 1e-3, 1000)
     cost = information.step_cost("moment_matched", wide.mmse)
@@ -95,12 +97,12 @@ def durations(repeats):
         "plan, known law": lambda: jaxdiff.plan(0.1, target=coin),
         "plan, d = 64 and its second moment": lambda: jaxdiff.plan(0.1, dim=64),
     }
-    timings = harness.interleaved(work, repeats)
+    timings = interleaved(work, repeats)
     return [{"work": name, "seconds": one.median, "spread": one.spread} for name, one in timings.items()]
 
 
 def verdict(rows, times):
-    """What was asked for and missed, in a sentence."""
+    """The requirements that were missed, in a sentence."""
     by_name = {(row["law"], row["sampler"]): row for row in rows}
     missed = [
         f"{law}, {sampler}: 1/{by_name[law, sampler]['times_less']:.3g} (1/{least} asked)"
@@ -128,8 +130,8 @@ def verdict(rows, times):
 
 def main(argv=None):
     """Print the two tables and the verdict; write the record."""
-    options = harness.parsed(harness.parser(QUESTION), argv)
-    about = harness.environment()
+    options = command_line.parsed(command_line.parser(QUESTION), argv)
+    about = environment()
     print(QUESTION, end="\n\n")
     rows = [row for case in cases() for row in savings(case)]
     times = durations(options.repeats)
@@ -138,7 +140,7 @@ def main(argv=None):
     said = verdict(rows, times)
     print(said)
     if options.json or not options.quick:
-        print(harness.write_rows(NAME, [*rows, *times], QUESTION, said, about, options.json))
+        print(records.write_rows(NAME, [*rows, *times], QUESTION, said, about, options.json))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
 """How do the schemes of the reverse ODE converge, on smooth and rough laws, with exact and with perturbed scores?
 
-Every kernel of the ODE and diffrax's adaptive method, T = 5 to delta, float64: root mean square (rms) distance of the
-end points to those of the exact flow (reverse_ode_problems.py), over their own rms. An order is the least squares slope
-over the last four budgets with errors from ten times the reference's to 0.1, and half the length of its 95 % interval
-beside it; that of a perturbed score is towards its own flow. On point masses the flow is steep where two of them divide
-the particles: a method of order p sends a share of order p to the wrong point, so that the rms has order p/2, unless
-delta is so large that the points merge. Draws in more dimensions, hundreds of them, see no share below one in their
-number; there the median particle's order tells. A perturbed score predicts a noise that is off by a vector of length
-eps at every point and time, which turns with x and log snr: its L2 size is eps exactly.
+Every kernel of the ODE and diffrax's adaptive method, from T = 5 to delta, in float64. The error is the root mean
+square (rms) distance of the end points to those of the exact flow (oracles/reverse_ode_problems.py), over the rms of
+the latter. An order is the least squares slope over the last four budgets with errors between ten times the reference's
+and 0.1; half the length of its 95 % interval stands beside it. With a perturbed score the order is towards that score's
+own flow.
+
+On point masses the flow is steep between two points. A method of order p sends a fraction of order p of the particles
+to the wrong point, so the rms has order p/2, unless delta is so large that the points merge. In more dimensions there
+are only hundreds of draws, which show no fraction below one in their number; there the order of the median particle is
+the informative one. A perturbed score predicts a noise that is wrong by a vector of length eps at every point and time.
+The vector's direction changes with x and log snr, and its L2 size is exactly eps.
 """
 
 import jax
@@ -16,8 +19,9 @@ import numpy as np
 from jax.sharding import Mesh
 from scipy.stats import linregress, t
 
-from benchmarks import figures, harness, studies
-from benchmarks.reverse_ode_problems import (
+from benchmarks.harness import drawing, studies
+from benchmarks.harness.timing import interleaved
+from benchmarks.oracles.reverse_ode_problems import (
     BROAD,
     CLOSEST,
     DIGITS,
@@ -33,30 +37,27 @@ from benchmarks.reverse_ode_problems import (
     perturbed,
     problem_of,
     rms,
-    spread,
     target_of,
     together,
-)  # fmt: skip
-from benchmarks.work_precision import ODE, geometric_mean, run, silence, walk
-from jaxdiff import grids, kernels, ode, plots, sample
+)
+from benchmarks.oracles.work_precision_tables import geometric_mean
+from benchmarks.samplers.methods import ODE
+from benchmarks.samplers.reverse_ode import BUDGETS, GRIDS, outputs
+from jaxdiff import grids, plots, sample
 
 NAME = "reverse_ode_schemes"
 QUESTION = (
     "How do the schemes of the reverse ODE converge, on smooth and rough laws, with exact and with perturbed scores?"
 )
 EARLY_STOP, LATER_STOP = 1e-3, 0.05
-BUDGETS = (8, 16, 32, 64, 128, 256, 512)
-EARLY, LATE, AT = 64, 128, 32  # budgets up to and from which slopes are told apart; whose best kernel is named
+EARLY, LATE, AT = 64, 128, 32  # early slopes up to, late ones from; budget of the best kernel
 DECLARED = {  # of errors on Gaussians; the README's table
     **dict.fromkeys(("euler", "eta_family, score", "ddim"), 1), "heun": 2, "rk4": 4, "randomized_midpoint": 1.5,
     **{f"deis {p}": p for p in (2, 3, 4)}, **{f"dpm_solver {p}": 2 for p in (2, 3)},
     **{f"exponential_adams {p}": p for p in (3, 4)}, **{f"unipc {p}": p + 1 for p in (1, 2, 3)},
 }  # fmt: skip
-NEAR = 0.2  # how close to the declared order a fitted one is called reached
-SEEDS = 16  # of the randomised midpoint's times
-TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-6, 1e-8)
+NEAR = 0.2  # a fitted order this close to the declared one agrees
 MOST_ERROR, ABOVE, FITTED = 0.1, 10.0, 4
-GRIDS = {"log_snr": grids.log_snr, "karras": grids.karras}
 FINE = {"quick": 1024, "full": 4096}  # steps of the reference
 EPS, FLOOR_REACHED = 1e-2, 1.1
 SIZES = {"quick": (EPS,), "full": (1e-3, EPS, 1e-1)}
@@ -79,27 +80,6 @@ PERTURBED = {"quick": (GAUSSIAN,), "full": (GAUSSIAN, RING)}
 TIMED_LAWS = {"quick": (RING,), "full": (RING, DIGITS)}
 
 
-def outputs(problem, name, grid):
-    """{evaluations: end points of one run or several} of a kernel on a grid, or of the adaptive method."""
-    x = spread(problem.x)
-    if name == "adaptive":
-        solved = (ode.solve(problem.score, x, HORIZON, problem.early_stop, rtol=r, atol=r) for r in TOLERANCES)
-        return {float(np.mean(one.evals)): [np.asarray(one.x)] for one in solved}
-    kernel = ODE[name].make(problem)
-    of = lambda budget: GRIDS[grid](HORIZON, problem.early_stop, budget // kernel.evals_per_step)
-    if name != "randomized_midpoint":
-        return {n: [np.asarray(run(kernel, of(n), x, draw=silence, most=BUDGETS[-1]))] for n in BUDGETS}
-    return {n: list(_with_other_times(kernel, of(n), x)) for n in BUDGETS}
-
-
-def _with_other_times(kernel, grid, x):
-    """End points for every seed of the random times: the tables differ, the compiled program does not."""
-    pad = lambda column: jnp.asarray(np.pad(column, (0, BUDGETS[-1] - len(column))))
-    for seed in range(SEEDS):
-        table = kernels.randomized_midpoint(kernel.score, seed).coefficients(grid)
-        yield np.asarray(walk(kernel, jax.tree.map(pad, table), len(grid) - 1, x, None, silence))
-
-
 def slope(evals, errors):
     """(order, half of its 95 % interval): the least squares slope of -log error on log evaluations."""
     if len(evals) < 2:
@@ -109,7 +89,7 @@ def slope(evals, errors):
 
 
 def orders(evals, errors, floor):
-    """The order in the window and what the window is; the slopes before and behind, whatever the error is there."""
+    """The order in the window and the window's ends; then the slopes at small and at large budgets, for any error."""
     known = [(n, e) for n, e in zip(evals, errors, strict=True) if e is not None and e > ABOVE * floor]
     window = [pair for pair in known if pair[1] <= MOST_ERROR][-FITTED:]
     found = dict.fromkeys(("order", "half", "first", "last"))
@@ -135,7 +115,7 @@ def exact_row(problem, name, grid):
 
 
 def reached(evals, errors, floor):
-    """The least budget from which on the error is at most 1.1 times the floor; None if it is not at the last."""
+    """The least budget from which on the error is at most 1.1 times the floor; None if the last budget exceeds that."""
     found = None
     for n, error in reversed(list(zip(evals, errors, strict=True))):
         if error is None or error > FLOOR_REACHED * floor:
@@ -145,7 +125,7 @@ def reached(evals, errors, floor):
 
 
 def perturbed_rows(problem, eps, field, size, names):
-    """A row for each method: its distance to the exact flow of the exact score, and to that of the perturbed one."""
+    """A row for each method: its distances to the flow of the exact score and to the flow of the perturbed score."""
     wrong = problem._replace(score=perturbed(problem.score, problem.x.shape[1], eps, field))
     own, coarse = (fine_end(wrong.score, wrong.x, wrong.early_stop, n) for n in (FINE[size], FINE[size] // 2))
     floor, unsure = rms(problem, own, problem.end), max(ROUNDING, rms(problem, coarse, own))
@@ -159,14 +139,14 @@ def perturbed_rows(problem, eps, field, size, names):
 
 
 def timed_rows(law, evals, repeats, found):
-    """Median wall time of 4,096 particles in float32 through `sample`, and the error the method makes in float64."""
+    """Median wall time of 4,096 particles in float32 through `sample`, beside the method's error in float64."""
     target = target_of(law)
     x = jnp.asarray(np.random.default_rng(4).normal(size=(PARTICLES, target.dim)), jnp.float32)
     mesh = Mesh(np.array(jax.devices()), ("particles",)) if jax.device_count() > 1 else None
     of = lambda kernel: grids.log_snr(HORIZON, EARLY_STOP, evals // kernel.evals_per_step)
     run_of = lambda kernel: lambda: sample(kernel, x, of(kernel), jax.random.key(0), mesh=mesh)
     runs = {name: run_of(method.make(target)) for name, method in ODE.items()}
-    for name, timing in harness.interleaved(runs, repeats).items():
+    for name, timing in interleaved(runs, repeats).items():
         exact = next(row for row in found if row["law"] == law and row["kernel"] == name and row["grid"] == "log_snr")
         error = exact["error"][exact["evals"].index(evals)]
         about = {"part": "wall time", "law": law, "early_stop": EARLY_STOP, "grid": "log_snr", "kernel": name}
@@ -192,12 +172,12 @@ def rows(quick, repeats):
 
 
 def _of(rows, part, **fixed):
-    """The rows of a part that have these values."""
+    """The rows of a part with given values."""
     return [row for row in rows if row["part"] == part and all(row[key] == value for key, value in fixed.items())]
 
 
 def verdict(rows):
-    """Orders on smooth and rough laws, best kernels at 32 evaluations, budgets that meet a perturbed score's floor."""
+    """Orders on smooth and rough laws, the best kernels, and the budgets that reach a perturbed score's floor."""
     named = _of(rows, "exact", grid="log_snr", early_stop=EARLY_STOP)
     return " ".join([f"{_of_smooth(named)}; {_of_best(named)}.", _of_rough(named, rows), _of_floor(rows)])
 
@@ -241,7 +221,7 @@ def _of_best(named):
 
 
 def best(named, kind):
-    """(kernel, its error in words) of the least geometric mean over the laws of a kind at 32 evaluations."""
+    """(kernel, its error as text) with the least geometric mean over the laws of a kind, at 32 evaluations."""
     errors = {}
     for row in (row for row in named if row["kind"] == kind):
         error = row["error"][row["evals"].index(AT)]
@@ -266,7 +246,7 @@ def _of_field(shaken, field):
 
 
 def draw(rows, path):
-    """Error against evaluations: smooth, rough, and a predicted noise that is off smoothly or roughly in time."""
+    """Error against evaluations: a smooth law, a rough law, and noise that is wrong smoothly or roughly in time."""
     figure = plots.canvas(13, 4.8)
     panels = figure.subplots(1, 4)
     exact = [row for row in _of(rows, "exact", early_stop=EARLY_STOP) if row["grid"] != "karras"]
@@ -290,8 +270,8 @@ def _curves(ax, rows, share=0.0):
     for index, name in enumerate(DRAWN):
         for row in (row for row in rows if row["kernel"] == name):
             points = {n: e for n, e in zip(row["evals"], row["error"], strict=True) if e is not None and e < 3}
-            figures.line(ax, points, name, index)
-    figures.powers(ax, BUDGETS)
+            drawing.line(ax, points, name, index)
+    drawing.powers(ax, BUDGETS)
     ax.set(xlabel="score evaluations", xlim=(BUDGETS[0] / 1.2, BUDGETS[-1] * 1.2))
     for name in SLOPES if share else ():
         row = next(row for row in rows if row["kernel"] == name)

@@ -1,37 +1,33 @@
 """Which grid of N steps is best for which sampler, and does a better path KL make better samples?
 
-Benton's, uniform, Karras', cosine, log-snr and geometric grids, the optimal one (shortest path, then Newton), and grids
-by gradient descent (descent.py: Adam, L-BFGS) from each of the six named ones; T = 5 to delta = 1e-3. Six laws with
-exact scores (laws.py) and a network trained on the digits (delta = 2e-3), whose grids are made for its loss on
-held-out rows and whose path KL is the excess on test rows. Path KL is exact, up to the standard error of a curve known
-by Monte Carlo. Beside it, the KL of the end points where the output is Gaussian (rank 8), or sliced W2 of samples, the
-same draws for every grid, and its floor: the largest of four exact samples', or that of train rows against test rows.
-Covariance matching, whose step costs a log det, on the ring alone, its optimal grid among 241 candidates.
+The grids are Benton's, uniform, Karras', cosine, log-snr and geometric ones, the optimal one (shortest path, then
+Newton), and grids by gradient descent (samplers/grid_descent.py: Adam, L-BFGS) from each of the six named ones, from
+T = 5 to delta = 1e-3. The laws are six with exact scores (laws/mixtures.py), and a network trained on the digits
+(delta = 2e-3). The network's grids are made for its loss on held-out rows, and its path KL is the excess on test rows.
+
+The path KL is exact, up to the standard error of a Monte Carlo curve. The samples are judged by the KL of the end
+points where the output is Gaussian (rank 8), and elsewhere by sliced W2 with the same draws for every grid. The floor
+of sliced W2 is the largest of four exact samples', or that of the train rows against the test rows. Covariance
+matching, whose steps cost a log det, runs on the ring alone, with an optimal grid among 241 candidates.
 """
 
 import collections
 import functools
 import time
-from collections.abc import Callable
-from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from scipy.stats import spearmanr
 
-from benchmarks import descent, figures, studies
-from benchmarks.laws import LAWS
-from benchmarks.work_precision import FLAT, Spectrum, fresh, run
-from jaxdiff import grids, information, kernels, metrics, plots, sample
+from benchmarks.harness import drawing, studies
+from benchmarks.laws.mixtures import LAWS
+from benchmarks.oracles.flat_gaussian import FLAT
+from benchmarks.oracles.planned_cases import DIGITS, HORIZON, digits, flat, mixture
+from benchmarks.samplers import grid_descent as descent
+from jaxdiff import grids, information, plots
 from jaxdiff.app.samplers import label_of
-from jaxdiff.curves import Curve
-from jaxdiff.processes import forward
 
 NAME = "schedules"
 QUESTION = "Which grid of N steps is best for which sampler, and does a better path KL make better samples?"
-HORIZON, EARLY_STOP, DIGITS_EARLY_STOP = 5.0, 1e-3, 2e-3
 NAMED = {
     "Benton": grids.exponential_then_uniform,
     "uniform": grids.uniform,
@@ -42,102 +38,22 @@ NAMED = {
 }
 OPTIMAL = "optimal"
 SAMPLERS = ("exponential_euler", "ancestral", "moment_matched")
-DEAR, DEAR_LAW, DEAR_CANDIDATES, DEAR_UP_TO = "covariance_matched", "ring of 8", 241, 50
-DIGITS = "digits"
+COVARIANCE, COVARIANCE_LAW, COVARIANCE_CANDIDATES, COVARIANCE_UP_TO = "covariance_matched", "ring of 8", 241, 50
 STEPS = {"quick": (5, 20, 50), "full": (5, 10, 20, 50, 100, 200)}
-SAMPLED = {"quick": (5, 20), "full": (5, 10, 20, 50)}  # numbers of steps after which samples are drawn
 METHODS = {"quick": ("adam",), "full": ("adam", "l-bfgs")}
-PARTICLES, COORDINATES = 2**13, 2**19  # of a sample, at most
-REFERENCE, PROJECTIONS, FLOORS = 4, 128, 4  # the exact sample is so many times as large
-TRAINING = {"quick": 400, "full": 4000}
 STUCK = 1e-3  # above the optimum, relatively
-
-
-class Case(NamedTuple):
-    """A law or a model: the curve its grids are made for, the one they are judged by, how far samples are from data."""
-
-    name: str
-    planned: Curve
-    judged: Curve
-    measured: Callable  # (sampler, grid) -> columns
-    early_stop: float = EARLY_STOP
-
-
-def flat(size):
-    """The flat Gaussian: exact KL of the end points."""
-    spectrum = Spectrum.of_flat()
-    curve = LAWS[FLAT]().mmse
-    return Case(FLAT, curve, curve, lambda sampler, grid: {"marginal_kl": spectrum.kl(spectrum.kernel(sampler), grid)})
-
-
-def mixture(name, size):
-    """A mixture: sliced W2 of samples to exact ones."""
-    law = LAWS[name]()
-    n = min(PARTICLES, COORDINATES // law.dim)
-    key_exact, key_start, key_run, key_sliced = jax.random.split(jax.random.key(0), 4)
-    drawn = lambda key, n: forward(law.sample(key, n), EARLY_STOP, jax.random.normal(key, (n, law.dim)))
-    exact, *others = map(drawn, jax.random.split(key_exact, 1 + FLOORS), (REFERENCE * n, *(n,) * FLOORS))
-    distance = lambda x: metrics.sliced_w2(x, exact, key_sliced, n_projections=PROJECTIONS).value
-    floor = max(map(distance, others))
-    start = _spread(jax.random.normal(key_start, (n, law.dim)))
-
-    def measured(sampler, grid):
-        if len(grid) - 1 not in SAMPLED[size]:
-            return {}
-        matched = (law.mmse,) if sampler == "moment_matched" else ()
-        x = run(getattr(kernels, sampler)(law.score, *matched), grid, start, key=key_run, draw=fresh)
-        return {"sliced_w2": distance(x), "floor": floor}
-
-    return Case(name, law.mmse, law.mmse, measured)
-
-
-def _spread(x):
-    """Particles over all devices, where there is more than one and they divide evenly."""
-    devices = np.array(jax.devices())
-    if len(devices) == 1 or len(x) % len(devices):
-        return x
-    return jax.device_put(x, NamedSharding(Mesh(devices, ("particles",)), PartitionSpec("particles")))
-
-
-def digits(size):
-    """A network trained on the digits: sliced W2 of as many samples as there are train rows to the test rows."""
-    from jaxdiff import data, runs, train
-    from jaxdiff.app.comparison_subject import Subject
-    from jaxdiff.scores import denoiser_of
-
-    dataset = data.load("digits")
-    network = runs.build(dataset, {"width": 192, "depth": 3, "dropout": 0.1, "seed": 0})
-    options = {"horizon": HORIZON, "early_stop": DIGITS_EARLY_STOP}
-    key, key_start, key_run, key_sliced = jax.random.split(jax.random.key(0), 4)
-    fitted = train.fit(network, dataset.train, key, steps=TRAINING[size], held_out=dataset.held_out, **options)
-    denoiser = denoiser_of(fitted.network)
-    planned, judged = (
-        information.loss_curve(denoiser, rows, key, **options) for rows in (dataset.held_out, dataset.test)
-    )
-    subject = Subject(denoiser, planned, judged, dataset.train, dataset.test, **options)
-    distance = lambda x: metrics.sliced_w2(x, dataset.test, key_sliced, n_projections=PROJECTIONS).value
-    start = jax.random.normal(key_start, dataset.train.shape, jnp.float32)
-    floor = distance(forward(jnp.asarray(dataset.train), DIGITS_EARLY_STOP, start))
-    start = _spread(start)
-
-    def measured(sampler, grid):
-        if len(grid) - 1 not in SAMPLED[size]:
-            return {}
-        return {"sliced_w2": distance(sample(subject.kernel(sampler), start, grid, key_run)), "floor": floor}
-
-    return Case(DIGITS, planned, judged, measured, DIGITS_EARLY_STOP)
 
 
 def rows(quick, repeats):
     """A row for every law, sampler, number of steps and grid."""
     size = "quick" if quick else "full"
-    laws = [DEAR_LAW, FLAT] if quick else list(LAWS)
+    laws = [COVARIANCE_LAW, FLAT] if quick else list(LAWS)
     cases = [*(functools.partial(flat if name == FLAT else functools.partial(mixture, name), size) for name in laws)]
     found = []
     for case in (make() for make in (*cases, functools.partial(digits, size))):
-        for sampler in (*SAMPLERS, *(DEAR,) * (case.name == DEAR_LAW)):
-            for n in (n for n in STEPS[size] if sampler != DEAR or n <= DEAR_UP_TO):
-                found += _of_grids(case, sampler, n, () if sampler == DEAR else METHODS[size])
+        for sampler in (*SAMPLERS, *(COVARIANCE,) * (case.name == COVARIANCE_LAW)):
+            for n in (n for n in STEPS[size] if sampler != COVARIANCE or n <= COVARIANCE_UP_TO):
+                found += _of_grids(case, sampler, n, () if sampler == COVARIANCE else METHODS[size])
     return found
 
 
@@ -148,8 +64,8 @@ def _of_grids(case, sampler, n, methods):
     made = {name: _timed(lambda make=make: make(HORIZON, case.early_stop, n)) for name, make in NAMED.items()}
     starts = [grid for grid, _ in made.values()]
     planned(starts[0])  # a curve is tabulated when it is first asked for
-    options = {"n_candidates": DEAR_CANDIDATES, "polish": False} if sampler == DEAR else {}
-    made[OPTIMAL] = _timed(lambda: grids.optimal(cost, HORIZON, case.early_stop, n, **options))
+    options = {"n_candidates": COVARIANCE_CANDIDATES, "polish": False} if sampler == COVARIANCE else {}
+    made[OPTIMAL] = _timed(lambda: grids.optimal(cost, n, HORIZON, case.early_stop, **options))
     best, more = planned(made[OPTIMAL][0]), {}
     for method in methods:
         table, constant = _table(case.planned, case.early_stop)
@@ -174,7 +90,7 @@ def _of_grids(case, sampler, n, methods):
 
 @functools.lru_cache(maxsize=1)
 def _table(curve, early_stop):
-    """What descent needs: the curve's table, and (1/2) int L dsnr between the ends."""
+    """What gradient descent needs: the curve's table, and (1/2) int L dsnr between the ends."""
     return descent.table_of(curve, HORIZON, early_stop), information.information_gain(curve, HORIZON, early_stop)
 
 
@@ -197,9 +113,9 @@ def groups(rows):
 
 
 def rankings(rows, measure):
-    """{group: (Spearman's rank correlation with path KL, whether the grid of least path KL is least by the measure)}.
+    """{group: (Spearman's rank correlation with path KL, whether the grid of least path KL is best by the measure)}.
 
-    What is below the floor is raised to it, so that grids tie there; groups in which all do are left out.
+    Values below the floor are raised to it, so that such grids tie. Groups in which all grids tie are left out.
     """
     found = {}
     for key, group in groups(rows).items():
@@ -212,7 +128,7 @@ def rankings(rows, measure):
 
 
 def verdict(rows):
-    """What optimal grids save, whether descent finds them, whether the end points agree with the path KL."""
+    """What optimal grids save, whether descent finds them, and whether end points agree with the path KL."""
     gains, winners = {}, collections.Counter()
     for (_, sampler, _), group in groups(rows).items():
         gains.setdefault(sampler, []).append(group[OPTIMAL]["times_named"])
@@ -255,18 +171,18 @@ def _of_ends(rows):
 
 
 def draw(rows, path):
-    """Path KL against N on the ring and the digits; what end points say against path KL."""
+    """Path KL against N on the ring and the digits, and the measure of the end points against path KL."""
     figure = plots.canvas(12, 4.9)
     *lines, right = figure.subplots(1, 3, width_ratios=(1, 1, 1.1))
-    for ax, law in zip(lines, (DEAR_LAW, DIGITS), strict=True):
+    for ax, law in zip(lines, (COVARIANCE_LAW, DIGITS), strict=True):
         _against_steps(ax, rows, law)
     for index, law in enumerate(dict.fromkeys(row["law"] for row in rows)):
-        look = {"color": figures.COLOURS[index], "marker": figures.MARKERS[index], "ls": "", "ms": 4, "mew": 0.8}
+        look = {"color": drawing.COLOURS[index], "marker": drawing.MARKERS[index], "ls": "", "ms": 4, "mew": 0.8}
         for measure, words in (("marginal_kl", "KL"), ("sliced_w2", "sliced W2")):
             points = _relative([row for row in rows if row["law"] == law], measure)
             if points:
                 right.plot(*np.transpose(points), fillstyle="none", label=f"{law}: {words}", **look)
-    figures.powers(right)
+    drawing.powers(right)
     ends = np.array(right.get_xlim())
     right.plot(ends, ends, "--", color="black", lw=1.2, label="in proportion")
     right.set(xlabel="path KL, times the least grid's", ylabel="KL of end points or sliced W2, times the least")
@@ -280,26 +196,26 @@ def draw(rows, path):
 def _against_steps(ax, rows, law):
     shown = [row for row in rows if row["law"] == law and row["sampler"] == "ancestral"]
     for index, name in enumerate((*NAMED, OPTIMAL)):
-        figures.line(ax, {row["N"]: row["path_kl"] for row in shown if row["grid"] == name}, name, index)
+        drawing.line(ax, {row["N"]: row["path_kl"] for row in shown if row["grid"] == name}, name, index)
     best = {row["N"]: row["path_kl"] for row in shown if row["grid"] == OPTIMAL}
     last = max(best)
-    figures.line(ax, {n: best[last] * last / n for n in best}, "1/N", None)
-    dear = {
+    drawing.line(ax, {n: best[last] * last / n for n in best}, "1/N", None)
+    covariance = {
         row["N"]: row["path_kl"]
         for row in rows
-        if row["law"] == law and row["sampler"] == DEAR and row["grid"] == OPTIMAL
+        if row["law"] == law and row["sampler"] == COVARIANCE and row["grid"] == OPTIMAL
     }
-    if dear:
-        figures.line(ax, dear, "optimal, covariance matched", 7)
-        last = max(dear)
-        ax.plot(list(dear), [dear[last] * (last / n) ** 2 for n in dear], "k:", lw=1.6, label="1/N²")
-    figures.powers(ax, sorted(best))
+    if covariance:
+        drawing.line(ax, covariance, "optimal, covariance matched", 7)
+        last = max(covariance)
+        ax.plot(list(covariance), [covariance[last] * (last / n) ** 2 for n in covariance], "k:", lw=1.6, label="1/N²")
+    drawing.powers(ax, sorted(best))
     ax.set(xlabel="steps N", ylabel="path KL, nats")
     ax.set_title("digits, ancestral: excess on test rows" if law == DIGITS else f"{law}, ancestral", fontsize=10)
 
 
 def _relative(rows, measure):
-    """(path KL, measure) of the grids above the floor, each over the least in its group, or over the floor."""
+    """The path KL over the least one, and the measure over its least value or the floor, of grids above the floor."""
     points = []
     for group in groups(rows).values():
         own = [row for row in group.values() if measure in row]

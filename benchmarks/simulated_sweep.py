@@ -1,177 +1,57 @@
 """Do samplers that are run agree with their exact predictions at every dimension from 2 to 16,384?
 
-Every sampler runs in float32 on laws padded to the largest dimension (padded_laws.py), one compilation for each kernel
-and family of laws: dimensions, seeds and laws are batched by vmap and spread over all devices by sweeps.run. Two
-things are measured. The law of the output, by moments: against linear recursions where it is Gaussian, a lattice where
-it is the chain of one coordinate, and, for eight bumps along their span, unpadded float64 samples in that span. And the
-path KL, by Girsanov from pairs (X_v, X_t) of the forward process, v random in every step, which use no curve: against
-information.path_kl of the exact curve (for eight bumps of a Monte Carlo one, whose standard error is added).
+Every sampler runs in float32 on laws padded to the largest dimension (laws/padded.py), with one compilation for each
+kernel and family of laws: dimensions, seeds and laws are batched by vmap and spread over all devices by sweeps.run.
 
-z is the difference in standard errors, which come from the spread over particles, taken through Student's t and the
-particles' skewness to a normal number. The verdict asks two things: |z| <= 5 everywhere, and chi-square of all z of
-each quantity.
+Two things are compared. The moments of the output are compared with linear recursions where the output is Gaussian,
+with a density on a lattice where one coordinate is a chain of its own, and for eight bumps, along the span of their
+means, with unpadded float64 samples in that span. The path KL, estimated by Girsanov's theorem from pairs (X_v, X_t) of
+the forward process with v random in every step, uses no curve; it is compared with information.path_kl of the exact
+curve (a Monte Carlo curve for eight bumps, whose standard error is added).
+
+z is the difference in standard errors. They come from the spread over particles, and z is mapped through Student's t
+and the particles' skewness to a standard normal number. The verdict requires |z| <= 5 everywhere, and tests chi-square
+of all z of each quantity.
 """
 
 import collections
-import dataclasses
 import itertools
 import time
-from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
 from scipy import stats
 
-from benchmarks import figures, padded_laws, studies
-from benchmarks.padded_predictions import GRID, kernel_of, predictions, table
-from jaxdiff import noise, plots, sample, sweeps
+from benchmarks.harness import drawing, studies
+from benchmarks.laws import padded as padded_laws
+from benchmarks.oracles.padded_predictions import predictions
+from benchmarks.samplers.padded_kernels import GRID
+from benchmarks.samplers.padded_simulation import FAMILIES, KERNELS, MOMENTS, TRACES, simulation
+from jaxdiff import plots, sweeps
 from jaxdiff.app.samplers import label_of
-from jaxdiff.processes import forward, ou
 
 NAME = "simulated_sweep"
 QUESTION = "Do samplers that are run agree with their exact predictions at every dimension from 2 to 16,384?"
-KERNELS = ("exponential_euler", "ancestral", "moment_matched")
-FAMILIES = {"products": tuple(padded_laws.PRODUCTS), "mixtures": padded_laws.MIXTURES}
 QUICK_DIMS, DIMS, SEEDS = 2 ** np.arange(1, 11), 2 ** np.arange(1, 15), 4
 ON_CPU, ELSEWHERE = (32, 4), (256, 32)  # particles of each seed; rows at once
-LARGEST, LEVEL = 5.0, 1e-3  # |z| of one; p of all
-MOST = 37.0  # of a z
+LARGEST, LEVEL = 5.0, 1e-3  # the largest |z|, and the least p of all, that agree
+MOST = 37.0  # largest |z| that is reported
 ROUNDING = 1e-9  # nats a coordinate
-MOMENTS = {
-    "mean": jnp.mean,
-    "variance": lambda values: jnp.var(values, ddof=1),
-    "third": lambda values: jnp.mean((values - jnp.mean(values)) ** 3),
-}
-TRACES = collections.Counter()
-
-
-class Known(NamedTuple):
-    """What a traced simulation looks up by law and dimension; every array begins with these two axes."""
-
-    table: NamedTuple
-    widened: np.ndarray  # the variance of each step, over that of ancestral
-    rank: np.ndarray
-    inverse_gram: np.ndarray
-
-
-def known(name, family, dims):
-    """What is known on the host of every law and dimension."""
-    own, shape = [], (len(FAMILIES[family]), len(dims))
-    for law, d in itertools.product(FAMILIES[family], map(int, dims)):
-        widened = (table(name, law, d).spread / table("ancestral", law, d).spread) ** 2
-        gram = padded_laws.inverse_gram(law, d) if family == "mixtures" else np.zeros(0)
-        own.append(Known(table(name, law, d), widened, np.int64(padded_laws.rank_of(law, d)), gram))
-    return jax.tree.map(lambda *parts: np.stack(parts).reshape(*shape, *parts[0].shape), *own)
-
-
-def simulation(name, family, dims, particles):
-    """The function of mask, key and law (an index into the family) that sweeps.run traces: moments over particles."""
-    laws, tables = FAMILIES[family], known(name, family, dims)
-    build, measured = {
-        "products": (padded_laws.product, of_products),
-        "mixtures": (padded_laws.mixture, of_mixtures),
-    }[family]
-
-    def simulated(mask, key, law):
-        TRACES[name, family] += 1
-        place = law, jnp.argmax(jnp.asarray(dims) == jnp.sum(mask))
-        here = jax.tree.map(lambda values: jnp.asarray(values)[place], tables)
-        key, key_pairs = keys_of(key, name, law + padded_laws.LAWS.index(laws[0]))
-        padded = build(law, mask)
-        kernel = kernel_of(name, Partial(padded_laws.score, padded), laws[0], 2)
-        kernel = dataclasses.replace(kernel, coefficients=lambda grid: here.table)
-        x = sample(kernel, noise.initial(key, jnp.arange(particles), mask.size), GRID, key)
-        each = measured(padded, x, mask, here)
-        each["path KL"] = path_kl_of_particles(name, padded, mask, key_pairs, particles, here.widened)
-        return {f"{what} {of}": moment(v) for what, v in each.items() for of, moment in MOMENTS.items()}
-
-    return simulated
-
-
-def keys_of(key, name, law):
-    """Keys for the chain and for the pairs: one seed must not make laws or kernels alike, z are taken together."""
-    return jax.random.split(jax.random.fold_in(jax.random.fold_in(key, law), KERNELS.index(name)))
-
-
-def _count(mask):
-    return jnp.sum(mask, dtype=jnp.float64)
-
-
-def _summed(values, mask):
-    """Over coordinates that exist, in float64."""
-    return jnp.sum(jnp.where(mask, values, 0), -1, dtype=jnp.float64)
-
-
-def of_products(law, x, mask, here):
-    """Means over coordinates inside and outside of the first `rank`, for every particle."""
-    inside = jnp.arange(mask.size) < here.rank
-    mean = lambda values, where: _summed(values, where) / jnp.maximum(_count(where), 1)
-    return {
-        "inside x²": mean(x**2, mask & inside),
-        "inside x⁴": mean(x**4, mask & inside),
-        "outside x²": mean(x**2, mask & ~inside),
-    }
-
-
-def of_mixtures(law, x, mask, here):
-    """Along the span of the means and across it, and whether the nearest mean is one of an even number."""
-    x, means = (values.astype(jnp.float64) for values in (jnp.where(mask, x, 0), law.means))
-    y, rank = jnp.matmul(x, means.T), here.rank.astype(jnp.float64)
-    along = jnp.einsum("nk,kl,nl->n", y, here.inverse_gram, y)
-    nearest = jnp.argmax(jnp.where(law.log_weights > -np.inf, y - jnp.sum(means**2, -1) / 2, -np.inf), -1)
-    return {
-        "inside x²": along / rank,
-        "share": (nearest % 2 == 0).astype(jnp.float64),
-        "outside x²": (_summed(x**2, mask) - along) / jnp.maximum(_count(mask) - rank, 1),
-    }
-
-
-# Girsanov: with the score frozen a step costs int E|s_v(X_v) - s(X_t, t)|^2 dv, with the denoiser frozen
-# (1/2) int E|m_v(X_v) - m(X_t, t)|^2 dsnr. With w times the variance of ancestral, two Gaussians of the same means,
-# (d/2)(log w + 1/w - 1) - (h/2)(1 - 1/w) E|X_0 - m(X_t, t)|^2 more, h = snr_next - snr.
-# The squares grow about linearly over a step; with v of linear density, and its inverse as weight, all count alike.
-def path_kl_of_particles(name, law, mask, key, n, widened):
-    """(n,) unbiased estimates of the path KL from forward pairs: X_v, v random in a step, and X_t from it."""
-    x0 = padded_laws.draws(law, key, n, mask.size)
-    keys = tuple(word[:, None] for word in noise.particle_keys(key, jnp.arange(n)))
-    coordinate = jnp.arange(mask.size, dtype=jnp.uint32)
-    of_score, snr = name == "exponential_euler", ou.snr(GRID)
-    frozen = padded_laws.score if of_score else padded_laws.denoiser
-
-    def step(total, at):
-        k, t, t_next, snr, snr_next, w = at
-        z, z_on = noise.pair(keys, k, coordinate, jnp.float32)
-        share = jnp.sqrt(jax.random.uniform(jax.random.fold_in(key, k), (n, 1), jnp.float64))
-        v = t + share * (t_next - t) if of_score else ou.time(snr + share * (snr_next - snr))
-        xv = forward(x0, v, z)
-        xt = forward(xv, t - v, z_on)
-        then = frozen(law, xt, t.astype(jnp.float32))
-        weight = t - t_next if of_score else (snr_next - snr) / 2
-        cost = weight / (2 * share[:, 0]) * _summed((frozen(law, xv, v.astype(jnp.float32)) - then) ** 2, mask)
-        if name == "moment_matched":
-            left = _summed((x0 - then) ** 2, mask)
-            cost += _count(mask) / 2 * (jnp.log(w) + 1 / w - 1) - (snr_next - snr) / 2 * (1 - 1 / w) * left
-        return total + cost, None
-
-    along = np.arange(len(snr) - 1, dtype=np.uint32), GRID[:-1], GRID[1:], snr[:-1], snr[1:], widened
-    return jax.lax.scan(step, jnp.zeros(n, jnp.float64), jax.tree.map(jnp.asarray, along))[0]
 
 
 def compared(particles, own, predicted, d):
-    """Means of all seeds' particles beside a prediction, and z of what is between them."""
+    """The mean over all seeds' particles, a prediction, and z of their difference."""
     mean, error, skewness = pooled(particles, own)
     n, (value, value_error) = particles * len(own), predicted
     gap, by = mean - value, float(np.hypot(error, value_error))
     row = {"n": n, "simulated": mean, "error": error, "predicted": value, "predicted_error": value_error}
-    if by == 0:  # all particles have the same path KL, 0: only the prediction's rounding may be between
+    if by == 0:  # the path KL of all particles is 0; a difference is rounding
         return row | {"z": None if abs(gap) <= ROUNDING * d else float(np.copysign(MOST, gap))}
     return row | {"z": normal_number(gap / by, n, skewness * (error / by) ** 3)}
 
 
 def pooled(particles, own):
-    """Mean, its standard error and skewness of equally many particles of several seeds, from the seeds' moments."""
+    """Mean, standard error and skewness over equally many particles of several seeds, from the seeds' moments."""
     means, variances, thirds = (np.array([row[of] for row in own]) for of in MOMENTS)
     n, variances = particles * len(own), variances * (particles - 1) / particles  # sums over particles, divided by n
     away = means - means.mean()
@@ -212,7 +92,7 @@ def rows(quick, repeats):
 
 
 def cells(simulated, name, laws, dims, particles):
-    """The rows of one kernel: what its sweep's rows say beside each prediction."""
+    """The rows of one kernel: each simulated quantity with its prediction."""
     own = collections.defaultdict(list)
     for row in simulated:
         own[laws[row["law"]], row["dim"]].append(row)
@@ -224,7 +104,10 @@ def cells(simulated, name, laws, dims, particles):
 
 
 def verdict(rows):
-    """How many numbers agree, the worst, the chi-square of all; how sharp that is; compilations, seconds and speed."""
+    """The number of agreements, the worst z, chi-square.
+
+    The precision of the comparison; compilations, seconds and speed.
+    """
     found = [row for row in rows if row["part"] == "cell"]
     runs = [row for row in rows if row["part"] == "run"]
     random = [row for row in found if row["z"] is not None]
@@ -252,12 +135,12 @@ def verdict(rows):
 
 
 def shown_in_logarithms(row):
-    """Whether a row is of a path KL that is not 0."""
+    """Whether a row has a path KL above 0."""
     return row["quantity"] == "path KL" and row["predicted"] > ROUNDING * row["d"]
 
 
 def level(cells):
-    """Two-sided p of the chi-square of z: the smallest over quantities times how many; two of one run are alike."""
+    """Two-sided p of the chi-square of z: the smallest over quantities, times their number."""
     groups = collections.defaultdict(list)
     for cell in cells:
         groups[cell["quantity"]].append(cell["z"])
@@ -266,7 +149,7 @@ def level(cells):
 
 
 def draw(rows, path):
-    """Path KL against d, simulated on exact, and all z below, a column for each kernel."""
+    """Path KL against d: simulated points on exact lines; all z below; a column for each kernel."""
     found = [row for row in rows if row["part"] == "cell"]
     figure = plots.canvas(11.5, 6.2)
     axes = figure.subplots(2, len(KERNELS), sharex=True, sharey="row", height_ratios=(3, 2))
@@ -276,12 +159,12 @@ def draw(rows, path):
             _path_kls(above, own, index, law)
             shown = [(row["d"], row["z"]) for row in own if row["z"] is not None]
             d, z = np.array(shown).T if shown else ((), ())
-            look = {"color": figures.COLOURS[index], "marker": figures.MARKERS[index]}
+            look = {"color": drawing.COLOURS[index], "marker": drawing.MARKERS[index]}
             below.plot(np.asarray(d) * 2 ** (0.1 * (index - 3)), np.clip(z, -8, 8), ls="", ms=2.6, alpha=0.7, **look)
         d = np.array([2, found[-1]["d"]])
         above.plot(d, 0.03 * d, "k--", lw=1.0, label="slope 1")
-        figures.powers(above)
-        above.set_ylim(bottom=0.02)  # bars of what is not known that well go on below
+        drawing.powers(above)
+        above.set_ylim(bottom=0.02)  # long error bars are cut
         above.set_title(label_of(name), fontsize=10)
         below.set_xscale("log", base=2)
         below.grid(alpha=0.25, lw=0.6)
@@ -297,12 +180,12 @@ def draw(rows, path):
 
 
 def _path_kls(ax, rows, index, law):
-    """Exact lines under simulated points with 1.96 standard errors; zeros have no place on a logarithmic axis."""
+    """Exact lines, and simulated points with 1.96 standard errors; zeros are left out of the logarithmic axis."""
     rows = [row for row in rows if shown_in_logarithms(row)]
     d, simulated, error, predicted = (
         [row[column] for row in rows] for column in ("d", "simulated", "error", "predicted")
     )
-    look = {"color": figures.COLOURS[index], "marker": figures.MARKERS[index], "ms": 4}
+    look = {"color": drawing.COLOURS[index], "marker": drawing.MARKERS[index], "ms": 4}
     ax.plot(d, predicted, color=look["color"], lw=1.0)
     ax.errorbar(d, simulated, 1.96 * np.array(error), ls="", lw=1.0, label=law, **look)
 

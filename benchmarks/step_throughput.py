@@ -3,45 +3,38 @@
 Fifty steps of exponential Euler in float32, from the same start, with three scores in several dimensions. Every table
 is one interleaved run of:
 
-- jaxdiff: `jaxdiff.sample` as it comes, with the score of jaxdiff.targets, or the network as a pytree;
+- jaxdiff: `jaxdiff.sample`, with the score of jaxdiff.targets, or the network as a pytree;
 - jaxdiff, plain function: the same with the score as one would write it, which the peers get too;
 - plain scan: the same step in a jitted lax.scan, noise from jax.random.normal;
 - diffrax: Euler, UnsafeBrownianPath, the same times;
 - diffusionjax: Euler-Maruyama on a grid of its own, 50 equal steps from 5 to 0;
 - score alone: the scan without noise;
-- without noise: `jaxdiff.sample` with the kernel of an ODE, the score in our layout and chunks;
+- without noise: `jaxdiff.sample` with the kernel of an ODE, so the score in our layout and chunks;
 - noise alone: `jaxdiff.sample` with a score of zeros.
 
-In the tables `speedup` is over the plain scan; `over_parts` the time over that of noise alone and of the score, the
-faster of its two rows, together; `over_score` the time over that of score alone. What is required of the first row
-stands below, in AT_LEAST and AT_MOST.
+In the tables `speedup` is the plain scan's time over a row's time. `over_parts` is the time over the sum of noise alone
+and the faster of score alone and without noise. `over_score` is the time over that of score alone. AT_LEAST and AT_MOST
+have the requirements on the first row.
 """
 
 import functools
-import importlib.util
-import itertools
-from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax import lax
-from jax.tree_util import Partial
 
 import jaxdiff
-from benchmarks import harness
-from jaxdiff import grids, kernels, tables, targets
-from jaxdiff.types import as_score
+from benchmarks.harness import command_line, records
+from benchmarks.harness.environment import environment
+from benchmarks.harness.timing import interleaved
+from benchmarks.laws.throughput import LAWS, gaussian
+from benchmarks.samplers.throughput import EARLY_STOP, HORIZON, N_STEPS, PEERS, functions, importable
+from jaxdiff import grids, kernels, tables
 
 NAME = "step_throughput"
 QUESTION = (
     "How many particle-coordinate-steps a second does jaxdiff.sample make, and how far is that from peers and from the "
     "hardware's limit?"
 )
-N_STEPS, HORIZON, EARLY_STOP = 50, 5.0, 1e-2
-GRID = grids.exponential_then_uniform(HORIZON, EARLY_STOP, N_STEPS)
-COMPONENTS, WIDTH, HIDDEN = 8, 256, 3  # of the mixture; of the network
 DIMENSIONS, QUICK_DIMENSIONS = (2, 64, 1024, 16384), (2, 64)
 COORDINATES = {"quick": 2**18, "cpu": 2**20, "accelerator": 2**26}
 MEMORY_COORDINATES, MEMORY_DIM, MEMORY_STEPS = 2**24, 64, (10, 1000)
@@ -85,157 +78,10 @@ MEMORY_COLUMNS = ("score", "d", "particles", "method", "temporary_mib")
 BAR_COLUMNS = ("score", "d", "particles", "method", "median_s", "over_run")
 
 
-class Law(NamedTuple):
-    """A score as jaxdiff brings it and as one would write it; operations a particle-step in matrix products, or None.
-
-    Both are one object where there is nothing to tell apart.
-    """
-
-    name: str
-    score: Callable
-    plain: Callable
-    flops: int | None
-
-
-def gaussian(d):
-    rng = np.random.default_rng(0)
-    mean, variance = rng.normal(size=d), rng.uniform(0.5, 2, d)
-    m, v = jnp.asarray(mean, jnp.float32), jnp.asarray(variance, jnp.float32)
-
-    def plain(x, t):
-        alpha, noise = jnp.exp(-t), -jnp.expm1(-2 * t)
-        return -(x - alpha * m) / (alpha**2 * v + noise)
-
-    return Law("gaussian", targets.gaussian(mean, variance).score, as_score(plain), None)
-
-
-def mixture(d):
-    rng = np.random.default_rng(1)
-    weights, means = np.full(COMPONENTS, 1 / COMPONENTS), 2 * rng.normal(size=(COMPONENTS, d))
-    variances = rng.uniform(0.2, 1, (COMPONENTS, d))
-    log_w, m, v = (jnp.asarray(array, jnp.float32) for array in (np.log(weights), means, variances))
-
-    def plain(x, t):
-        alpha, noise = jnp.exp(-t), -jnp.expm1(-2 * t)
-        mean, inverse = alpha * m, 1 / (alpha**2 * v + noise)
-        constant = log_w - 0.5 * jnp.sum(mean**2 * inverse - jnp.log(inverse), axis=-1)
-        share = jax.nn.softmax(-(x**2) @ inverse.T / 2 + x @ (mean * inverse).T + constant)
-        return share @ (mean * inverse) - (share @ inverse) * x
-
-    return Law("mixture", targets.mixture(weights, means, variances).score, as_score(plain), None)
-
-
-def mlp(d):
-    rng = np.random.default_rng(2)
-    widths = [d + 1, *[WIDTH] * HIDDEN, d]
-    shapes = list(itertools.pairwise(widths))
-    weights = [jnp.asarray(rng.normal(size=shape) / np.sqrt(shape[0]), jnp.float32) for shape in shapes]
-    score = Partial(network, [(w, jnp.zeros(w.shape[1], w.dtype)) for w in weights])
-    return Law("mlp", score, score, 2 * sum(rows * columns for rows, columns in shapes))
-
-
-def network(layers, x, t):
-    """A multilayer perceptron with SiLU, time being one more input."""
-    h = jnp.concatenate([x, jnp.broadcast_to(t, (*x.shape[:-1], 1))], axis=-1)
-    for weight, bias in layers[:-1]:
-        h = jax.nn.silu(h @ weight + bias)
-    weight, bias = layers[-1]
-    return h @ weight + bias
-
-
-LAWS = (gaussian, mixture, mlp)
-
-
 def particles(law, d, coordinates):
-    """How many particles: fewer for the network, and fewest where d is small, for its work goes by particles."""
+    """The number of particles: fewer for the network, and fewest where d is small, as its work is by particle."""
     share = 1 if law.flops is None else 16 if d < 16 else 4
     return max(1, coordinates // share // d)
-
-
-@jax.jit
-def plain_scan(score, table, x, key):
-    """The step of exponential Euler with noise of jax.random, down a table of coefficients."""
-
-    def step(x, row_and_key):
-        row, key = row_and_key
-        z = jax.random.normal(key, x.shape, x.dtype)
-        return row.keep * x + row.gain * score(x, row.t) + row.spread * z, None
-
-    return lax.scan(step, x, (table, jax.random.split(key, len(table.t))))[0]
-
-
-@jax.jit
-def bare_loop(score, table, x):
-    """The same without noise."""
-    step = lambda x, row: (row.keep * x + row.gain * score(x, row.t), None)
-    return lax.scan(step, x, table)[0]
-
-
-def with_diffrax(law, x, key):
-    """dY = (Y + 2 s) du + sqrt(2) dW in the running time u = horizon - t, by Euler at the times of the grid."""
-    import diffrax
-    import lineax
-
-    @jax.jit
-    def run(score, times, x, key):
-        drift = lambda u, x, _: x + 2 * score(x, HORIZON - u)
-        diffusion = lambda u, x, _: lineax.DiagonalLinearOperator(jnp.sqrt(jnp.asarray(2, x.dtype)))
-        path = diffrax.UnsafeBrownianPath(jax.ShapeDtypeStruct(x.shape, x.dtype), key)
-        return diffrax.diffeqsolve(
-            diffrax.MultiTerm(diffrax.ODETerm(drift), diffrax.ControlTerm(diffusion, path)),
-            diffrax.Euler(),
-            times[0],
-            times[-1],
-            None,
-            x,
-            saveat=diffrax.SaveAt(t1=True),
-            stepsize_controller=diffrax.StepTo(times),
-            adjoint=diffrax.ForwardMode(),
-            max_steps=N_STEPS,
-        ).ys[0]
-
-    times = jnp.asarray(HORIZON - GRID, x.dtype)
-    return lambda: run(law.plain, times, x, key)
-
-
-def with_diffusionjax(law, x, key):
-    """Its variance-preserving SDE at a constant rate: its time 1 is the OU time HORIZON."""
-    from diffusionjax.sde import VP
-    from diffusionjax.solvers import EulerMaruyama
-    from diffusionjax.utils import get_linear_beta_function, get_sampler
-
-    @jax.jit
-    def run(score, times, x, key):
-        forward = VP(*get_linear_beta_function(2 * HORIZON, 2 * HORIZON))
-        reverse = forward.reverse(lambda x, t: score(x, HORIZON * t[0]))  # it gives every particle the same time
-        return get_sampler(x.shape, EulerMaruyama(reverse, times))(key, x)[0]
-
-    times = jnp.linspace(0, 1, N_STEPS + 1, dtype=x.dtype)[1:, None]
-    return lambda: run(law.plain, times, x, key)
-
-
-PEERS = {"diffrax": with_diffrax, "diffusionjax": with_diffusionjax}
-
-
-def importable():
-    """The peers that are there."""
-    return [name for name in PEERS if importlib.util.find_spec(name) is not None]
-
-
-def functions(law, x, key, peers):
-    """What is timed, by name; without the plain function where it is the score itself."""
-    run = lambda score, kernel=kernels.exponential_euler: functools.partial(jaxdiff.sample, kernel(score), x, GRID, key)
-    table = kernels.exponential_euler(law.score).coefficients(GRID)
-    table = jax.tree.map(lambda column: jnp.asarray(column, x.dtype), table)
-    scores = {"": law.score} if law.plain is law.score else {"": law.score, ", plain function": law.plain}
-    return {
-        **{f"jaxdiff{which}": run(score) for which, score in scores.items()},
-        "plain scan": functools.partial(plain_scan, law.plain, table, x, key),
-        **{name: PEERS[name](law, x, key) for name in peers},
-        **{f"score alone{which}": functools.partial(bare_loop, score, table, x) for which, score in scores.items()},
-        **{f"without noise{which}": run(score, kernels.ddim) for which, score in scores.items()},
-        "noise alone": run(lambda x, t: jnp.zeros_like(x)),  # a new function, so that its first call compiles
-    }
 
 
 def rows_of(law, d, n, timings, repeats, peaks):
@@ -260,7 +106,7 @@ def rows_of(law, d, n, timings, repeats, peaks):
 
 
 def _parts(method, timings):
-    """A row of ours against its parts."""
+    """The times of one of our rows over the times of its parts."""
     own, loop = timings[method].median, timings[method.replace("jaxdiff", "score alone")].median
     score = min(loop, timings[method.replace("jaxdiff", "without noise")].median)
     later = timings[method].first - timings["plain scan"].first
@@ -268,7 +114,7 @@ def _parts(method, timings):
 
 
 def _limits(law, n, d, timing, peaks):
-    """What an accelerator achieved, and the share of its peaks; nothing on a CPU, where peaks is None."""
+    """The bandwidth and rate achieved on an accelerator, over its peaks; nothing on a CPU, where peaks is None."""
     if peaks is None:
         return {}
     memory, arithmetic = peaks
@@ -285,7 +131,7 @@ def _share(achieved, peak):
 
 
 def memory_row(n_steps):
-    """MiB that the compiled program of a large run holds beside its argument and result."""
+    """MiB that the compiled program of a large run needs beside its argument and result."""
     kernel, n = kernels.exponential_euler(gaussian(MEMORY_DIM).score), MEMORY_COORDINATES // MEMORY_DIM
     grid = grids.exponential_then_uniform(HORIZON, EARLY_STOP, n_steps)
     x, key = jax.ShapeDtypeStruct((n, MEMORY_DIM), jnp.float32), jax.eval_shape(lambda: jax.random.key(0))
@@ -301,12 +147,12 @@ def memory_row(n_steps):
 
 
 def bar_row(repeats):
-    """How much longer a run of seconds takes with a progress bar."""
+    """The ratio of a run's time with and without a progress bar."""
     law, n = gaussian(MEMORY_DIM), BAR_COORDINATES // MEMORY_DIM
     grid = grids.exponential_then_uniform(HORIZON, EARLY_STOP, BAR_STEPS)
     x, key = jnp.zeros((n, MEMORY_DIM), jnp.float32), jax.random.key(0)
     run = functools.partial(jaxdiff.sample, kernels.exponential_euler(law.score), x, grid, key)
-    timings = harness.interleaved({"without": run, "with": functools.partial(run, progress=True)}, repeats)
+    timings = interleaved({"without": run, "with": functools.partial(run, progress=True)}, repeats)
     return {
         "score": "gaussian",
         "d": MEMORY_DIM,
@@ -318,7 +164,10 @@ def bar_row(repeats):
 
 
 def checks(rows):
-    """(what was required and found, whether it was met) of every requirement that rows speak of; None: no such peer."""
+    """(requirement and value, whether it was met) for every requirement that the rows cover.
+
+    None if a peer is missing.
+    """
     return [check for row in rows for check in _checks(row, rows)]
 
 
@@ -349,7 +198,7 @@ def _same_case(row, other):
 
 
 def verdict_of(rows):
-    """One line: how many requirements were met, those that were not with their numbers, those not measured."""
+    """One line: the number of requirements met, the missed ones with their values, and those not measured."""
     found = checks(rows)
     said = lambda wanted: "; ".join(text for text, met in found if met is wanted)
     counted = [met for _, met in found if met is not None]
@@ -362,18 +211,18 @@ def measured(law, d, n, repeats, peers, peaks):
     """The rows of one case."""
     key_start, key = jax.random.split(jax.random.key(0))
     x = jax.random.normal(key_start, (n, d), jnp.float32)
-    return rows_of(law, d, n, harness.interleaved(functions(law, x, key, peers), repeats), repeats, peaks)
+    return rows_of(law, d, n, interleaved(functions(law, x, key, peers), repeats), repeats, peaks)
 
 
 def main(argv=None):
-    parser = harness.parser(QUESTION)
+    parser = command_line.parser(QUESTION)
     parser.add_argument(
         "--coordinates",
-        type=harness.count,
+        type=command_line.count,
         help=f"particles times d (default: {', '.join(f'{n} {where}' for where, n in COORDINATES.items())})",
     )
-    options = harness.parsed(parser, argv)
-    about = harness.environment(PEERS)
+    options = command_line.parsed(parser, argv)
+    about = environment(PEERS)
     on_cpu, peers = about["platform"] == "cpu", importable()
     coordinates = options.coordinates or COORDINATES["quick" if options.quick else "cpu" if on_cpu else "accelerator"]
     peaks = None if on_cpu else PEAKS.get(about["device"], (None, None))
@@ -401,7 +250,7 @@ def main(argv=None):
     verdict = verdict_of(rows)
     print(f"\n{verdict}")
     if options.json or not options.quick:
-        print(f"written: {harness.write_rows(NAME, rows, QUESTION, verdict, about, options.json).name}")
+        print(f"written: {records.write_rows(NAME, rows, QUESTION, verdict, about, options.json).name}")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,15 @@
-"""For a fixed budget of evaluations: where to stop the forward process, and what share to give to Langevin there?
+"""For a fixed budget of evaluations: which horizon T1 is best, and what fraction should Langevin at T1 get?
 
-The map of W2/sqrt(d) over T1 and the share of 64 evaluations that Langevin takes, on two families of laws: products of
-d equal coordinates (two bumps), and two bumps at -sqrt(d) u and sqrt(d) u, weights 0.3 and 0.7, unit covariance.
-Scores: exact, and off by 0.1 sqrt(d) in L2 at every time, to whichever side leaves more W2. Each cell is the best of
-three step lengths.
+First W2/sqrt(d) as a function of T1 and of the fraction of 64 evaluations that Langevin takes. There are two families
+of laws: products of d equal coordinates (two bumps), and two bumps at -sqrt(d) u and sqrt(d) u with weights 0.3 and 0.7
+and unit covariance. The score is exact, or has an L2 error of 0.1 sqrt(d) at every time, with the sign that leaves the
+larger W2. Each cell has the best of three step lengths.
 
-Then the T1 that is needed, d = 1 to 4,096, on points -1, 1 in every coordinate and on points -sqrt(d) u, sqrt(d) u,
-both within R = sqrt(d): so that the exact reversal from N(0, I) comes within W2/sqrt(d) = 0.05; so that the spectral
-gap at T1 is 0.9; and what (1/2) log(1 + R^2/0.1) says is enough for that.
+Then the T1 that is needed, for d = 1 to 4,096, on points -1, 1 in every coordinate and on points -sqrt(d) u, sqrt(d) u,
+both within R = sqrt(d): the T1 at which the exact reversal from N(0, I) comes within W2/sqrt(d) = 0.05; the T1 at which
+the spectral gap is 0.9; and (1/2) log(1 + R^2/0.1), which is proven to be enough for that gap.
 
-All from N(0, I) and on lines (line.py): coordinates of a product are alike; across u the law is N(0, I) at every time,
-and what Langevin's step and the ODE's grid make of it is a recursion of variances. Some cells are sampled too.
+Everything starts from N(0, I) and is computed on lines (oracles/finite_horizon.py); some cells are sampled too.
 """
 
 import functools
@@ -20,62 +19,37 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import figures, line, studies
-from jaxdiff import grids, kernels, noise, plots, predict_correct, sample, targets
-from jaxdiff.guarantees.bounds import lsi, pedrotti2023
+from benchmarks.harness import drawing, studies
+from benchmarks.oracles.finite_horizon import (
+    APART,
+    BUDGET,
+    EARLY_STOP,
+    PRODUCT,
+    WEIGHTS,
+    by_samples,
+    from_noise,
+    gap,
+    points,
+    score_of,
+    w2,
+)
+from benchmarks.samplers import prediction_correction
+from jaxdiff import grids, kernels, noise, plots, predict_correct, targets
+from jaxdiff.guarantees.bounds import pedrotti2023
 from jaxdiff.kernels.langevin_limits import default_step
-from jaxdiff.processes import ou
 
 NAME = "t1_t2_tradeoff"
 QUESTION = "For a fixed budget of evaluations, which T1, and what share of them for Langevin at T1?"
-EARLY_STOP, BUDGET = 1e-3, 64
 SHARES, LENGTHS = (0.0, 0.25, 0.5, 0.75, 0.875), (1, 4, 10)
 SHIFTS = {"exact": 0.0, "off by 0.1 a coordinate": 0.1}
-PRODUCT, APART = "product of two bumps", "bumps at ±√d u"
-WEIGHTS = (0.3, 0.7)
 DIMS, SAMPLED = (1, 4, 16, 64, 256, 1024), (16, 1024)
 NEEDED_DIMS = 4 ** np.arange(7)
 GOAL, GAP = 0.05, 0.9  # W2/sqrt(d); of the spectral gap
 COORDINATES = 2**20  # of the sampled cells, in all
-NORMAL = line.Law([1.0], [0.0], [1.0])
-
-
-@functools.cache
-def law_of(family, d):
-    """The one-dimensional law that decides: a coordinate's, or the one along u."""
-    if family == PRODUCT:
-        return line.Law(WEIGHTS, [-1.0, 1.0], [0.05, 0.05])
-    return line.Law(WEIGHTS, [-np.sqrt(d), np.sqrt(d)], [1.0, 1.0])
-
-
-def w2(family, d, shift, horizon, n_steps, length):
-    """W2/sqrt(d) of one pipeline: Langevin from N(0, I), then UniPC."""
-    law = law_of(family, d)
-    # Along u the error of L2 norm shift sqrt(d) is whole; of a product each coordinate has its share.
-    size = shift * (1 if family == PRODUCT else np.sqrt(d))
-    h = length * default_step(kernels.langevin(law.score, horizon))
-    grid, away = grids.log_snr(horizon, EARLY_STOP, BUDGET - n_steps), 0.0
-    for signed in (size, -size) if size else (size,):
-        score = studies.shifted(law.score, signed)
-        x = line.after_langevin(law, score, horizon, (0.0, 1.0), h, n_steps)
-        end = np.asarray(sample(kernels.unipc(score, 2), jnp.asarray(x)[:, None], grid, jax.random.key(0)))[:, 0]
-        away = max(away, line.w2(end, law.quantiles(line.LEVELS_AT, EARLY_STOP)))
-    if family == PRODUCT:
-        return away, h
-    return float(np.hypot(away, np.sqrt(d - 1) * across(grid, h, n_steps)) / np.sqrt(d)), h
-
-
-def across(grid, h, n_steps):
-    """How far the deviation of a coordinate of N(0, 1) is from 1 in the end: exact score -x at every time."""
-    v = 1.0
-    for _ in range(n_steps):
-        v = (1 - h) ** 2 * v + 2 * h
-    gain = sample(kernels.unipc(NORMAL.score, 2), jnp.ones((1, 1)), grid, jax.random.key(0))
-    return abs(float(gain[0, 0]) * np.sqrt(v) - 1)
 
 
 def cells(quick, repeats):
-    """A row for each cell of the map; those of a product hold for every d."""
+    """A row for each cell of the map; a product's cells are the same for every d."""
     horizons = np.geomspace(0.1, 10, 6 if quick else 14)
     cases = [(PRODUCT, 1), *((APART, d) for d in (DIMS[::5] if quick else DIMS))]
     clock = functools.cache(lambda d, n_steps: timed(d, n_steps, repeats))
@@ -104,15 +78,20 @@ def cells(quick, repeats):
 
 
 def timed(d, n_steps, repeats):
-    """Seconds of predict_correct on 2^16 coordinates in all, by the number of Langevin steps, exact score."""
+    """Seconds of predict_correct on 2^16 coordinates in all with the exact score, by the number of Langevin steps."""
     law = targets.mixture(WEIGHTS, np.outer([-1.0, 1.0], np.ones(d)), np.ones((2, d)))
     h = default_step(kernels.langevin(law.score, 1.0))
     options = {"langevin_time": n_steps * h, "step_size": h, "grid": grids.log_snr(1.0, EARLY_STOP, BUDGET - n_steps)}
-    return studies.seconds(law.score, d, repeats, particles=max(1, studies.PARTICLES // d), horizon=1.0, **options)
+    return prediction_correction.seconds(
+        law.score, d, repeats, particles=max(1, prediction_correction.PARTICLES // d), horizon=1.0, **options
+    )
 
 
 def sampled(quick, repeats):
-    """Cells again, by samples in d dimensions: coordinates that are alike in one heap, against the same quantiles."""
+    """Some cells again from samples in d dimensions.
+
+    Equal coordinates are pooled and compared with the same quantiles.
+    """
     key, found = jax.random.key(1), []
     families = [
         *((PRODUCT, d) for d in (SAMPLED[-1:] if quick else SAMPLED)),
@@ -142,26 +121,8 @@ def sampled(quick, repeats):
     return found
 
 
-def score_of(family, d):
-    """The score in d dimensions, u the first unit vector."""
-    if family == APART:
-        means = np.outer([-np.sqrt(d), np.sqrt(d)], np.eye(d)[0])
-        return targets.mixture(WEIGHTS, means, np.ones((2, d))).score
-    law = law_of(PRODUCT, 1)
-    return jax.tree_util.Partial(lambda x, t: law.score(x[..., None], t)[..., 0])
-
-
-def by_samples(family, d, x):
-    """W2/sqrt(d) of samples (n, d), coordinate by coordinate."""
-    law = law_of(family, d)
-    away = lambda part, law: line.w2(np.quantile(part, line.LEVELS_AT), law.quantiles(line.LEVELS_AT, EARLY_STOP))
-    if family == PRODUCT:
-        return away(x, law)
-    return float(np.hypot(away(x[:, 0], law), np.sqrt(d - 1) * away(x[:, 1:], NORMAL)) / np.sqrt(d))
-
-
 def needed(quick):
-    """A row for each d: the T1 that is enough by the formula, and those needed, on both families of points."""
+    """A row for each d: the T1 by the formula, and the T1 that are needed on both families of points."""
     found = []
     for d in NEEDED_DIMS[::2] if quick else NEEDED_DIMS:
         product, apart = points(1.0), points(np.sqrt(d))
@@ -179,26 +140,6 @@ def needed(quick):
     return found
 
 
-def points(reach):
-    """Two points on the line."""
-    return line.Law(WEIGHTS, [-reach, reach], [0.0, 0.0])
-
-
-def from_noise(law, t, others=0):
-    """W2 to q_delta of the exact reverse ODE from N(0, I) at t; `others` coordinates have no variance in the data."""
-    end = law.quantiles(line.LEVELS_AT, EARLY_STOP)
-    along = line.w2(line.through_the_ode(law, line.normal(), t, EARLY_STOP), end)
-    across = ou.sigma(EARLY_STOP) * (1 / ou.sigma(t) - 1)
-    return float(np.sqrt(along**2 + others * across**2))
-
-
-def gap(law, t):
-    """The spectral gap at t along the line; across it is 1/sigma^2, which is more than 1."""
-    mean, deviation = law.at(t)
-    box = ((mean - line.REACH * deviation).min(), (mean + line.REACH * deviation).max())
-    return lsi.spectral_gap(lambda x: law.target.log_density(jnp.asarray(x), t), (box,))
-
-
 def _least(enough, low=1e-2, high=12.0):
     """The least time from which on something holds, by bisection."""
     for _ in range(30):
@@ -213,13 +154,13 @@ def rows(quick, repeats):
 
 
 def slope(rows, column):
-    """Of T1 against (1/2) log d, by least squares over d >= 16."""
+    """The slope of T1 against (1/2) log d, by least squares over d >= 16."""
     own = [one for one in rows if one["part"] == "needed" and one["d"] >= 16]
     return float(np.polyfit([np.log(one["d"]) / 2 for one in own], [one[column] for one in own], 1)[0])
 
 
 def best_cells(rows):
-    """The best cell of each map, and the best without Langevin: {(law, d, score): (best, best at share 0)}."""
+    """The best cell of each map and its best cell without Langevin: {(law, d, score): (best, best at share 0)}."""
     found = {}
     for one in rows:
         if one["part"] == "map":
@@ -232,7 +173,7 @@ def best_cells(rows):
 
 
 def verdict(rows):
-    """The rule, and the three slopes."""
+    """On how many laws Langevin pays, and the slopes of T1 against (1/2) log d."""
     best = best_cells(rows)
     said = []
     for name in SHIFTS:
@@ -292,7 +233,7 @@ def draw(rows, path):
     }
     for index, (column, label) in enumerate(labels.items()):
         name = f"{label}: slope {slope(rows, column):.2f}"
-        figures.line(ax, {one["d"]: one[column] for one in own}, name, index)
+        drawing.line(ax, {one["d"]: one[column] for one in own}, name, index)
     ax.set(xscale="log", xlabel="d", ylabel="T1", title="T1 needed (slope against ½ log d, d ≥ 16)")
     ax.legend(frameon=False, fontsize=8)
     return plots.saved(figure, path)

@@ -1,10 +1,10 @@
-"""What does truncating the score to the ball where the true one lies change?
+"""What does truncating the score to the ball of the true denoiser change: its error, and the samples?
 
-Data: 512 points in the plane, so that score, radius R and the distance to the data are exact. Scores: a network trained
-for few and for more steps, and the exact score with a push outwards beyond a circle that one particle in a thousand of
-q_T1 lies beyond, of L2 error 0.1 and 0.3. For each, as it is and truncated: its L2 error and exponential moment at T1,
-with what speaks against the estimate and the bound from the truncated L2 error; and W2 to the data of
-prediction-correction with it, beside that of the exact score and the floor of two exact samples.
+The data are 512 points in the plane, so that score, radius R and distance to the data are exact. The scores are two
+networks, trained for few and for more steps, and the exact score with an outward push of L2 error 0.1 or 0.3 beyond a
+circle that one particle in a thousand of q_T1 exceeds. Each is used as it is and truncated. Reported are its L2 error
+and exponential moment at T1, with the diagnostics of that estimate and the bound from the truncated L2 error; and W2 to
+the data after prediction-correction, beside that of the exact score and the floor of two exact samples.
 """
 
 import jax
@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from benchmarks import figures, studies
+from benchmarks.harness import drawing, studies
+from benchmarks.oracles.assignment import assignment_w2
+from benchmarks.samplers import prediction_correction
 from jaxdiff import grids, kernels, losses, networks, noise, plots, predict_correct, scores, targets, train
 from jaxdiff.guarantees.bounds import pedrotti2023
 from jaxdiff.kernels.langevin_limits import default_step
@@ -21,13 +23,13 @@ from jaxdiff.types import as_score
 
 NAME = "truncation"
 QUESTION = "What does truncation of the score change: its L2 error, its exponential moment, and the samples?"
-POINTS, COPIES = 512, 2  # of the data; of each in a sample that is assigned to them
+POINTS, COPIES = 512, 2  # data points, and copies of each in the sample that is assigned to them
 EARLY_STOP, LANGEVIN, REVERSAL = 1e-3, 64, 32
 DRAWS = 100_000  # of q_T1, for the losses
 FAR, SIZES = 1e-3, (0.1, 0.3)
 STEPS = {"quick": (100, 1000), "full": (100, 3000)}
 FLOORS = 4
-PARTICLES = 2**10  # whose wall time is measured
+PARTICLES = 2**10  # of a run whose wall time is measured
 
 
 def points():
@@ -38,7 +40,7 @@ def points():
 
 
 def trained(data, steps):
-    """The score of a network that has seen so many batches of the points."""
+    """The score of a network after so many batches of the points."""
     from flax import nnx
 
     start = networks.ResidualMLP(2, mean=data.mean(0), cov=np.cov(data.T), width=64, depth=2, rngs=nnx.Rngs(0))
@@ -54,7 +56,7 @@ def _pushed(score, size, radius, x, t):
 
 
 def pushed_out(score, l2, noised):
-    """The score with a push outwards beyond the circle that a share FAR of q_T1 lies beyond, of this L2 error."""
+    """The score with an outward push of a given L2 error beyond the circle that a fraction FAR of q_T1 exceeds."""
     radius = np.quantile(np.linalg.norm(noised, axis=1), 1 - FAR)
     return Partial(_pushed, as_score(score), np.float64(l2 / np.sqrt(FAR)), np.float64(radius))
 
@@ -65,7 +67,7 @@ def rows(quick, repeats):
     law, radius = targets.point_masses(data), scores.radius_of(data, margin=0.0)
     steps = STEPS["quick" if quick else "full"]
     nets = {f"network, {n} steps": trained(data, n) for n in steps}
-    floor = float(np.mean([studies.assignment_w2(*pair) for pair in _exact_pairs(law)]))
+    floor = float(np.mean([assignment_w2(*pair) for pair in _exact_pairs(law)]))
     found = []
     for horizon in (1.0, 2.0) if quick else (0.8, 1.0, 1.5, 2.0, 3.0):
         key = jax.random.key(7)
@@ -75,7 +77,9 @@ def rows(quick, repeats):
             for cut in (False, True):
                 used = scores.truncated(score, radius) if cut else score
                 row = _row(law, name, used, cut, radius, horizon, noised.astype(jnp.float32))
-                seconds = studies.seconds(used, 2, repeats, particles=PARTICLES, **_options(used, horizon))
+                seconds = prediction_correction.seconds(
+                    used, 2, repeats, particles=PARTICLES, **_options(used, horizon)
+                )
                 found.append(row | {"floor": floor, "seconds": seconds})
     return found
 
@@ -92,9 +96,9 @@ def _row(law, name, score, cut, radius, horizon, noised):
     key = jax.random.key(11)
     x = noise.initial(key, jnp.arange(POINTS * COPIES), 2).astype(jnp.float32)
     x = np.asarray(predict_correct(score, x, key, **_options(score, horizon)), np.float64)
-    row["w2"] = studies.assignment_w2(x, np.tile(points(), (COPIES, 1))) if np.isfinite(x).all() else None
+    row["w2"] = assignment_w2(x, np.tile(points(), (COPIES, 1))) if np.isfinite(x).all() else None
     row["evals"] = LANGEVIN + REVERSAL
-    if alpha > 0:  # without an inequality there is no such loss
+    if alpha > 0:  # without a log-Sobolev inequality there is no bound
         moment = losses.exponential_moment(score, law.score, noised, horizon, alpha=alpha, radius=radius)
         row |= {"l2": np.sqrt(moment.l2), "moment": moment.value, "effective": moment.effective_samples}
         row |= {"hill": moment.hill_index if np.isfinite(moment.hill_index) else None, "trusted": moment.trusted}
@@ -114,9 +118,9 @@ def pairs(rows):
 
 
 def verdict(rows):
-    """How much W2 truncation saves at most, on networks, on the exact score; what becomes of the moments."""
+    """The largest gain in W2, the changes for networks and for the exact score, and the exponential moments."""
     compared = [(a, b) for a, b in pairs(rows) if a["score"] != "exact"]
-    size = lambda one: np.inf if one["w2"] is None else max(one["w2"], one["floor"])  # below it W2 is noise
+    size = lambda one: np.inf if one["w2"] is None else max(one["w2"], one["floor"])  # a W2 below the floor is noise
     ratio = lambda pair: size(pair[0]) / size(pair[1])
     best = max(compared, key=ratio)
     networks_too = [ratio(pair) for pair in compared if pair[0]["score"].startswith("network")]
@@ -134,7 +138,7 @@ def verdict(rows):
 
 
 def draw(rows, path):
-    """W2 and exponential moment against T1, as it is and truncated, and the bound on the latter's moment."""
+    """W2 and exponential moment against T1, with and without truncation, and the bound on the truncated moment."""
     names = list(dict.fromkeys(row["score"] for row in rows))
     figure = plots.canvas(12.5, 4.8)
     left, right = figure.subplots(1, 2)
@@ -144,7 +148,7 @@ def draw(rows, path):
         )
         _line(left, as_it_is, "w2", index, "-", name)
         _line(left, cut, "w2", index, "--")
-        if name != "exact":  # whose moment is rounding
+        if name != "exact":  # the exact score's moment is rounding
             _line(right, as_it_is, "moment", index, "-")
             _line(right, cut, "moment", index, "--")
             _line(right, cut, "bound", index, ":")
@@ -159,7 +163,7 @@ def draw(rows, path):
 
 def _line(ax, rows, column, index, style, label=None):
     shown = {row["horizon"]: row[column] for row in rows if row.get(column)}
-    look = {"color": figures.COLOURS[index], "marker": figures.MARKERS[index], "ms": 4.5, "lw": 1.6}
+    look = {"color": drawing.COLOURS[index], "marker": drawing.MARKERS[index], "ms": 4.5, "lw": 1.6}
     ax.plot(list(shown), list(shown.values()), style, label=label, **look)
 
 

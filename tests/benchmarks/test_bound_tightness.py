@@ -8,8 +8,9 @@ from scipy.integrate import quad, solve_ivp
 from scipy.stats import norm
 
 from benchmarks import bound_tightness as tightness
-from benchmarks import exact_values as exactly
-from benchmarks import line
+from benchmarks.laws import line
+from benchmarks.oracles import bound_cases, finite_horizon
+from benchmarks.oracles import exact_values as exactly
 from jaxdiff import grids, kernels, targets
 
 CASES = exactly.cases()
@@ -110,7 +111,7 @@ def test_the_ode_stretches_most_between_two_points_by_the_integral_of_its_slope(
 
 def test_the_needed_horizon_is_where_the_gap_crosses_and_none_for_a_point():
     t = exactly.needed_horizon(COIN.line, 0.5)
-    assert exactly.gap(COIN.line, t * 0.999) < 0.5 < exactly.gap(COIN.line, t * 1.001)
+    assert finite_horizon.gap(COIN.line, t * 0.999) < 0.5 < finite_horizon.gap(COIN.line, t * 1.001)
     assert exactly.needed_horizon(MASS.line, 0.5) == 0
 
 
@@ -150,7 +151,7 @@ def test_moments_are_those_of_the_data():
 
 def row(side, value, exact, error=0.0, **about):
     """A row of a law."""
-    return {"law": "a"} | tightness.compared("of.something", side, value, exact, error, **about)
+    return {"law": "a"} | bound_cases.compared("of.something", side, value, exact, error, **about)
 
 
 def test_a_bound_is_violated_on_its_own_side_beyond_the_error_alone():
@@ -161,7 +162,7 @@ def test_a_bound_is_violated_on_its_own_side_beyond_the_error_alone():
     assert not tightness.violated(row("at least", 0.9, 1.0))
     assert not tightness.violated(row("no bound", 0.5, 1.0))
     assert not tightness.violated(row("at most", np.inf, 1.0))
-    assert not tightness.violated(tightness.left_out("of.something", "at most", "why"))
+    assert not tightness.violated(bound_cases.left_out("of.something", "at most", "why"))
 
 
 def test_vacuous_is_what_says_nothing_where_the_exact_value_does():
@@ -202,7 +203,7 @@ def test_the_verdict_shouts_a_violated_bound_and_says_when_there_is_none():
 
 def test_rows_of_a_normal_law_are_attained_by_the_bounds_from_nodes():
     grid = grids.exponential_then_uniform(3.0, 0.05, 10)
-    rows = [{"law": "a"} | one for one in tightness.on_grid(CASES["N(0, I), d = 64"], "Benton", grid)]
+    rows = [{"law": "a"} | one for one in bound_cases.on_grid(CASES["N(0, I), d = 64"], "Benton", grid)]
     assert len(rows) == 3 * 4 + 2 + 2
     assert not any(map(tightness.violated, rows))
     attained = [one["ratio"] for one in rows if one["bound"].startswith(("from_nodes", "information"))]
@@ -212,7 +213,7 @@ def test_rows_of_a_normal_law_are_attained_by_the_bounds_from_nodes():
 
 
 def test_no_bound_is_violated_on_two_points_and_those_of_information_are_strict():
-    rows = list(tightness.on_grid(COIN, "Benton", grids.exponential_then_uniform(3.0, 0.05, 10)))
+    rows = list(bound_cases.on_grid(COIN, "Benton", grids.exponential_then_uniform(3.0, 0.05, 10)))
     assert not any(map(tightness.violated, rows))
     low, high = (one["ratio"] for one in rows if one["bound"].startswith("information"))
     assert low < 0.99 < 1.01 < high
@@ -220,15 +221,15 @@ def test_no_bound_is_violated_on_two_points_and_those_of_information_are_strict(
 
 def test_what_does_not_apply_says_why():
     wide, grid = exactly.Case(targets.gaussian([0.0], [1.5])), grids.exponential_then_uniform(3.0, 0.05, 5)
-    reasons = {one["bound"]: one["reason"] for one in tightness.on_grid(wide, "g", grid) if not one["applies"]}
+    reasons = {one["bound"]: one["reason"] for one in bound_cases.on_grid(wide, "g", grid) if not one["applies"]}
     assert set(reasons) == {"benton2024.theorem1", "benton2024.theorem1_as_printed"}
-    assert [one["applies"] for one in tightness.on_geometric(MASS, 5)] == [False] * 4
-    assert next(tightness.in_a_ball(wide))["reason"] == "the data are not in a ball"
-    assert [one["applies"] for one in tightness.at_the_ends(CASES["ring of 8, d = 2"])][-1] is False
+    assert [one["applies"] for one in bound_cases.on_geometric(MASS, 5)] == [False] * 4
+    assert next(bound_cases.in_a_ball(wide))["reason"] == "the data are not in a ball"
+    assert [one["applies"] for one in bound_cases.at_the_ends(CASES["ring of 8, d = 2"])][-1] is False
 
 
 def test_what_a_horizon_needs_on_two_points_is_bounded_and_its_stretch_attained():
-    rows = {one["bound"]: one for one in tightness.constants(COIN, 0.44)}
+    rows = {one["bound"]: one for one in bound_cases.constants(COIN, 0.44)}
     assert not any(map(tightness.violated, rows.values()))
     assert rows["pedrotti2023.log_growth"]["ratio"] == pytest.approx(1, abs=1e-6)
     assert rows["pedrotti2023.one_sided_lipschitz"]["ratio"] == pytest.approx(1, abs=1e-9)
@@ -236,14 +237,14 @@ def test_what_a_horizon_needs_on_two_points_is_bounded_and_its_stretch_attained(
 
 def test_path_kl_bounds_the_kl_of_the_ends_that_the_lattice_knows():
     grid = grids.exponential_then_uniform(2.0, 0.1, 6)
-    rows = list(tightness.on_the_line(BUMPS, "Benton", grid))
+    rows = list(bound_cases.on_the_line(BUMPS, "Benton", grid))
     assert [one["unit"] for one in rows] == ["nats", "TV"] * 3
     assert all(one["ratio"] > 1 for one in rows)
 
 
 def test_the_figure_is_drawn_and_rows_pass_through_json(tmp_path):
     own = [row("at most", value, 1.0, kernel=kernel) for value in (1.5, np.inf) for kernel in (None, "ancestral")]
-    own += [row("at least", 0.0, 1.0), tightness.left_out("other", "at most", "why") | {"law": "b"}]
+    own += [row("at least", 0.0, 1.0), bound_cases.left_out("other", "at most", "why") | {"law": "b"}]
     rows = json.loads(json.dumps(own + tightness.summaries(own), allow_nan=False))
     tightness.draw(rows, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes()[1:4] == b"PNG"

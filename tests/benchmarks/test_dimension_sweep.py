@@ -9,6 +9,8 @@ import pytest
 from scipy import stats
 
 from benchmarks import dimension_sweep as sweep
+from benchmarks.laws import by_dimension
+from benchmarks.oracles import steps_needed
 from jaxdiff import grids, information, kernels, targets
 from jaxdiff.processes import ou
 
@@ -20,8 +22,8 @@ def benton(n, delta):
     """Benton's grid of n steps, written out."""
     n_uniform = n // 2
     if n_uniform == 0:
-        return np.geomspace(sweep.HORIZON, delta, n + 1)
-    upper = np.linspace(sweep.HORIZON, 1, n_uniform + 1)
+        return np.geomspace(steps_needed.HORIZON, delta, n + 1)
+    upper = np.linspace(steps_needed.HORIZON, 1, n_uniform + 1)
     return np.concatenate([upper, np.geomspace(1, delta, n - n_uniform + 1)[1:]])
 
 
@@ -53,40 +55,42 @@ def first(kl, target):
 def test_n_on_the_standard_normal_is_the_first_that_is_enough_by_the_closed_form(name, closed, d, delta, eps2):
     kl = lambda n: closed(d, benton(n, delta))
     n = first(kl, eps2)
-    row = sweep.steps_needed(d, sweep.NORMAL, f"{name}, Benton", delta, eps2)
+    row = steps_needed.steps_needed(d, by_dimension.NORMAL, f"{name}, Benton", delta, eps2)
     assert row["steps"] == n
     assert n - 1 < row["real"] <= n
     assert row["path_kl"] == pytest.approx(kl(n), rel=1e-5)  # six digits
 
 
 def test_point_masses_cost_ancestral_nothing_and_two_points_what_their_curve_says():
-    assert sweep.steps_needed(64, sweep.POINT, "ancestral, Benton", 1e-3, 1e-9)["steps"] == 1
-    kl = lambda n: information.path_kl("moment_matched", COIN.mmse, benton(n, 1e-2))
-    row = sweep.steps_needed(1, sweep.COINS, "moment matched, Benton", 1e-2, 0.05)
+    assert steps_needed.steps_needed(64, by_dimension.POINT, "ancestral, Benton", 1e-3, 1e-9)["steps"] == 1
+    kl = lambda n: information.path_kl("moment_matched", benton(n, 1e-2), COIN.mmse)
+    row = steps_needed.steps_needed(1, by_dimension.COINS, "moment matched, Benton", 1e-2, 0.05)
     assert row["steps"] == first(kl, 0.05)
 
 
 # Continuum and optimum coincide on N(0, 1): nodes geometric in 1 + snr, cost (1/2)[N (rho - 1) - L], L = N log rho.
 @pytest.mark.parametrize("n", [1, 7, 60])
 def test_the_optimal_grid_of_the_standard_normal_is_geometric_in_one_plus_snr(n):
-    length = np.log((1 + ou.snr(1e-3)) / (1 + ou.snr(sweep.HORIZON)))
+    length = np.log((1 + ou.snr(1e-3)) / (1 + ou.snr(steps_needed.HORIZON)))
     expected = (n * np.expm1(length / n) - length) / 2
-    one = sweep.Sampling(sweep.law_of(sweep.NORMAL, 1), "ancestral, optimal", 1e-3)
+    one = steps_needed.Sampling(by_dimension.law_of(by_dimension.NORMAL, 1), "ancestral, optimal", 1e-3)
     assert one.kl(n) == pytest.approx(expected, rel=1e-6)
     most = 2048
     expected = (most * np.expm1(length / most) - length) / 2
-    assert 1 <= one.kl(most) / expected < 1 / (1 - sweep.SPREAD[1] / most) + 1e-3  # that share of nodes is spread
+    assert (
+        1 <= one.kl(most) / expected < 1 / (1 - steps_needed.SPREAD[1] / most) + 1e-3
+    )  # that share of nodes is spread
 
 
 @pytest.mark.parametrize(("name", "n", "most"), [("ancestral", 512, 1.01), ("covariance matched", 128, 1.03)])
 def test_the_continuum_is_near_the_optimum_where_it_takes_over(name, n, most):
-    one = sweep.Sampling(sweep.law_of(sweep.COINS, 1), f"{name}, optimal", 1e-3)
+    one = steps_needed.Sampling(by_dimension.law_of(by_dimension.COINS, 1), f"{name}, optimal", 1e-3)
     assert 1 <= one.total(one.continuum(n)) / one.kl(n) < most
 
 
 # One step of ratio e^13 over the bend of two points' curve is what panels of 0.5 in log snr resolve worst: 1.4e-11.
 def test_log_det_off_the_table_is_that_of_the_law():
-    table = sweep.read_off_tables(COIN.mmse)
+    table = by_dimension.read_off_tables(COIN.mmse)
     snr = np.exp(np.linspace(-13, 5, 7))[:, None]
     h = snr * np.exp(np.array([-9.0, -3.3, 0.0, 4.7, 13.0]))
     np.testing.assert_allclose(table.log_det(snr, h), COIN.mmse.log_det(snr, h), rtol=3e-11, atol=1e-13)
@@ -95,29 +99,29 @@ def test_log_det_off_the_table_is_that_of_the_law():
 def test_points_at_root_d_are_two_points_seen_at_d_times_the_snr():
     d = 256
     bpsk = 0.44959950920669  # 1 - E tanh(1 + Z)
-    assert sweep.law_of(sweep.PAIR, d).mmse(np.array([1 / d]))[0] == pytest.approx(d * bpsk, rel=1e-9)
+    assert by_dimension.law_of(by_dimension.PAIR, d).mmse(np.array([1 / d]))[0] == pytest.approx(d * bpsk, rel=1e-9)
 
 
 @pytest.mark.parametrize("d", [1, 5, 20, 4096])
 def test_bumps_have_total_variance_d_and_their_mutual_distances(d):
-    drawn = np.random.default_rng(0).normal(size=(sweep.BUMPS, d))
+    drawn = np.random.default_rng(0).normal(size=(by_dimension.BUMPS, d))
     drawn -= drawn.mean(0)
     drawn *= np.sqrt(0.75 * d / np.mean(np.sum(drawn**2, 1)))
-    means = sweep.bump_means(d)
+    means = by_dimension.bump_means(d)
     assert means.shape == (8, min(8, d))
     np.testing.assert_allclose(means @ means.T, drawn @ drawn.T, rtol=1e-9, atol=1e-10 * d)
-    assert sweep.law_of(sweep.MIXTURE, d).second_moment == pytest.approx(d, rel=1e-12)
-    assert sweep.law_of(sweep.FLAT_MIXTURE, d).second_moment == pytest.approx(min(d, 8), rel=1e-12)
+    assert by_dimension.law_of(by_dimension.MIXTURE, d).second_moment == pytest.approx(d, rel=1e-12)
+    assert by_dimension.law_of(by_dimension.FLAT_MIXTURE, d).second_moment == pytest.approx(min(d, 8), rel=1e-12)
 
 
 def test_bumps_in_their_span_have_the_curve_of_the_mixture_in_all_coordinates():
     d = 24
     basis = np.linalg.qr(np.random.default_rng(1).normal(size=(d, 8)))[0]
-    whole = targets.mixture(np.full(8, 1 / 8), sweep.bump_means(d) @ basis.T, np.full((8, d), 0.25)).mmse
+    whole = targets.mixture(np.full(8, 1 / 8), by_dimension.bump_means(d) @ basis.T, np.full((8, d), 0.25)).mmse
     snr = np.exp(np.array([-2.1]))  # on one panel
-    inside = targets.mixture(np.full(8, 1 / 8), sweep.bump_means(d), np.full((8, 8), 0.25)).mmse
+    inside = targets.mixture(np.full(8, 1 / 8), by_dimension.bump_means(d), np.full((8, 8), 0.25)).mmse
     error = np.hypot(whole.standard_error(snr), inside.standard_error(snr))
-    found = sweep.law_of(sweep.MIXTURE, d).mmse(snr)
+    found = by_dimension.law_of(by_dimension.MIXTURE, d).mmse(snr)
     assert found == pytest.approx(inside(snr) + (d - 8) * 0.25 / (1 + snr * 0.25), rel=1e-12)
     assert abs(found - whole(snr))[0] < 5 * error[0] < 0.05 * d
 
@@ -135,7 +139,7 @@ def test_bumps_in_their_span_have_the_curve_of_the_mixture_in_all_coordinates():
 )
 def test_the_marginal_kl_of_a_normal_coordinate_is_the_published_number(name, variance, expected):
     rows = getattr(kernels, name)(targets.gaussian([0.0], [variance]).score).coefficients(G)
-    assert sweep.gaussian_kl(rows, G, variance) == pytest.approx(expected, rel=1e-10)
+    assert steps_needed.gaussian_kl(rows, G, variance) == pytest.approx(expected, rel=1e-10)
 
 
 def test_the_marginal_n_is_the_first_that_is_enough_by_a_loop_over_steps():
@@ -152,17 +156,17 @@ def test_the_marginal_n_is_the_first_that_is_enough_by_a_loop_over_steps():
             total += copies * (ratio - 1 - np.log(ratio)) / 2
         return total
 
-    row = sweep.steps_needed(d, sweep.FLAT, sweep.WORST, delta, eps2)
+    row = steps_needed.steps_needed(d, by_dimension.FLAT, steps_needed.WORST, delta, eps2)
     assert row["marginal"] == first(kl, eps2)
 
 
 def test_theorem_1_is_the_formula_over_the_exact_kl():
     d, delta, n = 3, 1e-3, 200
-    one = sweep.Sampling(sweep.law_of(sweep.NORMAL, d), sweep.WORST, delta)
+    one = steps_needed.Sampling(by_dimension.law_of(by_dimension.NORMAL, d), steps_needed.WORST, delta)
     kappa = max(6 / 100, delta ** (-1 / 100) - 1)
     bound = kappa * d * (np.log(1 / delta) / 2 + 14 - 0.166) + 0.3856 * kappa**2 * d * (7 - delta)
     initial = -d / 2 * np.log1p(-np.exp(-14))  # of E|X_0|^2 = d; the exact one is 0
-    found = sweep.bound(one, n, one.kl(n))
+    found = steps_needed.bound(one, n, one.kl(n))
     assert found["bound"] == pytest.approx(bound + initial, rel=1e-9)
     assert found["ratio"] == pytest.approx((bound + initial) / euler_on_normal(d, benton(n, delta)), rel=1e-8)
 
@@ -171,26 +175,26 @@ def test_theorem_1_is_the_formula_over_the_exact_kl():
 @pytest.mark.parametrize("kl", [lambda n: 50 / n, lambda n: 50 / n + 300 / n**2, lambda n: 160 / (n * (n + 3))])
 def test_the_search_finds_the_first_n_in_few_evaluations(kl, target):
     seen = functools.cache(kl)
-    assert sweep.least_steps(seen, target, 10**5) == first(kl, target)
+    assert steps_needed.least_steps(seen, target, 10**5) == first(kl, target)
     assert seen.cache_info().misses <= 20
 
 
 def test_a_dip_among_the_first_n_is_found_and_what_is_out_of_reach_is_not():
     bumpy = lambda n: 0.5 if n in (5, 6) else 10 / n
-    assert sweep.least_steps(bumpy, 0.5, 100, in_turn=16) == 5
-    assert sweep.least_steps(lambda n: 0.1 if n == 1 else 10 / n, 0.5, 100, in_turn=16) == 1
-    assert sweep.least_steps(lambda n: 10 / n, 0.1, 100) == 100
-    assert sweep.least_steps(lambda n: 10 / n, 0.099, 100) is None
+    assert steps_needed.least_steps(bumpy, 0.5, 100, in_turn=16) == 5
+    assert steps_needed.least_steps(lambda n: 0.1 if n == 1 else 10 / n, 0.5, 100, in_turn=16) == 1
+    assert steps_needed.least_steps(lambda n: 10 / n, 0.1, 100) == 100
+    assert steps_needed.least_steps(lambda n: 10 / n, 0.099, 100) is None
 
 
 @pytest.mark.parametrize("order", [1, 2])
 def test_a_power_law_is_interpolated_and_extrapolated_exactly(order):
     kl = lambda n: 7.3 / n**order
-    row = sweep.needed(kl, 0.01, 10**4, order)
+    row = steps_needed.needed(kl, 0.01, 10**4, order)
     assert row["real"] == pytest.approx((7.3 / 0.01) ** (1 / order), rel=1e-12)
     assert row["steps"] == math.ceil(row["real"])
     assert "extrapolated" not in row
-    beyond = sweep.needed(kl, 0.01, 20, order)
+    beyond = steps_needed.needed(kl, 0.01, 20, order)
     assert beyond["extrapolated"] is True
     assert beyond["real"] == pytest.approx(row["real"], rel=1e-12)
     assert beyond["path_kl"] == kl(20)
@@ -226,10 +230,13 @@ def test_growth_is_told_by_the_residuals(of, order):
 def made(euler=1.0, flat=0.0, ratio=2.5):
     """Rows over d and over early stops that obey powers of d and of log(1/delta)."""
     rows = []
-    for law, name in ((sweep.COINS, sweep.WORST), *((sweep.FLAT_MIXTURE, name) for name in sweep.ALL)):
-        exponent = euler if name == sweep.WORST else flat
+    for law, name in (
+        (by_dimension.COINS, steps_needed.WORST),
+        *((by_dimension.FLAT_MIXTURE, name) for name in sweep.ALL),
+    ):
+        exponent = euler if name == steps_needed.WORST else flat
         base = {"law": law, "sampler": name}
-        extra = {"ratio": ratio} if name == sweep.WORST else {}
+        extra = {"ratio": ratio} if name == steps_needed.WORST else {}
         for d in sweep.DIMS:
             row = {
                 "part": "d",
@@ -242,7 +249,7 @@ def made(euler=1.0, flat=0.0, ratio=2.5):
             }
             rows.append(row | ({"extrapolated": True} if d > 4096 and exponent else {}))
         for delta in sweep.MANY_DELTAS:
-            growing = (3 + np.log(1 / delta)) ** 2 if law == sweep.COINS else 3 + np.log(1 / delta)
+            growing = (3 + np.log(1 / delta)) ** 2 if law == by_dimension.COINS else 3 + np.log(1 / delta)
             rows.append({"part": "early stop", "dim": 64, **base, "delta": delta, "eps2": 0.1, "real": growing})
     return rows + sweep.fits(rows)
 
@@ -252,8 +259,8 @@ def test_the_verdict_says_what_is_met_and_what_is_not():
     assert "MISSED" not in said
     assert "it takes 8.19e+05 steps and ancestral, Benton 50." in said
     assert "never below it" in said
-    assert f"log(1/delta) on {sweep.FLAT_MIXTURE}" in said
-    assert f"log^2(1/delta) on {sweep.COINS}" in said
+    assert f"log(1/delta) on {by_dimension.FLAT_MIXTURE}" in said
+    assert f"log^2(1/delta) on {by_dimension.COINS}" in said
     assert sweep.verdict(made(euler=1.021)).count("MISSED") == 2
     assert sweep.verdict(made(flat=-0.06)).count("MISSED") == 6
     assert "MISSED" not in sweep.verdict(made(euler=1.019, flat=0.049))

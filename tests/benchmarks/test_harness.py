@@ -10,8 +10,14 @@ import oracles
 import pytest
 
 from benchmarks import __main__ as contents
-from benchmarks import harness, step_throughput, studies, work_precision
-from benchmarks.laws import LAWS
+from benchmarks import step_throughput, work_precision
+from benchmarks.harness import command_line, environment, places, records, timing
+from benchmarks.laws import throughput as throughput_laws
+from benchmarks.laws.mixtures import LAWS
+from benchmarks.oracles import flat_gaussian
+from benchmarks.oracles import work_precision_tables as work_tables
+from benchmarks.samplers import padded_tables
+from benchmarks.samplers import throughput as throughput_runs
 from jaxdiff import grids, kernels, sample
 
 
@@ -38,22 +44,22 @@ class Clock:
 def test_functions_take_turns_and_the_first_call_is_kept_apart():
     clock = Clock()
     functions = {"a": clock.function("a", [100, 4, 1, 2, 8]), "b": clock.function("b", [50, 3, 3, 3, 3])}
-    timings = harness.interleaved(functions, 4, clock)
+    timings = timing.interleaved(functions, 4, clock)
     assert clock.calls == ["a", "b"] * 5
     # Of 1, 2, 4, 8 the median is 3; the quartiles, between order statistics, are 1.75 and 5.
-    assert timings["a"] == harness.Timing(100, 3, 3.25)
-    assert timings["b"] == harness.Timing(50, 3, 0)
+    assert timings["a"] == timing.Timing(100, 3, 3.25)
+    assert timings["b"] == timing.Timing(50, 3, 0)
 
 
 def test_a_timing_waits_for_the_result(monkeypatch):
     waited = []
-    monkeypatch.setattr(harness.jax, "block_until_ready", waited.append)
-    harness.interleaved({"a": lambda: "result"}, 2)
+    monkeypatch.setattr(timing.jax, "block_until_ready", waited.append)
+    timing.interleaved({"a": lambda: "result"}, 2)
     assert waited == ["result"] * 3
 
 
 def test_an_environment_names_what_a_number_depends_on():
-    about = harness.environment(["scipy", "no-such-package"])
+    about = environment.environment(["scipy", "no-such-package"])
     keys = "date commit versions platform device devices cpu cores load"
     assert set(keys.split()) <= set(about) <= {*keys.split(), "XLA_FLAGS"}
     assert set(about["versions"]) == {"python", "jax", "jaxlib", "numpy", "jaxdiff", "scipy", "no-such-package"}
@@ -64,30 +70,13 @@ def test_an_environment_names_what_a_number_depends_on():
 
 @pytest.mark.parametrize(("changes", "commit"), [("", "abc1234"), (" M jaxdiff/sample.py", "abc1234+")])
 def test_a_commit_says_when_the_tree_is_not_it(monkeypatch, changes, commit):
-    monkeypatch.setattr(harness, "_git", lambda command, *_: {"rev-parse": "abc1234", "status": changes}[command])
-    assert harness.environment()["commit"] == commit
+    monkeypatch.setattr(environment, "_git", lambda command, *_: {"rev-parse": "abc1234", "status": changes}[command])
+    assert environment.environment()["commit"] == commit
 
 
 def test_without_git_there_is_no_commit(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert harness.environment()["commit"] is None
-
-
-def test_a_record_holds_question_verdict_environment_and_rows(tmp_path):
-    rows = [{"d": 2, "median_ms": 0.5}]
-    path = harness.write_rows("name", rows, "How many?", "Few.", {"cpu": "one"}, tmp_path / "record.json")
-    assert json.loads(path.read_text()) == {
-        "question": "How many?",
-        "verdict": "Few.",
-        "environment": {"cpu": "one"},
-        "rows": rows,
-    }
-
-
-def test_records_are_named_after_benchmark_and_platform(tmp_path, monkeypatch):
-    monkeypatch.setattr(harness, "RESULTS", tmp_path)
-    monkeypatch.setattr(harness, "platform_slug", lambda: "nvidia-h200")
-    assert harness.write_rows("speed", [], "How fast?", "Fast.", {"cpu": "one"}) == tmp_path / "speed-nvidia-h200.json"
+    assert environment.environment()["commit"] is None
 
 
 @pytest.mark.parametrize(
@@ -95,21 +84,21 @@ def test_records_are_named_after_benchmark_and_platform(tmp_path, monkeypatch):
     [([], False, 7), (["--quick"], True, 3), (["--full", "--repeats", "2"], False, 2)],
 )
 def test_the_options_of_every_benchmark(arguments, quick, repeats):
-    given = harness.parsed(harness.parser("How fast?"), arguments)
+    given = command_line.parsed(command_line.parser("How fast?"), arguments)
     assert (given.quick, given.repeats, given.json) == (quick, repeats, None)
 
 
 @pytest.mark.parametrize("arguments", [["--quick", "--full"], ["--repeats", "0"]])
 def test_options_that_make_no_sense_are_refused(arguments, capsys):
     with pytest.raises(SystemExit):
-        harness.parsed(harness.parser("How fast?"), arguments)
+        command_line.parsed(command_line.parser("How fast?"), arguments)
     assert "error" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("make", step_throughput.LAWS)
+@pytest.mark.parametrize("make", throughput_laws.LAWS)
 def test_every_score_has_its_cases(make, key):
     law = make(2)
-    names = list(step_throughput.functions(law, jnp.zeros((4, 2), jnp.float32), key, ["diffrax"]))
+    names = list(throughput_runs.functions(law, jnp.zeros((4, 2), jnp.float32), key, ["diffrax"]))
     assert names[0] == "jaxdiff"
     assert {"plain scan", "diffrax", "score alone", "noise alone"} <= set(names)
     assert ("jaxdiff, plain function" in names) == (law.name != "mlp")
@@ -117,8 +106,8 @@ def test_every_score_has_its_cases(make, key):
 
 def rows(name, milliseconds, peaks=None):
     """The rows of a law with d = 64 and 10 particles, of given medians; every first call takes a second."""
-    timings = {method: harness.Timing(1.0, ms / 1e3, 0.0) for method, ms in milliseconds.items()}
-    law = step_throughput.Law(name, None, None, 1000 if name == "mlp" else None)
+    timings = {method: timing.Timing(1.0, ms / 1e3, 0.0) for method, ms in milliseconds.items()}
+    law = throughput_laws.Law(name, None, None, 1000 if name == "mlp" else None)
     return step_throughput.rows_of(law, 64, 10, timings, 3, peaks)
 
 
@@ -180,9 +169,9 @@ def test_means_are_geometric_over_the_laws_that_all_have_and_diverged_runs_are_w
         measured("heun", "karras", {5: 1.0}, law="b"),
     ]
     assert found[2]["error"] == [None]
-    table = work_precision.over_laws(found, "ODE", "error")
+    table = work_tables.over_laws(found, "ODE", "error")
     assert table["ddim", "karras"] == {5: pytest.approx(1e-3)}
-    assert work_precision.best(table, 5) == (pytest.approx(1e-3), "ddim", "karras")
+    assert work_tables.best(table, 5) == (pytest.approx(1e-3), "ddim", "karras")
     assert table["heun", "karras"][5] == np.inf
 
 
@@ -194,7 +183,7 @@ def test_the_floor_is_reached_where_it_is_never_left_again():
         work_precision.row("ring", "SDE", "a", "log_snr", near(2.0, 0.5, 0.5)),
         work_precision.row("ring", "SDE", "b", "karras", near(np.inf, np.inf, 2.0)),
     ]
-    assert work_precision.reaching_the_floor([floor, *found]) == [
+    assert work_tables.reaching_the_floor([floor, *found]) == [
         {"kernel": "a", "ring": 10},
         {"kernel": "b", "ring": None},
     ]
@@ -207,7 +196,7 @@ def test_a_recommendation_is_the_best_pair_in_its_own_column():
         measured("unipc 2", "fitted", {10: 1e-3}),
         measured("sa_solver", "cosine", {10: 5e-3, 50: 2e-5}, kind="SDE", metric="kl"),
     ]
-    assert work_precision.recommendations(found, (10, 50)) == [
+    assert work_tables.recommendations(found, (10, 50)) == [
         {
             "evals": 10,
             "ODE, median error": "`unipc 2`, log_snr: 0.02",
@@ -224,7 +213,7 @@ def test_a_recommendation_is_the_best_pair_in_its_own_column():
 
 # On N(0, 1) directions exponential Euler's variances are THEORY's recursion; counted with the directions, so is the KL.
 def test_the_flat_gaussians_kl_is_that_of_the_recursion():
-    flat, grid = work_precision.Spectrum.of_flat(), grids.exponential_then_uniform(5.0, 1e-3, 12)
+    flat, grid = flat_gaussian.Spectrum.of_flat(), grids.exponential_then_uniform(5.0, 1e-3, 12)
     kl = 0.0
     for variance, count in ((1.0, 8), (0.0, 248)):
         _, got = oracles.chain_law("exponential_euler", grid, 0.0, variance, 0.0, 1.0)
@@ -237,10 +226,10 @@ def test_walking_a_padded_table_is_sampling():
     law, grid = LAWS["ring of 8"](), grids.log_snr(5.0, 1e-3, 6)
     x, key = jnp.ones((4, 2)), jax.random.key(3)
     for kernel, draw in (
-        (kernels.unipc(law.score), work_precision.silence),
-        (kernels.seeds(law.score), work_precision.fresh),
+        (kernels.unipc(law.score), padded_tables.silence),
+        (kernels.seeds(law.score), padded_tables.fresh),
     ):
-        walked = work_precision.run(kernel, grid, x, key=key, draw=draw)
+        walked = padded_tables.run(kernel, grid, x, key=key, draw=draw)
         np.testing.assert_allclose(walked, sample(kernel, x, grid, key), rtol=1e-10)
 
 
@@ -251,11 +240,11 @@ def test_every_benchmark_opens_with_its_question():
 
 
 def test_the_contents_show_every_record_with_where_it_was_made(tmp_path, monkeypatch):
-    monkeypatch.setattr(harness, "RESULTS", tmp_path / "kept")
-    monkeypatch.setattr(studies, "QUICK", tmp_path / "quick")
+    monkeypatch.setattr(places, "RESULTS", tmp_path / "kept")
+    monkeypatch.setattr(places, "QUICK", tmp_path / "quick")
     about = {"device": "a machine", "date": "2026-01-02", "commit": "abc"}
-    harness.write_rows("planning", [], "?", "All of it.", about)
-    harness.write_rows("corrector", [], "?", "A little.", about, tmp_path / "quick" / "corrector.json")
+    records.write_rows("planning", [], "?", "All of it.", about)
+    records.write_rows("corrector", [], "?", "A little.", about, tmp_path / "quick" / "corrector.json")
     said = "\n".join(contents.listing())
     assert "  > All of it. (a machine, 2026-01-02, commit abc)\n" in said
     assert "  > A little. (a machine, 2026-01-02, commit abc, --quick)\n" in said

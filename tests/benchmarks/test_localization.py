@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks import localization as study
+from benchmarks.laws import localization as laws
+from benchmarks.oracles import drift_gaps
 from jaxdiff import grids, information, targets
 from jaxdiff.processes import ou
 
@@ -24,9 +26,11 @@ def near(draws, expected):
 def test_the_slope_of_a_normal_law_is_the_derivative_in_ou_time(t):
     lam = 1 / np.expm1(2 * t)  # V = s/(1 + lam s), dlam/dt = -2 lam (1 + lam)
     expected = 2 * lam * (1 + lam) * (0.25 / (1 + 0.25 * lam)) ** 2
-    assert study.slope_in_time(NORMAL.mmse, t) == pytest.approx(expected, rel=2e-8)  # (2t)^4 h^4/30
-    assert study.localised(t) * (0.25 / (1 + 0.25 * lam)) ** 2 == pytest.approx(expected, rel=1e-13)
-    assert study.localised(t) == pytest.approx(2 * np.exp(-2 * t) / (1 - np.exp(-2 * t)) ** 2, rel=1e-12)  # Lemma 1
+    assert drift_gaps.slope_in_time(NORMAL.mmse, t) == pytest.approx(expected, rel=2e-8)  # (2t)^4 h^4/30
+    assert drift_gaps.localised(t) * (0.25 / (1 + 0.25 * lam)) ** 2 == pytest.approx(expected, rel=1e-13)
+    assert drift_gaps.localised(t) == pytest.approx(
+        2 * np.exp(-2 * t) / (1 - np.exp(-2 * t)) ** 2, rel=1e-12
+    )  # Lemma 1
 
 
 def test_the_slope_of_two_points_is_the_one_by_simpson():
@@ -35,7 +39,7 @@ def test_the_slope_of_two_points_is_the_one_by_simpson():
     squares = np.sum(q / np.cosh(lam * y) ** 4) * (y[1] - y[0])
     assert squares == pytest.approx(0.5060554520, rel=1e-9)  # -V'(.5)
     t = ou.time(lam)
-    assert study.slope_in_time(COIN.mmse, t) == pytest.approx(study.localised(t) * squares, rel=1e-6)
+    assert drift_gaps.slope_in_time(COIN.mmse, t) == pytest.approx(drift_gaps.localised(t) * squares, rel=1e-6)
 
 
 @pytest.mark.parametrize(("t", "v"), [(0.3, 0.1), (2.0, 0.5), (0.5, 0.499)])
@@ -43,23 +47,23 @@ def test_the_drift_gap_of_a_normal_law_is_the_variance_of_a_difference(t, v):
     q_v, q_t = (0.25 * np.exp(-2 * at) + 1 - np.exp(-2 * at) for at in (v, t))
     covariance = np.exp(v - t) * q_v
     expected = 1 / q_v + 1 / q_t - 2 * covariance / (q_v * q_t)
-    assert study.drift_gap(NORMAL.mmse, t, v) == pytest.approx(expected, rel=1e-10)
-    assert study.drift_rate(NORMAL.mmse, t) == pytest.approx(2 / q_t**2, rel=1e-6)
+    assert drift_gaps.drift_gap(NORMAL.mmse, t, v) == pytest.approx(expected, rel=1e-10)
+    assert drift_gaps.drift_rate(NORMAL.mmse, t) == pytest.approx(2 / q_t**2, rel=1e-6)
 
 
 @pytest.mark.parametrize("law", [NORMAL, COIN], ids=["normal", "two points"])
 def test_the_rate_is_what_the_gap_grows_with(law):
     t, h = 0.4, 1e-4
-    slope = (4 * study.drift_gap(law.mmse, t, t - h / 2) - study.drift_gap(law.mmse, t, t - h)) / h
-    assert slope == pytest.approx(study.drift_rate(law.mmse, t), rel=1e-5)  # what is left is of order h^2 = 1e-8
+    slope = (4 * drift_gaps.drift_gap(law.mmse, t, t - h / 2) - drift_gaps.drift_gap(law.mmse, t, t - h)) / h
+    assert slope == pytest.approx(drift_gaps.drift_rate(law.mmse, t), rel=1e-5)  # what is left is of order h^2 = 1e-8
 
 
 def test_posterior_moments_of_two_points_are_powers_of_a_hyperbolic_secant():
     t = 0.5
-    traces, squares = study.posterior(COIN, t, 0, 20_000)
+    traces, squares = drift_gaps.posterior(COIN, t, 0, 20_000)
     np.testing.assert_allclose(squares, traces**2, rtol=1e-12)
     near(traces, COIN.mmse(np.array([ou.snr(t)]))[0])
-    near(squares, study.slope_in_time(COIN.mmse, t) / study.localised(t))
+    near(squares, drift_gaps.slope_in_time(COIN.mmse, t) / drift_gaps.localised(t))
 
 
 def test_posterior_moments_of_a_mixture_are_those_of_a_sum_over_the_plane():
@@ -77,14 +81,14 @@ def test_posterior_moments_of_a_mixture_are_those_of_a_sum_over_the_plane():
         "nk,kd,de->nde", share, variances / (1 + lam * variances), np.eye(2)
     )
     mean = lambda values: 0.01 * np.sum(q * values)
-    traces, squares = study.posterior(targets.mixture(*PLANE), t, 0, 20_000)
+    traces, squares = drift_gaps.posterior(targets.mixture(*PLANE), t, 0, 20_000)
     near(traces, mean(np.einsum("nii->n", sigma)))
     near(squares, mean(np.sum(sigma**2, axis=(1, 2))))
 
 
 def test_a_turned_flat_law_has_the_posterior_variances_of_its_factors(key):
-    law, t = study.flat(), 0.4
-    near(study.posterior(law.target, t, 0, 4000)[0], law.curve(np.array([ou.snr(t)]))[0])
+    law, t = laws.flat(), 0.4
+    near(drift_gaps.posterior(law.target, t, 0, 4000)[0], law.curve(np.array([ou.snr(t)]))[0])
     x = np.asarray(law.target.sample(key, 20_000))
     assert np.linalg.matrix_rank(x - x.mean(0), tol=1e-4) == 4  # others: rounding of the covariance, 1e-17
     whole = float(law.curve(np.array([1e-30]))[0])
@@ -93,11 +97,11 @@ def test_a_turned_flat_law_has_the_posterior_variances_of_its_factors(key):
 
 
 def test_forward_pairs_of_a_normal_law_drift_as_the_formula_says(key):
-    draws = study.gaps(NORMAL, 0.5, np.full(40_000, 0.2), key)
-    near(draws, study.drift_gap(NORMAL.mmse, 0.5, 0.2))
-    apart = study.gaps(NORMAL, 0.5, np.repeat([0.2, 0.45], 20_000), key)  # a time of its own for each
-    near(apart[:20_000], study.drift_gap(NORMAL.mmse, 0.5, 0.2))
-    near(apart[20_000:], study.drift_gap(NORMAL.mmse, 0.5, 0.45))
+    draws = drift_gaps.gaps(NORMAL, 0.5, np.full(40_000, 0.2), key)
+    near(draws, drift_gaps.drift_gap(NORMAL.mmse, 0.5, 0.2))
+    apart = drift_gaps.gaps(NORMAL, 0.5, np.repeat([0.2, 0.45], 20_000), key)  # a time of its own for each
+    near(apart[:20_000], drift_gaps.drift_gap(NORMAL.mmse, 0.5, 0.2))
+    near(apart[20_000:], drift_gaps.drift_gap(NORMAL.mmse, 0.5, 0.45))
 
 
 def test_z_counts_the_errors_of_both_sides():
@@ -114,9 +118,12 @@ def test_z_counts_the_errors_of_both_sides():
 
 @pytest.fixture(scope="module")
 def rows():
-    law, key = study.Law(COIN, COIN.mmse), jax.random.key(0)
-    own = [*study.localisation(study.COIN, law, 2000, (0,)), *study.steps(study.COIN, law, GRID, 2000, key)]
-    return [*own, study.summary(study.COIN, law, own, GRID)]
+    law, key = laws.Law(COIN, COIN.mmse), jax.random.key(0)
+    own = [
+        *study.localisation(laws.COIN, law, 2000, (0,)),
+        *study.steps(laws.COIN, law, GRID, 2000, key),
+    ]
+    return [*own, study.summary(laws.COIN, law, own, GRID)]
 
 
 def test_a_step_costs_the_integral_of_its_drift_gap(rows):

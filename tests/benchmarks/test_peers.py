@@ -10,7 +10,9 @@ import pytest
 from scipy.special import logsumexp, softmax
 
 import jaxdiff
-from benchmarks import peer_samplers, peers
+from benchmarks import peers
+from benchmarks.harness import timing
+from benchmarks.samplers import peers as peer_samplers
 from jaxdiff import grids, kernels
 
 LAW = peers.LAWS["8 components, d = 16"]()
@@ -211,7 +213,6 @@ def test_what_is_missing_or_diverged_leaves_rows_of_plain_json(tmp_path, monkeyp
     assert all(one["first_s"] > 0 for one in rows if "seconds" in one)
     assert "No peer" in peers.verdict(rows)
     spoilt = {one[:2]: np.full((256, 16), np.nan) for one in chosen}
-    timing = peers.harness.Timing(1.0, 1.0, 0.0)
-    assert peers._row(chosen[0], timing, spoilt, None)["diverged"]
+    assert peers._row(chosen[0], timing.Timing(1.0, 1.0, 0.0), spoilt, None)["diverged"]
     peers.draw([*rows, row("diffrax", False, law="normal, d = 16")], tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes()[1:4] == b"PNG"

@@ -9,9 +9,11 @@ from scipy.integrate import solve_ivp
 from scipy.stats import norm
 from test_orders import ORDERS
 
-from benchmarks import reverse_ode_problems as problems
 from benchmarks import reverse_ode_schemes as study
-from jaxdiff import targets
+from benchmarks.oracles import reverse_ode_problems as problems
+from benchmarks.samplers import methods, padded_tables
+from benchmarks.samplers import reverse_ode as runs
+from jaxdiff import grids, kernels, targets
 
 MEANS, VARIANCES = np.array([1.0, -0.5, 0.3, 0.0]), np.array([0.1, 0.25, 0.5, 2.0])
 
@@ -137,7 +139,7 @@ def test_ddim_on_a_gaussian_is_its_recursion():
         denoised = MEANS + np.exp(-now) * VARIANCES / noised(VARIANCES, now) * (x - np.exp(-now) * MEANS)
         sigma = np.sqrt(noised(0.0, np.array([now, then])))
         x = np.exp(-then) * denoised + sigma[1] / sigma[0] * (x - np.exp(-now) * denoised)
-    (found,) = study.outputs(problem, "ddim", "log_snr")[16]
+    (found,) = runs.outputs(problem, "ddim", "log_snr")[16]
     np.testing.assert_allclose(found, x, rtol=1e-10, atol=1e-11)
 
 
@@ -145,17 +147,17 @@ def test_a_method_of_four_evaluations_takes_a_quarter_of_the_steps_and_is_of_ord
     problem = problems.problem_of(problems.GAUSSIAN, 1e-3, 8)
     row = study.exact_row(problem, "rk4", "log_snr")
     assert row["order"] == pytest.approx(4, abs=0.05)
-    (coarse,) = study.outputs(problem, "rk4", "log_snr")[512]
+    (coarse,) = runs.outputs(problem, "rk4", "log_snr")[512]
     np.testing.assert_array_equal(coarse, problems.fine_end(problem.score, problem.x, 1e-3, 128))
 
 
 def test_the_share_that_strays_is_the_mass_between_the_divides():
     problem = problems.problem_of(problems.PAIR, 1e-3, 8)
-    (end,) = study.outputs(problem, "ddim", "log_snr")[32]
+    (end,) = runs.outputs(problem, "ddim", "log_snr")[32]
     low, high = -3.0, 3.0
     for _ in range(5):  # the start that ddim takes between the points
         x = np.linspace(low, high, len(problem.x))
-        at = np.searchsorted(study.outputs(problem._replace(x=x[:, None]), "ddim", "log_snr")[32][0][:, 0], 0.0)
+        at = np.searchsorted(runs.outputs(problem._replace(x=x[:, None]), "ddim", "log_snr")[32][0][:, 0], 0.0)
         low, high = x[at - 1], x[at]
     divide = (problem.x[511, 0] + problem.x[512, 0]) / 2
     mass = abs(norm.cdf(low) - norm.cdf(divide))
@@ -169,18 +171,18 @@ def test_declared_orders_are_those_the_library_is_tested_for(name):
 
 
 def test_every_kernel_has_a_declared_order():
-    assert study.DECLARED.keys() == study.ODE.keys()
+    assert study.DECLARED.keys() == methods.ODE.keys()
     assert study.DECLARED.keys() - ORDERS.keys() == {"randomized_midpoint"}
     assert study.DECLARED["randomized_midpoint"] == 1.5  # strong, as its own test has it
 
 
 def test_the_randomised_midpoint_runs_at_different_times():
     problem = problems.problem_of(problems.GAUSSIAN, 1e-3, 8)
-    ends = study.outputs(problem, "randomized_midpoint", "log_snr")[64]
-    assert len(ends) == study.SEEDS == len({float(end[0, 0]) for end in ends})
-    kernel = study.kernels.randomized_midpoint(problem.score, 5)
-    grid = study.grids.log_snr(5.0, 1e-3, 32)
-    alone = study.run(kernel, grid, jnp.asarray(problem.x), draw=study.silence, most=40)
+    ends = runs.outputs(problem, "randomized_midpoint", "log_snr")[64]
+    assert len(ends) == runs.SEEDS == len({float(end[0, 0]) for end in ends})
+    kernel = kernels.randomized_midpoint(problem.score, 5)
+    grid = grids.log_snr(5.0, 1e-3, 32)
+    alone = padded_tables.run(kernel, grid, jnp.asarray(problem.x), draw=padded_tables.silence, most=40)
     np.testing.assert_allclose(ends[5], alone, rtol=1e-12, atol=1e-12)
 
 
@@ -248,7 +250,7 @@ def shaken(kernel, field, reached):
 def some_rows(order, points, reached):
     rows = [exact("ddim", "2 broad bumps", "smooth", 1.0, 0.1), exact("heun", "2 broad bumps", "smooth", order, 0.2)]
     rows += [exact("ddim", "2 points", "rough", points, 0.3), exact("heun", "2 points", "rough", 2 * points, 0.1)]
-    fields = study.FIELDS
+    fields = problems.FIELDS
     return rows + [shaken(name, field, reached) for name in ("ddim", "heun") for field in fields]
 
 

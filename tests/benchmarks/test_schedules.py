@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import descent, schedules
+from benchmarks import schedules
+from benchmarks.oracles import planned_cases
+from benchmarks.samplers import grid_descent as descent
 from jaxdiff import grids, information, targets
 from jaxdiff.processes import ou
 
@@ -116,7 +118,7 @@ def test_descent_of_one_inner_node_ends_where_a_scan_is_least():
 
 # With a linear score a coordinate of variance s is multiplied and gets noise: THEORY.md 2, ancestral.
 def test_the_flat_laws_end_point_is_the_recursion_of_variances():
-    case, grid = schedules.flat("quick"), grids.cosine(5.0, 1e-3, 5)
+    case, grid = planned_cases.flat("quick"), grids.cosine(5.0, 1e-3, 5)
     found, kl = case.measured("ancestral", grid)["marginal_kl"], 0.0
     for s, count in ((1.0, 8), (0.0, 248)):
         v = 1.0
@@ -135,9 +137,9 @@ def test_the_flat_laws_end_point_is_the_recursion_of_variances():
 # Coordinates of the ring have variance 2.01: the distance of a sample from the law along a direction is about that of
 # their deviation from 0 in the mean, 1.42/sqrt(n).
 def test_samples_of_many_steps_are_within_twice_the_floor_and_of_five_equal_ones_are_not(monkeypatch):
-    monkeypatch.setattr(schedules, "PARTICLES", 1000)
-    monkeypatch.setattr(schedules, "SAMPLED", {"quick": (5, 200)})
-    case = schedules.mixture("ring of 8", "quick")
+    monkeypatch.setattr(planned_cases, "PARTICLES", 1000)
+    monkeypatch.setattr(planned_cases, "SAMPLED", {"quick": (5, 200)})
+    case = planned_cases.mixture("ring of 8", "quick")
     good = case.measured("ancestral", grids.geometric(5.0, 1e-3, 200))
     bad = case.measured("ancestral", grids.uniform(5.0, 1e-3, 5))
     assert 0 < good["sliced_w2"] < 2 * good["floor"]
@@ -151,7 +153,7 @@ def test_rows_compare_with_the_best_named_grid_and_with_the_optimal_one(monkeypa
     best = grids.optimal(information.step_cost("ancestral", NORMAL.mmse), 5.0, 1e-3, 5)
     descended = lambda kernel, method, starts, table, constant: ([*starts[:-1], best], 2.0, 3.0)
     monkeypatch.setattr(descent, "descended", descended)
-    case = schedules.Case("a", NORMAL.mmse, NORMAL.mmse, lambda sampler, grid: {"marginal_kl": float(len(grid))})
+    case = planned_cases.Case("a", NORMAL.mmse, NORMAL.mmse, lambda sampler, grid: {"marginal_kl": float(len(grid))})
     found = {row["grid"]: row for row in schedules._of_grids(case, "ancestral", 5, ("adam",))}
     of = lambda grid: information.path_kl("ancestral", NORMAL.mmse, grid)
     exact, least = {name: of(make(5.0, 1e-3, 5)) for name, make in schedules.NAMED.items()}, of(best)
@@ -212,6 +214,6 @@ def test_verdicts_say_what_rows_say_either_way():
 
 def test_a_figure_is_drawn(tmp_path):
     rows = [row for n in (5, 20) for law in ("ring of 8", "digits") for row in made(range(1, 8), law=law, n=n)]
-    rows += made(range(1, 8), sampler=schedules.DEAR) + made(range(1, 8), law="flat", measure="marginal_kl")
+    rows += made(range(1, 8), sampler=schedules.COVARIANCE) + made(range(1, 8), law="flat", measure="marginal_kl")
     path = schedules.draw(rows, tmp_path / "schedules.png")
     assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"

@@ -9,19 +9,21 @@ import pytest
 from scipy.integrate import quad
 
 from benchmarks import score_error as study
+from benchmarks.laws import score_errors
+from benchmarks.oracles import score_error_costs as costs
 from jaxdiff import grids, targets
 from jaxdiff.processes import ou
 
 GRID = grids.exponential_then_uniform(2.0, 0.1, 6)
 EVERY = np.ones(6, bool)
-LAWS = study.laws()
-NORMAL, COIN, BUMPS = (LAWS[name] for name in (study.NORMAL, study.COIN, study.BUMPS))
+LAWS = score_errors.laws()
+NORMAL, COIN, BUMPS = (LAWS[name] for name in (score_errors.NORMAL, score_errors.COIN, score_errors.BUMPS))
 variance = lambda t: 0.25 * np.exp(-2 * t) + 1 - np.exp(-2 * t)
 QUADRATURE = np.linspace(-12, 12, 4001)
 
 
 def put_in(name, size=0.3, target=NORMAL, among=EVERY):
-    return study.injected(target, study.SHAPES[name], GRID, size, among)
+    return score_errors.injected(target, score_errors.SHAPES[name], GRID, size, among)
 
 
 # s_theta = -x/q_t + slope x + push: E|s_v - s_theta|^2 of the jointly normal X_v, X_t, integrated over each step.
@@ -45,7 +47,7 @@ def test_the_path_kl_that_is_added_is_girsanovs_integral(name):
     slope = error.amplitude * slope.get(name, 0.0)
     push = error.amplitude if name == "constant" else nothing
     expected = girsanov(slope, push) - girsanov(nothing, nothing)
-    assert study.added(study.EULER, GRID, NORMAL.mmse, error) == pytest.approx(expected, rel=1e-9)
+    assert costs.added(costs.EULER, GRID, NORMAL.mmse, error) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("name", ["cos 4x", "along the score", "along x"])
@@ -60,7 +62,7 @@ def test_added_is_eps_squared_and_the_overlap_with_the_score_on_any_law(name, ta
         e = amplitude * {"cos 4x": np.cos(4 * y[:, 0]), "along the score": score, "along x": y[:, 0]}[name]
         overlap.append(np.sum(q * score * e) * (y[1, 0] - y[0, 0]))
     expected = 0.02 + 2 * np.sum((g - 1 + np.exp(-g)) * overlap)
-    assert study.added(study.EULER, GRID, target.mmse, error) == pytest.approx(expected, rel=1e-8)
+    assert costs.added(costs.EULER, GRID, target.mmse, error) == pytest.approx(expected, rel=1e-8)
 
 
 def test_ancestral_adds_half_the_snr_weighted_error_of_the_denoiser():
@@ -71,19 +73,19 @@ def test_ancestral_adds_half_the_snr_weighted_error_of_the_denoiser():
         denoised = lambda score, at=at, t=t: (
             (np.asarray(at) + (1 - np.exp(-2 * t)) * np.asarray(score(at, t))) / np.exp(-t)
         )
-        apart = w @ (denoised(study.wrong(NORMAL, error)) - denoised(NORMAL.score))[:, 0] ** 2 / w.sum()
+        apart = w @ (denoised(score_errors.wrong(NORMAL, error)) - denoised(NORMAL.score))[:, 0] ** 2 / w.sum()
         h, snr = 1 / np.expm1(2 * t_next) - 1 / np.expm1(2 * t), 1 / np.expm1(2 * t)
         expected += h * apart / 2
         matched += h * apart / 2 / (1 + h * 0.25 / (1 + 0.25 * snr))
         assert k == error.at(t)
-    assert study.added("ancestral", GRID, NORMAL.mmse, error) == pytest.approx(expected, rel=1e-9)
-    assert study.added("moment_matched", GRID, NORMAL.mmse, error) == pytest.approx(matched, rel=1e-9)
+    assert costs.added("ancestral", GRID, NORMAL.mmse, error) == pytest.approx(expected, rel=1e-9)
+    assert costs.added("moment_matched", GRID, NORMAL.mmse, error) == pytest.approx(matched, rel=1e-9)
 
 
 @pytest.mark.parametrize("name", ["constant", "cos 4x", "along the score", "along x"])
 @pytest.mark.parametrize("target", [NORMAL, COIN], ids=["normal", "two points"])
 def test_squares_and_overlaps_are_those_by_quadrature_on_the_line(name, target):
-    shape, t, y = study.SHAPES[name], 0.3, jnp.asarray(QUADRATURE)[:, None]
+    shape, t, y = score_errors.SHAPES[name], 0.3, jnp.asarray(QUADRATURE)[:, None]
     q = np.exp(np.asarray(target.log_density(y, t))) * (QUADRATURE[1] - QUADRATURE[0])
     f, score = (np.asarray(one)[:, 0] for one in (shape.field(target.score, y, t), target.score(y, t)))
     assert shape.square(target, t) == pytest.approx(q @ f**2, rel=1e-9)
@@ -92,7 +94,7 @@ def test_squares_and_overlaps_are_those_by_quadrature_on_the_line(name, target):
 
 @pytest.mark.parametrize("name", ["constant", "x turned", "along the score", "against the score", "along x"])
 def test_squares_and_overlaps_in_the_plane_are_means_of_draws(name, key):
-    shape, t, n = study.SHAPES[name], 0.4, 40_000
+    shape, t, n = score_errors.SHAPES[name], 0.4, 40_000
     x = ou.alpha(t) * BUMPS.sample(key, n) + ou.sigma(t) * jax.random.normal(jax.random.key(9), (n, 2))
     f, score = (np.asarray(one) for one in (shape.field(BUMPS.score, x, t), BUMPS.score(x, t)))
     for draws, expected in ((np.sum(f**2, 1), shape.square), (np.sum(f * score, 1), shape.overlap)):
@@ -102,10 +104,10 @@ def test_squares_and_overlaps_in_the_plane_are_means_of_draws(name, key):
 
 
 def test_an_error_has_its_size_and_its_window():
-    grid = study.benton(study.N_STEPS)
+    grid = score_errors.benton(score_errors.N_STEPS)
     for window, steps in {"early": 17, "late": 9, "one step": 1, "everywhere": 40}.items():
-        among = study.within(grid, window)
-        error = study.injected(COIN, study.SHAPES["along x"], grid, 0.7, among)
+        among = score_errors.within(grid, window)
+        error = score_errors.injected(COIN, score_errors.SHAPES["along x"], grid, 0.7, among)
         assert np.sum(among) == steps
         assert np.sum(-np.diff(grid) * error.square) == pytest.approx(0.7, rel=1e-12)
         assert (error.square[among] > 0).all()
@@ -118,13 +120,13 @@ def test_the_wrong_score_of_shifted_data_is_the_score_of_shifted_data():
     x, mu = jnp.asarray([[-1.0], [0.3], [2.0]]), error.amplitude[0] * variance(GRID[0]) / np.exp(-GRID[0])
     shifted = targets.gaussian([mu], [0.25])
     for t in GRID[:-1]:
-        np.testing.assert_allclose(study.wrong(NORMAL, error)(x, t), shifted.score(x, t), rtol=1e-12)
+        np.testing.assert_allclose(score_errors.wrong(NORMAL, error)(x, t), shifted.score(x, t), rtol=1e-12)
 
 
 def test_end_points_of_a_normal_law_are_a_recursion_of_mean_and_variance():
-    law = study.LINES[study.NORMAL]
-    grid = study.benton(study.N_STEPS)
-    error = study.injected(NORMAL, study.SHAPES["constant"], grid, 0.2, study.within(grid, "late"))
+    law = score_errors.LINES[score_errors.NORMAL]
+    grid = score_errors.benton(score_errors.N_STEPS)
+    error = score_errors.injected(NORMAL, score_errors.SHAPES["constant"], grid, 0.2, score_errors.within(grid, "late"))
     mean, v = 0.0, 1.0
     for t, t_next, push in zip(grid[:-1], grid[1:], error.amplitude, strict=True):
         g = t - t_next
@@ -132,45 +134,45 @@ def test_end_points_of_a_normal_law_are_a_recursion_of_mean_and_variance():
         mean, v = keep * mean + 2 * np.expm1(g) * push, keep**2 * v + np.expm1(2 * g)
     q = variance(grid[-1])
     expected = 0.5 * (q / v - 1 - np.log(q / v) + mean**2 / v)
-    assert study.kl(law, study.end(law, error, grid)) == pytest.approx(expected, rel=1e-8)  # of a lattice
+    assert costs.kl(law, costs.end(law, error, grid)) == pytest.approx(expected, rel=1e-8)  # of a lattice
 
 
 def test_what_the_end_keeps_of_a_constant_error_has_a_closed_form():
     root = np.sqrt(0.75)  # int e^-t/(1 - .75 e^-2t) dt by u = e^-t
     for t, t_next in ((4.0, 3.4), (0.3, 0.1)):
         moved = np.diff(np.arctanh(root * np.exp([-t, -t_next])))[0] / root
-        q = variance(study.EARLY_STOP)
-        expected = (2 * np.exp(study.EARLY_STOP) * q * moved) ** 2 / (2 * q) / (t - t_next)
-        assert study.kept(t, t_next) == pytest.approx(expected, rel=1e-9)
+        q = variance(score_errors.EARLY_STOP)
+        expected = (2 * np.exp(score_errors.EARLY_STOP) * q * moved) ** 2 / (2 * q) / (t - t_next)
+        assert costs.kept(t, t_next) == pytest.approx(expected, rel=1e-9)
 
 
 def test_forward_pairs_and_samples_agree_with_what_is_exact(key, monkeypatch):
-    every = [*study.cases()]
+    every = [*score_errors.cases()]
     assert len(every) == 16
-    some = [case for case in every if (case[0], case[2]) == (study.COIN, "along the score")]
-    monkeypatch.setattr(study, "cases", lambda: some)
-    monkeypatch.setattr(study, "LINES", {study.COIN: study.LINES[study.COIN]})
-    pairs, samples = list(study.by_pairs(512, key)), list(study.sampled(2**13, key))
+    some = [case for case in every if (case[0], case[2]) == (score_errors.COIN, "along the score")]
+    monkeypatch.setattr(costs, "cases", lambda: some)
+    monkeypatch.setattr(costs, "LINES", {score_errors.COIN: score_errors.LINES[score_errors.COIN]})
+    pairs, samples = list(costs.by_pairs(512, key)), list(costs.sampled(2**13, key))
     assert len(pairs) == 1
     assert max(abs(row["z"]) for row in [*pairs, *samples]) < 5
-    assert all(row["mc_error"] < 0.1 * study.SEEN for row in pairs)  # sharp enough for the cross term, .8 of it
+    assert all(row["mc_error"] < 0.1 * costs.SEEN for row in pairs)  # sharp enough for the cross term, .8 of it
     assert max(abs(row["expected"]) for row in samples if row["moment"] == "mean") > 0.1  # the push is seen
 
 
 def synthetic(bend=0.0, ends=0.5, z=1.0, bound=10.0):
-    found, path = [], {"law": study.NORMAL, "window": "late"}
+    found, path = [], {"law": score_errors.NORMAL, "window": "late"}
     for shape, cross in (("constant", bend), ("along x", -1e-3)):
-        for sampler, size in ((sampler, size) for sampler in study.SAMPLERS for size in study.SIZES.tolist()):
-            added = size + (cross * np.sqrt(size) if sampler == study.EULER else 0.1 * size)
+        for sampler, size in ((sampler, size) for sampler in costs.SAMPLERS for size in costs.SIZES.tolist()):
+            added = size + (cross * np.sqrt(size) if sampler == costs.EULER else 0.1 * size)
             row = {"part": "path", **path, "shape": shape, "sampler": sampler, "size": size, "bound": bound}
             found.append(row | {"added": added, "ratio": added / size})
-        for sampler, n in ((sampler, n) for sampler in study.SAMPLERS for n in study.REFINED):
-            row = {"part": "refined", "law": study.NORMAL, "shape": shape, "sampler": sampler, "n_steps": n}
+        for sampler, n in ((sampler, n) for sampler in costs.SAMPLERS for n in costs.REFINED):
+            row = {"part": "refined", "law": score_errors.NORMAL, "shape": shape, "sampler": sampler, "n_steps": n}
             found.append(row | {"ratio": 1 + 3 / n})
         row = {"part": "end points", **path, "shape": shape, "size": 0.1}
         found += [row | {"ratio": ends}, row | {"ratio": 0.25}]
-    found.append({"part": "pairs", "law": study.NORMAL, "shape": "constant", "z": z})
-    for law in study.LINES:
+    found.append({"part": "pairs", "law": score_errors.NORMAL, "shape": "constant", "z": z})
+    for law in score_errors.LINES:
         row = {"part": "forgotten", "law": law, "ratio": 0.1, "path_ratio": 1.0, "theory": 0.1}
         found += [row | {"t": t, "t_next": t / 2} for t in (2.0, 1.0)]
     return found + study.summaries(found)
@@ -194,7 +196,7 @@ def test_the_verdict_says_what_is_saved_and_what_end_points_keep():
     said = study.verdict(rows + study.summaries(rows))
     assert "up to 0.5 nats less than without error" in said
     assert "nats less" not in study.verdict(synthetic())
-    assert f"0.25 (constant, late, {study.NORMAL}, eps^2 = 0.1) to 0.75 (constant" in study.verdict(
+    assert f"0.25 (constant, late, {score_errors.NORMAL}, eps^2 = 0.1) to 0.75 (constant" in study.verdict(
         synthetic(ends=0.75)
     )
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks import padded_laws, padded_predictions
 from benchmarks import simulated_sweep as study
+from benchmarks.laws import padded as padded_laws
+from benchmarks.oracles import padded_predictions
+from benchmarks.samplers import padded_kernels, padded_simulation
 from jaxdiff import grids, information, kernels, sweeps, targets
 
 GRID = grids.exponential_then_uniform(3.0, 0.01, 36, n_uniform=12)  # of the printed numbers
@@ -110,7 +112,7 @@ def test_variances_of_gaussians_are_the_printed_ones_by_recursion_and_on_the_lat
 )
 def test_the_lattice_gives_the_printed_marginal_kl_on_two_points(name, expected):
     coin = targets.point_masses([[-1.0], [1.0]])
-    row = padded_predictions.kernels.moment_matched(coin.score, coin.mmse) if name == "moment_matched" else None
+    row = kernels.moment_matched(coin.score, coin.mmse) if name == "moment_matched" else None
     row = row.coefficients(GRID) if row else row_of(name)
     y, p = padded_predictions.line_law(coin.score, row)
     alpha, sigma = np.exp(-GRID[-1]), np.sqrt(-np.expm1(-2 * GRID[-1]))
@@ -124,9 +126,9 @@ def test_the_span_of_the_means_is_projected_on_with_and_without_all_eight_direct
         x = np.random.default_rng(1).normal(size=(6, d))
         garbage = np.concatenate([x, np.full((6, 5), np.nan)], 1).astype(np.float32)
         rank = padded_laws.rank_of(name, d)
-        here = study.Known(None, None, np.int64(rank), padded_laws.inverse_gram(name, d))
+        here = padded_simulation.Known(None, None, np.int64(rank), padded_laws.inverse_gram(name, d))
         law = padded(name, d, d + 5)
-        found = study.of_mixtures(law, garbage, mask_of(d, d + 5), here)
+        found = padded_simulation.of_mixtures(law, garbage, mask_of(d, d + 5), here)
         means = np.asarray(law.means, np.float64)[:, :d]
         along = x @ np.linalg.lstsq(means, means, rcond=1e-6)[0]
         np.testing.assert_allclose(found["inside x²"], np.sum(along**2, 1) / rank, rtol=1e-5)
@@ -139,7 +141,9 @@ def test_the_span_of_the_means_is_projected_on_with_and_without_all_eight_direct
 
 def test_moments_of_products_leave_out_the_padding():
     x = np.concatenate([np.random.default_rng(1).normal(size=(6, 12)), np.full((6, 5), np.nan)], 1)
-    found = study.of_products(None, jnp.asarray(x), mask_of(12, 17), study.Known(None, None, np.int64(8), None))
+    found = padded_simulation.of_products(
+        None, jnp.asarray(x), mask_of(12, 17), padded_simulation.Known(None, None, np.int64(8), None)
+    )
     np.testing.assert_allclose(found["inside x²"], np.mean(x[:, :8] ** 2, 1), rtol=1e-12)
     np.testing.assert_allclose(found["inside x⁴"], np.mean(x[:, :8] ** 4, 1), rtol=1e-12)
     np.testing.assert_allclose(found["outside x²"], np.mean(x[:, 8:12] ** 2, 1), rtol=1e-12)
@@ -148,11 +152,11 @@ def test_moments_of_products_leave_out_the_padding():
 @functools.cache
 def swept(name, family, *dims):
     """Cells and rows of two seeds of 128 particles, and how often the function was traced."""
-    study.TRACES.clear()
-    laws = study.FAMILIES[family]
-    function = study.simulation(name, family, dims, 128)
+    padded_simulation.TRACES.clear()
+    laws = padded_simulation.FAMILIES[family]
+    function = padded_simulation.simulation(name, family, dims, 128)
     rows = sweeps.run(function, dims=dims, seeds=range(2), law=range(len(laws)))
-    return list(study.cells(rows, name, laws, dims, 128)), rows, study.TRACES.total()
+    return list(study.cells(rows, name, laws, dims, 128)), rows, padded_simulation.TRACES.total()
 
 
 @pytest.mark.parametrize(("name", "family"), [("exponential_euler", "products"), ("moment_matched", "mixtures")])
@@ -181,22 +185,22 @@ def test_a_score_that_is_off_by_one_percent_is_noticed(monkeypatch):
 @pytest.mark.parametrize(("name", "law"), [("exponential_euler", "point mass"), ("ancestral", "N(0, I/4)")])
 def test_pairs_give_the_path_kl_of_many_coordinates(name, law):
     d, n = 4000, 64
-    widened = np.ones(len(padded_predictions.GRID) - 1)
-    run = jax.jit(lambda own, key: study.path_kl_of_particles(name, own, mask_of(d, d), key, n, widened))
+    widened = np.ones(len(padded_kernels.GRID) - 1)
+    run = jax.jit(lambda own, key: padded_simulation.path_kl_of_particles(name, own, mask_of(d, d), key, n, widened))
     each = np.asarray(run(padded(law, d, d), jax.random.key(5)))
-    expected = information.path_kl(name, padded_predictions.curve(law, d), padded_predictions.GRID)
+    expected = information.path_kl(name, padded_kernels.GRID, padded_kernels.curve(law, d))
     assert stats.sem(each) < 5e-3 * expected
     assert abs(each.mean() - expected) < 5 * stats.sem(each)
 
 
 def test_kernels_and_laws_share_no_keys():
-    names = [(name, law) for name in study.KERNELS for law in range(len(padded_laws.LAWS))]
-    words = [jax.random.key_data(study.keys_of(jax.random.key(0), *one)).tolist() for one in names]
+    names = [(name, law) for name in padded_simulation.KERNELS for law in range(len(padded_laws.LAWS))]
+    words = [jax.random.key_data(padded_simulation.keys_of(jax.random.key(0), *one)).tolist() for one in names]
     assert len({tuple(key) for pair in words for key in pair}) == 2 * len(names)
 
 
 def moments_of(x):
-    return [{of: float(moment(jnp.asarray(one))) for of, moment in study.MOMENTS.items()} for one in x]
+    return [{of: float(moment(jnp.asarray(one))) for of, moment in padded_simulation.MOMENTS.items()} for one in x]
 
 
 def test_seeds_are_pooled_to_the_moments_of_all_particles():
@@ -234,7 +238,9 @@ def test_without_spread_only_equality_agrees():
 def rows_with(z):
     """Rows of all kernels, with these z in turn."""
     head = {"part": "cell", "simulated": 2.0, "error": 0.1, "predicted": 2.0, "quantity": "path KL"}
-    places = [(kernel, law, d) for kernel in study.KERNELS for law in padded_laws.LAWS for d in (2, 4, 8, 16)]
+    places = [
+        (kernel, law, d) for kernel in padded_simulation.KERNELS for law in padded_laws.LAWS for d in (2, 4, 8, 16)
+    ]
     cells = [
         head | {"kernel": kernel, "law": law, "d": d, "z": z[i % len(z)]} for i, (kernel, law, d) in enumerate(places)
     ]

@@ -13,9 +13,7 @@ from benchmarks import (
     bound_tightness,
     corrector,
     dimension_sweep,
-    harness,
     interval_coverage,
-    line,
     localization,
     lsi_constant,
     peers,
@@ -23,10 +21,12 @@ from benchmarks import (
     schedules,
     score_error,
     simulated_sweep,
-    studies,
     t1_t2_tradeoff,
     truncation,
 )
+from benchmarks.harness import places, records, studies
+from benchmarks.laws import line, wrong_scores
+from benchmarks.oracles import assignment, finite_horizon
 from jaxdiff import grids, kernels, sample, targets
 
 TIMED = (lsi_constant.STUDY, corrector.STUDY, t1_t2_tradeoff.STUDY, truncation.STUDY)  # seconds beside evaluations
@@ -93,11 +93,11 @@ def test_an_assignment_is_the_best_of_all_permutations():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2, 5, 3))
     best = min(np.mean(np.sum((x - y[list(order)]) ** 2, 1)) for order in itertools.permutations(range(5)))
-    assert studies.assignment_w2(x, y) == pytest.approx(np.sqrt(best), rel=1e-12)
+    assert assignment.assignment_w2(x, y) == pytest.approx(np.sqrt(best), rel=1e-12)
 
 
 def test_a_shifted_score_is_off_by_its_size_at_later_times_alone():
-    score = studies.shifted(lambda x, t: -x, 0.3, 1.0)
+    score = wrong_scores.shifted(lambda x, t: -x, 0.3, 1.0)
     x = jnp.asarray(np.random.default_rng(1).normal(size=(4, 3)))
     error = np.asarray(score(x, jnp.asarray(2.0)) + x)
     np.testing.assert_allclose(np.linalg.norm(error, axis=1), 0.3, rtol=1e-12)
@@ -135,9 +135,9 @@ def test_students_log_density_is_the_convolution():
 
 def test_what_is_needed_on_points_is_where_the_exact_flow_reaches_the_goal():
     t = t1_t2_tradeoff.needed(quick=True)[0]["product_w2"]
-    law = t1_t2_tradeoff.points(1.0)
+    law = finite_horizon.points(1.0)
     for time, sign in ((t * 0.999, 1), (t * 1.001, -1)):
-        assert sign * (t1_t2_tradeoff.from_noise(law, time) - t1_t2_tradeoff.GOAL) > 0
+        assert sign * (finite_horizon.from_noise(law, time) - t1_t2_tradeoff.GOAL) > 0
 
 
 @pytest.mark.parametrize("n_steps", [0, 20])
@@ -148,7 +148,7 @@ def test_across_u_the_law_is_what_samples_of_a_normal_law_become(n_steps):
         z = (1 - h) * z + np.sqrt(2 * h) * w
     end = sample(kernels.unipc(lambda x, t: -x, 2), jnp.asarray(z)[:, None], grid, jax.random.key(0))
     error = np.std(end) / np.sqrt(2 * n)
-    assert abs(abs(float(np.std(end)) - 1) - t1_t2_tradeoff.across(grid, h, n_steps)) < 5 * error
+    assert abs(abs(float(np.std(end)) - 1) - finite_horizon.across(grid, h, n_steps)) < 5 * error
 
 
 def test_the_push_has_the_l2_error_asked_for_and_lies_outside_the_circle():
@@ -187,7 +187,7 @@ def test_slopes_are_fitted_against_half_the_logarithm_of_d():
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
 def test_the_record_says_what_its_rows_do_and_can_be_drawn(study, tmp_path):
-    record = json.loads((harness.RESULTS / f"{study.name}-cpu.json").read_text(encoding="utf-8"))
+    record = records.read(places.RESULTS / f"{study.name}-cpu.json")
     assert record["question"] == study.question
     assert record["verdict"] == study.verdict(record["rows"])
     study.draw(record["rows"], tmp_path / "figure.png")
@@ -223,7 +223,7 @@ def test_interval_coverage_counts_what_covers():
 
 
 def test_a_quick_study_leaves_record_and_figure_and_a_verdict(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(studies, "QUICK", tmp_path)
+    monkeypatch.setattr(places, "QUICK", tmp_path)
     rows = [{"part": "long", "value": 1.0}, {"part": "short", "value": 2.0}]
     draw = lambda rows, path: path.write_bytes(b"drawn") and path
     say = lambda rows: f"{len(rows)} rows."

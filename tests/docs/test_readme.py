@@ -1,4 +1,4 @@
-"""What the README shows runs, and what it lists exists."""
+"""What the README shows runs and prints the numbers that it says; what it lists exists."""
 
 import os
 import pathlib
@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import claims
 import pytest
 
 from jaxdiff import kernels
@@ -27,6 +28,16 @@ def test_every_python_block_runs_as_a_reader_would_run_it(block, tmp_path):
     command = [sys.executable, "-W", "error::DeprecationWarning:__main__", "-c", block]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=300)
     assert done.returncode == 0, f"{block}\n{done.stderr[-2000:]}"
+    printed = [claims.value_of(number) for number in claims.numbers_in(done.stdout)]
+    told = [number for line in block.splitlines() for number in numbers_told(line)]
+    wrong = [number for number in told if not any(claims.agrees(number, value) for value in printed)]
+    assert not wrong, f"the block does not print {wrong}, as a comment says:\n{done.stdout[-2000:]}"
+
+
+def numbers_told(line):
+    """The numbers in the comment behind a line that prints."""
+    code, _, comment = line.partition("  # ")
+    return claims.numbers_in(comment) if code.startswith("print(") else []
 
 
 @pytest.mark.parametrize("name", kernels.__all__)

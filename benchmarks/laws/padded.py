@@ -1,9 +1,9 @@
-"""Laws in any number of dimensions up to a width, as arrays of that width: one trace serves all of them.
+"""Laws in any number of dimensions up to a width, as arrays of that width, so that one trace serves all of them.
 
-Every law has the noised score (alpha pull - x)/w, w = alpha^2 variance + sigma^2, and the denoiser
-(alpha variance x + sigma^2 pull)/w. A `Product` of coordinates +-bump + N(0, variance) pulls each by itself; a
-`Mixture` of isotropic normal laws pulls towards its means, by weights that are sums over all coordinates that exist.
-What stands in the others stays there. Beside them the same laws as targets, whose curves are the predictions.
+Every law has the noised score (alpha pull - x)/w, w = alpha^2 variance + sigma^2, and the denoiser (alpha variance x +
+sigma^2 pull)/w. In a `Product` of coordinates +-bump + N(0, variance) each coordinate has its own pull. A `Mixture` of
+isotropic normal laws pulls towards its means, with weights that are sums over the coordinates that exist; the values of
+the padded coordinates do not matter. The same laws are also given as targets, whose curves make the predictions.
 """
 
 import functools
@@ -67,7 +67,7 @@ def denoiser(law, x, t):
 
 
 def draws(law, key, n, width):
-    """(n, width) exact draws, float32; a coordinate's do not depend on the width."""
+    """(n, width) exact draws in float32; the draws of a coordinate do not depend on the width."""
     key_label, key_normal = jax.random.split(key)
     z = jnp.sqrt(law.variance) * noise.initial(key_normal, jnp.arange(n), width)
     if isinstance(law, Product):
@@ -90,7 +90,7 @@ def mixture(index, mask):
 
 
 def _components(name, width):
-    """Log weights, means (8, width), variance; the means in fewer coordinates are the beginnings of these."""
+    """Log weights, means (8, width), variance; the means in fewer coordinates are the first coordinates of these."""
     if name == BUMPS:
         means = np.stack([np.random.default_rng(k).normal(size=width) for k in range(COMPONENTS)])
         return np.full(COMPONENTS, -np.log(COMPONENTS)), means, BUMP_VARIANCE
@@ -105,19 +105,19 @@ def inverse_gram(name, d):
 
 
 def rank_of(name, d):
-    """Coordinates, or directions, in which the law is not the same as in all others."""
+    """The number of coordinates, or directions, in which the law differs from all other directions."""
     most = {BUMPS: COMPONENTS, POINTS: 1}.get(name) or PRODUCTS[name][2]
     return min(most, d)
 
 
 def means_in_their_span(d):
-    """The bumps' means (8, min(8, d)), turned into the space that they span."""
+    """The bumps' means (8, min(8, d)), in coordinates of the space that they span."""
     return np.linalg.qr(_components(BUMPS, d)[1].T, "r").T
 
 
 @functools.cache
 def reduced(name, d):
-    """The law in the directions that are not like the others: one coordinate of a product, the span of the means."""
+    """The law in the directions that differ from the others: one coordinate of a product, or the span of the means."""
     if name == POINTS:
         return targets.point_masses([[-np.sqrt(d)], [np.sqrt(d)]])
     if name == BUMPS:
@@ -129,14 +129,14 @@ def reduced(name, d):
 
 @functools.cache
 def target(name, d):
-    """The law in d dimensions; of its curve nothing but that of the bumps' span is estimated."""
+    """The law in d dimensions; only the curve of the bumps' span is estimated."""
     inside, rest = reduced(name, d), _normal(rest_variance(name))
     copies = 1 if name in MIXTURES else rank_of(name, d)
     return targets.product([inside] * copies + [rest] * (d - copies * inside.dim))
 
 
 def rest_variance(name):
-    """Of each other coordinate, or direction."""
+    """The variance of each of the other coordinates or directions."""
     return BUMP_VARIANCE if name == BUMPS else 0.0
 
 

@@ -1,7 +1,7 @@
-"""Laws that bounds are held against, and what those bound, exactly: closed forms, quadratures, quantiles, lattices.
+"""Exact values of what `jaxdiff.bounds` bounds, on eleven laws: closed forms, quadratures, quantiles and lattices.
 
-On the line a sampler's affine steps are sums over a lattice of points, so that the density of its samples is known; a
-product of equal coordinates has so many times the KL of one, and the square root of that many times its W2.
+On the line, the law after a sampler's affine steps is a sum over a lattice of points, so that the density of its
+samples is known. A product of n equal coordinates has n times the KL of one coordinate and sqrt(n) times its W2.
 """
 
 from typing import Any, NamedTuple
@@ -14,9 +14,9 @@ from scipy.optimize import brentq
 from scipy.special import rel_entr
 from scipy.stats import norm
 
-from benchmarks import line
-from benchmarks.laws import anisotropic, ring
-from benchmarks.t1_t2_tradeoff import gap
+from benchmarks.laws import line
+from benchmarks.laws.mixtures import anisotropic, ring
+from benchmarks.oracles.finite_horizon import gap
 from jaxdiff import information, kernels, sample, targets
 from jaxdiff.guarantees.path_kl import standard_error
 from jaxdiff.processes import ou
@@ -29,7 +29,11 @@ FINE = 0.3  # lattice points a standard deviation of a step's noise
 
 
 class Case(NamedTuple):
-    """A law; its equal coordinates as one law on the line, the radius of its data, its mean and variances if normal."""
+    """A law, and what is known of it.
+
+    line, copies: one of its equal coordinates as a law on the line, and their number. radius: of a ball with the data.
+    normal: mean and variances of a normal law.
+    """
 
     law: Any
     line: Any = None
@@ -67,13 +71,13 @@ def cases():
 
 
 def initial_kl(law, curve, horizon):
-    """KL(q_T || N(0, I)): the bound less I(X_0; X_T)."""
+    """KL(q_T || N(0, I)): the bound minus I(X_0; X_T)."""
     bound = information.initial_kl(law.second_moment, law.dim, horizon)
     return bound - information.mutual_information(curve, horizon)
 
 
 def stopping_w2(case, early_stop):
-    """W2(data, q_early_stop) and how wrong it can be, of a normal law or on the line."""
+    """W2(data, q_early_stop) of a normal law or on the line, and the error of that value."""
     if case.normal is not None:
         (mean, v), alpha = case.normal, ou.alpha(early_stop)
         spread = np.sqrt(v) - np.sqrt(alpha**2 * v + ou.sigma(early_stop) ** 2)
@@ -113,7 +117,7 @@ def chain(law, kernel, grid, start=(0.0, 1.0)):
 
 
 def after_steps(case, t, running_time, h):
-    """KL to q_t and W2 from it after plain Langevin steps from N(0, I), and the quantiles of a coordinate there."""
+    """KL to q_t and W2 to it after plain Langevin steps from N(0, I), and the quantiles of a coordinate."""
     n_steps = round(running_time / h)
     end = chain(case.line, kernels.langevin(case.line.score, t), np.linspace(running_time, 0, n_steps + 1))
     x = line.after_langevin(case.line, case.line.score, t, (0.0, 1.0), h, n_steps)
@@ -122,7 +126,7 @@ def after_steps(case, t, running_time, h):
 
 
 def continuous_kl(normal, t, running_time):
-    """KL to q_t of Langevin in continuous time from N(0, I), for points of no variance: an OU process."""
+    """KL to q_t of Langevin in continuous time from N(0, I), for data of no variance: an OU process."""
     mean, v = ou.alpha(t) * normal[0], ou.sigma(t) ** 2
     left = np.exp(-running_time / v)
     excess = (1 - v) * left**2 / v
@@ -130,7 +134,7 @@ def continuous_kl(normal, t, running_time):
 
 
 def down_the_ode(case, x, grid):
-    """W2(data, samples) from quantiles x of a coordinate at a grid's start: of the exact ODE, and of steps of ddim."""
+    """W2(data, samples) after the exact ODE and after steps of ddim; x: a coordinate's quantiles at the start."""
     steps = sample(kernels.ddim(case.line.score), jnp.asarray(x)[:, None], grid, jax.random.key(0))
     ends = (line.through_the_ode(case.line, x, grid[0], grid[-1]), np.asarray(steps)[:, 0])
     data = case.line.quantiles(line.LEVELS_AT, DATA)
@@ -138,13 +142,13 @@ def down_the_ode(case, x, grid):
 
 
 def needed_horizon(law, constant):
-    """The time from which on the spectral gap on the line is so large; 0 if it always is."""
+    """The time from which on the spectral gap on the line is at least a constant; 0 if it always is."""
     short = lambda t: gap(law, t) - constant
     return 0.0 if short(0.02) > 0 else brentq(short, 0.02, 10.0, xtol=1e-6)
 
 
 def log_stretch(law, t, t_next):
-    """The logarithm of how much the exact ODE stretches around a quantile, at its largest: it keeps mass."""
+    """The logarithm of the largest stretch of the exact ODE around a quantile, from densities: it keeps mass."""
     density = lambda at: law.target.log_density(jnp.asarray(law.quantiles(line.LEVELS_AT, at))[:, None], at)
     return float(np.max(density(t) - density(t_next)))
 

@@ -1,31 +1,31 @@
-"""Laws whose reverse ODE has a known exact flow, where particles start, how far they end from it, and wrong scores.
+"""Laws whose reverse ODE has a known exact flow, with starting points and with perturbed scores.
 
-Flows are closed forms on Gaussians, matched quantiles on the line, else fine steps of RK4. Starts on the line are
-spaced by powers around the point that divides two bumps, and weighted by N(0, 1), so that particles that end at the
-wrong bump are seen however rare; weights of bumps and points are unequal, as under symmetry no particle strays.
+Flows are closed forms for Gaussians, maps of quantiles on the line, and fine steps of RK4 elsewhere. On the line the
+distances of the starts from the point that divides two bumps are spaced geometrically, and the starts are weighted by
+N(0, 1), so that rare particles that end at the wrong bump are seen. The bumps and points have unequal weights: under
+symmetry no particle would end at the wrong one.
 """
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import Partial
 
-from benchmarks import line
-from benchmarks.dimension_sweep import digits
-from benchmarks.work_precision import run, silence
+from benchmarks.laws import line
+from benchmarks.laws.by_dimension import digits
+from benchmarks.samplers.devices import spread
+from benchmarks.samplers.padded_tables import run, silence
+from benchmarks.samplers.reverse_ode import HORIZON
 from jaxdiff import grids, kernels, targets
 from jaxdiff.processes import ou
 from jaxdiff.types import as_score
 
-HORIZON = 5.0
 ROUNDING = 1e-12
 ON_LINE, STARTS, FEW_STARTS = 1024, 512, 256
-CLOSEST, FARTHEST = 1e-13, 8.0  # starts from the point that divides the bumps
+CLOSEST, FARTHEST = 1e-13, 8.0  # distances of starts from the point that divides the bumps
 MOST_FINE = 4096  # steps of a reference
-FAR = 0.5  # root mean squares of the law from its place, and a particle has strayed
+FAR = 0.5  # distance from the exact end, over the rms of the law, of a stray particle
 FIELDS = {"smooth": (1.0, 0.5), "rough in time": (1.0, 40.0), "rough in space": (30.0, 0.5)}  # radians per x, log snr
 
 
@@ -93,14 +93,6 @@ def fine_end(score, x, delta, steps):
     """Where so many steps of RK4 lead."""
     grid = grids.log_snr(HORIZON, delta, steps)
     return np.asarray(run(kernels.rk4(score), grid, spread(x), draw=silence, most=MOST_FINE))
-
-
-def spread(x):
-    """x over all devices."""
-    devices = np.array(jax.devices())
-    if len(x) % len(devices):
-        return jnp.asarray(x)
-    return jax.device_put(x, NamedSharding(Mesh(devices, ("particles",)), PartitionSpec("particles")))
 
 
 def bumps():

@@ -1,13 +1,13 @@
-"""Samplers of this and of other packages: from one start, down the same OU times, with one score, each a function.
+"""Samplers of jaxdiff and of other libraries as functions: the same start, OU times and score.
 
-The score of a normal mixture is one formula over NumPy, JAX or PyTorch arrays. Every package gets the nodes of our grid
-on its own clock, so that methods of one name make the same steps:
+The score of a normal mixture is one formula over NumPy, JAX or PyTorch arrays. Every library gets the nodes of our grid
+on its own clock, so that methods of the same name make the same steps:
 
-- diffrax: the ODE as dy/dv = noise predicted, y = x/alpha, v = sigma/alpha, where Euler is DDIM and Heun is EDM's; the
+- diffrax: the ODE as dy/dv = predicted noise, y = x/alpha, v = sigma/alpha, where Euler is DDIM and Heun is EDM's; the
   SDE in OU time, with StepTo.
 - diffusionjax: a VP process of N equal steps whose beta at step k is 2 N h_k.
-- diffusers: a beta table of N + 1 times, whose cumulated alphas are alpha^2 at the nodes, float32 as all its tables.
-- azula: a Schedule that looks alpha and sigma up at N + 1 equally spaced times.
+- diffusers: a beta table of N + 1 times, whose cumulated alphas are alpha^2 at the nodes, float32 like all its tables.
+- azula: a Schedule that looks up alpha and sigma at N + 1 equally spaced times.
 """
 
 import functools
@@ -23,14 +23,14 @@ import jaxdiff
 from jaxdiff import grids, information, kernels
 from jaxdiff.processes import ou
 
-NEEDS = {  # packages by name, and what must be there to run them
+NEEDS = {  # libraries by name, and the packages that each needs
     "diffrax": ("diffrax",),
     "diffusionjax": ("diffusionjax",),
     "diffusers": ("torch", "diffusers"),
     "azula": ("torch", "azula"),
 }
 DDIM, HEUN, DPM, EULER_MARUYAMA, ANCESTRAL = "DDIM", "Heun in v", "DPM-Solver++ 2M", "Euler-Maruyama", "ancestral"
-TSIT5_EVALS = 6  # a step, the last stage being the first of the next
+TSIT5_EVALS = 6  # a step; the last stage is the first of the next step
 
 
 class Mixture(NamedTuple):
@@ -54,7 +54,7 @@ def _jax_score(mixture, x, t):
 
 
 class Problem(NamedTuple):
-    """What every sampler gets: the mixture and its target, a start x (n, d) float32, a number of evaluations, ends."""
+    """The input of every sampler: a mixture and its target, a start x (n, d) float32, evaluations, the ends."""
 
     mixture: Mixture  # NumPy float64
     law: Any
@@ -75,12 +75,12 @@ class Problem(NamedTuple):
 
     @property
     def noisy_nodes(self):
-        """The grid of kernels that draw noise: Benton's."""
+        """The grid of kernels with noise: Benton's."""
         return grids.exponential_then_uniform(self.horizon, self.early_stop, self.evals)
 
 
 def installed(package):
-    """Can this package be run here?"""
+    """Whether this package can be imported here."""
     return all(importlib.util.find_spec(name) is not None for name in NEEDS.get(package, ()))
 
 
@@ -123,7 +123,7 @@ def _diffrax_sde(score, nodes, x, key):
 
 
 def _solved(terms, solver, nodes, x):
-    """The end of diffrax's integration of these steps, and of no others."""
+    """The end of diffrax's integration at exactly these steps."""
     import diffrax
 
     return diffrax.diffeqsolve(
@@ -141,7 +141,7 @@ def _solved(terms, solver, nodes, x):
 
 
 def with_diffrax(problem, solver, each):
-    """The ODE in y and v by a solver of so many evaluations a step."""
+    """The ODE in y and v by a solver with so many evaluations a step."""
     grid = problem.nodes(each)
     v, alpha = (jnp.asarray(array, jnp.float32) for array in (1 / np.sqrt(ou.snr(grid)), ou.alpha(grid)))
     score, x = problem.score, jnp.asarray(problem.x)
@@ -161,7 +161,7 @@ def steps_of_beta(grid):
 
 
 def with_diffusionjax(problem):
-    """Its Euler-Maruyama for the reversed VP process."""
+    """diffusionjax' Euler-Maruyama for the reversed VP process."""
     from diffusionjax.sde import VP
     from diffusionjax.solvers import EulerMaruyama
     from diffusionjax.utils import get_sampler
@@ -227,13 +227,13 @@ def with_diffusers(problem, name, grid, *, eta=None, **options):
 
 
 def diffusers_ddim(problem, grid, eta):
-    """Its DDIM, or with eta 1 its DDPM."""
+    """diffusers' DDIM, or with eta 1 its DDPM."""
     options = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1, "timestep_spacing": "leading"}
     return with_diffusers(problem, "DDIMScheduler", grid, eta=eta, **options)
 
 
 def diffusers_dpm(problem, grid):
-    """Its DPM-Solver++ 2M, second order to the end."""
+    """diffusers' DPM-Solver++ 2M, of second order to the end."""
     options = {"final_sigmas_type": "sigma_min", "lower_order_final": False}
     return with_diffusers(problem, "DPMSolverMultistepScheduler", grid, **options)
 
@@ -269,7 +269,7 @@ def with_azula(problem, name, grid):
 
 
 class Method(NamedTuple):
-    """A sampler: its package, its name, which two packages may share, does it draw noise, and how it is made."""
+    """A sampler: its package, its name (which two packages may share), whether it draws noise, and how it is made."""
 
     package: str
     name: str

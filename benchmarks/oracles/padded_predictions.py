@@ -1,7 +1,8 @@
-"""What samplers on padded laws should give: moments of their output and path KLs, without the padding.
+"""Predictions for samplers on padded laws, without the padding: moments of their output and path KLs.
 
-Moments are linear recursions where all is Gaussian, a density on a lattice where a coordinate, or a projection, is a
-chain of its own; along the span of eight bumps they are means of float64 samples in that span, with a standard error.
+Moments are linear recursions where the output is Gaussian, and sums over a density on a lattice where a coordinate or a
+projection is a chain of its own. Along the span of eight bumps they are means over float64 samples in that span, with a
+standard error.
 """
 
 import functools
@@ -11,29 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from benchmarks import padded_laws
-from jaxdiff import grids, information, kernels, noise, sample
+from benchmarks.laws import padded as padded_laws
+from benchmarks.samplers.padded_kernels import GRID, curve, kernel_of, table
+from jaxdiff import information, noise, sample
 from jaxdiff.processes import ou
 
-GRID = grids.exponential_then_uniform(5.0, 0.01, 40, n_uniform=16)
 REFERENCE = 2**16  # particles of the chain in the bumps' span
 REACH, NEGLIGIBLE = 9.0, 1e-16  # standard deviations, and masses, of the line's lattice
-
-
-def curve(law, d):
-    """The mmse curve of a law."""
-    return padded_laws.target(law, d).mmse
-
-
-def kernel_of(name, score, law, d):
-    """The kernel of a name with the coefficients for the law in d dimensions."""
-    return kernels.moment_matched(score, curve(law, d)) if name == "moment_matched" else getattr(kernels, name)(score)
-
-
-@functools.cache
-def table(name, law, d):
-    """The kernel's coefficients down the grid, float64."""
-    return kernel_of(name, padded_laws.reduced(law, d).score, law, d).coefficients(GRID)
 
 
 def gaussian_variance(row, variance):
@@ -87,7 +72,7 @@ def predictions(name, law, d):
 
 
 def of_the_span(name, law, d):
-    """Predictions where the law is not as in all other directions: a recursion, the line, or samples."""
+    """Predictions in the directions that differ from the others: by a recursion, on the line, or by samples."""
     if law == padded_laws.BUMPS:
         return of_the_chain_in_the_span(name, d)
     if law == padded_laws.POINTS:
@@ -100,7 +85,7 @@ def of_the_span(name, law, d):
 
 @functools.cache
 def _moments(name, law, d):
-    """E x^2 and E x^4 of the line's chain."""
+    """E x^2 and E x^4 of the chain on the line."""
     y, p = line_law(padded_laws.reduced(law, d).score, table(name, law, d))
     return float(p @ y**2), float(p @ y**4)
 

@@ -1,8 +1,8 @@
 """Grids by gradient descent: the path KL as a JAX function of the inner nodes, minimised by Optax from named grids.
 
-Gaps in log snr are the softmax of free numbers, so that nodes stay in order and the ends where they are. A step's cost
-is that of `path_costs` before its integral, which sums to the same for every grid between two ends; what it needs of a
-curve, snr L and sqrt(snr) K at a node's log snr, comes from cubic splines through 2,001 levels.
+Gaps in log snr are the softmax of free numbers, so that the nodes stay in order and the ends are fixed. The cost of a
+step leaves out its integral term, whose sum is the same for every grid between two ends. The values of a curve at a
+node's log snr, snr L and sqrt(snr) K, come from cubic splines through 2,001 levels.
 """
 
 import functools
@@ -117,9 +117,9 @@ def _descended(method, start, objective):
 
 
 def descended(kernel, method, starts, table, constant):
-    """Where descent leads from grids of equal length: list of grids, seconds of the descents, seconds to compile.
+    """The grids that descent reaches from grids of equal length, the seconds it took, and the seconds to compile.
 
-    method: "adam" or "l-bfgs". constant: (1/2) int L dsnr between the ends, so that what descends is the path KL.
+    method: "adam" or "l-bfgs". constant: (1/2) int L dsnr between the ends, which makes the objective the path KL.
     """
     program, compiling = _program(kernel, method, len(starts), len(starts[0]) - 1)
     began = time.perf_counter()

@@ -1,8 +1,8 @@
-"""Prediction-correction on the line without sampling: laws by their densities and quantiles, no noise of draws.
+"""Laws on the line by their densities and quantiles, for prediction-correction without samples.
 
-A law on a fine lattice takes a plain Langevin step by one matrix product; the reverse ODE on the line keeps the order
-of particles, so that the law it leaves is known from what it does to quantiles. There are 2,001 of them: of mass in the
-wrong one of two modes, a part in 2,001 more or less is not seen.
+A plain Langevin step of a density on a fine lattice is one matrix product. The reverse ODE on the line keeps the order
+of particles, so that it maps quantiles to quantiles. There are 2,001 quantiles: an error in the masses of two modes of
+less than one part in 2,001 is not seen.
 """
 
 import jax
@@ -68,7 +68,7 @@ def normal(mean=0.0, deviation=1.0):
 
 
 def gaussian_start(law, t, matched):
-    """Mean and standard deviation of N(0, 1), or of the Gaussian of the data's moments at t."""
+    """Mean and standard deviation of N(0, 1), or of the Gaussian with the data's moments at t."""
     if not matched:
         return 0.0, 1.0
     mean, variance = law.moments()
@@ -77,7 +77,7 @@ def gaussian_start(law, t, matched):
 
 @jax.jit
 def evaluated(score, x, t):
-    """A score, compiled."""
+    """The score at x and t, compiled."""
     return score(x, t)
 
 
@@ -109,7 +109,7 @@ def _quantiles_of(y, p):
 
 
 def through_the_ode(law, quantiles, t, t_next):
-    """Where the exact reverse ODE takes quantiles from t to t_next: it keeps the law's own levels."""
+    """Where the exact reverse ODE takes quantiles from t to t_next: to the quantiles of the same levels."""
     return law.quantiles(np.clip(law.cdf(quantiles, t), 1e-300, 1 - 1e-16), t_next)
 
 

@@ -20,7 +20,7 @@ def lattice():
 
 
 def anisotropic(d):
-    """Eight components whose variances range from 1e-3 to 1, each along axes in an order of its own."""
+    """Eight components with variances from 1e-3 to 1, in a different order of the axes for each."""
     rng = np.random.default_rng(d)
     variances = rng.permuted(np.tile(np.geomspace(1e-3, 1, d), (8, 1)), axis=1)
     return targets.mixture(np.full(8, 1 / 8), rng.normal(size=(8, d)), variances)

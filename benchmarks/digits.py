@@ -1,0 +1,67 @@
+"""What do planned samplers reach on the digits, with the network that the demo trains?
+
+The demo, `make demo`, trains, plans, samples and certifies in runs/digits. This script runs nothing anew: it makes the
+record of that folder's report, and copies the figure of the grids to docs/.
+
+    python -m benchmarks.digits [RUN]
+"""
+
+import json
+import pathlib
+import shutil
+
+from benchmarks.harness import command_line, places, records
+from benchmarks.harness.environment import environment
+from jaxdiff import information, tables
+from jaxdiff.app import report, run_folder
+
+NAME = "digits"
+QUESTION = "What do planned samplers reach on the digits, with the network that the demo trains?"
+ESTIMATES = ("excess", "sliced_w2", "accuracy")  # each a value with its standard error
+COLUMNS = ("kernel", "grid", "n_steps", *ESTIMATES, "evals")
+
+
+def samplers(told):
+    """A row for every sampler of a report, and one of the train rows, which are the noise floor."""
+    floor = told["noise_floor"] | {"kernel": "train rows", "excess": None}
+    for row in (*told["rows"], floor):
+        own = {name: row[name] for name in ("kernel", "grid", "n_steps", "evals", "seconds") if name in row}
+        for name in ESTIMATES:
+            value, error = (row[name]["value"], row[name]["standard_error"]) if row[name] else (None, None)
+            own |= {name: value, f"{name}_error": error}
+        yield {"part": "sampler"} | own
+
+
+def last_step(folder):
+    """A row of what the noise of the early stop costs in W2, and what is left of it after a last denoising step."""
+    run = run_folder.load(folder)
+    moment = run.dataset.second_moment("held_out")
+    noised = information.early_stopping_w2(moment, run.dataset.dim, run.early_stop)
+    denoised = information.denoised_w2(run_folder.measured(run, "held_out"), run.early_stop)
+    return {"part": "early stop", "early_stop": run.early_stop, "noised_w2": noised, "denoised_w2": denoised}
+
+
+def rows(folder, told):
+    """Samplers, the ratio of steps at equal path KL, and the last step."""
+    return [*samplers(told), {"part": "steps"} | told["step_ratio"], last_step(folder)]
+
+
+def main(argv=None):
+    """Print the table and the report's headline; write the record and the figure."""
+    parser = command_line.parser(QUESTION)
+    parser.add_argument("run", nargs="?", default=places.ROOT / "runs" / "digits", type=pathlib.Path, metavar="RUN")
+    options = command_line.parsed(parser, argv)
+    told = json.loads((options.run / "report.json").read_text(encoding="utf-8"))
+    found = rows(options.run, told)
+    print(QUESTION, end="\n\n")
+    print(tables.table([row for row in found if row["part"] == "sampler"], COLUMNS), end="\n\n")
+    said = report.headline(told)
+    print(said)
+    if options.json or not options.quick:
+        print(records.write_rows(NAME, found, QUESTION, said, environment(("scikit-learn",)), options.json))
+        folder = places.FIGURES if options.json is None else options.json.parent
+        print(shutil.copyfile(options.run / "grids.png", folder / "grids.png"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The laws that samplers are run on, and scores with errors of a known size."""

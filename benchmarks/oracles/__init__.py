@@ -1,0 +1,1 @@
+"""Exact values and predictions that runs and bounds are compared with."""
