@@ -65,7 +65,7 @@ def _of_grids(case, sampler, n, methods):
     starts = [grid for grid, _ in made.values()]
     planned(starts[0])  # a curve is tabulated when it is first asked for
     options = {"n_candidates": COVARIANCE_CANDIDATES, "polish": False} if sampler == COVARIANCE else {}
-    made[OPTIMAL] = _timed(lambda: grids.optimal(cost, n, HORIZON, case.early_stop, **options))
+    made[OPTIMAL] = _timed(lambda: grids.optimal(cost, HORIZON, case.early_stop, n, **options))
     best, more = planned(made[OPTIMAL][0]), {}
     for method in methods:
         table, constant = _table(case.planned, case.early_stop)

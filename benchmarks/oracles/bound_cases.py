@@ -61,7 +61,7 @@ def named_grids(case, n_steps):
     ends, cost = (HORIZON, EARLY_STOP), information.step_cost("ancestral", case.law.mmse)
     named = {"Benton": grids.exponential_then_uniform(*ends, n_steps), "log snr": grids.log_snr(*ends, n_steps)}
     if case.total_variance >= exactly.SMALL:  # on a point every grid is optimal
-        named["optimal"] = grids.optimal(cost, n_steps, *ends)
+        named["optimal"] = grids.optimal(cost, *ends, n_steps)
     return {f"{name}, {n_steps}": grid for name, grid in named.items()}
 
 
@@ -76,10 +76,10 @@ def on_grid(case, name, grid):
     d, variance, slack = case.law.dim, case.total_variance, rounding(case.law.dim, grid)
     for kernel in KERNELS:
         about = {"kernel": kernel, "grid": name}
-        exact = lambda curve, kernel=kernel: information.path_kl(kernel, grid, curve)
+        exact = lambda curve, kernel=kernel: information.path_kl(kernel, curve, grid)
         for side, word in ((UPPER, "upper"), (LOWER, "lower")):
             nodes, any_law = getattr(from_nodes, word), getattr(any_grid, word)(kernel, grid, d, variance)
-            value = lambda curve, kernel=kernel, nodes=nodes: nodes(kernel, grid, curve).known
+            value = lambda curve, kernel=kernel, nodes=nodes: nodes(kernel, curve, grid).known
             yield by_curve(f"from_nodes.{word}", side, value, exact, case, slack, **about)
             yield by_curve(f"any_grid.{word}", side, any_law.known, exact, case, slack, **about)
     exact = lambda curve: information.information_gain(curve, grid[0], grid[-1])
@@ -97,7 +97,7 @@ def by_theorem1(case, name, grid, slack):
     if case.total_variance > law.dim * (1 + 1e-9):
         yield from (left_out(bound, side, "total variance above d", kernel) for bound, side in names)
         return
-    exact = lambda curve: exactly.initial_kl(law, curve, grid[0]) + information.path_kl(kernel, grid, curve)
+    exact = lambda curve: exactly.initial_kl(law, curve, grid[0]) + information.path_kl(kernel, curve, grid)
     ours = benton2024.theorem1(grid, law.dim, second_moment=law.second_moment)
     printed = benton2024.theorem1_as_printed(grid, law.dim)
     for (bound, side), certificate in zip(names, (ours, printed), strict=True):
@@ -114,7 +114,7 @@ def on_geometric(case, n_steps):
             continue
         grid = any_grid.geometric_grid(HORIZON, EARLY_STOP, n_steps, variance / d)
         value = any_grid.geometric(kernel, HORIZON, EARLY_STOP, n_steps, d, variance, simplified=simplified).known
-        exact = lambda curve, kernel=kernel, grid=grid: information.path_kl(kernel, grid, curve)
+        exact = lambda curve, kernel=kernel, grid=grid: information.path_kl(kernel, curve, grid)
         about = {"kernel": kernel, "grid": f"geometric, {n_steps}"}
         yield by_curve(bound, UPPER, value, exact, case, rounding(d, grid), **about)
 
@@ -141,7 +141,7 @@ def on_the_line(case, name, grid):
         given = (curve,) if kernel == "moment_matched" else ()
         end = exactly.chain(case.line, getattr(kernels, kernel)(case.line.score, *given), grid)
         kl, _, tv = end.against(case.line, grid[-1])
-        bound = exactly.initial_kl(case.law, curve, grid[0]) + information.path_kl(kernel, grid, curve)
+        bound = exactly.initial_kl(case.law, curve, grid[0]) + information.path_kl(kernel, curve, grid)
         bound = max(bound, 0.0)  # rounding leaves -1e-15
         about = {"kernel": kernel, "grid": name}
         yield compared("KL of the ends by path KL", UPPER, bound, kl, 1e-9, **about)

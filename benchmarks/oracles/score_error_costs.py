@@ -41,8 +41,8 @@ BLOCK, PUT_IN = 4, 0.01  # steps and eps^2 of an error whose time is varied
 def added(sampler, grid, curve, error):
     """The path KL that an error adds; the variance of moment matching is set by the exact curve."""
     matched = {"matched": curve} if sampler == "moment_matched" else {}
-    wrong_one = information.path_kl(sampler, grid, wrong_curve(curve, error), **matched)
-    return wrong_one - information.path_kl(sampler, grid, curve, **matched)
+    wrong_one = information.path_kl(sampler, wrong_curve(curve, error), grid, **matched)
+    return wrong_one - information.path_kl(sampler, curve, grid, **matched)
 
 
 def grown():

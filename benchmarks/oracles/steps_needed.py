@@ -61,7 +61,7 @@ class Sampling:
         if n > POLISHED[self.order]:
             return self.continuum(n)
         options = {"n_candidates": CANDIDATES[self.order], "around": self.continuum(CELLS)}
-        polished = grids.optimal(self.cost, n, HORIZON, self.delta, **options)
+        polished = grids.optimal(self.cost, HORIZON, self.delta, n, **options)
         return min((polished, self.continuum(n)), key=self.total)
 
     @functools.cached_property

@@ -63,7 +63,7 @@ def test_n_on_the_standard_normal_is_the_first_that_is_enough_by_the_closed_form
 
 def test_point_masses_cost_ancestral_nothing_and_two_points_what_their_curve_says():
     assert steps_needed.steps_needed(64, by_dimension.POINT, "ancestral, Benton", 1e-3, 1e-9)["steps"] == 1
-    kl = lambda n: information.path_kl("moment_matched", benton(n, 1e-2), COIN.mmse)
+    kl = lambda n: information.path_kl("moment_matched", COIN.mmse, benton(n, 1e-2))
     row = steps_needed.steps_needed(1, by_dimension.COINS, "moment matched, Benton", 1e-2, 0.05)
     assert row["steps"] == first(kl, 0.05)
 

@@ -26,7 +26,7 @@ def total(kernel, logits, table):
     return jax.value_and_grad(lambda at: descent.cost(kernel, descent.nodes(at, table.ends), table))(logits)
 
 
-def path_kl(kernel, grid, curve, constant):
+def path_kl(kernel, curve, grid, constant):
     """By what descends."""
     value, _ = total(kernel, descent.logits_of(grid), descent.table_of(curve, grid[0], grid[-1]))
     return float(value) - constant

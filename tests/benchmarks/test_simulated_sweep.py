@@ -188,7 +188,7 @@ def test_pairs_give_the_path_kl_of_many_coordinates(name, law):
     widened = np.ones(len(padded_kernels.GRID) - 1)
     run = jax.jit(lambda own, key: padded_simulation.path_kl_of_particles(name, own, mask_of(d, d), key, n, widened))
     each = np.asarray(run(padded(law, d, d), jax.random.key(5)))
-    expected = information.path_kl(name, padded_kernels.GRID, padded_kernels.curve(law, d))
+    expected = information.path_kl(name, padded_kernels.curve(law, d), padded_kernels.GRID)
     assert stats.sem(each) < 5e-3 * expected
     assert abs(each.mean() - expected) < 5 * stats.sem(each)
 

@@ -66,8 +66,6 @@ EXCEPTIONS = {
     },
     "Sweeps, many devices, many processes": {"10": "the argument of the command beside it"},
 }
-# What the README has and the record contradicts: {printed: what the record says}. Correct the README, then remove.
-TO_CORRECT = {"0.15": "0.10", "133.7": "133.6", "15.0": "14.9"}
 PLAIN = 12  # whole numbers up to it in pages of docs/ that no benchmark writes: formulas and counts
 
 
@@ -139,7 +137,6 @@ def claimed(text):
 
 def stated(number, studies):
     """Whether a record of these studies states a number."""
-    number = TO_CORRECT.get(number, number)
     return any(claims.agrees(number, value) for name in studies for value in claims.stated_by(name))
 
 
@@ -150,10 +147,6 @@ def test_every_number_of_the_readme_is_in_a_record_or_listed():
         if not stated(number, studies) and number not in EXCEPTIONS.get(heading, {})
     ]
     assert not missing, "in no record of the study named there, and not in EXCEPTIONS:\n" + "\n".join(missing)
-
-
-def test_what_is_to_be_corrected_is_still_there():
-    assert all(number in README for number in TO_CORRECT), "corrected by now: remove it from TO_CORRECT"
 
 
 def test_every_exception_is_needed():

@@ -138,7 +138,7 @@ def test_path_kl_equals_direct_two_time_quadrature(law, name):
     curve = targets.mixture(weights, means[:, None], variances[:, None]).mmse
     grid = np.array([1.6, 0.7, 0.25, 0.12])
     assert path_kl(name, curve, grid) == pytest.approx(
-        oracles.path_kl(name, grid, (weights, means, variances)), rel=1e-10, abs=1e-10
+        oracles.path_kl(name, (weights, means, variances), grid), rel=1e-10, abs=1e-10
     )
 
 
