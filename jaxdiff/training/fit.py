@@ -122,7 +122,7 @@ def fit(
                 moved(length)
                 length = max(1, round(length * min(BLOCK_SECONDS / took, GROWTH)))
             if done > first:
-                history.add(*carried, first, done)
+                history.add(carried[0], carried[1], first, done)
             if pressed():
                 raise Interrupted(history.fitted(), done)
     return history.fitted()
