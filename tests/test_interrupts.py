@@ -11,6 +11,14 @@ import pytest
 from jaxdiff import interrupts
 
 
+@pytest.fixture(autouse=True)
+def _as_in_a_shell():
+    """SIGINT has Python's own handler, here and in child processes, also where the tests were started without one."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def press():
     os.kill(os.getpid(), signal.SIGINT)
 
@@ -77,9 +85,12 @@ def test_a_process_ends_though_python_cannot_react():
     with subprocess.Popen(
         [sys.executable, "-c", ENDLESS], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        assert process.stdout.readline() == "ready\n"
-        threading.Event().wait(0.5)
-        process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=60)
+        try:
+            assert process.stdout.readline() == "ready\n"
+            threading.Event().wait(0.5)
+            process.send_signal(signal.SIGINT)
+            _, told = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == interrupts.CODE
     assert told == "\nstopped\n"
