@@ -241,7 +241,7 @@ def test_a_target_that_was_asked_for_gets_a_verdict(copy):
 def test_samples_start_from_the_normal_law(copy, monkeypatch):
     started = []
 
-    def caught(kernel, x, grid, key, **options):
+    def caught(sampler, x, **options):
         started.append(x)
         return x
 
@@ -601,7 +601,7 @@ def test_the_program_exits_with_2_and_one_line_without_a_traceback(tmp_path):
 def test_help_answers_without_the_heavy_libraries():
     code = """
 import sys
-from jaxdiff.cli import main
+from jaxdiff.app.cli import main
 try:
     main(["--help"])
 except SystemExit as done:
