@@ -1,4 +1,4 @@
-"""Posterior weights of a mixture's components, and the likeliest component set apart from the others."""
+"""Posterior weights of a mixture's components, and the likeliest component separated from the others."""
 
 import numpy as np
 
@@ -8,14 +8,14 @@ import numpy as np
 #   sum_k q_k |m_k|^2 - 2 m_j sum_k q_k m_k + s |m_j|^2 - |sum_k q_k m_k - s m_j|^2.
 # Every term is of the size of s, so no digits are lost where s is small. The mean square minus the square of the mean
 # would have a rounding error of eps |m_j|^2 however small s is.
-def likeliest_apart(share):
+def split_likeliest(weight):
     """The weights of all other components (rows, K), with 0 at the likeliest one, and its index (rows,).
 
-    share: posterior weights (rows, K), overwritten.
+    `weight`, the posterior weights (rows, K), is overwritten.
     """
-    likeliest = share.argmax(-1)
-    share[np.arange(len(share)), likeliest] = 0
-    return share, likeliest
+    likeliest = weight.argmax(-1)
+    weight[np.arange(len(weight)), likeliest] = 0
+    return weight, likeliest
 
 
 def softmax(logit, axis):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxdiff.targets.components import blocks, centred
-from jaxdiff.targets.posterior_weights import likeliest_apart, softmax
+from jaxdiff.targets.posterior_weights import softmax, split_likeliest
 
 
 class Shared(NamedTuple):
@@ -52,9 +52,9 @@ class Shared(NamedTuple):
         squares = np.einsum("kd,kd,d->k", self.points, self.points, gain**2)
 
         def spread(others, likeliest):
-            share, mean, point = others.sum(-1), gain * (others @ self.points), gain * self.points[likeliest]
-            square = others @ squares - 2 * np.sum(mean * point, axis=-1) + share * squares[likeliest]
-            return np.maximum(square - np.sum((mean - share[:, None] * point) ** 2, axis=-1), 0)
+            weight, mean, point = others.sum(-1), gain * (others @ self.points), gain * self.points[likeliest]
+            square = others @ squares - 2 * np.sum(mean * point, axis=-1) + weight * squares[likeliest]
+            return np.maximum(square - np.sum((mean - weight[:, None] * point) ** 2, axis=-1), 0)
 
         return np.sum(self._common(snr) * self.multiplicity) + self._by_rows(spread, y, snr)
 
@@ -69,10 +69,10 @@ class Shared(NamedTuple):
         scaled = (lambda points: points * gain) if self.to_axes is None else lambda points: points * gain @ self.to_axes
 
         def spread(others, likeliest):
-            share, mean = others.sum(-1)[:, None], scaled(others @ self.points)
+            weight, mean = others.sum(-1)[:, None], scaled(others @ self.points)
             point = scaled(self.points[likeliest])
             square = self._mean_of(others, lambda points: scaled(points) ** 2, len(gain))
-            return np.maximum(square - 2 * mean * point + share * point**2 - (mean - share * point) ** 2, 0)
+            return np.maximum(square - 2 * mean * point + weight * point**2 - (mean - weight * point) ** 2, 0)
 
         own = common[:-1] if self.to_axes is None else common[:-1] @ self.to_axes**2
         along = own + self._by_rows(spread, y, snr)
@@ -84,9 +84,9 @@ class Shared(NamedTuple):
         r = len(gain)
 
         def spectrum(others, likeliest):
-            share, mean, point = others.sum(-1)[:, None], others @ self.points, self.points[likeliest]
+            weight, mean, point = others.sum(-1)[:, None], others @ self.points, self.points[likeliest]
             square = self._mean_of(others, lambda p: (p[:, :, None] * p[:, None]).reshape(len(p), -1), r * r)
-            away, outer = mean - share * point, lambda a, b: a[:, :, None] * b[:, None]
+            away, outer = mean - weight * point, lambda a, b: a[:, :, None] * b[:, None]
             spread = square.reshape(-1, r, r) - outer(mean, point) - outer(point, away) - outer(away, away)
             return np.linalg.eigvalsh(gain[:, None] * spread * gain + np.diag(common[:-1]))
 
@@ -110,14 +110,14 @@ class Shared(NamedTuple):
         return mean
 
     def _by_rows(self, function, y, snr, width=1):
-        """function(others, likeliest) of rows of y, a few at a time; the arguments are those of `likeliest_apart`."""
+        """function(others, likeliest) of rows of y, a few at a time; the arguments are those of `split_likeliest`."""
         gain = self._gain(snr)
         constant = self.log_weights - 0.5 * snr * np.einsum("kd,kd,d->k", self.points, self.points, gain)
         parts = []
         for rows in blocks(len(y), max(len(self.points), width)):
-            share = (snr * gain * y[rows]) @ self.points.T
-            share += constant
-            parts.append(function(*likeliest_apart(softmax(share, axis=-1))))
+            weight = (snr * gain * y[rows]) @ self.points.T
+            weight += constant
+            parts.append(function(*split_likeliest(softmax(weight, axis=-1))))
         return np.concatenate(parts)
 
 
