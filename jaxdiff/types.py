@@ -9,7 +9,6 @@ import jax
 import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Float64
-from numpy.typing import ArrayLike
 
 from jaxdiff.checks import described
 
@@ -18,10 +17,12 @@ Grid = Float64[np.ndarray, " nodes"]
 Nodes = Float[Array | np.ndarray, " nodes"]  # a grid on the host, or a traced one
 Number = float | int | np.floating | np.integer  # one number of Python or NumPy
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
     Whole = int | np.integer
-else:
-    Whole = Any  # functions check whole numbers themselves, and their messages say what came
-Numbers = ArrayLike | float | int  # a number, a list of numbers or an array of any shape, of NumPy or JAX
+    Numbers = ArrayLike  # a number, a list of numbers, or an array of NumPy or JAX
+else:  # functions check these themselves, and their messages say what came
+    Whole = Numbers = Any
 Basis = Any  # (d, d) with orthonormal columns; "coordinates" for the unit vectors; None: one number for all directions
 ScoreFn = Callable[..., Any]  # s(x, t): x (..., d), t () OU time -> (..., d), the gradient of log q_t at x
 DenoiserFn = Callable[..., Any]  # m(x, t): same shapes, E[X_0 | X_t = x]

@@ -1,6 +1,7 @@
 """Newton's method on the nodes of a grid: moves them off the candidate times to a local minimum of the cost."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ MOST_OF_GAP = (
 ROUNDS, PRECISION, MOST_DAMPING = 100, 1e-10, 1e6
 
 
-def polished(problem, grid: Grid) -> Grid:
+def polished(problem: Any, grid: Grid) -> Grid:
     """The grid with its inner nodes, and a free start, moved to a local minimum of the cost, which never rises.
 
     `problem` is a `shortest_path.Problem`.

@@ -121,7 +121,7 @@ def costs_of_own_losses(
     h: Float64[np.ndarray, " steps"],
     loss: Float64[np.ndarray, "times d"],
     start: Integer[np.ndarray, " steps"],
-    parts: Sequence[slice],
+    parts: Sequence[Any],
 ) -> Float64[np.ndarray, " steps"]:
     """Costs (steps,) before the integral, where the losses themselves set the variance of every direction.
 

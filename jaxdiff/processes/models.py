@@ -102,7 +102,7 @@ class _FromScore:
         }[self.predicts]().astype(y.dtype)
 
 
-def score_from_model(model: Callable[..., Any], process: Process, predicts: str) -> ScoreFn:
+def score_from_model(model: Callable[..., Any], process: Any, predicts: Any) -> ScoreFn:
     """The score on the OU clock from a model that was trained on another process.
 
     Args:
@@ -121,7 +121,7 @@ def score_from_model(model: Callable[..., Any], process: Process, predicts: str)
     return Partial(_FromModel(process, predicts), as_score(model, "model"))
 
 
-def model_from_score(score: ScoreFn, process: Process, predicts: str) -> Callable[..., Any]:
+def model_from_score(score: ScoreFn, process: Any, predicts: Any) -> Callable[..., Any]:
     """The model f(y, t) of another process from a score on the OU clock: the inverse of score_from_model."""
     _check_model(process, predicts)
     return Partial(_FromScore(process, predicts), as_score(score))

@@ -1,8 +1,9 @@
 """Posterior covariances of a mixture whose components have covariances of their own."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float64, Integer
 
 from jaxdiff.targets.components import Components, blocks, covariances
 from jaxdiff.targets.posterior_weights import softmax, split_likeliest
@@ -23,22 +24,24 @@ class Distinct(NamedTuple):
     basis: Basis
 
     @property
-    def width(self):
+    def width(self) -> int:
         """Coordinates of an observation, d."""
         return self.components.means.shape[1]
 
     @property
-    def multiplicity(self):
+    def multiplicity(self) -> Float64[np.ndarray, " r"]:
         """How often each of `eigenvalues` counts."""
         return np.ones(self.width)
 
     @property
-    def cost(self):
+    def cost(self) -> int:
         """Multiplications of one covariance matrix and its eigenvalues."""
         k, d = self.components.means.shape
         return d**2 * (d + k)
 
-    def noised(self, label, z, snr):
+    def noised(
+        self, label: Integer[np.ndarray, " n"], z: Float64[np.ndarray, "n r"], snr: Any
+    ) -> Float64[np.ndarray, "n r"]:
         """Observations y (n, d) of draws from components `label` (n,), made from normal draws z (n, d)."""
         c = self.components
         offset = np.sqrt(c.variances[label] + 1 / snr) * z
@@ -47,7 +50,7 @@ class Distinct(NamedTuple):
                 offset[label == k] = offset[label == k] @ axes.T
         return c.means[label] + offset
 
-    def trace(self, y, snr):
+    def trace(self, y: Float64[np.ndarray, "n r"], snr: Any) -> Float64[np.ndarray, " n"]:
         """Tr Cov(X_0 | y), (n,)."""
         c = self.components
         if c.axes is None and c.means.size > FEW:
@@ -56,11 +59,13 @@ class Distinct(NamedTuple):
         of_parts = lambda weight, away: own @ weight + np.sum(weight[..., None] * away**2, axis=(0, 2))
         return self._by_rows(of_parts, y, snr)
 
-    def expected(self, values, y, snr):
+    def expected(
+        self, values: Float64[np.ndarray, " K"], y: Float64[np.ndarray, "n r"], snr: Any
+    ) -> Float64[np.ndarray, " n"]:
         """E[values[component] | y], (n,), of values (K,)."""
         return self._by_rows(lambda weight, away: values @ weight, y, snr)
 
-    def along(self, y, snr):
+    def along(self, y: Float64[np.ndarray, "n r"], snr: Any) -> Float64[np.ndarray, "n d"]:
         """Variances of X_0 given y along the principal axes B, diag(B^T Cov(X_0 | y) B): (n, d)."""
         c = self.components
         rotated = self.basis if c.axes is None else np.swapaxes(c.axes, -1, -2) @ self.basis
@@ -68,7 +73,7 @@ class Distinct(NamedTuple):
         of_parts = lambda weight, away: weight.T @ own + np.sum(weight[..., None] * (away @ self.basis) ** 2, axis=0)
         return self._by_rows(of_parts, y, snr)
 
-    def eigenvalues(self, y, snr):
+    def eigenvalues(self, y: Float64[np.ndarray, "n r"], snr: Any) -> Float64[np.ndarray, "n values"]:
         """Eigenvalues of Cov(X_0 | y), (n, d)."""
         k, d = self.components.means.shape
         own = covariances(_shrunk(self.components, snr), self.components.axes).reshape(k, d * d)

@@ -9,7 +9,7 @@ from jaxdiff.curves import Curve
 from jaxdiff.curves.log_det import compress, log_det_of_spectra
 from jaxdiff.curves.panels import Panels, tabulated
 from jaxdiff.legendre import gauss
-from jaxdiff.targets.components import axes_of_mixture, centred
+from jaxdiff.targets.components import Components, axes_of_mixture, centred
 from jaxdiff.targets.posterior_covariance import Distinct, form_of
 
 # Quadrature: panels around every component, in its standard deviations, with a Gauss rule on each. Panels are a quarter
@@ -26,7 +26,7 @@ FEWEST_DRAWS, PRODUCTS = 128, 2**33
 MOST_WORK = 2**38  # multiplications that a level's log_det may take, about ten seconds; beyond, it is refused
 
 
-def mmse_of(components) -> Curve:
+def mmse_of(components: Components) -> Curve:
     """The mmse curve: in closed form for one component, by quadrature for few in one dimension, else by Monte Carlo."""
     k, d = components.means.shape
     if k == 1:
