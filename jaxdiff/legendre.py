@@ -1,9 +1,10 @@
 """Gauss-Legendre quadrature on intervals, and Legendre series from values at its nodes."""
 
 import functools
+from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Float, Float64
+from jaxtyping import Float, Float64
 from numpy.polynomial import legendre
 
 
@@ -14,8 +15,8 @@ def rule(n: int) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
 
 
 def gauss(
-    low: Float[Array | np.ndarray, " intervals"], high: Float[Array | np.ndarray, " intervals"], n: int = 64
-) -> tuple[Float[Array | np.ndarray, "intervals n"], Float[Array | np.ndarray, "intervals n"]]:
+    low: Float[Any, " intervals"], high: Float[Any, " intervals"], n: int = 64
+) -> tuple[Float[Any, "intervals n"], Float[Any, "intervals n"]]:
     """Nodes and weights (intervals, n) of Gauss' rule on every interval between ends `low` and `high` (intervals,).
 
     64 nodes integrate the exponentials and polynomials in the kernels' coefficients exactly to rounding, without the

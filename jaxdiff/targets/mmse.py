@@ -149,10 +149,11 @@ class _Draws:
 
     def _importance(self, snr):
         """(replicates, 2, draws): importance weights, the density of an observation over that of its draw, sum 1."""
-        if self._often is None:
+        often = self._often
+        if often is None:
             weight = np.ones((REPLICATES, 2, len(self.drawn[0]) // REPLICATES))
         else:
-            weight = 1 / self._of_pairs(lambda y, snr: self.form.expected(self._often, y, snr), snr)
+            weight = 1 / self._of_pairs(lambda y, snr: self.form.expected(often, y, snr), snr)
         return weight / weight.sum((1, 2), keepdims=True)
 
     def _trace(self, snr):
