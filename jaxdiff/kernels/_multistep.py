@@ -16,14 +16,16 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
 from jaxdiff.arrays import namespace, root, rounded_product
+from jaxdiff.kernels._lagrange import lagrange
 from jaxdiff.legendre import gauss
 from jaxdiff.processes import denoiser_from_score, noise_from_score, ou
 from jaxdiff.types import Nodes, Particles, ScoreFn
 
-Host = Array | np.ndarray  # coefficients are NumPy on the host, or traced
+Table = Float[Any, "steps depth"]  # NumPy on the host, or traced, as all coefficients
+Known = Bool[Any, "steps depth"]
 # A step that is at most LONGER times as long as each of the steps before it keeps its order. So every grid whose steps
 # change slowly keeps its coefficients (ratios of Karras' and Benton's grids stay below 1.7). The last digit allows for
 # rounding.
@@ -159,9 +161,7 @@ def half_log_snr(grid: Nodes) -> Nodes:
     return namespace(grid).log(ou.snr(grid)) / 2
 
 
-def history(
-    values: Nodes, depth: int, *, lower_final: bool = False, beside: int = 0
-) -> tuple[Float[Host, "steps depth"], Bool[Host, "steps depth"]]:
+def history(values: Nodes, depth: int, *, lower_final: bool = False, beside: int = 0) -> tuple[Table, Known]:
     """For every step k the values at nodes k, k - 1, ..., and which of them are used; both (n_steps, depth).
 
     With lower_final no more nodes are used than there are steps left, `beside` other ones included. A node that does
@@ -174,7 +174,7 @@ def history(
 
 def denoiser_history(
     grid: Nodes, depth: int, eta: float, *, lower_final: bool = False, beside: int = 0
-) -> tuple[Float[Host, "steps depth"], Bool[Host, "steps depth"]]:
+) -> tuple[Table, Known]:
     """The `history` of log(alpha/sigma), with the nodes that are `bounded` for the eta family in the denoiser."""
     level = half_log_snr(grid)
     nodes, known = history(level, depth, lower_final=lower_final, beside=beside)
@@ -185,13 +185,7 @@ def denoiser_history(
 # Let w_j be the weights of the outputs in y. Errors of size e in the outputs move y by at most e sum_j |w_j|. For the
 # denoiser the w_j add up to 1 - e^(-a h), the weight of one node used alone. Common factors of the weights cancel in
 # the comparison: alpha' for the denoiser, and also e^-l for the noise.
-def bounded(
-    values: Nodes,
-    nodes: Float[Host, "steps depth"],
-    known: Bool[Host, "steps depth"],
-    alone: Float[Host, " steps"],
-    weigh: Callable[..., Any],
-) -> Bool[Host, "steps depth"]:
+def bounded(values: Nodes, nodes: Table, known: Known, alone: Float[Any, " steps"], weigh: Callable[..., Any]) -> Known:
     """The `known` nodes that a step may use without amplifying errors.
 
     Args:
@@ -219,21 +213,9 @@ def bounded(
     return xp.stack(kept, axis=-1)
 
 
-def lagrange(
-    nodes: Float[Host, "steps p"], known: Bool[Host, "steps p"], at: Float[Host, "steps q"]
-) -> Float[Host, "steps q p"]:
-    """Lagrange polynomials through the known ones of `nodes` (n, p) at `at` (n, q): (n, q, p)."""
-    xp, p = namespace(nodes), nodes.shape[1]
-    other = known[:, None, :] & known[:, :, None] & ~np.eye(p, dtype=bool)
-    gap = nodes[:, :, None] - nodes[:, None, :]
-    gap = xp.where(other & (gap != 0), gap, 1)
-    away = xp.where(other[:, None], at[:, :, None, None] - nodes[:, None, None, :], gap[:, None])
-    return xp.where(known[:, None, :], xp.prod(away / gap[:, None], axis=-1), 0)
-
-
 # With a = 1 + eta^2:  keep = (alpha'/alpha) e^(-a h) = (sigma'/sigma) e^(-eta^2 h), and the noise has variance
 # sigma'^2 (1 - e^(-2 eta^2 h)).
-def linear_part(grid: Nodes, eta: float) -> tuple[Float[Host, " steps"], Float[Host, " steps"]]:
+def linear_part(grid: Nodes, eta: float) -> tuple[Float[Any, " steps"], Float[Any, " steps"]]:
     """keep and spread of the eta family with the denoiser integrated, arrays (n_steps,)."""
     xp, sigma = namespace(grid), ou.sigma(grid)
     h = xp.diff(half_log_snr(grid))
@@ -241,9 +223,7 @@ def linear_part(grid: Nodes, eta: float) -> tuple[Float[Host, " steps"], Float[H
     return keep, sigma[1:] * root(-xp.expm1(-2 * eta**2 * h))
 
 
-def denoiser_weights(
-    grid: Nodes, nodes: Float[Host, "steps p"], known: Bool[Host, "steps p"], eta: float
-) -> Float[Host, "steps p"]:
+def denoiser_weights(grid: Nodes, nodes: Table, known: Known, eta: float) -> Table:
     """alpha' int_l^l' a e^(-a (l' - u)) L_j(u) du of every node: (n_steps, p); nodes are log(alpha/sigma)."""
     xp, level = namespace(grid), half_log_snr(grid)
     a, (u, w) = 1 + eta**2, gauss(level[:-1], level[1:])
@@ -251,7 +231,7 @@ def denoiser_weights(
     return xp.einsum("nq,nqp->np", mass, lagrange(nodes, known, u))
 
 
-def before(row: Row, keep: Float[Host, " steps"], weights: Float[Host, "steps p"]) -> CorrectedRow:
+def before(row: Row, keep: Float[Any, " steps"], weights: Table) -> CorrectedRow:
     """A CorrectedRow from a Row and from the corrector's keep and weights (n_steps, ...) of every step.
 
     A step's weights begin with that of the output at its end. At node 0 there is nothing to correct.

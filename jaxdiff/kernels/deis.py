@@ -3,6 +3,7 @@
 import dataclasses
 
 from jaxdiff.arrays import namespace
+from jaxdiff.kernels._lagrange import lagrange
 from jaxdiff.kernels._multistep import (
     Init,
     Row,
@@ -11,7 +12,6 @@ from jaxdiff.kernels._multistep import (
     check_order,
     half_log_snr,
     history,
-    lagrange,
     noise_in,
     position,
 )
