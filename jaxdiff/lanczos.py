@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jaxtyping import Array, Float, Float64
 
 
 class SpectralFunction(NamedTuple):
@@ -26,7 +27,7 @@ class SpectralFunction(NamedTuple):
     value: Callable[..., Any]
     divided: Callable[..., Any]
 
-    def slopes(self, values):
+    def slopes(self, values: Float[Array, "*batch m"]) -> Float[Array, "*batch m m"]:
         """The divided differences of all pairs: values (..., m) -> (..., m, m)."""
         return self.divided(values[..., :, None], values[..., None, :])
 
@@ -34,7 +35,9 @@ class SpectralFunction(NamedTuple):
 # The derivative of f(A) along E is E_ij f[l_i, l_j] in A's eigenbasis (Daleckii and Krein 1965). This differentiates no
 # eigenvector, so equal eigenvalues do no harm.
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def applied_in_full(function, matrix, b):
+def applied_in_full(
+    function: SpectralFunction, matrix: Float[Array, "*batch d d"], b: Float[Array, "*batch d"]
+) -> Float[Array, "*batch d"]:
     """f(A) b, (..., d), from the eigenvalues of symmetric matrices (..., d, d); `function` is a SpectralFunction.
 
     First derivatives exist in forward and reverse mode for every A.
@@ -52,8 +55,8 @@ def _applied_in_full_jvp(function, primals, tangents):
 
 
 def _in_eigenbasis(function, values, axes, b):
-    turned = function.value(values) * jnp.einsum("...ij,...i->...j", axes, b)
-    return jnp.einsum("...ij,...j->...i", axes, turned)
+    image = function.value(values) * jnp.einsum("...ij,...i->...j", axes, b)
+    return jnp.einsum("...ij,...j->...i", axes, image)
 
 
 def _moved(function, values, axes, along, coordinates):
@@ -63,7 +66,9 @@ def _moved(function, values, axes, along, coordinates):
     return jnp.einsum("...ij,...jk,...k->...i", axes, function.slopes(values) * inside, coordinates)
 
 
-def tridiagonal(apply, b, n_products):
+def tridiagonal(
+    apply: Callable[..., Any], b: Float[Array, "n d"], n_products: int
+) -> tuple[Float[Array, "n m m"], Float[Array, "m n d"]]:
     """Each row's operator in the Krylov space of b, by m <= d products and full reorthogonalisation.
 
     Returns the tridiagonal matrices (n, m, m) and the space's orthonormal basis (m, n, d).
@@ -114,8 +119,10 @@ def _norm(b):
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
 
 
-def applied(function, apply, b, n_products):
-    """f(A) b, (n, d), by `n_products` products; `function` is a SpectralFunction, the rest as for `tridiagonal`.
+def applied(
+    function: SpectralFunction, apply: Callable[..., Any], b: Float[Array, "n d"], n_products: int
+) -> Float[Array, "n d"]:
+    """f(A) b, (n, d), by `n_products` products; the other arguments are as for `tridiagonal`.
 
     The result is exact if n_products is d, or if the Krylov space of b is complete. First derivatives, in forward and
     reverse mode, are those of the computed approximation. Where a Krylov space is complete after fewer than n_products
@@ -171,21 +178,21 @@ def _remainder_term_jvp(function, apply, primals, tangents):
     beside = jnp.pad(jnp.diagonal(matrix, 1, -2, -1), ((0, 0), (0, 1)))
     last = jnp.take_along_axis(vectors, jnp.sum(beside != 0, -1)[:, None, None], 1)[:, 0]
     wanted = jnp.einsum("nij,nj,nj->ni", function.slopes(nodes), vectors[:, 0], last)
-    shares = jnp.einsum("nji,ni,ni->jn", vectors, vectors[:, 0], wanted)
+    coefficients = jnp.einsum("nji,ni,ni->jn", vectors, vectors[:, 0], wanted)
 
     def step(carried, row):
         total, v, before = carried
-        share, diagonal, beside, beside_before = (one[:, None] for one in row)
+        coefficient, diagonal, beside, beside_before = (one[:, None] for one in row)
         beyond = apply(v, *constants) - diagonal * v - beside_before * before
         beyond = jnp.where(beside > 0, beyond / jnp.where(beside > 0, beside, 1), 0)
-        return (total + share * v, beyond, v), None
+        return (total + coefficient * v, beyond, v), None
 
-    rows = shares, diagonal.T, beside.T, jnp.pad(beside, ((0, 0), (1, 0)))[:, :-1].T
+    rows = coefficients, diagonal.T, beside.T, jnp.pad(beside, ((0, 0), (1, 0)))[:, :-1].T
     (total, _, _), _ = lax.scan(step, (jnp.zeros_like(moved), moved, jnp.zeros_like(moved)), rows)
     return jnp.zeros_like(remainder), total
 
 
-def quadrature(matrix, square):
+def quadrature(matrix: Any, square: Any) -> tuple[Float64[np.ndarray, "*batch m"], Float64[np.ndarray, "*batch m"]]:
     """Nodes and weights (..., m) with sum_j weight_j f(node_j) ~ b^T f(A) b, from `tridiagonal` or a leading corner.
 
     The rule is exact for polynomials f of degree 2 m - 1, and for every f if m is d. `square` is |b|^2. NumPy.

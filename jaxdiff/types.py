@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,6 +14,15 @@ from jaxdiff.checks import described
 
 Particles = Float[Array | np.ndarray, "*particles d"]
 Grid = Float64[np.ndarray, " nodes"]
+Nodes = Float[Array | np.ndarray, " nodes"]  # a grid on the host, or a traced one
+Number = float | int | np.floating | np.integer  # one number of Python or NumPy
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    Whole = int | np.integer
+    Numbers = ArrayLike  # a number, a list of numbers, or an array of NumPy or JAX
+else:  # functions check these themselves, and their messages say what came
+    Whole = Numbers = Any
 Basis = Any  # (d, d) with orthonormal columns; "coordinates" for the unit vectors; None: one number for all directions
 ScoreFn = Callable[..., Any]  # s(x, t): x (..., d), t () OU time -> (..., d), the gradient of log q_t at x
 DenoiserFn = Callable[..., Any]  # m(x, t): same shapes, E[X_0 | X_t = x]

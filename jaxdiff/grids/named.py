@@ -1,13 +1,15 @@
 """Grids by a formula: float64 NumPy arrays of n_steps + 1 decreasing OU times from the horizon to the early stop."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.checks import as_numbers
-from jaxdiff.processes import from_ou, ou, to_ou, vp_cosine
+from jaxdiff.processes import Process, from_ou, ou, to_ou, vp_cosine
 from jaxdiff.processes.clocks import NEARLY_ZERO
 from jaxdiff.processes.ou import EARLIEST, LATEST, check_ends
-from jaxdiff.types import Grid
+from jaxdiff.types import Grid, Number, Numbers, Whole
 
 PURE_NOISE = -np.log(NEARLY_ZERO) / 2  # the OU time of alpha^2 = 2^-24: 8.32
 # The largest relative rounding error that a step may cause; a smaller one would allow shorter steps only. Dtypes whose
@@ -15,7 +17,7 @@ PURE_NOISE = -np.log(NEARLY_ZERO) / 2  # the OU time of alpha^2 = 2^-24: 8.32
 ROUNDING, COARSE = 1e-3, 1e-4
 
 
-def longest_step(dtype=np.float32):
+def longest_step(dtype: Any = np.float32) -> float:
     """The longest step, in OU time, that a run in a float dtype may take: 9.03 in float32, 29.1 in float64.
 
     A step of OU time h multiplies x, and its rounding error, by e^h; the score's part then cancels the growth of x but
@@ -26,12 +28,12 @@ def longest_step(dtype=np.float32):
     return float(np.log(ROUNDING / eps)) if eps < COARSE else np.inf
 
 
-def runs_in_float32(grid):
+def runs_in_float32(grid: Numbers) -> bool:
     """Whether no step of a grid is longer than float32 allows."""
     return bool(-np.diff(grid).min() <= longest_step())
 
 
-def check_grid(grid, *, own_clock=False) -> Grid:
+def check_grid(grid: Any, *, own_clock: bool = False) -> Grid:
     """The grid as a float64 NumPy array, after a check.
 
     Args:
@@ -69,15 +71,15 @@ def check_grid(grid, *, own_clock=False) -> Grid:
     return grid
 
 
-def uniform(horizon, early_stop, n_steps, *, process=ou) -> Grid:
+def uniform(horizon: Number, early_stop: Number, n_steps: Whole, *, process: Process = ou) -> Grid:
     """Equal steps in OU time, or in the time of another process of `processes`."""
     check_request(horizon, early_stop, n_steps)
     start, end = from_ou(process, np.array([horizon, early_stop], np.float64))
     between = ou.time(process.snr(np.linspace(start, end, n_steps + 1)[1:-1]))
-    return with_ends(np.concatenate([[horizon], between, [early_stop]]), horizon, early_stop)
+    return with_ends(np.concatenate([[float(horizon)], between, [float(early_stop)]]), horizon, early_stop)
 
 
-def from_process(process, times, *, horizon=PURE_NOISE) -> Grid:
+def from_process(process: Process, times: Numbers, *, horizon: Number = PURE_NOISE) -> Grid:
     """The grid of a model's own schedule: the OU times of times of another process, with a horizon for pure noise.
 
     Args:
@@ -104,10 +106,10 @@ def from_process(process, times, *, horizon=PURE_NOISE) -> Grid:
     start, row = horizon, np.round(from_ou(process, np.float64(horizon)))
     if np.issubdtype(own.dtype, np.integer) and to_ou(process, row) < LATEST:
         start = to_ou(process, row)
-    return check_grid(np.concatenate([[start], t[t < min(start, horizon)]]))
+    return check_grid(np.concatenate([[float(start)], t[t < min(start, horizon)]]))
 
 
-def cosine(horizon, early_stop, n_steps) -> Grid:
+def cosine(horizon: Number, early_stop: Number, n_steps: Whole) -> Grid:
     """Equal steps in the time of the cosine schedule, processes.vp_cosine().
 
     Source: Nichol, Dhariwal, ICML 2021, arXiv:2102.09672.
@@ -115,13 +117,15 @@ def cosine(horizon, early_stop, n_steps) -> Grid:
     return uniform(horizon, early_stop, n_steps, process=vp_cosine())
 
 
-def geometric(horizon, early_stop, n_steps) -> Grid:
+def geometric(horizon: Number, early_stop: Number, n_steps: Whole) -> Grid:
     """Every step divides the OU time by the same factor."""
     check_request(horizon, early_stop, n_steps)
     return with_ends(np.geomspace(horizon, early_stop, n_steps + 1), horizon, early_stop)
 
 
-def exponential_then_uniform(horizon, early_stop, n_steps, *, n_uniform=None) -> Grid:
+def exponential_then_uniform(
+    horizon: Number, early_stop: Number, n_steps: Whole, *, n_uniform: Whole | None = None
+) -> Grid:
     """Benton's grid: uniform on [1, horizon], then geometric down to the early stop.
 
     Args:
@@ -153,14 +157,14 @@ def exponential_then_uniform(horizon, early_stop, n_steps, *, n_uniform=None) ->
     return with_ends(np.concatenate([upper, lower[1:]]), horizon, early_stop)
 
 
-def log_snr(horizon, early_stop, n_steps) -> Grid:
+def log_snr(horizon: Number, early_stop: Number, n_steps: Whole) -> Grid:
     """Equal steps in the logarithm of the signal-to-noise ratio."""
     check_request(horizon, early_stop, n_steps)
     start, end = np.log(ou.snr(np.array([horizon, early_stop], np.float64)))
     return with_ends(ou.time(np.exp(np.linspace(start, end, n_steps + 1))), horizon, early_stop)
 
 
-def karras(horizon, early_stop, n_steps, *, rho=7.0) -> Grid:
+def karras(horizon: Number, early_stop: Number, n_steps: Whole, *, rho: Number = 7.0) -> Grid:
     """Equal steps in (sigma/alpha)^(1/rho), the noise level of the variance-exploding process: EDM's grid.
 
     Source: Karras et al. 2022, arXiv:2206.00364, eq. 5, where sigma_max and sigma_min are those of the two ends.
@@ -172,13 +176,13 @@ def karras(horizon, early_stop, n_steps, *, rho=7.0) -> Grid:
     return with_ends(ou.time(np.linspace(start, end, n_steps + 1) ** (-2 * rho)), horizon, early_stop)
 
 
-def with_ends(grid, horizon, early_stop) -> Grid:
+def with_ends(grid: Grid, horizon: Number | None, early_stop: Number) -> Grid:
     """The checked grid with its ends set to the two times; None leaves the first as it is."""
     grid[0], grid[-1] = grid[0] if horizon is None else horizon, early_stop
     return check_grid(grid)
 
 
-def check_request(horizon, early_stop, n_steps):
+def check_request(horizon: Any, early_stop: Any, n_steps: Any) -> None:
     """Raise ValueError unless the ends are two times and n_steps is a positive whole number."""
     if isinstance(n_steps, bool) or not hasattr(n_steps, "__index__") or n_steps < 1:
         raise ValueError(f"n_steps must be a whole number, at least 1: n_steps = {n_steps!r}.")

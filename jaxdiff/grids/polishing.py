@@ -1,22 +1,26 @@
 """Newton's method on the nodes of a grid: moves them off the candidate times to a local minimum of the cost."""
 
 import math
+from typing import Any
 
 import numpy as np
 
 from jaxdiff.grids.named import with_ends
 from jaxdiff.processes import ou
+from jaxdiff.types import Grid
 
-# Derivatives are central differences over these shares of the gap to the nearer neighbour: first coarse ones, which
-# are robust far from the minimum, then fine ones, whose own error is smaller.
+# Derivatives are central differences over these fractions of the gap to the nearer neighbour. The first run uses coarse
+# ones, which are robust far from the minimum; the second uses fine ones, whose own error is smaller.
 STENCILS = 0.02, 0.001
-MOST_OF_GAP = 0.4  # of the gap to its neighbour is how far a node moves at once; below 1/2, so nodes keep their order
+MOST_OF_GAP = (
+    0.4  # fraction of the gap to its neighbour that a node moves at most; below 1/2, so nodes keep their order
+)
 # A run of Newton's method ends after ROUNDS steps, or when a step lowers the cost by less than PRECISION of itself, or
 # when a damping of MOST_DAMPING times the diagonal still finds no lower cost.
 ROUNDS, PRECISION, MOST_DAMPING = 100, 1e-10, 1e6
 
 
-def polished(problem, grid):
+def polished(problem: Any, grid: Grid) -> Grid:
     """The grid with its inner nodes, and a free start, moved to a local minimum of the cost, which never rises.
 
     `problem` is a `shortest_path.Problem`.

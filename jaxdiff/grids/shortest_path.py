@@ -10,11 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 
 from jaxdiff.grids.named import check_request, exponential_then_uniform, karras, log_snr, with_ends
 from jaxdiff.grids.polishing import polished
 from jaxdiff.processes import ou
-from jaxdiff.types import Grid
+from jaxdiff.types import Grid, Number, Whole
 
 NAMED = (exponential_then_uniform, karras, log_snr)  # a polished grid costs no more than any of these
 # Most steps of a path that is searched for over the candidates. A longer grid is polished from one of half as many
@@ -23,16 +24,16 @@ SEARCHED = 256
 
 
 def optimal(
-    step_cost,
-    horizon,
-    early_stop,
-    n_steps,
+    step_cost: Callable[..., Any],
+    horizon: Number,
+    early_stop: Number,
+    n_steps: Whole,
     *,
-    n_candidates=1000,
-    start_cost=None,
-    polish=True,
-    around=None,
-    longest=math.inf,
+    n_candidates: Whole = 1000,
+    start_cost: Callable[..., Any] | None = None,
+    polish: bool = True,
+    around: Grid | None = None,
+    longest: Number = math.inf,
 ) -> Grid:
     """The grid of least total cost.
 
@@ -67,7 +68,15 @@ def optimal(
     return search.best(n_steps) if polish else search.path(n_steps)
 
 
-def frontier(step_cost, horizon, early_stop, n_steps, *, n_candidates=1000, start_cost=None):
+def frontier(
+    step_cost: Callable[..., Any],
+    horizon: Number,
+    early_stop: Number,
+    n_steps: Whole,
+    *,
+    n_candidates: Whole = 1000,
+    start_cost: Callable[..., Any] | None = None,
+) -> Float64[np.ndarray, " steps"]:
     """The total cost of the best grids of 1, 2, ..., n_steps steps over the candidates, (n_steps,), from one search.
 
     See `optimal` for the arguments. These grids are not polished. For the path KL of N(0, I) polishing would lower the
@@ -79,17 +88,17 @@ def frontier(step_cost, horizon, early_stop, n_steps, *, n_candidates=1000, star
 
 
 def fewest(
-    step_cost,
-    horizon,
-    early_stop,
-    budget,
+    step_cost: Callable[..., Any],
+    horizon: Number,
+    early_stop: Number,
+    budget: Number,
     *,
-    most=10_000,
-    n_candidates=1000,
-    start_cost=None,
-    polish=True,
-    around=None,
-    longest=math.inf,
+    most: Whole = 10_000,
+    n_candidates: Whole = 1000,
+    start_cost: Callable[..., Any] | None = None,
+    polish: bool = True,
+    around: Grid | None = None,
+    longest: Number = math.inf,
 ) -> Grid | None:
     """The optimal grid of the fewest steps whose total cost is within the budget; None where `most` steps are too few.
 
@@ -100,12 +109,12 @@ def fewest(
     problem = Problem(step_cost, start_cost, float(horizon), float(early_stop), float(longest))
     problem.check_number(most)
     search = _Search(problem, min(most, n_candidates - 1, SEARCHED if polish else most), n_candidates, around)
-    reached = np.array([least[-1] for least, _ in search.rounds])
-    enough = np.flatnonzero(reached <= budget)
+    least_costs = np.array([least[-1] for least, _ in search.rounds])
+    enough = np.flatnonzero(least_costs <= budget)
     if not polish:
         return search.path(int(enough[0]) + 1) if len(enough) else None
     low, high, grids = problem.least_number - 1, most + 1, {}
-    n = max(int(enough[0]) + 1 if len(enough) else len(reached), low + 1)
+    n = max(int(enough[0]) + 1 if len(enough) else len(least_costs), low + 1)
     while high - low > 1:
         grids[n] = search.best(n)
         cost = problem.total(grids[n])
@@ -129,11 +138,11 @@ class Problem:
     longest: float = math.inf
 
     @property
-    def least_number(self):
+    def least_number(self) -> int:
         """The fewest steps, none longer than `longest`, from the horizon or from a free start to the early stop."""
         return max(1, math.ceil((self.horizon - self.early_stop) / self.longest)) if self.start_cost is None else 1
 
-    def check_number(self, n_steps):
+    def check_number(self, n_steps: Whole) -> None:
         """Raise ValueError where so many steps are too few."""
         if n_steps < self.least_number:
             raise ValueError(
@@ -143,13 +152,13 @@ class Problem:
                 f"for any mean as for 0."
             )
 
-    def start(self, times):
+    def start(self, times: np.ndarray) -> np.ndarray:
         """The cost of starting at each of the times; without a start_cost, 0 at the horizon and inf elsewhere."""
         if self.start_cost is None:
             return np.where(times >= self.horizon * (1 - 1e-9), 0.0, np.inf)
         return np.broadcast_to(np.asarray(self.start_cost(times), np.float64), times.shape)
 
-    def total(self, grid):
+    def total(self, grid: Grid) -> float:
         """The cost of a grid; inf where a step is too long or the cost is nan."""
         if -np.diff(grid).min() > self.longest:
             return math.inf

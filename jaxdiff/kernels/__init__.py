@@ -1,4 +1,12 @@
-"""The kernels, one method a file. The contract tests and the README's table are held to this list."""
+"""The kernels, one method a file.
+
+Tests check that every kernel of this list satisfies the contract and has a row in the README's table.
+
+A kernel runs in a loop of your own as well as in `jaxdiff.sample`. `kernel.coefficients(grid)` is a table with one row
+for each step, and `kernel.init(x)` is the first state for particles x (n, d). For each row,
+`kernel.step(kernel.score, state, row, z)` is the next state, from standard normal increments z.
+`kernel.position(state)` reads the particles. The section "A loop of your own" of the README shows it in a `lax.scan`.
+"""
 
 from jaxdiff.kernels.ancestral import PATH_COST as _ANCESTRAL
 from jaxdiff.kernels.ancestral import ancestral

@@ -8,6 +8,7 @@ and not of the denoiser m = (x + sigma^2 s)/alpha, because then every coefficien
 from typing import Any, NamedTuple
 
 from jaxdiff.arrays import aligned, rounded_product
+from jaxdiff.types import Particles, ScoreFn
 
 
 class Row(NamedTuple):
@@ -19,16 +20,16 @@ class Row(NamedTuple):
     spread: Any
 
 
-def step(score, x, row, z):
+def step(score: ScoreFn, x: Particles, row: Row, z: Particles) -> Particles:
     """One step with noise."""
     return noiseless_step(score, x, row, z) + aligned(row.spread, z) * z
 
 
-def noiseless_step(score, x, row, z):
+def noiseless_step(score: ScoreFn, x: Particles, row: Row, z: Any) -> Particles:
     """One step of an ODE; z is None."""
     return rounded_product(row.keep, x, row.t) + row.gain * score(x, row.t)
 
 
-def identity(x):
-    """The state of a kernel whose state is the position, from the position, and back."""
+def identity(x: Any) -> Any:
+    """`init` and `position` of a kernel whose state is the position."""
     return x

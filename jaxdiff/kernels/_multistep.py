@@ -16,11 +16,16 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float
 
 from jaxdiff.arrays import namespace, root, rounded_product
+from jaxdiff.kernels._lagrange import lagrange
 from jaxdiff.legendre import gauss
 from jaxdiff.processes import denoiser_from_score, noise_from_score, ou
+from jaxdiff.types import Nodes, Particles, ScoreFn
 
+Table = Float[Any, "steps depth"]  # NumPy on the host, or traced, as all coefficients
+Known = Bool[Any, "steps depth"]
 # A step that is at most LONGER times as long as each of the steps before it keeps its order. So every grid whose steps
 # change slowly keeps its coefficients (ratios of Karras' and Benton's grids stay below 1.7). The last digit allows for
 # rounding.
@@ -80,7 +85,7 @@ class Init:
 
     past: int
 
-    def __call__(self, x):
+    def __call__(self, x: Particles) -> State:
         """The state at the start."""
         return State(x, (jnp.zeros_like(x),) * self.past)
 
@@ -91,22 +96,22 @@ class CorrectedInit:
 
     past: int
 
-    def __call__(self, x):
+    def __call__(self, x: Particles) -> CorrectedState:
         """The state at the start."""
         return CorrectedState(x, (jnp.zeros_like(x),) * self.past, x, jnp.zeros_like(x))
 
 
-def position(state):
+def position(state: State | CorrectedState) -> Particles:
     """Where the particles are."""
     return state.x
 
 
-def denoised(score, x, t):
+def denoised(score: ScoreFn, x: Particles, t: Any) -> Particles:
     """E[X_0 | X_t = x]."""
     return denoiser_from_score(score)(x, t)
 
 
-def noise_in(score, x, t):
+def noise_in(score: ScoreFn, x: Particles, t: Any) -> Particles:
     """E[Z | X_t = x]."""
     return noise_from_score(score)(x, t)
 
@@ -117,7 +122,7 @@ class Step:
 
     output: Callable[..., Any]
 
-    def __call__(self, score, state, row, z):
+    def __call__(self, score: ScoreFn, state: State, row: Row, z: Particles | None) -> State:
         """One step; z None for an ODE."""
         outputs = (self.output(score, state.x, row.t), *state.past)
         x = _combined(row.keep, state.x, row.weights, outputs)
@@ -130,7 +135,7 @@ class CorrectedStep:
 
     output: Callable[..., Any]
 
-    def __call__(self, score, state, row, z):
+    def __call__(self, score: ScoreFn, state: CorrectedState, row: CorrectedRow, z: Particles | None) -> CorrectedState:
         """One step; z None for an ODE."""
         outputs = (self.output(score, state.x, row.t), *state.past)
         here = _combined(row.keep_before, state.before, row.weights_before, outputs) + state.noise
@@ -145,18 +150,18 @@ def _combined(keep, x, weights, outputs):
     return total
 
 
-def check_order(order, most, *, least=1):
+def check_order(order: Any, most: int, *, least: int = 1) -> None:
     """Raise ValueError unless order is a whole number from `least` to `most`."""
     if not hasattr(order, "__index__") or not least <= order <= most:
         raise ValueError(f"order must be a whole number from {least} to {most}: order = {order}.")
 
 
-def half_log_snr(grid):
+def half_log_snr(grid: Nodes) -> Nodes:
     """log(alpha/sigma) at the nodes."""
     return namespace(grid).log(ou.snr(grid)) / 2
 
 
-def history(values, depth, *, lower_final=False, beside=0):
+def history(values: Nodes, depth: int, *, lower_final: bool = False, beside: int = 0) -> tuple[Table, Known]:
     """For every step k the values at nodes k, k - 1, ..., and which of them are used; both (n_steps, depth).
 
     With lower_final no more nodes are used than there are steps left, `beside` other ones included. A node that does
@@ -167,7 +172,9 @@ def history(values, depth, *, lower_final=False, beside=0):
     return values[np.maximum(step - back, 0)], (back <= step) & (back + beside < left)
 
 
-def denoiser_history(grid, depth, eta, *, lower_final=False, beside=0):
+def denoiser_history(
+    grid: Nodes, depth: int, eta: float, *, lower_final: bool = False, beside: int = 0
+) -> tuple[Table, Known]:
     """The `history` of log(alpha/sigma), with the nodes that are `bounded` for the eta family in the denoiser."""
     level = half_log_snr(grid)
     nodes, known = history(level, depth, lower_final=lower_final, beside=beside)
@@ -178,7 +185,7 @@ def denoiser_history(grid, depth, eta, *, lower_final=False, beside=0):
 # Let w_j be the weights of the outputs in y. Errors of size e in the outputs move y by at most e sum_j |w_j|. For the
 # denoiser the w_j add up to 1 - e^(-a h), the weight of one node used alone. Common factors of the weights cancel in
 # the comparison: alpha' for the denoiser, and also e^-l for the noise.
-def bounded(values, nodes, known, alone, weigh):
+def bounded(values: Nodes, nodes: Table, known: Known, alone: Float[Any, " steps"], weigh: Callable[..., Any]) -> Known:
     """The `known` nodes that a step may use without amplifying errors.
 
     Args:
@@ -206,19 +213,9 @@ def bounded(values, nodes, known, alone, weigh):
     return xp.stack(kept, axis=-1)
 
 
-def lagrange(nodes, known, at):
-    """Lagrange polynomials through the known ones of `nodes` (n, p) at `at` (n, q): (n, q, p)."""
-    xp, p = namespace(nodes), nodes.shape[1]
-    other = known[:, None, :] & known[:, :, None] & ~np.eye(p, dtype=bool)
-    gap = nodes[:, :, None] - nodes[:, None, :]
-    gap = xp.where(other & (gap != 0), gap, 1)
-    away = xp.where(other[:, None], at[:, :, None, None] - nodes[:, None, None, :], gap[:, None])
-    return xp.where(known[:, None, :], xp.prod(away / gap[:, None], axis=-1), 0)
-
-
 # With a = 1 + eta^2:  keep = (alpha'/alpha) e^(-a h) = (sigma'/sigma) e^(-eta^2 h), and the noise has variance
 # sigma'^2 (1 - e^(-2 eta^2 h)).
-def linear_part(grid, eta):
+def linear_part(grid: Nodes, eta: float) -> tuple[Float[Any, " steps"], Float[Any, " steps"]]:
     """keep and spread of the eta family with the denoiser integrated, arrays (n_steps,)."""
     xp, sigma = namespace(grid), ou.sigma(grid)
     h = xp.diff(half_log_snr(grid))
@@ -226,7 +223,7 @@ def linear_part(grid, eta):
     return keep, sigma[1:] * root(-xp.expm1(-2 * eta**2 * h))
 
 
-def denoiser_weights(grid, nodes, known, eta):
+def denoiser_weights(grid: Nodes, nodes: Table, known: Known, eta: float) -> Table:
     """alpha' int_l^l' a e^(-a (l' - u)) L_j(u) du of every node: (n_steps, p); nodes are log(alpha/sigma)."""
     xp, level = namespace(grid), half_log_snr(grid)
     a, (u, w) = 1 + eta**2, gauss(level[:-1], level[1:])
@@ -234,7 +231,7 @@ def denoiser_weights(grid, nodes, known, eta):
     return xp.einsum("nq,nqp->np", mass, lagrange(nodes, known, u))
 
 
-def before(row, keep, weights):
+def before(row: Row, keep: Float[Any, " steps"], weights: Table) -> CorrectedRow:
     """A CorrectedRow from a Row and from the corrector's keep and weights (n_steps, ...) of every step.
 
     A step's weights begin with that of the output at its end. At node 0 there is nothing to correct.

@@ -6,10 +6,10 @@ from jaxdiff.arrays import namespace
 from jaxdiff.checks import check_number
 from jaxdiff.kernels._affine import Row, identity, noiseless_step, step
 from jaxdiff.processes import ou
-from jaxdiff.types import Kernel, ScoreFn, as_score
+from jaxdiff.types import Kernel, Nodes, Number, ScoreFn, as_score
 
 
-def ddim(score: ScoreFn, eta: float = 0.0) -> Kernel:
+def ddim(score: ScoreFn, eta: Number = 0.0) -> Kernel:
     """Kernel of the probability-flow ODE dX/dt = -X - s with the denoiser frozen; with eta > 0 it refreshes some noise.
 
     Args:
@@ -44,7 +44,7 @@ class Coefficients:
 
     eta: float
 
-    def __call__(self, grid):
+    def __call__(self, grid: Nodes) -> Row:
         """The table of a grid, float64 on the host."""
         xp, t, t_next = namespace(grid), grid[:-1], grid[1:]
         h = t - t_next

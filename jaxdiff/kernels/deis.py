@@ -3,6 +3,7 @@
 import dataclasses
 
 from jaxdiff.arrays import namespace
+from jaxdiff.kernels._lagrange import lagrange
 from jaxdiff.kernels._multistep import (
     Init,
     Row,
@@ -11,16 +12,15 @@ from jaxdiff.kernels._multistep import (
     check_order,
     half_log_snr,
     history,
-    lagrange,
     noise_in,
     position,
 )
 from jaxdiff.legendre import gauss
 from jaxdiff.processes import Process, ou
-from jaxdiff.types import Kernel, ScoreFn, as_score
+from jaxdiff.types import Kernel, Nodes, ScoreFn, Whole, as_score
 
 
-def deis(score: ScoreFn, order: int = 3, *, process: Process = ou, lower_order_final: bool = False) -> Kernel:
+def deis(score: ScoreFn, order: Whole = 3, *, process: Process = ou, lower_order_final: bool = False) -> Kernel:
     """DEIS-tAB: kernel of the probability-flow ODE that interpolates the latest predictions of the noise in time.
 
     Args:
@@ -42,8 +42,8 @@ def deis(score: ScoreFn, order: int = 3, *, process: Process = ou, lower_order_f
     Source: Zhang, Chen, ICLR 2023, arXiv:2204.13902.
     """
     check_order(order, 4)
-    coefficients = Coefficients(order, process, bool(lower_order_final))
-    return Kernel("deis", as_score(score), coefficients, Init(order - 1), Step(noise_in), position, 1, 0)
+    coefficients = Coefficients(int(order), process, bool(lower_order_final))
+    return Kernel("deis", as_score(score), coefficients, Init(int(order) - 1), Step(noise_in), position, 1, 0)
 
 
 # x' = (alpha'/alpha) x - alpha' int_l^l' e^-u e(u) du.
@@ -55,7 +55,7 @@ class Coefficients:
     process: Process
     lower_final: bool
 
-    def __call__(self, grid):
+    def __call__(self, grid: Nodes) -> Row:
         """The table of a grid, float64 on the host."""
         xp, level = namespace(grid), half_log_snr(grid)
         times = self.process.time(ou.snr(grid))  # the variable of the polynomials; may lie beyond the process's ends

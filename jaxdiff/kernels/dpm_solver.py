@@ -17,10 +17,10 @@ from jaxdiff.kernels._multistep import (
 )
 from jaxdiff.legendre import gauss
 from jaxdiff.processes import ou
-from jaxdiff.types import Kernel, ScoreFn, as_score
+from jaxdiff.types import Kernel, Nodes, Number, ScoreFn, Whole, as_score
 
 
-def dpm_solver(score: ScoreFn, order: int = 2, *, eta: float = 0.0, lower_order_final: bool = False) -> Kernel:
+def dpm_solver(score: ScoreFn, order: Whole = 2, *, eta: Number = 0.0, lower_order_final: bool = False) -> Kernel:
     """DPM-Solver++ (2M, 3M) for the probability-flow ODE; with eta = 1 SDE-DPM-Solver++ (2M) for the reverse SDE.
 
     Args:
@@ -47,9 +47,9 @@ def dpm_solver(score: ScoreFn, order: int = 2, *, eta: float = 0.0, lower_order_
     check_number(eta, "eta")
     if not eta >= 0 or (eta > 0 and order == 3):
         raise ValueError(f"eta must not be negative, and 0 for order 3: eta = {eta:g}.")
-    coefficients = Coefficients(order, float(eta), bool(lower_order_final))
+    coefficients = Coefficients(int(order), float(eta), bool(lower_order_final))
     return Kernel(
-        "dpm_solver", as_score(score), coefficients, Init(order - 1), Step(denoised), position, 1, int(eta > 0)
+        "dpm_solver", as_score(score), coefficients, Init(int(order) - 1), Step(denoised), position, 1, int(eta > 0)
     )
 
 
@@ -65,7 +65,7 @@ class Coefficients:
     eta: float = 0.0
     lower_final: bool = False
 
-    def __call__(self, grid):
+    def __call__(self, grid: Nodes) -> Row:
         """The table of a grid, float64 on the host."""
         xp, level = namespace(grid), half_log_snr(grid)
         keep, spread = linear_part(grid, self.eta)

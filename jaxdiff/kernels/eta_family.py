@@ -6,12 +6,12 @@ from jaxdiff.arrays import namespace, root
 from jaxdiff.checks import check_number, described
 from jaxdiff.kernels._affine import Row, identity, noiseless_step, step
 from jaxdiff.processes import ou
-from jaxdiff.types import Kernel, ScoreFn, as_score
+from jaxdiff.types import Kernel, Nodes, Number, ScoreFn, as_score
 
 FROZEN = ("score", "noise", "denoiser")
 
 
-def eta_family(score: ScoreFn, eta: float = 1.0, *, frozen: str = "denoiser") -> Kernel:
+def eta_family(score: ScoreFn, eta: Number = 1.0, *, frozen: str = "denoiser") -> Kernel:
     """Kernel of dY = (Y + (1 + eta^2) s) du + eta sqrt(2) dB, which has the same marginals for every eta.
 
     Args:
@@ -55,7 +55,7 @@ class Coefficients:
     eta: float
     frozen: str
 
-    def __call__(self, grid):
+    def __call__(self, grid: Nodes) -> Row:
         """The table of a grid, float64 on the host."""
         xp, t, t_next = namespace(grid), grid[:-1], grid[1:]
         g, a, ratio = t - t_next, 1 + self.eta**2, ou.sigma(t_next) / ou.sigma(t)

@@ -1,7 +1,7 @@
 """Euler's method for the probability-flow ODE."""
 
 from jaxdiff.kernels._affine import Row, identity, noiseless_step
-from jaxdiff.types import Kernel, ScoreFn, as_score
+from jaxdiff.types import Kernel, Nodes, ScoreFn, as_score
 
 
 def euler(score: ScoreFn) -> Kernel:
@@ -21,7 +21,7 @@ def euler(score: ScoreFn) -> Kernel:
 
 
 # x' = x + h (x + s).
-def coefficients(grid):
+def coefficients(grid: Nodes) -> Row:
     """The table of a grid, float64 on the host."""
     h = grid[:-1] - grid[1:]
     return Row(t=grid[:-1], keep=1 + h, gain=h, spread=0 * h)

@@ -2,7 +2,7 @@
 
 from jaxdiff.arrays import namespace
 from jaxdiff.kernels._affine import Row, identity, step
-from jaxdiff.types import Kernel, ScoreFn, as_score
+from jaxdiff.types import Kernel, Nodes, ScoreFn, as_score
 
 
 def euler_maruyama(score: ScoreFn) -> Kernel:
@@ -22,7 +22,7 @@ def euler_maruyama(score: ScoreFn) -> Kernel:
 
 
 # x' = x + h (x + 2 s) + sqrt(2 h) z.
-def coefficients(grid):
+def coefficients(grid: Nodes) -> Row:
     """The table of a grid, float64 on the host."""
     h = grid[:-1] - grid[1:]
     return Row(t=grid[:-1], keep=1 + h, gain=2 * h, spread=namespace(grid).sqrt(2 * h))

@@ -13,10 +13,10 @@ from jaxdiff.kernels._multistep import (
     linear_part,
     position,
 )
-from jaxdiff.types import Kernel, ScoreFn, as_score
+from jaxdiff.types import Kernel, Nodes, ScoreFn, Whole, as_score
 
 
-def exponential_adams(score: ScoreFn, order: int = 3, *, lower_order_final: bool = False) -> Kernel:
+def exponential_adams(score: ScoreFn, order: Whole = 3, *, lower_order_final: bool = False) -> Kernel:
     """Kernel of the probability-flow ODE that interpolates the latest `order` denoisers in log(alpha/sigma).
 
     Args:
@@ -39,8 +39,10 @@ def exponential_adams(score: ScoreFn, order: int = 3, *, lower_order_final: bool
       al. 2022, arXiv:2211.01095, whose third order is not exact (see dpm_solver).
     """
     check_order(order, 4)
-    coefficients = Coefficients(order, bool(lower_order_final))
-    return Kernel("exponential_adams", as_score(score), coefficients, Init(order - 1), Step(denoised), position, 1, 0)
+    coefficients = Coefficients(int(order), bool(lower_order_final))
+    return Kernel(
+        "exponential_adams", as_score(score), coefficients, Init(int(order) - 1), Step(denoised), position, 1, 0
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Coefficients:
     order: int
     lower_final: bool = False
 
-    def __call__(self, grid):
+    def __call__(self, grid: Nodes) -> Row:
         """The table of a grid, float64 on the host."""
         nodes, known = denoiser_history(grid, self.order, 0.0, lower_final=self.lower_final)
         keep, spread = linear_part(grid, 0.0)

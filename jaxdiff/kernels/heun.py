@@ -8,10 +8,12 @@ from jaxdiff.arrays import namespace, root, rounded_product
 from jaxdiff.checks import as_numbers, check_number, described
 from jaxdiff.kernels._affine import identity
 from jaxdiff.processes import noise_from_score, ou
-from jaxdiff.types import Kernel, ScoreFn, as_score
+from jaxdiff.types import Kernel, Nodes, Number, Numbers, Particles, ScoreFn, as_score
 
 
-def heun(score: ScoreFn, churn: float = 0.0, *, noise_scale: float = 1.0, between=(0.0, math.inf)) -> Kernel:
+def heun(
+    score: ScoreFn, churn: Number = 0.0, *, noise_scale: Number = 1.0, between: Numbers = (0.0, math.inf)
+) -> Kernel:
     """Kernel of dy/dv = n by Heun's method, y = x/alpha, v = sigma/alpha, n the predicted noise.
 
     Args:
@@ -73,7 +75,7 @@ class Coefficients:
     noise_scale: float
     between: tuple[float, ...]
 
-    def __call__(self, grid):
+    def __call__(self, grid: Nodes) -> Row | ChurnedRow:
         """The table of a grid, float64 on the host."""
         xp, t, t_next = namespace(grid), grid[:-1], grid[1:]
         v, v_next = (1 / xp.sqrt(ou.snr(at)) for at in (t, t_next))
@@ -87,13 +89,13 @@ class Coefficients:
         return ChurnedRow(xp.exp(t - up), spread, ode)
 
 
-def step(score, x, row, z):
+def step(score: ScoreFn, x: Particles, row: Row, z: Any) -> Particles:
     """One step of the ODE; z is None."""
     noise = noise_from_score(score)
     slope, base = noise(x, row.t), rounded_product(row.keep, x, row.t)
     return base + row.gain * ((slope + noise(base + row.gain * slope, row.t_next)) / 2)
 
 
-def stochastic_step(score, x, row, z):
+def stochastic_step(score: ScoreFn, x: Particles, row: ChurnedRow, z: Particles) -> Particles:
     """Noise, then one step of the ODE."""
     return step(score, rounded_product(row.lift, x, row.spread) + row.spread * z, row.ode, None)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from jaxdiff.arrays import namespace, root, rounded_product
 from jaxdiff.checks import check_number, described
@@ -13,13 +14,13 @@ from jaxdiff.kernels._affine import identity
 from jaxdiff.legendre import gauss
 from jaxdiff.processes import ou
 from jaxdiff.processes.ou import EARLIEST, LATEST
-from jaxdiff.types import Kernel, ScoreFn, as_score
+from jaxdiff.types import Kernel, Nodes, Number, Particles, ScoreFn, as_score
 
 SCHEMES = ("plain", "exponential", "underdamped")
 
 
 def langevin(
-    score: ScoreFn, time: float, *, scheme: str = "plain", variance: float | None = None, friction: float = 2.0
+    score: ScoreFn, time: Number, *, scheme: str = "plain", variance: Number | None = None, friction: Number = 2.0
 ) -> Kernel:
     """Kernel that moves particles towards q_time, with the score frozen over a step.
 
@@ -27,7 +28,7 @@ def langevin(
       score: s(x, t), exact or not; shapes (..., d), () -> (..., d).
       time: the fixed OU time of the law to sample, > 0.
       scheme: "plain" is dX = s(X, time) du + sqrt(2) dB by Euler-Maruyama. "exponential" is the same SDE with the drift
-        -x/variance solved exactly and the rest of the score frozen. "underdamped" is dX = P du,
+        -x/variance solved exactly and the remaining score frozen. "underdamped" is dX = P du,
         dP = (s - friction P) du + sqrt(2 friction) dB, solved exactly for a frozen score.
       variance: v > 0 of "exponential"; default sigma_time^2, for which every step is stable.
       friction: > 0, of "underdamped".
@@ -54,6 +55,7 @@ def langevin(
         check_number(value, name)
         if not 0 < value < np.inf:
             raise ValueError(f"{name} must be positive and finite: {name} = {value:g}.")
+    variance = None if variance is None else float(variance)
     coefficients = Coefficients(float(time), scheme, variance, float(friction))
     moving = scheme == "underdamped"
     return Kernel(
@@ -100,13 +102,13 @@ class Coefficients:
     variance: float | None = None
     friction: float = 2.0
 
-    def __call__(self, grid):
+    def __call__(self, grid: Nodes) -> Any:
         """The table of a grid, float64 on the host."""
         h = grid[:-1] - grid[1:]
         return self.rows(namespace(grid).full_like(h, self.time), h, np.arange(len(h)) == 0)
 
-    def rows(self, time, h, first):
-        """The rows of steps of running time h at OU times `time`, both (n_steps,); `first`: are they first steps?"""
+    def rows(self, time: Any, h: Any, first: Any) -> Any:
+        """The rows of steps of running time h at OU times `time`, both (n_steps,); `first` marks the first of a run."""
         xp = namespace(h)
         if self.scheme == "underdamped":
             return _underdamped(time, h, self.friction, first)
@@ -121,7 +123,7 @@ class Coefficients:
 # 1 - a/v. The noise has variance v (1 - e^(-2h/v)) = 2a - a^2/v.
 #
 # Underdamped, g the friction: a unit impulse on p at time 0 has, at time u, moved x by E(u) = (1 - e^-gu)/g, and e^-gu
-# of it is left in p. So
+# of it remains in p. So
 #   pull = int_0^h E,  drift = E(h),  Var xi_x = 2g int E^2,  Cov = 2g int E e^-gu = E(h)^2 g,  Var xi_p = 1 - e^-2gh.
 # A momentum from N(0, 1) at the start adds the products of its effects E(h) and e^-gh to these. The first step's noise
 # contains it, so the state can start with momentum 0.
@@ -135,17 +137,17 @@ def _underdamped(time, h, g, first):
     return UnderdampedRow(time, (w * moved).sum(-1), drift, spread, keep, shared, own)
 
 
-def without_momentum(x):
+def without_momentum(x: Particles) -> Moving:
     """The state at the start."""
     return Moving(x, jnp.zeros_like(x))
 
 
-def position(state):
+def position(state: Moving) -> Particles:
     """Where the particles are."""
     return state.x
 
 
-def underdamped_step(score, state, row, z):
+def underdamped_step(score: ScoreFn, state: Moving, row: UnderdampedRow, z: Float[Array, "2 *particles d"]) -> Moving:
     """One step with two increments, z (2, ..., d)."""
     s = score(state.x, row.t)
     x = (state.x + row.pull * s) + row.drift * state.p + row.spread * z[0]

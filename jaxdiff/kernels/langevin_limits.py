@@ -4,17 +4,17 @@ import numpy as np
 
 from jaxdiff.kernels.langevin import Coefficients
 from jaxdiff.processes import ou
-from jaxdiff.types import Kernel
+from jaxdiff.types import Kernel, Number
 
 EXCESS = 0.05  # relative error of a stationary variance for the default step; a smaller one needs more steps
 
 
-def longest_step(kernel: Kernel, *, lipschitz=None) -> float:
+def longest_step(kernel: Kernel, *, lipschitz: Number | None = None) -> float:
     """The least running time of a step at which a Langevin kernel diverges, on laws of a given curvature.
 
     Let L be the largest curvature of -log q. "plain": 2/L. "exponential": inf if its variance v <= 2/L, as by default,
     else -v log(1 - 2/(L v)). "underdamped" with friction g: h = u/g at which max(u/2 - tanh(u/2), 1 - u/(e^u - 1))
-    reaches g^2/L.
+    equals g^2/L.
 
     Args:
       kernel: from `kernels.langevin`.
@@ -41,7 +41,7 @@ def _strain(u):
     return max(u / 2 - np.tanh(u / 2), 1 + u * np.exp(-u) / np.expm1(-u))
 
 
-def stationary_variance(kernel: Kernel, h, variance) -> float:
+def stationary_variance(kernel: Kernel, h: Number, variance: Number) -> float:
     """The stationary variance of steps of running time h where the law at the kernel's time is N(0, variance).
 
     For the exact score. It is the fixed point of the covariance under the kernel's own coefficients, and inf where they
@@ -61,7 +61,7 @@ def stationary_variance(kernel: Kernel, h, variance) -> float:
     return float(np.linalg.solve(np.eye(size) - np.kron(step, step), (root @ root.T).ravel())[0])
 
 
-def default_step(kernel: Kernel, *, lipschitz=None) -> float:
+def default_step(kernel: Kernel, *, lipschitz: Number | None = None) -> float:
     """The longest step with stationary variances wrong by at most 5 % on every N(0, V), V >= 1/L; L as in longest_step.
 
     As V grows the relative error falls to 0 for "plain" and "underdamped". For "exponential" it is monotone, from

@@ -1,32 +1,35 @@
-"""Moment matching: the ancestral mean with the innovation's own variance, one for all directions or one for each."""
+"""Moment matching: the ancestral mean, and an innovation whose variance includes the posterior variance of X_0."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float64, Integer
 
 from jaxdiff.arrays import aligned, namespace
 from jaxdiff.checks import described
 from jaxdiff.curves.curve import check_basis, dim_of
-from jaxdiff.kernels._affine import identity, noiseless_step, step
+from jaxdiff.kernels._affine import Row, identity, noiseless_step, step
 from jaxdiff.kernels.ancestral import coefficients as ancestral_coefficients
 from jaxdiff.processes import ou
-from jaxdiff.types import Basis, Kernel, PathCost, ScoreFn, StepTerms, as_score
+from jaxdiff.types import Basis, Kernel, Nodes, Particles, PathCost, ScoreFn, StepTerms, Whole, as_score
 
-TOGETHER = 8  # directions that share one logarithm
-OVERFLOWS = 1e35  # the eighth power of a larger factor is no float64
+TOGETHER = 8  # directions whose factors are multiplied before one logarithm is taken
+OVERFLOWS = 1e35  # the eighth power of a larger factor overflows float64
 
 
-def moment_matched(score: ScoreFn, mmse: Callable[..., Any], *, basis: Basis = None, dim: int | None = None) -> Kernel:
-    """Ancestral kernel whose variance is widened by what the posterior mean leaves open.
+def moment_matched(
+    score: ScoreFn, mmse: Callable[..., Any], *, basis: Basis = None, dim: Whole | None = None
+) -> Kernel:
+    """Ancestral kernel whose innovation has the true step's variance, which includes the posterior variance of X_0.
 
     Args:
       score: s(x, t), the gradient of log q_t at x; shapes (..., d), () -> (..., d).
       mmse: a Curve, snr -> E|X_0 - m(X_t, t)|^2 summed over coordinates; for a learned score its held-out loss.
-      basis: None widens all directions alike; the curve's own basis, `curve.basis`, each by the error along it. That
-        costs one matrix product a step, or none for "coordinates".
+      basis: None sets one variance for all directions. `curve.basis`, the curve's own basis, sets a variance for each
+        direction, from the error along it. That costs one matrix product a step, or none for "coordinates".
       dim: d, where mmse is a plain callable.
 
     Returns:
@@ -37,8 +40,8 @@ def moment_matched(score: ScoreFn, mmse: Callable[..., Any], *, basis: Basis = N
       TypeError: mmse has no `.dim` and none is given.
       ValueError: the basis is not the curve's.
 
-    Accuracy: weak order 1; exact in one step on N(mu, v I) and on a point mass, where its path KL is 0; with a basis on
-      every Gaussian of which it is the eigenbasis.
+    Accuracy: weak order 1. One step is exact, and the path KL is 0, on N(mu, v I) and on a point mass. With a basis
+      the same holds on every Gaussian whose covariance has this eigenbasis.
     Source: Bao et al. 2022 (Analytic-DPM, the optimal isotropic variance), arXiv:2201.06503.
     """
     if not callable(mmse):
@@ -53,8 +56,9 @@ def moment_matched(score: ScoreFn, mmse: Callable[..., Any], *, basis: Basis = N
     return Kernel("moment_matched", as_score(score), coefficients, identity, chosen, identity, 1, 1, path_cost=cost)
 
 
-# X_{t_next} | X_t = x has the ancestral mean, and by total variance the ancestral variance v0 plus that of
-# alpha_next (sigma_h^2/sigma^2) X_0. With V/d a coordinate for Cov(X_0 | X_t) the sum is v0 (1 + (snr_next - snr) V/d).
+# Given X_t = x, X_{t_next} has the ancestral mean. By the law of total variance its covariance is the ancestral v0 I
+# plus that of alpha_next (sigma_h^2/sigma^2) X_0. With (V/d) I in place of Cov(X_0 | X_t) the sum is
+# v0 (1 + (snr_next - snr) V/d) I.
 @dataclasses.dataclass(frozen=True)
 class Coefficients:
     """The table of a grid for one error curve; kernels of one curve are equal, so a rebuilt one recompiles nothing.
@@ -65,7 +69,7 @@ class Coefficients:
     mmse: Callable[..., Any]
     dim: int | None
 
-    def __call__(self, grid):
+    def __call__(self, grid: Nodes) -> Row:
         """The table of a grid, float64 on the host."""
         row, snr = ancestral_coefficients(grid), ou.snr(grid)
         growth = snr[1:] - snr[:-1]
@@ -83,7 +87,7 @@ class StepInBasis:
 
     basis: np.ndarray
 
-    def __call__(self, score, x, row, z):
+    def __call__(self, score: ScoreFn, x: Particles, row: Row, z: Particles) -> Particles:
         """One step with noise."""
         axes = jnp.asarray(self.basis, x.dtype)
         return noiseless_step(score, x, row, z) + jnp.matmul(aligned(row.spread, z) * z, axes.T, precision="highest")
@@ -97,10 +101,10 @@ class StepInBasis:
         return id(self.basis)
 
 
-# The means of the ancestral step, with a variance widened by w = 1 + h tau/d, h = snr_next - snr:
-#   (d/2)(log w + 1/w - 1) + h L/(2w),
-# and with a variance for each direction the sum of (1/2)(log w_i + 1/w_i - 1) + h L_i/(2 w_i), w_i = 1 + h tau_i.
-def step_terms(t, t_next, tau, curve):
+# docs/theory.md, equation 5 with A = w I, w = 1 + h tau/d and h = snr_next - snr. A step costs
+#   (d/2)(log w + 1/w - 1) + h L/(2w).
+# With a variance for each direction, w_i = 1 + h tau_i, it costs the sum of (1/2)(log w_i + 1/w_i - 1) + h L_i/(2 w_i).
+def step_terms(t: Any, t_next: Any, tau: Any, curve: Any) -> StepTerms:
     """The terms of single steps; tau (steps,) is the total over the directions, tau (steps, d) the error of each."""
     h = ou.snr(t_next) - ou.snr(t)
     together = tau.shape == h.shape
@@ -111,8 +115,14 @@ def step_terms(t, t_next, tau, curve):
     return StepTerms(constant, h / (2 * (1 + r)), np.zeros_like(t - t_next))
 
 
-# With tau_i = max(L_i, 0) of the same curve the sum is (1/2)(sum log w_i + h sum min(L_i, 0)), without a division.
-def costs_of_own_losses(h, loss, start, parts):
+# Where tau_i = max(L_i, 0) is read from the same curve, the sum is (1/2)(sum log w_i + h sum min(L_i, 0)). It needs no
+# division.
+def costs_of_own_losses(
+    h: Float64[np.ndarray, " steps"],
+    loss: Float64[np.ndarray, "times d"],
+    start: Integer[np.ndarray, " steps"],
+    parts: Sequence[Any],
+) -> Float64[np.ndarray, " steps"]:
     """Costs (steps,) before the integral, where the losses themselves set the variance of every direction.
 
     h: (steps,) growth of the snr. loss: (times, d). start: (steps,) the row of `loss` for each step. parts: slices of
@@ -123,7 +133,8 @@ def costs_of_own_losses(h, loss, start, parts):
     return 0.5 * (_log_of_products(h, np.maximum(loss, 0), start, parts) + h * np.minimum(loss, 0).sum(1)[start])
 
 
-# (1 + a)(1 + b) = 1 + (a + b + a b): of numbers that are not negative nothing cancels. One logarithm serves eight.
+# (1 + a)(1 + b) = 1 + (a + b + a b), in which no digits are lost because a and b are not negative. So the factors of
+# eight directions are multiplied, and one logarithm is taken.
 def _log_of_products(h, tau, start, parts):
     """(steps,) sum over directions of log(1 + h tau[start]); h (steps,), tau (times, d), neither negative."""
     together = TOGETHER if h.max(initial=0.0) * tau.max(initial=0.0) < OVERFLOWS else 1

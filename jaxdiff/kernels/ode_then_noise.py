@@ -3,7 +3,7 @@
 from jaxdiff.arrays import namespace, root
 from jaxdiff.kernels._affine import Row, identity, step
 from jaxdiff.processes import ou
-from jaxdiff.types import Kernel, ScoreFn, as_score
+from jaxdiff.types import Kernel, Nodes, ScoreFn, as_score
 
 
 def ode_then_noise(score: ScoreFn) -> Kernel:
@@ -25,7 +25,7 @@ def ode_then_noise(score: ScoreFn) -> Kernel:
 
 # DDIM from t to t'':  F x + (alpha'' - alpha F) m = e^g x + sigma sigma'' (e^h - 1) s, g = t - t''; see eta_family. The
 # forward process then multiplies this by e^-(t' - t'') and adds noise of variance 1 - e^-2(t' - t'').
-def coefficients(grid):
+def coefficients(grid: Nodes) -> Row:
     """The table of a grid, float64 on the host."""
     xp, t, t_next = namespace(grid), grid[:-1], grid[1:]
     beyond = xp.concatenate([grid[2:], grid[-1:]])

@@ -11,7 +11,7 @@ from jaxdiff.arrays import namespace
 from jaxdiff.checks import check_number, described
 from jaxdiff.kernels._multistep import CorrectedInit
 from jaxdiff.processes import ou
-from jaxdiff.types import Kernel
+from jaxdiff.types import Kernel, Nodes, Number, ScoreFn, Whole
 
 UNROLLED = 4  # corrector steps that are unrolled in their loop: faster to run, slower to compile
 
@@ -26,13 +26,13 @@ class Excess:
 
     b: float = 0.05
 
-    def __call__(self, t):
+    def __call__(self, t: Any) -> Any:
         """Running time of a corrector step at OU time t."""
         return 2 * self.b * ou.sigma(t) ** 2 / (1 + self.b)
 
 
 def predictor_corrector(
-    predictor: Kernel, corrector: Kernel, m: int, *, step_size: float | Callable[..., Any] | None = None
+    predictor: Kernel, corrector: Kernel, m: Whole, *, step_size: Number | Callable[..., Any] | None = None
 ) -> Kernel:
     """Kernel that takes a step of the predictor, and then m steps of the corrector at the time of the step's end.
 
@@ -106,9 +106,9 @@ class Coefficients:
     predictor: Callable[..., Any]
     corrector: Any
     m: int
-    step_size: float | Callable[..., Any]
+    step_size: Number | Callable[..., Any]
 
-    def __call__(self, grid):
+    def __call__(self, grid: Nodes) -> Row:
         """The table of a grid, float64 on the host."""
         xp, t = namespace(grid), grid[1:]
         size = self.step_size(t) if callable(self.step_size) else self.step_size
@@ -131,7 +131,7 @@ class Step:
     m: int
     noises: tuple[int, int]
 
-    def __call__(self, score, state, row, z):
+    def __call__(self, score: ScoreFn, state: Any, row: Row, z: Any) -> Any:
         """One step; z has the predictor's increments in front."""
         count, each = self.noises
         z = z[None] if count + self.m * each == 1 else z

@@ -8,10 +8,10 @@ import numpy as np
 from jaxdiff.arrays import namespace, rounded_product
 from jaxdiff.checks import check_number
 from jaxdiff.kernels._affine import identity
-from jaxdiff.types import Kernel, ScoreFn, as_score
+from jaxdiff.types import Kernel, Nodes, Particles, ScoreFn, Whole, as_score
 
 
-def randomized_midpoint(score: ScoreFn, seed: int = 0) -> Kernel:
+def randomized_midpoint(score: ScoreFn, seed: Whole = 0) -> Kernel:
     """Kernel of the probability-flow ODE: the linear part is exact, the score is taken at a random time of each step.
 
     Args:
@@ -49,7 +49,7 @@ class Coefficients:
 
     seed: int
 
-    def __call__(self, grid):
+    def __call__(self, grid: Nodes) -> Row:
         """The table of a grid, float64 on the host."""
         xp, t, h = namespace(grid), grid[:-1], grid[:-1] - grid[1:]
         inside = np.random.default_rng(self.seed).uniform(size=len(t)) * h
@@ -57,7 +57,7 @@ class Coefficients:
         return Row(t, t - inside, xp.exp(inside), xp.expm1(inside), xp.exp(h), gain)
 
 
-def step(score, x, row, z):
+def step(score: ScoreFn, x: Particles, row: Row, z: Any) -> Particles:
     """One step; z is None."""
     inside = rounded_product(row.keep_inside, x, row.t) + row.gain_inside * score(x, row.t)
     return rounded_product(row.keep, x, row.t) + row.gain * score(inside, row.t_inside)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from jaxdiff.arrays import namespace, rounded_product
 from jaxdiff.kernels._affine import identity
 from jaxdiff.processes import noise_from_score, ou
-from jaxdiff.types import Kernel, ScoreFn, as_score
+from jaxdiff.types import Kernel, Nodes, Particles, ScoreFn, as_score
 
 
 def rk4(score: ScoreFn) -> Kernel:
@@ -35,7 +35,7 @@ class Row(NamedTuple):
     gain: Any  # alpha' times the step
 
 
-def coefficients(grid):
+def coefficients(grid: Nodes) -> Row:
     """The table of a grid, float64 on the host."""
     xp, t, t_next = namespace(grid), grid[:-1], grid[1:]
     v, v_next = (1 / xp.sqrt(ou.snr(at)) for at in (t, t_next))
@@ -45,7 +45,7 @@ def coefficients(grid):
     )
 
 
-def step(score, x, row, z):
+def step(score: ScoreFn, x: Particles, row: Row, z: Any) -> Particles:
     """One step; z is None."""
     noise = noise_from_score(score)
     middle, end = (rounded_product(keep, x, row.t) for keep in (row.keep_half, row.keep))

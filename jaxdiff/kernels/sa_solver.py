@@ -6,6 +6,7 @@ from jaxdiff.arrays import namespace
 from jaxdiff.checks import check_number
 from jaxdiff.kernels._multistep import (
     CorrectedInit,
+    CorrectedRow,
     CorrectedStep,
     Init,
     Row,
@@ -19,15 +20,15 @@ from jaxdiff.kernels._multistep import (
     linear_part,
     position,
 )
-from jaxdiff.types import Kernel, ScoreFn, as_score
+from jaxdiff.types import Kernel, Nodes, Number, ScoreFn, Whole, as_score
 
 
 def sa_solver(
     score: ScoreFn,
-    predictor_order: int = 3,
-    corrector_order: int = 3,
+    predictor_order: Whole = 3,
+    corrector_order: Whole = 3,
     *,
-    eta: float = 0.4,
+    eta: Number = 0.4,
     lower_order_final: bool = False,
 ) -> Kernel:
     """Kernel of dY = (Y + (1 + eta^2) s) du + eta sqrt(2) dB that interpolates denoisers in log(alpha/sigma).
@@ -61,8 +62,8 @@ def sa_solver(
     check_number(eta, "eta")
     if not eta >= 0:
         raise ValueError(f"eta must not be negative: eta = {eta:g}. 0 is the ODE, 1 the reverse SDE.")
-    coefficients = Coefficients(predictor_order, corrector_order, float(eta), bool(lower_order_final))
-    past = max(predictor_order, corrector_order) - 1
+    coefficients = Coefficients(int(predictor_order), int(corrector_order), float(eta), bool(lower_order_final))
+    past = int(max(predictor_order, corrector_order)) - 1
     init, step = (CorrectedInit(past), CorrectedStep(denoised)) if corrector_order else (Init(past), Step(denoised))
     return Kernel("sa_solver", as_score(score), coefficients, init, step, position, 1, int(eta > 0))
 
@@ -76,7 +77,7 @@ class Coefficients:
     eta: float
     lower_final: bool
 
-    def __call__(self, grid):
+    def __call__(self, grid: Nodes) -> Row | CorrectedRow:
         """The table of a grid, float64 on the host."""
         xp, level = namespace(grid), half_log_snr(grid)
         keep, spread = linear_part(grid, self.eta)

@@ -2,11 +2,13 @@
 
 from typing import Any, NamedTuple
 
+from jaxtyping import Array, Float
+
 from jaxdiff.arrays import namespace, rounded_product
 from jaxdiff.kernels._affine import identity
 from jaxdiff.kernels._multistep import half_log_snr
 from jaxdiff.processes import noise_from_score, ou
-from jaxdiff.types import Kernel, ScoreFn, as_score
+from jaxdiff.types import Kernel, Nodes, Particles, ScoreFn, as_score
 
 
 def seeds(score: ScoreFn) -> Kernel:
@@ -42,7 +44,7 @@ class Row(NamedTuple):
 # SEEDS-1 from t to r: (alpha_r/alpha) x - 2 sigma_r (e^h - 1) n + sigma_r sqrt(e^2h - 1) z, h the growth of l. SEEDS-2
 # takes this step to the middle, where h is halved, and with the noise n predicted there it takes the whole step. Both
 # use increments of one Brownian path.
-def coefficients(grid):
+def coefficients(grid: Nodes) -> Row:
     """The table of a grid, float64 on the host."""
     xp, level, t, t_next = namespace(grid), half_log_snr(grid), grid[:-1], grid[1:]
     h = xp.diff(level)
@@ -62,7 +64,7 @@ def coefficients(grid):
     )
 
 
-def step(score, x, row, z):
+def step(score: ScoreFn, x: Particles, row: Row, z: Float[Array, "2 *particles d"]) -> Particles:
     """One step with two increments, z (2, ..., d)."""
     noise = noise_from_score(score)
     inside = rounded_product(row.keep_half, x, row.t) + row.gain_half * noise(x, row.t) + row.spread_half * z[0]

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from jaxdiff.arrays import namespace, rounded_product
 from jaxdiff.kernels._affine import identity
-from jaxdiff.types import Kernel, ScoreFn, as_score
+from jaxdiff.types import Kernel, Nodes, Particles, ScoreFn, as_score
 
 
 def stochastic_runge_kutta(score: ScoreFn) -> Kernel:
@@ -18,7 +18,7 @@ def stochastic_runge_kutta(score: ScoreFn) -> Kernel:
 
     Accuracy: the law's error is of order 2 on Gaussian data.
     Source: Wu, Chen, Wei 2024, arXiv:2410.04760, show what such a correction of exponential Euler gains; the
-      coefficients here are those of the exponential Heun method, which share their order.
+      coefficients here are those of the exponential Heun method, which have the same order.
     """
     return Kernel("stochastic_runge_kutta", as_score(score), coefficients, identity, step, identity, 2, 1)
 
@@ -36,7 +36,7 @@ class Row(NamedTuple):
 
 # Exponential Euler, with the step's own noise, predicts the end of the step, where the score is s'. Along the step the
 # score is taken as s + (u/h) (s' - s), and 2 int_0^h e^(h-u) (u/h) du = 2 ((e^h - 1)/h - 1).
-def coefficients(grid):
+def coefficients(grid: Nodes) -> Row:
     """The table of a grid, float64 on the host."""
     xp, h = namespace(grid), grid[:-1] - grid[1:]
     return Row(grid[:-1], grid[1:], xp.exp(h), 2 * xp.expm1(h), xp.sqrt(xp.expm1(2 * h)), 2 * _phi(h))
@@ -49,7 +49,7 @@ def _phi(h):
     return xp.where(small, series, xp.expm1(h) / xp.where(small, 1, h) - 1)
 
 
-def step(score, x, row, z):
+def step(score: ScoreFn, x: Particles, row: Row, z: Particles) -> Particles:
     """One step with noise."""
     first = score(x, row.t)
     predicted = rounded_product(row.keep, x, row.t) + row.gain * first + row.spread * z

@@ -7,6 +7,7 @@ import numpy as np
 from jaxdiff.arrays import namespace
 from jaxdiff.kernels._multistep import (
     CorrectedInit,
+    CorrectedRow,
     CorrectedStep,
     before,
     check_order,
@@ -18,10 +19,10 @@ from jaxdiff.kernels._multistep import (
 )
 from jaxdiff.kernels.dpm_solver import Coefficients as DPMSolver
 from jaxdiff.kernels.exponential_adams import Coefficients as ExponentialAdams
-from jaxdiff.types import Kernel, ScoreFn, as_score
+from jaxdiff.types import Kernel, Nodes, ScoreFn, Whole, as_score
 
 
-def unipc(score: ScoreFn, order: int = 3, *, lower_order_final: bool = False) -> Kernel:
+def unipc(score: ScoreFn, order: Whole = 3, *, lower_order_final: bool = False) -> Kernel:
     """UniPC, B(h) = e^h - 1, in the denoiser: kernel of the probability-flow ODE, predictor and corrector of one order.
 
     Args:
@@ -45,8 +46,8 @@ def unipc(score: ScoreFn, order: int = 3, *, lower_order_final: bool = False) ->
     Source: Zhao et al., NeurIPS 2023, arXiv:2302.04867.
     """
     check_order(order, 3)
-    coefficients = Coefficients(order, bool(lower_order_final))
-    init, step = CorrectedInit(order), CorrectedStep(denoised)
+    coefficients = Coefficients(int(order), bool(lower_order_final))
+    init, step = CorrectedInit(int(order)), CorrectedStep(denoised)
     return Kernel("unipc", as_score(score), coefficients, init, step, position, 1, 0)
 
 
@@ -59,7 +60,7 @@ class Coefficients:
     order: int
     lower_final: bool = False
 
-    def __call__(self, grid):
+    def __call__(self, grid: Nodes) -> CorrectedRow:
         """The table of a grid, float64 on the host."""
         xp, level = namespace(grid), half_log_snr(grid)
         row = DPMSolver(min(self.order, 2), lower_final=self.lower_final)(grid)

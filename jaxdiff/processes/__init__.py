@@ -2,8 +2,8 @@
 
 from jaxdiff.processes.clocks import ddpm, edm, flow, ve, vp_cosine, vp_linear
 from jaxdiff.processes.conversion import from_ou, ou_ends, to_ou
-from jaxdiff.processes.models import PREDICTIONS, model_from_score, score_from_model
-from jaxdiff.processes.ou import forward, ou
+from jaxdiff.processes.models import PREDICTIONS, model_from_score, range_of, score_from_model
+from jaxdiff.processes.ou import EARLIEST, LATEST, forward, ou
 from jaxdiff.processes.process import Process
 from jaxdiff.processes.truncation import clipped
 from jaxdiff.processes.views import (
@@ -14,6 +14,8 @@ from jaxdiff.processes.views import (
 )
 
 __all__ = [
+    "EARLIEST",
+    "LATEST",
     "PREDICTIONS",
     "Process",
     "clipped",
@@ -27,6 +29,7 @@ __all__ = [
     "noise_from_score",
     "ou",
     "ou_ends",
+    "range_of",
     "score_from_denoiser",
     "score_from_model",
     "score_from_noise",

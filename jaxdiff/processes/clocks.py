@@ -7,6 +7,7 @@ import numpy as np
 from jaxdiff.arrays import namespace
 from jaxdiff.processes.conversion import whole_row
 from jaxdiff.processes.process import Process
+from jaxdiff.types import Number, Numbers
 
 # The alpha^2 that replaces 0 where a schedule begins in pure noise, as in diffusers' schedulers. N(0, I) is then within
 # 3e-8 E|X_0|^2 nats of the law there, and no step from there to the data is too long for float32.
@@ -14,7 +15,7 @@ NEARLY_ZERO = 2.0**-24
 
 
 @functools.cache
-def vp_linear(beta_min=0.1, beta_max=20.0) -> Process:
+def vp_linear(beta_min: Number = 0.1, beta_max: Number = 20.0) -> Process:
     """VP with beta linear over t in [0, 1]: -2 log alpha = beta_min t + (beta_max - beta_min) t^2/2.
 
     Source: Song et al., ICLR 2021, arXiv:2011.13456, eq. 33.
@@ -39,7 +40,7 @@ def vp_linear(beta_min=0.1, beta_max=20.0) -> Process:
 
 # With a = pi/2/(1 + s): alpha = cos((t + s) a)/cos(s a), and 1 - alpha^2 = sin(t a) sin((t + 2 s) a)/cos(s a)^2.
 @functools.cache
-def vp_cosine(s=0.008) -> Process:
+def vp_cosine(s: Number = 0.008) -> Process:
     """VP with alpha = cos((t + s)/(1 + s) pi/2)/cos(s/(1 + s) pi/2), t in [0, 1).
 
     Source: Nichol, Dhariwal, ICML 2021, arXiv:2102.09672.
@@ -59,7 +60,7 @@ def vp_cosine(s=0.008) -> Process:
 
 
 @functools.cache
-def ve(sigma_min=0.01, sigma_max=50.0) -> Process:
+def ve(sigma_min: Number = 0.01, sigma_max: Number = 50.0) -> Process:
     """VE with sigma = sigma_min (sigma_max/sigma_min)^t, t in [0, 1].
 
     Source: Song et al., ICLR 2021, arXiv:2011.13456, eq. 30.
@@ -75,6 +76,8 @@ def _one(t):
 
 
 edm = Process("edm", _one, lambda t: t, lambda t: 1 / t**2, lambda snr: 1 / namespace(snr).sqrt(snr))
+"""X_t = X_0 + t Z: the time is the noise level. Karras et al., NeurIPS 2022, arXiv:2206.00364."""
+
 flow = Process(
     "flow",
     lambda t: 1 - t,
@@ -83,9 +86,10 @@ flow = Process(
     lambda snr: 1 / (1 + namespace(snr).sqrt(snr)),
     (0.0, 1.0),
 )
+"""X_t = (1 - t) X_0 + t Z: rectified flow, flow matching with data at 0. Liu et al. 2022, arXiv:2209.03003."""
 
 
-def ddpm(alphas_cumprod=None) -> Process:
+def ddpm(alphas_cumprod: Numbers | None = None) -> Process:
     """DDPM's discrete table as a process. Time n is row n; between rows log snr is interpolated linearly.
 
     Args:

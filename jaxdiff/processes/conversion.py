@@ -1,5 +1,7 @@
 """Conversion of times between a process and the Ornstein-Uhlenbeck process with the same snr."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,19 +9,21 @@ from jax.core import Tracer
 
 from jaxdiff.arrays import float_time, namespace
 from jaxdiff.processes.ou import EARLIEST, LATEST, ou
+from jaxdiff.processes.process import Process
+from jaxdiff.types import Numbers
 
 # Rounding of float32 times through a process's functions moves a row of a table by less than SAME_ROW, an end by less
 # than SAME_END of itself, and a time of 0 by less than SAME_ZERO.
 SAME_ROW, SAME_END, SAME_ZERO = 2e-3, 1e-3, 1e-6
 
 
-def whole_row(row):
+def whole_row(row: Any) -> Any:
     """The nearest whole row, where a row differs from it by rounding only; other rows as they are."""
     nearest = namespace(row).round(row)
     return namespace(row).where(abs(row - nearest) < SAME_ROW, nearest, row)
 
 
-def to_ou(process, t):
+def to_ou(process: Process, t: Numbers) -> Any:
     """The OU time at which the signal-to-noise ratio is that of a process at its time t; in [EARLIEST, LATEST].
 
     Args:
@@ -56,7 +60,7 @@ def _within_ends(process, t):
     return namespace(t).clip(t, first, last)
 
 
-def from_ou(process, t):
+def from_ou(process: Process, t: Numbers) -> Any:
     """The process's time at which the signal-to-noise ratio is that of OU time t; any shape, whole numbers too.
 
     Raises:
@@ -68,7 +72,7 @@ def from_ou(process, t):
     return process.time(ou.snr(t))
 
 
-def ou_ends(process):
+def ou_ends(process: Process) -> tuple[float, float]:
     """(horizon, early_stop): the OU times of a process's noisiest and cleanest time, in whichever order its ends come.
 
     A model of the process can be evaluated between them; they are the ends of its longest grid.
@@ -83,13 +87,13 @@ def _ou_times_of_ends(process):
         return [to_ou(process, end) for end in process.ends]
 
 
-def inside(process, t, rounding):
+def inside(process: Process, t: Any, rounding: float) -> Any:
     """Whether OU times lie between a process's ends, up to a relative rounding."""
     horizon, early_stop = ou_ends(process)
     return (early_stop * (1 - rounding) <= t) & (t <= horizon * (1 + rounding))
 
 
-def check_ou_times(process, times, asked):
+def check_ou_times(process: Process, times: Numbers, asked: str) -> None:
     """Raise ValueError where a concrete OU time lies outside the process's by more than rounding."""
     horizon, early_stop = ou_ends(process)
     rounding, times = max(SAME_END, rounding_of(times)), np.asarray(times, np.float64)
@@ -102,7 +106,7 @@ def check_ou_times(process, times, asked):
         )
 
 
-def rounding_of(value):
+def rounding_of(value: Any) -> float:
     """The machine epsilon of an array's float dtype; 0 for values that are not float arrays."""
     dtype = getattr(value, "dtype", np.dtype(int))
     return float(jnp.finfo(dtype).eps) if jnp.issubdtype(dtype, jnp.floating) else 0.0

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 from jax.tree_util import Partial
@@ -11,10 +13,10 @@ from jaxdiff.checks import described, value_of
 from jaxdiff.processes.conversion import SAME_END, check_ou_times, inside, ou_ends, rounding_of, to_ou
 from jaxdiff.processes.ou import ou
 from jaxdiff.processes.process import Process
-from jaxdiff.types import Particles, ScoreFn, as_score
+from jaxdiff.types import Numbers, Particles, ScoreFn, as_score
 
 
-def process_of(score):
+def process_of(score: Any) -> Process | None:
     """The process of the model from which score_from_model made a score; None where there is none.
 
     It is also found inside scores that this package has made from such a score: `truncated`, `clipped`, the conversions
@@ -29,7 +31,7 @@ def process_of(score):
     return next((found for part in score.args if (found := process_of(part)) is not None), None)
 
 
-def range_of(score):
+def range_of(score: Any) -> tuple[float, float] | None:
     """(horizon, early_stop): the OU times between which a score can be evaluated; None where it can be at any time.
 
     They are the `ou_ends` of `process_of(score)`.
@@ -38,7 +40,7 @@ def range_of(score):
     return None if process is None else ou_ends(process)
 
 
-def check_times(score, times):
+def check_times(score: Any, times: Numbers) -> None:
     """Raise ValueError where a concrete OU time of (n,) lies outside the range_of a score by more than rounding."""
     process = process_of(score)
     if process is not None:
@@ -100,7 +102,7 @@ class _FromScore:
         }[self.predicts]().astype(y.dtype)
 
 
-def score_from_model(model, process, predicts: str) -> ScoreFn:
+def score_from_model(model: Callable[..., Any], process: Any, predicts: Any) -> ScoreFn:
     """The score on the OU clock from a model that was trained on another process.
 
     Args:
@@ -119,7 +121,7 @@ def score_from_model(model, process, predicts: str) -> ScoreFn:
     return Partial(_FromModel(process, predicts), as_score(model, "model"))
 
 
-def model_from_score(score: ScoreFn, process, predicts: str):
+def model_from_score(score: ScoreFn, process: Any, predicts: Any) -> Callable[..., Any]:
     """The model f(y, t) of another process from a score on the OU clock: the inverse of score_from_model."""
     _check_model(process, predicts)
     return Partial(_FromScore(process, predicts), as_score(score))

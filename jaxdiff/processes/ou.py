@@ -3,17 +3,19 @@
 Every formula takes a NumPy time (float64 on the host) or a traced one.
 """
 
+from typing import Any
+
 import numpy as np
 
 from jaxdiff.arrays import like, namespace
 from jaxdiff.checks import check_number
 from jaxdiff.processes.process import Process
-from jaxdiff.types import Particles
+from jaxdiff.types import Numbers, Particles
 
 # The OU times between which snr and its square root are normal float32 numbers, neither subnormal nor infinite.
 EARLIEST, LATEST = 1e-12, 40.0
 EARLY_STOP = 1e-3  # default OU time to stop at: sigma is 0.045 there, in units of the data's standard deviation
-EARLY_STOP_OF_A_NETWORK = 2e-3  # default of `jaxdiff train`: sigma is 0.063, a noise below which few rows teach little
+EARLY_STOP_OF_A_NETWORK = 2e-3  # default of `jaxdiff train`: sigma is 0.063; few rows say little about less noise
 
 
 def _alpha(t):
@@ -37,13 +39,13 @@ ou = Process("ou", _alpha, _sigma, _snr, _time)
 """dX = -X dt + sqrt(2) dB: alpha = e^-t, sigma^2 = 1 - e^-2t, snr = alpha^2/sigma^2 = 1/(e^2t - 1)."""
 
 
-def forward(x0: Particles, t, z: Particles) -> Particles:
+def forward(x0: Particles, t: Numbers, z: Particles) -> Particles:
     """Noised data X_t = alpha(t) x0 + sigma(t) z; shapes (..., d), () -> (..., d)."""
     t = like(t, x0)
     return (ou.alpha(t) * x0.astype(t.dtype) + ou.sigma(t) * z.astype(t.dtype)).astype(x0.dtype)
 
 
-def check_ends(horizon, early_stop):
+def check_ends(horizon: Any, early_stop: Any) -> None:
     """Raise ValueError unless EARLIEST <= early_stop < horizon <= LATEST."""
     check_number(horizon, "horizon")
     check_number(early_stop, "early_stop")
@@ -58,7 +60,3 @@ def check_ends(horizon, early_stop):
             f"horizon must be at most {LATEST:g}, where snr = e^-{2 * LATEST:g} still is a float32: horizon = "
             f"{horizon:g}. Take 5, say."
         )
-
-
-"""X_t = X_0 + t Z: the time is the noise level. Karras et al., NeurIPS 2022, arXiv:2206.00364."""
-"""X_t = (1 - t) X_0 + t Z: rectified flow, flow matching with data at 0. Liu et al. 2022, arXiv:2209.03003."""

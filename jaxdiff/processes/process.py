@@ -21,7 +21,7 @@ class OfTime:
 
     function: Callable[..., Any]
 
-    def __call__(self, t):
+    def __call__(self, t: Any) -> Any:
         """The function's value."""
         return self.function(float_time(t))
 

@@ -1,5 +1,7 @@
 """Scores and denoisers projected to what data in a ball allow."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -8,14 +10,14 @@ from jax.tree_util import Partial
 from jaxdiff.arrays import like, wide
 from jaxdiff.checks import as_numbers, check_number, value_of
 from jaxdiff.processes.ou import ou
-from jaxdiff.types import DenoiserFn, Particles, ScoreFn, as_score
+from jaxdiff.types import DenoiserFn, Number, Particles, ScoreFn, as_score
 
-# Share that is added to the largest norm among rows to get a radius. A larger margin projects fewer correct scores, and
-# makes every bound in terms of the radius larger.
+# Fraction that is added to the largest norm among rows to get a radius. A larger margin projects fewer correct scores,
+# and makes every bound in terms of the radius larger.
 MARGIN = 0.05
 
 
-def clipped(denoiser: DenoiserFn, radius) -> DenoiserFn:
+def clipped(denoiser: DenoiserFn, radius: Number) -> DenoiserFn:
     """The denoiser projected onto the ball of a radius about 0; never worse for data that lie in it."""
     check_number(radius, "radius")
     return Partial(_clipped, as_score(denoiser, "denoiser"), float(radius))
@@ -40,7 +42,7 @@ def _shrinkage(v, radius):
     return outside, radius / size / jnp.sqrt(jnp.where(outside, square, 1))
 
 
-def truncated(score: ScoreFn, radius) -> ScoreFn:
+def truncated(score: ScoreFn, radius: Number) -> ScoreFn:
     """The score, projected radially onto the ball around -x/sigma^2 of radius alpha R/sigma^2.
 
     The exact score of data with |X_0| <= R lies in this ball. In terms of the denoiser: where it leaves the ball of
@@ -73,7 +75,7 @@ def _truncated(score, radius, x: Particles, t) -> Particles:
     return jnp.where(outside, centre + factor * (s - centre), s).astype(x.dtype)
 
 
-def radius_of(data, *, margin=MARGIN):
+def radius_of(data: Any, *, margin: Number = MARGIN) -> float:
     """A radius for `truncated`: 1 + margin times the largest norm among data rows (n, d).
 
     The law may have rows beyond the radius, for which the promises of `truncated` do not hold. After n rows, the next
@@ -87,5 +89,5 @@ def radius_of(data, *, margin=MARGIN):
     if rows.ndim != 2 or not np.isfinite(rows).all() or not rows.any():
         raise ValueError(f"data are finite rows (n, d), not all of them 0: they have shape {rows.shape}.")
     if not 0 <= margin < np.inf:
-        raise ValueError(f"margin is a share of the largest norm, 0 or more: margin = {margin:g}.")
+        raise ValueError(f"margin is a fraction of the largest norm, 0 or more: margin = {margin:g}.")
     return float((1 + margin) * np.sqrt(np.sum(rows**2, axis=1)).max())

@@ -3,12 +3,14 @@
 All is NumPy float64; many components are handled a few at a time.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float64
 
 from jaxdiff.processes import ou
+from jaxdiff.types import Numbers, Whole
 
 EPS = np.finfo(np.float64).eps
 ELEMENTS_AT_ONCE = 2**18  # of a block of rows, 2 MiB: it stays in a CPU's cache
@@ -32,14 +34,16 @@ class Components(NamedTuple):
     axes: np.ndarray | None
 
 
-def covariances(variances, axes):
+def covariances(
+    variances: Float64[np.ndarray, "K d"], axes: Float64[np.ndarray, "#K d d"] | None
+) -> Float64[np.ndarray, "K d d"]:
     """Matrices (K, d, d) from variances (K, d) in eigenbases axes (K, d, d), None for the coordinate axes."""
     if axes is None:
         return variances[..., None] * np.eye(variances.shape[-1])
     return (axes * variances[..., None, :]) @ np.swapaxes(axes, -1, -2)
 
 
-def moments(components):
+def moments(components: Components) -> tuple[Float64[np.ndarray, " d"], float, float]:
     """(E X_0 (d,), E|X_0 - E X_0|^2, E|X_0|^2); the second has no cancellation where means are far from 0."""
     weights, means = np.exp(components.log_weights), components.means
     mean, own = weights @ means, components.variances.sum(-1)  # (K,), or (1,) where all components share them
@@ -49,7 +53,7 @@ def moments(components):
     return mean, about(mean), about(0.0)
 
 
-def axes_of_mixture(components):
+def axes_of_mixture(components: Components) -> Float64[np.ndarray, "d d"]:
     """(d, d): eigenvectors of the mixture's covariance in columns, that of the largest variance first."""
     c, weights = components, np.exp(components.log_weights)
     of_one = np.ones(1) if len(c.variances) == 1 else weights
@@ -66,7 +70,7 @@ def axes_of_mixture(components):
 
 # KL is convex in the pair of laws, so the mean over components of the KL to their own noised selves is an upper bound.
 # It is exact for one component.
-def smoothing_kl(components, t):
+def smoothing_kl(components: Components, t: Any) -> float:
     """Upper bound on KL(q_0 || q_t) in nats, inf where a variance is 0."""
     c, s = components, components.variances
     if s.min() == 0:
@@ -79,7 +83,9 @@ def smoothing_kl(components, t):
     return float(np.exp(c.log_weights) @ each / 2)
 
 
-def centred(components, axes=None):
+def centred(
+    components: Components, axes: Float64[np.ndarray, "d r"] | None = None
+) -> Float64[np.ndarray, "K coordinates"]:
     """The components' means minus the mixture's, (K, r) in the coordinates of axes (d, r), or (K, d) without axes."""
     means, mean = components.means, np.exp(components.log_weights) @ components.means
     if axes is None:
@@ -90,13 +96,13 @@ def centred(components, axes=None):
     return points
 
 
-def blocks(n, width):
+def blocks(n: int, width: int) -> list[Any]:
     """Slices that divide n rows of this width into blocks of about ELEMENTS_AT_ONCE numbers."""
     size = max(LEAST_ROWS, ELEMENTS_AT_ONCE // width)
     return [slice(i, i + size) for i in range(0, n, size)]
 
 
-def coarseness(value):
+def coarseness(value: Numbers) -> float:
     """How much coarser than float64 the dtype of a given array is: the ratio of their epsilons, at least 1.
 
     Lists of Python floats and whole numbers count as float64; a list of arrays has the dtype that NumPy gives it.
@@ -107,14 +113,14 @@ def coarseness(value):
 
 # A computed covariance, the inverse of a matrix of condition 1/sqrt(eps) say, may be symmetric to only half its digits:
 # to 1e-8 in float64, 2.3e-4 in float32, 0.06 in bfloat16. An eigenvalue of 0 is rounded to a few eps of the largest.
-def tolerances(value):
+def tolerances(value: Numbers) -> tuple[float, float, float]:
     """Relative errors that rounding in the dtype of an array may cause: asymmetry, negative eigenvalue, one weight."""
     coarse = coarseness(value)
     symmetry = SYMMETRY * np.sqrt(coarse)
     return symmetry, min(DEFINITE * coarse, symmetry), 8 * EPS * coarse
 
 
-def checked_weights(weights, given):
+def checked_weights(weights: Float64[np.ndarray, " K"], given: Numbers) -> Float64[np.ndarray, " K"]:
     """Positive weights (K,) divided by their sum, which must be 1 up to rounding in the dtype of `given`."""
     off = max(SUM, min(tolerances(given)[2] * np.sqrt(len(weights)), MOST_OFF))
     if (weights <= 0).any() or not np.isclose(weights.sum(), 1, rtol=0, atol=off):
@@ -122,7 +128,9 @@ def checked_weights(weights, given):
     return weights / weights.sum()
 
 
-def eigen(covs, symmetry, definite):
+def eigen(
+    covs: Float64[np.ndarray, "..."], symmetry: float, definite: float
+) -> tuple[Float64[np.ndarray, "K d"], Float64[np.ndarray, "K d d"] | None]:
     """Variances (K, d), and axes (K, d, d) or None, of checked covariances (K, d, d) or their diagonals (K, d).
 
     Asymmetries up to `symmetry` times a matrix's largest entry are averaged. Negative variances up to `definite` times
@@ -142,7 +150,9 @@ def eigen(covs, symmetry, definite):
     return variances if variances.min() >= 0 else np.maximum(variances, 0), axes
 
 
-def gaussian_moments(mean, cov, dim=None):
+def gaussian_moments(
+    mean: Numbers, cov: Numbers, dim: Whole | None = None
+) -> tuple[Float64[np.ndarray, " d"], Float64[np.ndarray, " d"], Float64[np.ndarray, "d d"] | None]:
     """Mean (d,), and the eigenvalues (d,) and axes (d, d) or None of cov (d, d) or its diagonal (d,), checked."""
     symmetry, _, _ = tolerances(cov)
     mean, cov = np.asarray(mean, np.float64), np.asarray(cov, np.float64)

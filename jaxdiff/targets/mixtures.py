@@ -14,14 +14,14 @@ from jaxdiff.processes import ou
 from jaxdiff.targets.components import Components, checked_weights, eigen, moments, smoothing_kl, tolerances
 from jaxdiff.targets.mmse import mmse_of
 from jaxdiff.targets.target import Target
-from jaxdiff.types import Particles
+from jaxdiff.types import Numbers, Particles
 
 # Up to these numbers the score is computed without matrix products, see `_few_score`; measured on a CPU.
 FEW_COMPONENTS, FEW_COORDINATES = 16, 64
 BLOCK = 8  # terms of its sums over coordinates that are written out
 
 
-def gaussian(mean, cov) -> Target:
+def gaussian(mean: Numbers, cov: Numbers) -> Target:
     """The normal law N(mean, cov); mean (d,), cov (d,) a diagonal or (d, d). Zero variances are allowed.
 
     Its mmse is the closed form sum_i s_i/(1 + snr s_i) over the eigenvalues s_i of cov.
@@ -33,7 +33,7 @@ def gaussian(mean, cov) -> Target:
     return _target("gaussian", _components(np.ones(1), mean[None], np.asarray(cov)[None]))
 
 
-def mixture(weights, means, covs) -> Target:
+def mixture(weights: Numbers, means: Numbers, covs: Numbers) -> Target:
     """A mixture of K normal laws; weights (K,) positive with sum 1, means (K, d), covs (K, d) or (K, d, d).
 
     In one dimension and for up to 16 components its mmse is a Gauss quadrature, with a relative error below 1e-11
@@ -50,7 +50,7 @@ def mixture(weights, means, covs) -> Target:
     return _target("mixture", _components(weights, _array("means", means, 2), covs))
 
 
-def point_masses(points, weights=None) -> Target:
+def point_masses(points: Numbers, weights: Numbers | None = None) -> Target:
     """The discrete law on points (n, d), with equal weights by default: a data set as a distribution.
 
     The mmse is computed as for `mixture`. The density exists for t > 0 only.
@@ -118,7 +118,7 @@ def _array(name, value, ndim):
 def _score_of(components):
     k, d = components.means.shape
     if components.axes is not None:
-        return _turned_score
+        return _full_covariance_score
     if k == 1:
         return _gaussian_score
     if k <= FEW_COMPONENTS and d <= FEW_COORDINATES:
@@ -126,12 +126,12 @@ def _score_of(components):
     return _shared_score if len(components.variances) == 1 else _many_score
 
 
-def _turned_score(components, x: Particles, t) -> Particles:
+def _full_covariance_score(components, x: Particles, t) -> Particles:
     """Full covariances: from the residuals (..., K, d) in every component's eigenbasis."""
     given, (c, x, t) = x.dtype, _at(components, x, t)
     residual, variance = _residuals(c, x, t)
-    share = jax.nn.softmax(_log_parts(c, residual, variance), axis=-1)
-    return -jnp.einsum("...k,...ke,kde->...d", share, residual / aligned(variance, residual), c.axes).astype(given)
+    weight = jax.nn.softmax(_log_parts(c, residual, variance), axis=-1)
+    return -jnp.einsum("...k,...ke,kde->...d", weight, residual / aligned(variance, residual), c.axes).astype(given)
 
 
 def _gaussian_score(components, x: Particles, t) -> Particles:
@@ -156,30 +156,30 @@ def _few_score(components, x: Particles, t) -> Particles:
     squares = _sum_in_blocks(lambda at: (mean[:, at] - x[None, at]) ** 2 * precision[:, at], len(x))
     logit = constant - 0.5 * squares
     # The maximum cancels in the quotient, so it needs no derivative.
-    share = jnp.exp(logit - jax.lax.stop_gradient(jnp.max(logit, axis=0, keepdims=True)))
-    pull = sum(share[k][None] * ((mean[k] - x) * precision[k]) for k in range(len(c.means)))
-    return jnp.moveaxis(pull / jnp.expand_dims(sum(share), 0), 0, -1).astype(given)
+    weight = jnp.exp(logit - jax.lax.stop_gradient(jnp.max(logit, axis=0, keepdims=True)))
+    pull = sum(weight[k][None] * ((mean[k] - x) * precision[k]) for k in range(len(c.means)))
+    return jnp.moveaxis(pull / jnp.expand_dims(sum(weight), 0), 0, -1).astype(given)
 
 
 def _sum_in_blocks(term, d):
     """The sum over coordinates of term(coordinates) (K, coordinates, ...), eight of them written out."""
     blocks = d // BLOCK
-    rest = [term(slice(i, i + 1))[:, 0] for i in range(blocks * BLOCK, d)]
+    remaining = [term(slice(i, i + 1))[:, 0] for i in range(blocks * BLOCK, d)]
     if blocks == 0:
-        return sum(rest)
+        return sum(remaining)
     along = sum(term(slice(i, blocks * BLOCK, BLOCK)) for i in range(BLOCK))
-    return sum(rest, jnp.sum(along, axis=1))
+    return sum(remaining, jnp.sum(along, axis=1))
 
 
 def _many_score(components, x: Particles, t) -> Particles:
-    """Many components: four matrix products. Counting from the mixture's mean keeps cancellation of squares small."""
+    """Many components: four matrix products. Positions relative to the mixture's mean keep cancellation small."""
     given, (c, x, t) = x.dtype, _centred(components, x, t)
     mean, variance = _noised(c, t)
     precision = 1 / variance
     constant = c.log_weights - 0.5 * jnp.sum(mean**2 * precision + jnp.log(variance), axis=-1)
     pull = mean * precision
-    share = jax.nn.softmax(aligned(constant, x) + x @ pull.T - 0.5 * (x**2 @ precision.T), axis=-1)
-    return (share @ pull - (share @ precision) * x).astype(given)
+    weight = jax.nn.softmax(aligned(constant, x) + x @ pull.T - 0.5 * (x**2 @ precision.T), axis=-1)
+    return (weight @ pull - (weight @ precision) * x).astype(given)
 
 
 def _shared_score(components, x: Particles, t) -> Particles:
@@ -187,8 +187,8 @@ def _shared_score(components, x: Particles, t) -> Particles:
     given, (c, x, t) = x.dtype, _centred(components, x, t)
     mean, variance = _noised(c, t)
     constant = c.log_weights - 0.5 * jnp.sum(mean**2 / variance, axis=-1)
-    share = jax.nn.softmax(aligned(constant, x) + x @ (mean / variance).T, axis=-1)
-    return ((share @ mean - x) / aligned(variance[0], x)).astype(given)
+    weight = jax.nn.softmax(aligned(constant, x) + x @ (mean / variance).T, axis=-1)
+    return ((weight @ mean - x) / aligned(variance[0], x)).astype(given)
 
 
 def _centred(components, x, t):

@@ -9,7 +9,7 @@ from jaxdiff.curves import Curve
 from jaxdiff.curves.log_det import compress, log_det_of_spectra
 from jaxdiff.curves.panels import Panels, tabulated
 from jaxdiff.legendre import gauss
-from jaxdiff.targets.components import axes_of_mixture, centred
+from jaxdiff.targets.components import Components, axes_of_mixture, centred
 from jaxdiff.targets.posterior_covariance import Distinct, form_of
 
 # Quadrature: panels around every component, in its standard deviations, with a Gauss rule on each. Panels are a quarter
@@ -26,7 +26,7 @@ FEWEST_DRAWS, PRODUCTS = 128, 2**33
 MOST_WORK = 2**38  # multiplications that a level's log_det may take, about ten seconds; beyond, it is refused
 
 
-def mmse_of(components) -> Curve:
+def mmse_of(components: Components) -> Curve:
     """The mmse curve: in closed form for one component, by quadrature for few in one dimension, else by Monte Carlo."""
     k, d = components.means.shape
     if k == 1:
@@ -147,19 +147,20 @@ class _Draws:
         often = np.maximum(weights, 0.5 / len(weights))
         return None if (often == weights).all() else often / often.sum() / weights
 
-    def _share(self, snr):
+    def _importance(self, snr):
         """(replicates, 2, draws): importance weights, the density of an observation over that of its draw, sum 1."""
-        if self._often is None:
-            share = np.ones((REPLICATES, 2, len(self.drawn[0]) // REPLICATES))
+        often = self._often
+        if often is None:
+            weight = np.ones((REPLICATES, 2, len(self.drawn[0]) // REPLICATES))
         else:
-            share = 1 / self._of_pairs(lambda y, snr: self.form.expected(self._often, y, snr), snr)
-        return share / share.sum((1, 2), keepdims=True)
+            weight = 1 / self._of_pairs(lambda y, snr: self.form.expected(often, y, snr), snr)
+        return weight / weight.sum((1, 2), keepdims=True)
 
     def _trace(self, snr):
-        return np.einsum("rpn,rpn->r", self._share(snr), self._of_pairs(self.form.trace, snr))
+        return np.einsum("rpn,rpn->r", self._importance(snr), self._of_pairs(self.form.trace, snr))
 
     def _along(self, snr):
-        return np.einsum("rpn,rpnd->rd", self._share(snr), self._of_pairs(self.form.along, snr))
+        return np.einsum("rpn,rpnd->rd", self._importance(snr), self._of_pairs(self.form.along, snr))
 
     def _spectrum(self, snr):
         form, cost = self.form, self.form.cost * 2 * len(self.drawn[0])
@@ -170,7 +171,7 @@ class _Draws:
                 f"smaller."
             )
         values = self._of_pairs(form.eigenvalues, snr).reshape(REPLICATES, -1, len(form.multiplicity))
-        weights = self._share(snr).reshape(REPLICATES, -1, 1) * form.multiplicity
+        weights = self._importance(snr).reshape(REPLICATES, -1, 1) * form.multiplicity
         return compress(values.reshape(REPLICATES, -1), weights.reshape(REPLICATES, -1))
 
     def _of_pairs(self, function, snr):

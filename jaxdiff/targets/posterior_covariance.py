@@ -4,14 +4,16 @@ y carries the same information as X_t. All is NumPy float64; rows of y are obser
 `Shared` and `Distinct`, have the same methods.
 """
 
-from jaxdiff.targets.components import centred
+import numpy as np
+
+from jaxdiff.targets.components import Components, centred
 from jaxdiff.targets.distinct_covariances import Distinct
 from jaxdiff.targets.shared_covariance import Shared, shared_form
 
 __all__ = ["Distinct", "Shared", "form_of"]
 
 
-def form_of(components, basis) -> Shared | Distinct:
+def form_of(components: Components, basis: np.ndarray | None) -> Shared | Distinct:
     """The form of a mixture that computes its posterior fastest; basis (d, d) its principal axes, or None."""
     c = components
     if len(c.variances) < len(c.means):

@@ -3,7 +3,9 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Iterable, Iterator
 from itertools import groupby
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ from jax.tree_util import Partial
 from jaxdiff.curves import Curve
 from jaxdiff.curves.panels import integrated
 from jaxdiff.targets.target import Target
+from jaxdiff.types import Particles
 
 MOST_COORDINATES = 2048  # of a product for which a basis other than the coordinates is built, (d, d)
 
@@ -25,11 +28,11 @@ class Layout:
     runs: tuple[tuple[int, int], ...]
 
     @property
-    def dim(self):
+    def dim(self) -> int:
         """d, the sum of all dimensions."""
         return sum(copies * dim for copies, dim in self.runs)
 
-    def blocks(self, x):
+    def blocks(self, x: Particles) -> Iterator[Any]:
         """x (..., d) -> an array (..., copies, dimension) for every run."""
         if x.shape[-1] != self.dim:
             raise ValueError(
@@ -41,7 +44,7 @@ class Layout:
             start += copies * dim
 
 
-def product(factors) -> Target:
+def product(factors: Iterable[Any]) -> Target:
     """The law of independent blocks of coordinates, one for each of `factors`, a sequence of Targets; d their sum.
 
     The same object several times in a row, as in [coin] * 64, is evaluated in one call, and its curve once. The mmse is

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxdiff.curves import Curve
-from jaxdiff.types import ScoreFn
+from jaxdiff.types import Numbers, ScoreFn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +34,12 @@ class Target:
     score: ScoreFn = dataclasses.field(repr=False)
     sample: Callable[..., Any] = dataclasses.field(repr=False)
     log_density: Callable[..., Any] = dataclasses.field(repr=False)
-    mmse: "Curve" = dataclasses.field(repr=False)
+    mmse: Curve = dataclasses.field(repr=False)
     smoothing_kl: Callable[[float], float] = dataclasses.field(default=lambda t: math.inf, repr=False)
     mean: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)  # so that laws hash
     total_variance: float | None = dataclasses.field(default=None, repr=False)
 
-    def moment_about(self, point):
+    def moment_about(self, point: Numbers) -> float:
         """E|X_0 - point|^2 for a point (d,), without cancellation where the mean is far from 0.
 
         Raises:

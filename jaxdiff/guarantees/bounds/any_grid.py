@@ -1,5 +1,7 @@
 """Bounds on the path KL from dimension and total variance alone, for every law with at most this variance, any grid."""
 
+from typing import Any
+
 import numpy as np
 
 from jaxdiff import grids
@@ -14,10 +16,10 @@ from jaxdiff.guarantees.bounds.brackets import (
     upper_by_node,
 )
 from jaxdiff.processes import ou
-from jaxdiff.types import Grid
+from jaxdiff.types import Grid, Number, Numbers, Whole
 
 
-def upper(kernel_name, grid, dim, total_variance, *, cells=1000) -> Certificate:
+def upper(kernel_name: str, grid: Numbers, dim: Whole, total_variance: Number, *, cells: Whole = 1000) -> Certificate:
     """Upper bound in nats on the path KL of every law with Tr Cov(X_0) <= total_variance, exact score.
 
     The bound is the maximum of `from_nodes.upper` over all possible values at the nodes, Mbar >= s_0 >= ... >= s_N >= 0
@@ -41,10 +43,10 @@ def upper(kernel_name, grid, dim, total_variance, *, cells=1000) -> Certificate:
     grid, mean_variance = grids.check_grid(grid), _mean_variance(dim, total_variance)
     edges = _edges(mean_variance, grid, cells)[:, None]
     ends = edges / (1 + ou.snr(grid) * edges)
-    shares = upper_by_node(kernel_name, grid, np.clip(_peaks(kernel_name, grid), ends[:-1], ends[1:]))
-    best = np.zeros(len(shares))  # for each cell of the latest node; the next node's cell is the same or lower
-    for share in shares.T:
-        best = share + np.maximum.accumulate(best[::-1])[::-1]
+    terms = upper_by_node(kernel_name, grid, np.clip(_peaks(kernel_name, grid), ends[:-1], ends[1:]))
+    best = np.zeros(len(terms))  # for each cell of the latest node; the next node's cell is the same or lower
+    for term in terms.T:
+        best = term + np.maximum.accumulate(best[::-1])[::-1]
     return certificate(
         f"path KL of {kernel_name}, at most",
         dim * np.max(best),
@@ -53,7 +55,7 @@ def upper(kernel_name, grid, dim, total_variance, *, cells=1000) -> Certificate:
     )
 
 
-def lower(kernel_name, grid, dim, total_variance) -> Certificate:
+def lower(kernel_name: str, grid: Numbers, dim: Whole, total_variance: Number) -> Certificate:
     """Lower bound in nats on the path KL of every law with Tr Cov(X_0) <= total_variance, exact score; it is attained.
 
     exponential_euler: the path KL of N(0, Mbar I), d sum [(1/2) log((Mbar + y_k)/(Mbar + y_{k+1}))
@@ -76,7 +78,7 @@ def lower(kernel_name, grid, dim, total_variance) -> Certificate:
     )
 
 
-def geometric_grid(horizon, early_stop, n_steps, mean_variance) -> Grid:
+def geometric_grid(horizon: Number, early_stop: Number, n_steps: Whole, mean_variance: Number) -> Grid:
     """The grid with snr + 1/mean_variance in geometric progression: (n_steps + 1,), float64, exact ends.
 
     On this grid the ancestral bound is largest for the mmse of the isotropic Gaussian of this variance, at every node
@@ -92,7 +94,16 @@ def geometric_grid(horizon, early_stop, n_steps, mean_variance) -> Grid:
     return grids.check_grid(grid)
 
 
-def geometric(kernel_name, horizon, early_stop, n_steps, dim, total_variance, *, simplified=False) -> Certificate:
+def geometric(
+    kernel_name: str,
+    horizon: Number,
+    early_stop: Number,
+    n_steps: Whole,
+    dim: Whole,
+    total_variance: Number,
+    *,
+    simplified: bool = False,
+) -> Certificate:
     """`upper` on geometric_grid(horizon, early_stop, n_steps, total_variance/dim), in closed form, nats.
 
     With L = log((snr_N + 1/Mbar)/(snr_0 + 1/Mbar)), x = L/N:
@@ -128,7 +139,9 @@ def geometric(kernel_name, horizon, early_stop, n_steps, dim, total_variance, *,
     )
 
 
-def geometric_kl(kernel_name, horizon, early_stop, n_steps, dim, total_variance):
+def geometric_kl(
+    kernel_name: str, horizon: Numbers, early_stop: Number, n_steps: Number, dim: Whole, total_variance: Number
+) -> Any:
     """The value of `geometric` in nats, without checks; horizon may be an array."""
     x = _stretch(horizon, early_stop, total_variance / dim)[1] / n_steps
     if kernel_name == "ancestral":

@@ -8,6 +8,7 @@ from jaxdiff.certificate import CONFIDENCE, DISCRETISATION, Certificate, Term
 from jaxdiff.grids import check_grid
 from jaxdiff.guarantees.bounds.brackets import OURS, check_dim
 from jaxdiff.guarantees.information import initial_kl
+from jaxdiff.types import Number, Numbers, Whole
 
 PAPER = "Benton et al. 2024, Theorem 1"
 NOT_A_BOUND = "an order, not a bound: the paper leaves out a constant factor that it does not state"
@@ -20,7 +21,7 @@ class Order(NamedTuple):
     n_steps: float
 
 
-def kappa(grid):
+def kappa(grid: Numbers) -> float:
     """The smallest kappa with t_k - t_{k+1} <= kappa min(1, t_{k+1}) along a grid of OU times."""
     grid = check_grid(grid)
     return float(np.max(-np.diff(grid) / np.minimum(1, grid[1:])))
@@ -39,7 +40,9 @@ def kappa(grid):
 FIRST, SECOND, CROSS = -0.166, 0.3856, 1.08
 
 
-def theorem1(grid, dim, *, second_moment=None, score_error=0.0) -> Certificate:
+def theorem1(
+    grid: Numbers, dim: Whole, *, second_moment: Number | None = None, score_error: Number = 0.0
+) -> Certificate:
     """Theorem 1 with explicit constants: the terms add up to an upper bound on KL(q_delta || samples), in nats.
 
       KL_init + eps^2 + 1.08 kappa eps sqrt(d T)
@@ -75,7 +78,7 @@ def theorem1(grid, dim, *, second_moment=None, score_error=0.0) -> Certificate:
     return Certificate(f"KL(q_{early_stop:g} || exponential_euler), at most", terms, CONFIDENCE, assumptions)
 
 
-def theorem1_as_printed(grid, dim, *, score_error=0.0) -> Certificate:
+def theorem1_as_printed(grid: Numbers, dim: Whole, *, score_error: Number = 0.0) -> Certificate:
     """The paper's expression eps^2 + kappa^2 d N + kappa d T + d e^-2T: an order, *not a bound*.
 
     The theorem holds up to a constant factor that the paper does not state. Arguments and errors are as for theorem1.
@@ -93,7 +96,7 @@ def theorem1_as_printed(grid, dim, *, score_error=0.0) -> Certificate:
     return Certificate("order of the KL of exponential_euler, not a bound", terms, CONFIDENCE, assumptions)
 
 
-def corollary(target_kl, dim, early_stop) -> Order:
+def corollary(target_kl: Number, dim: Whole, early_stop: Number) -> Order:
     """The paper's T = (1/2) log(d/eps^2) and N = d (T + log(1/delta))^2/eps^2 for target_kl = eps^2.
 
     An order, *not a bound*: N is printed up to a constant factor and is no promise that the target is reached.

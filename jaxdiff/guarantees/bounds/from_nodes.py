@@ -1,5 +1,8 @@
 """Bounds on the path KL from the mmse at the nodes alone, without the curve between them."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from jaxdiff.certificate import Certificate
@@ -8,9 +11,10 @@ from jaxdiff.grids import check_grid
 from jaxdiff.guarantees.bounds.brackets import OURS, certificate, check_kernel, lower_by_step, upper_by_node
 from jaxdiff.guarantees.path_kl import standard_error
 from jaxdiff.processes import ou
+from jaxdiff.types import Numbers, Whole
 
 
-def upper(kernel_name, curve, grid, *, dim=None) -> Certificate:
+def upper(kernel_name: str, curve: Callable[..., Any], grid: Numbers, *, dim: Whole | None = None) -> Certificate:
     """Upper bound on a run's path KL in nats, for the exact score, from V at the nodes; isotropic Gaussians attain it.
 
     ancestral: (1/2) sum [h V_k + d log(1 - h V_{k+1}/d)]; moment_matched: (d/2) sum [log(1 + h V_k/d)
@@ -33,7 +37,7 @@ def upper(kernel_name, curve, grid, *, dim=None) -> Certificate:
     return _certify("at most", upper_by_node, kernel_name, grid, as_curve(curve, dim))
 
 
-def lower(kernel_name, curve, grid, *, dim=None) -> Certificate:
+def lower(kernel_name: str, curve: Callable[..., Any], grid: Numbers, *, dim: Whole | None = None) -> Certificate:
     """Lower bound on a run's path KL in nats, for the exact score, from V at the nodes; arguments as for `upper`.
 
     ancestral: (1/2) sum [h V_k - d log(1 + h V_k/d)]; moment_matched: 0; exponential_euler: as in `upper`, s = s_k.
@@ -42,8 +46,8 @@ def lower(kernel_name, curve, grid, *, dim=None) -> Certificate:
     return _certify("at least", lower_by_step, kernel_name, grid, as_curve(curve, dim))
 
 
-def _certify(side, shares, kernel_name, grid, curve):
-    """The Certificate of d sum shares(V/d at the nodes), with a standard error from the curve's replicates."""
+def _certify(side, terms, kernel_name, grid, curve):
+    """The Certificate of d sum terms(V/d at the nodes), with a standard error from the curve's replicates."""
     check_kernel(kernel_name)
     grid = check_grid(grid)
     if curve.cross is not None:
@@ -51,7 +55,7 @@ def _certify(side, shares, kernel_name, grid, curve):
             "the bounds from nodes hold for the exact score's mmse, not for the losses of a learned denoiser: "
             "use certify(kernel_name, grid, curve=curve)."
         )
-    bound = lambda one: curve.dim * np.sum(shares(kernel_name, grid, _at_nodes(one, grid)))
+    bound = lambda one: curve.dim * np.sum(terms(kernel_name, grid, _at_nodes(one, grid)))
     values = [bound(replicate) for replicate in curve.replicates]
     return certificate(
         f"path KL of {kernel_name}, {side}",

@@ -6,20 +6,21 @@ refutes the claim. Neither check proves it: the least curvature at given points 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.arrays import like
-from jaxdiff.types import ScoreFn, as_score
+from jaxdiff.types import Number, Numbers, ScoreFn, Whole, as_score
 
-DEPTH = 40.0  # nats below its maximum is the density outside of a box: e^-40 of it changes no gap in float64
+DEPTH = 40.0  # nats by which the log density falls from its maximum to a box's walls; e^-40 changes no gap in float64
 GROWTH, FARTHEST = 1.05, 1e12  # a box grows in steps that lengthen by this factor; beyond this distance it is given up
-CELLS = {1: 4000, 2: 160}  # of a box along an axis, by dimension; they take seconds, for the errors see `spectral_gap`
+CELLS = {1: 4000, 2: 160}  # along each axis of a box, by dimension: the gap takes seconds; errors are in `spectral_gap`
 
 
-def one_sided(score: ScoreFn, x, time) -> float:
+def one_sided(score: ScoreFn, x: Numbers, time: Numbers) -> float:
     """The largest eigenvalue of the score's symmetrised Jacobian over points x (n, d): a lower bound on L(t).
 
     Its negative is the least curvature of -log q_t at these points. It takes d Jacobian products and a dense eigenvalue
@@ -28,7 +29,7 @@ def one_sided(score: ScoreFn, x, time) -> float:
     return float(np.max(_largest(as_score(score), jnp.asarray(x), like(time, jnp.asarray(x)))))
 
 
-def least_curvature(score: ScoreFn, x, time) -> float:
+def least_curvature(score: ScoreFn, x: Numbers, time: Numbers) -> float:
     """The least eigenvalue of the Hessian of -log q_t over points x (n, d); elsewhere it can be less."""
     return -one_sided(score, x, time)
 
@@ -42,7 +43,7 @@ def _largest(score, x, t):
     return jnp.linalg.eigvalsh(jax.vmap(at)(x))[:, -1]
 
 
-def spectral_gap(log_density: Callable, box, *, cells=None) -> float:
+def spectral_gap(log_density: Callable[..., Any], box: Numbers, *, cells: Whole | None = None) -> float:
     """The least positive eigenvalue of -(Laplace + grad log q . grad) on a box, for d = 1 or 2: at least alpha.
 
     Args:
@@ -84,7 +85,7 @@ def spectral_gap(log_density: Callable, box, *, cells=None) -> float:
     return _gap_in_the_plane(middle, faces, [edge[1] - edge[0] for edge in edges])
 
 
-def box_of(log_density: Callable, x, *, depth=DEPTH):
+def box_of(log_density: Callable[..., Any], x: Numbers, *, depth: Number = DEPTH) -> tuple[tuple[float, float], ...]:
     """A box around points x (n, d) of a law, outside of which the density is at most e^-depth of the largest at x.
 
     The box grows until every point, moved along an axis to one of its walls, has a density below that. It misses modes

@@ -606,7 +606,7 @@ def test_a_target_that_is_none_is_refused(target):
 def test_a_stop_that_costs_more_than_its_share_is_refused_with_one_that_does_not():
     with pytest.raises(ValueError, match=r"stopping at 0\.3 alone can cost W2 0\.6\d+, .* 0\.3333: stop at 0\.0\d+"):
         plan_w2(1.0, 1, 0.4, early_stop=0.3)
-    with pytest.raises(ValueError, match="ask for more"):
+    with pytest.raises(ValueError, match="take a larger target"):
         plan_w2(1e-6, 1, 1.0)
 
 

@@ -1,5 +1,7 @@
 """Inexact Langevin at the horizon: bounds on its KL to q_T1, in nats, and on its W2 distance from there."""
 
+from typing import Any
+
 import numpy as np
 
 from jaxdiff.certificate import CONFIDENCE, Certificate, Term
@@ -7,6 +9,7 @@ from jaxdiff.guarantees.bounds.brackets import OURS, check_dim
 from jaxdiff.guarantees.bounds.pedrotti2023.log_sobolev import check_horizon, lsi_constant, sufficient_horizon
 from jaxdiff.processes import ou
 from jaxdiff.targets.components import gaussian_moments
+from jaxdiff.types import Number, Numbers, Whole
 
 REPLACEMENT = f"replacement of Theorems 4.1 and 4.2 of Pedrotti et al. 2023, {OURS}"
 # Constants of Langevin in steps of length h, each rounded up. With h <= 1/(STEP_LIMIT max(1/sigma^2, L_s)),
@@ -14,7 +17,7 @@ REPLACEMENT = f"replacement of Theorems 4.1 and 4.2 of Pedrotti et al. 2023, {OU
 STEP_LIMIT, RATE, BIAS, MOMENT = 9.0, 0.83, 3.8, 0.6
 
 
-def start_kl(time, dim, radius, *, moments=None) -> float:
+def start_kl(time: Number, dim: Whole, radius: Number, *, moments: tuple[Numbers, Numbers] | None = None) -> float:
     """Upper bound on KL(start || q_time) in nats; inf where lsi_constant is not positive.
 
     From N(0, I): (c^2/(2 alpha sigma^4))(R^2 + c^2 d), c = e^-t. From the Gaussian of the data's mean and covariance at
@@ -32,15 +35,23 @@ def start_kl(time, dim, radius, *, moments=None) -> float:
     if constant <= 0:
         return float("inf")
     if moments is None:
-        reach, width = radius**2, c2 * dim
+        distance2, width = radius**2, c2 * dim
     else:
         mean, v, _ = gaussian_moments(moments[0], moments[1], dim)
-        reach, width = (radius + np.linalg.norm(mean)) ** 2, c2 * np.sum(v**2 / (c2 * v + sigma2))
-    return float(c2 / (2 * constant * sigma2**2) * (reach + width))
+        distance2, width = (radius + np.linalg.norm(mean)) ** 2, c2 * np.sum(v**2 / (c2 * v + sigma2))
+    return float(c2 / (2 * constant * sigma2**2) * (distance2 + width))
 
 
 def langevin(
-    horizon, langevin_time, dim, radius, *, step_size=None, moment=0.0, lipschitz=None, moments=None
+    horizon: Number,
+    langevin_time: Number,
+    dim: Whole,
+    radius: Number,
+    *,
+    step_size: Number | None = None,
+    moment: Number = 0.0,
+    lipschitz: Number | None = None,
+    moments: tuple[Numbers, Numbers] | None = None,
 ) -> Certificate:
     """Upper bounds on KL(rho || q_T1), term by term in nats, and on W2(rho, q_T1), rho the law after Langevin for T_2.
 
@@ -110,12 +121,12 @@ def _checked_constant(horizon, langevin_time, dim, radius, moment):
     return constant
 
 
-def assumed_if(given):
+def assumed_if(given: Any) -> str:
     """The status of a term: "assumed" where it follows from a number that was given, "bound" where from R alone."""
     return "assumed" if given else "bound"
 
 
-def w2_term(name, value, status, source):
+def w2_term(name: str, value: Number, status: str, source: str) -> Term:
     """A term in the data's units, which stands beside the terms in nats."""
     return Term(name, float(value), 0.0, status, source, "W2")
 

@@ -1,12 +1,15 @@
 """The log-Sobolev constant of noised data in a ball, and the horizons from which on it is close to 1."""
 
+from typing import Any
+
 import numpy as np
 
 from jaxdiff.processes import ou
 from jaxdiff.processes.ou import EARLIEST, LATEST
+from jaxdiff.types import Number, Numbers
 
 
-def lsi_constant(time, radius):
+def lsi_constant(time: Numbers, radius: Number) -> Any:
     """A log-Sobolev constant of q_t for data with |X_0| <= R: alpha(t) = (1/sigma^2)(1 - alpha_t^2 R^2/sigma^2).
 
     Where the value is positive, -log q_t has curvature alpha(t) or more everywhere (Bakry and Emery). Two points at
@@ -17,7 +20,7 @@ def lsi_constant(time, radius):
     return (1 - ou.snr(np.asarray(time, np.float64)) * radius**2) / ou.sigma(np.asarray(time, np.float64)) ** 2
 
 
-def sufficient_horizon(delta, radius) -> float:
+def sufficient_horizon(delta: Number, radius: Number) -> float:
     """The smallest time from which on lsi_constant >= 1 - delta; at most `simple_horizon`, with the same arguments.
 
     With u = e^-2t the condition is (1 - delta) u^2 + (R^2 - 1 + 2 delta) u - delta <= 0.
@@ -30,20 +33,20 @@ def sufficient_horizon(delta, radius) -> float:
     return float(-np.log(min(u, 1.0)) / 2)
 
 
-def simple_horizon(delta, radius) -> float:
+def simple_horizon(delta: Number, radius: Number) -> float:
     """(1/2) log(1 + R^2/delta), a time from which on lsi_constant >= 1 - delta; delta in (0, 1), R >= 0."""
     _check_delta(delta)
     check_radius(radius)
     return float(np.log1p(radius**2 / delta) / 2)
 
 
-def check_radius(radius):
+def check_radius(radius: Number) -> None:
     """Raise ValueError unless the radius is finite and not negative."""
     if not 0 <= radius < np.inf:
         raise ValueError(f"radius bounds the norm of the data, finite and not negative: radius = {radius:g}.")
 
 
-def check_horizon(time):
+def check_horizon(time: Number) -> None:
     """Raise ValueError unless the horizon is an OU time that the package can represent."""
     if not EARLIEST <= time <= LATEST:
         raise ValueError(f"the horizon is an OU time in [{EARLIEST:g}, {LATEST:g}]: it is {time:g}.")

@@ -1,6 +1,7 @@
 """Plans the scheme for a W2 distance: horizon, Langevin's time and step, and the grid of the reversal."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,9 +14,9 @@ from jaxdiff.guarantees.bounds.pedrotti2023.wasserstein import Tabulated, along_
 from jaxdiff.guarantees.information import early_stopping_w2
 from jaxdiff.processes import ou
 from jaxdiff.processes.ou import EARLIEST
-from jaxdiff.types import Grid
+from jaxdiff.types import Grid, Number, Numbers, Whole
 
-SHARE = 1 / 3  # of the target for each of three errors: early stopping, Langevin, the grid
+FRACTION = 1 / 3  # of the target that is allowed to each of three errors: early stopping, Langevin, the grid
 # Horizons that are tried, in geometric progression. More find a slightly cheaper plan and take longer: 80 take seconds.
 HORIZONS = 80
 LAST_HORIZON = 8.0  # the last of them, at least: the KL of N(0, I) to q_8 is of order e^-16 R^2
@@ -43,7 +44,16 @@ class FiniteHorizonPlan(NamedTuple):
     certificate: Certificate
 
 
-def plan_w2(target_w2, dim, radius, *, early_stop=None, moments=None, one_sided=None, second_moment=None):
+def plan_w2(
+    target_w2: Number,
+    dim: Whole,
+    radius: Number,
+    *,
+    early_stop: Number | None = None,
+    moments: tuple[Numbers, Numbers] | None = None,
+    one_sided: Callable[..., Any] | None = None,
+    second_moment: Number | None = None,
+) -> FiniteHorizonPlan:
     """T_1, T_2, Langevin's step and the grid of `kernels.ddim`, of least evaluations, for W2(data, samples) <= target.
 
     For the exact score. A third of the target each is given to early stopping, Langevin and the grid. The bound holds
@@ -65,12 +75,12 @@ def plan_w2(target_w2, dim, radius, *, early_stop=None, moments=None, one_sided=
     check_dim(dim)
     if not 0 < target_w2 < np.inf:
         raise ValueError(f"target_w2 is a distance, positive: target_w2 = {target_w2:g}.")
-    moment2, share = checked_second_moment(second_moment, radius), SHARE * target_w2
-    early_stop = _checked_stop(early_stop, share, moment2, dim)
+    moment2, allowance = checked_second_moment(second_moment, radius), FRACTION * target_w2
+    early_stop = _checked_stop(early_stop, allowance, moment2, dim)
     least = max(sufficient_horizon(1 - 1e-3, radius), 2 * early_stop)
     horizons = np.geomspace(least, max(sufficient_horizon(1e-3, radius), LAST_HORIZON), HORIZONS)
     table = None if one_sided is None else Tabulated.of(one_sided, early_stop, horizons[-1])
-    best, stretch = _cheapest(horizons, early_stop, share, dim, radius, table, moments)
+    best, stretch = _cheapest(horizons, early_stop, allowance, dim, radius, table, moments)
     if best is None:
         raise ValueError(
             f"no grid of {MOST_STEPS} steps reaches W2 {target_w2:g}: the reversal can stretch by e^{stretch:.3g}. The "
@@ -92,62 +102,62 @@ def plan_w2(target_w2, dim, radius, *, early_stop=None, moments=None, one_sided=
     return FiniteHorizonPlan(horizon, h * evals[0], h, grid, evals, certificate)
 
 
-def _cheapest(horizons, early_stop, share, dim, radius, one_sided, moments):
+def _cheapest(horizons, early_stop, allowance, dim, radius, one_sided, moments):
     """(horizon, evaluations, Langevin's step) of fewest evaluations, or None; and the least log G that was met."""
     best, least_stretch = None, np.inf
     for horizon in horizons:
-        n_steps, stretch = _enough_steps(horizon, early_stop, share, dim, radius, one_sided)
+        n_steps, stretch = _enough_steps(horizon, early_stop, allowance, dim, radius, one_sided)
         least_stretch = min(least_stretch, stretch)
         if n_steps is None:
             continue
-        h, count = _enough_langevin(horizon, stretch, share, dim, radius, moments)
+        h, count = _enough_langevin(horizon, stretch, allowance, dim, radius, moments)
         if best is None or count + n_steps < sum(best[1]):
             best = (float(horizon), (count, n_steps), h)
     return best, least_stretch
 
 
-def _checked_stop(early_stop, share, second_moment, dim):
-    """The early stop that was given, if it costs no more than a share; by default the latest that does not."""
+def _checked_stop(early_stop, allowance, second_moment, dim):
+    """The early stop that was given, if it costs no more than the allowance; by default the latest that does not."""
     if early_stop is None:
-        return _latest_stop(share, second_moment, dim)
+        return _latest_stop(allowance, second_moment, dim)
     cost = early_stopping_w2(second_moment, dim, early_stop)
-    if cost > share:
+    if cost > allowance:
         raise ValueError(
-            f"stopping at {early_stop:g} alone can cost W2 {cost:.4g}, a third of the target is {share:.4g}: stop at "
-            f"{_latest_stop(share, second_moment, dim):.4g}."
+            f"stopping at {early_stop:g} alone can cost W2 {cost:.4g}, a third of the target is {allowance:.4g}: stop "
+            f"at {_latest_stop(allowance, second_moment, dim):.4g}."
         )
     return early_stop
 
 
-def _latest_stop(share, second_moment, dim):
-    """The latest time at which stopping costs no more than a share, by bisection."""
+def _latest_stop(allowance, second_moment, dim):
+    """The latest time at which stopping costs no more than the allowance, by bisection."""
     low, high = EARLIEST, LATEST_STOP
-    if early_stopping_w2(second_moment, dim, low) > share:
+    if early_stopping_w2(second_moment, dim, low) > allowance:
         raise ValueError(
-            f"a third of the target, {share:.3g}, is less than stopping at {low:g} can cost: ask for more."
+            f"a third of the target, {allowance:.3g}, is less than stopping at {low:g} can cost: take a larger target."
         )
     for _ in range(100):
         middle = np.sqrt(low * high)
-        low, high = (middle, high) if early_stopping_w2(second_moment, dim, middle) <= share else (low, middle)
+        low, high = (middle, high) if early_stopping_w2(second_moment, dim, middle) <= allowance else (low, middle)
     return float(low)
 
 
-def _enough_steps(horizon, early_stop, share, dim, radius, one_sided):
-    """The fewest steps of ddim, a power of 2, that cost no more than a share, or None; and log G."""
+def _enough_steps(horizon, early_stop, allowance, dim, radius, one_sided):
+    """The fewest steps of ddim, a power of 2, that cost no more than the allowance, or None; and log G."""
     none, n_steps, stretch = lambda t: 0.0, 1, np.inf
     while n_steps <= MOST_STEPS:
         grid = log_snr(horizon, early_stop, n_steps)
         stretch, _, cost = along_a_grid(grid, dim, radius, one_sided, none)
-        if cost <= share:
+        if cost <= allowance:
             return n_steps, stretch
         n_steps *= 2
     return None, stretch
 
 
-def _enough_langevin(horizon, stretch, share, dim, radius, moments):
-    """Step and number of steps after which Langevin costs no more than a share, half of whose KL is the step bias."""
+def _enough_langevin(horizon, stretch, allowance, dim, radius, moments):
+    """Step and number of steps after which Langevin costs the allowance at most; half of its KL is the step bias."""
     constant, smooth = float(lsi_constant(horizon, radius)), float(1 / ou.sigma(horizon) ** 2)
-    goal = constant / 2 * (share * np.exp(-stretch)) ** 2
+    goal = constant / 2 * (allowance * np.exp(-stretch)) ** 2
     kl = start_kl(horizon, dim, radius, moments=moments)
     if kl <= goal:
         return 0.0, 0

@@ -1,6 +1,7 @@
 """W2(data, samples) of the whole scheme: the reverse ODE stretches the distance that Langevin leaves at the horizon."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,22 +12,23 @@ from jaxdiff.guarantees.bounds.pedrotti2023.log_sobolev import check_radius
 from jaxdiff.guarantees.information import early_stopping_w2
 from jaxdiff.processes import ou
 from jaxdiff.processes.ou import check_ends
+from jaxdiff.types import Grid, Number, Numbers, Whole
 
 # Cells along the reversal for Simpson's rule, uniform in u = log snr. The relative error stays below that of a
 # trapezoid rule, which is of order (range of u/CELLS)^2 (R^2 snr)^2 at the largest snr.
 CELLS = 4000
-# Times at which a user's function of time is asked where it would be asked thousands of times.
+# Times at which a user's function of time is tabulated where it would otherwise be called thousands of times.
 TABULATED = 1000
 
 
-def one_sided_lipschitz(time, radius):
-    """L(t) = -1/sigma^2 + alpha_t^2 R^2/sigma^4: how fast the exact score can move two points apart, for |X_0| <= R."""
+def one_sided_lipschitz(time: Numbers, radius: Number) -> Any:
+    """L(t) = -1/sigma^2 + alpha_t^2 R^2/sigma^4: the one-sided Lipschitz constant of the exact score, |X_0| <= R."""
     check_radius(radius)
     time = np.asarray(time, np.float64)
     return (ou.snr(time) * radius**2 - 1) / ou.sigma(time) ** 2
 
 
-def log_growth(horizon, early_stop, radius) -> float:
+def log_growth(horizon: Number, early_stop: Number, radius: Number) -> float:
     """log G, G = exp int (1 + L) from early_stop to horizon: how much the reverse ODE can stretch, L of radius R."""
     check_ends(horizon, early_stop)
     check_radius(radius)
@@ -39,20 +41,20 @@ def _log_growth(t, early_stop, radius):
 
 
 def w2(
-    horizon,
-    langevin_time,
-    dim,
-    radius,
+    horizon: Number,
+    langevin_time: Number,
+    dim: Whole,
+    radius: Number,
     *,
-    early_stop=None,
-    grid=None,
-    step_size=None,
-    moment=0.0,
-    lipschitz=None,
-    moments=None,
-    one_sided=None,
-    score_error=0.0,
-    second_moment=None,
+    early_stop: Number | None = None,
+    grid: Numbers | None = None,
+    step_size: Number | None = None,
+    moment: Number = 0.0,
+    lipschitz: Number | None = None,
+    moments: tuple[Numbers, Numbers] | None = None,
+    one_sided: Callable[..., Any] | None = None,
+    score_error: Number | Callable[..., Any] = 0.0,
+    second_moment: Number | None = None,
 ) -> Certificate:
     """Upper bound on W2(data, samples), term by term: Langevin at T_1, then the reverse ODE to early_stop.
 
@@ -159,7 +161,9 @@ def _along_the_ode(horizon, early_stop, radius, one_sided, error):
 #   dm/ds = [E (X - m)|X - m|^2 - Cov (y - m)]/s^3,   of L2 norm R^2 sqrt(d)/s^2 + 2 R^3/s^3 at most,
 # and by 2R at most in all, so that with w = 1/s' - 1/s a step adds
 #   s' int_s'^s |m(v) - m(s)| dv/v^2 <= s' min(2 R w, R^2 sqrt(d) w^2/2 + R^3 (w^3/3 + w^2/s)).
-def along_a_grid(grid, dim, radius, one_sided, error):
+def along_a_grid(
+    grid: Grid, dim: Whole, radius: Number, one_sided: Any, error: Callable[..., Any]
+) -> tuple[float, ...]:
     """log of the stretch over the steps of ddim, and what the score's error and the discretisation add to W2."""
     s, alpha, sigma2 = 1 / np.sqrt(ou.snr(grid)), ou.alpha(grid), ou.sigma(grid) ** 2
     if one_sided is None:
@@ -186,12 +190,12 @@ class Tabulated(NamedTuple):
     values: np.ndarray
 
     @classmethod
-    def of(cls, function, first, last):
+    def of(cls, function: Callable[..., Any], first: Number, last: Number) -> "Tabulated":
         """The table of a function between two times."""
         t = np.geomspace(last, first, TABULATED)
         return cls(np.log(ou.snr(t)), _values(function, t, "one_sided"))
 
-    def at(self, times):
+    def at(self, times: np.ndarray) -> np.ndarray:
         """The interpolated values at times."""
         return np.interp(np.log(ou.snr(times)), self.log_snr, self.values)
 
@@ -210,7 +214,7 @@ def _values(function, times, name):
     return values
 
 
-def checked_second_moment(second_moment, radius):
+def checked_second_moment(second_moment: Number | None, radius: Number) -> Number:
     """An upper bound on E|X_0|^2: the one given, or R^2."""
     check_radius(radius)
     if second_moment is not None and not 0 <= second_moment < np.inf:
