@@ -8,9 +8,7 @@ for each step, and `kernel.init(x)` is the first state for particles x (n, d). F
 `kernel.position(state)` reads the particles. The section "A loop of your own" of the README shows it in a `lax.scan`.
 """
 
-from jaxdiff.kernels.ancestral import PATH_COST as _ANCESTRAL
 from jaxdiff.kernels.ancestral import ancestral
-from jaxdiff.kernels.covariance_matched import PATH_COST as _COVARIANCE_MATCHED
 from jaxdiff.kernels.covariance_matched import covariance_matched
 from jaxdiff.kernels.ddim import ddim
 from jaxdiff.kernels.deis import deis
@@ -19,13 +17,12 @@ from jaxdiff.kernels.eta_family import eta_family
 from jaxdiff.kernels.euler import euler
 from jaxdiff.kernels.euler_maruyama import euler_maruyama
 from jaxdiff.kernels.exponential_adams import exponential_adams
-from jaxdiff.kernels.exponential_euler import PATH_COST as _EXPONENTIAL_EULER
 from jaxdiff.kernels.exponential_euler import exponential_euler
 from jaxdiff.kernels.heun import heun
 from jaxdiff.kernels.langevin import langevin
-from jaxdiff.kernels.moment_matched import PATH_COST as _MOMENT_MATCHED
 from jaxdiff.kernels.moment_matched import moment_matched
 from jaxdiff.kernels.ode_then_noise import ode_then_noise
+from jaxdiff.kernels.path_costs import PATH_COSTS as PATH_COSTS
 from jaxdiff.kernels.predictor_corrector import predictor_corrector
 from jaxdiff.kernels.randomized_midpoint import randomized_midpoint
 from jaxdiff.kernels.rk4 import rk4
@@ -57,6 +54,3 @@ __all__ = [
     "stochastic_runge_kutta",
     "unipc",
 ]
-
-# What a step of each kernel with a path KL costs, by the kernel's name.
-PATH_COSTS = {cost.kernel: cost for cost in (_EXPONENTIAL_EULER, _ANCESTRAL, _MOMENT_MATCHED, _COVARIANCE_MATCHED)}
