@@ -435,9 +435,9 @@ def test_a_step_that_diverges_is_refused_with_the_limit():
 @pytest.mark.parametrize(
     ("match", "options"),
     [
-        (r"meet at the horizon 1: grid\[0\] is 0.9", {"grid": [0.9, 0.1]}),
-        (r"meet at the horizon 1: grid\[0\] is 1.1", {"grid": [1.1, 0.1]}),
-        ("meet at the horizon 1: the time of langevin is 0.7", {"langevin": kernels.langevin(shifted, 0.7)}),
+        (r"both be at the horizon 1: grid\[0\] is 0.9", {"grid": [0.9, 0.1]}),
+        (r"both be at the horizon 1: grid\[0\] is 1.1", {"grid": [1.1, 0.1]}),
+        ("both be at the horizon 1: the time of langevin is 0.7", {"langevin": kernels.langevin(shifted, 0.7)}),
         ("the reversal runs down OU times: langevin", {"reversal": kernels.langevin(shifted, 1.0)}),
         ("langevin_time = -0.1", {"langevin_time": -0.1}),
         ("langevin_time = inf", {"langevin_time": np.inf}),
@@ -478,7 +478,7 @@ def test_what_is_no_kernel_is_refused_with_one_that_is():
 
 
 def test_no_stages_are_refused(key):
-    with pytest.raises(ValueError, match="one at least: there are none"):
+    with pytest.raises(ValueError, match=r"one pair \(kernel, grid\) at least: it is empty"):
         sample_in_turn([], jnp.ones((2, 1)), key)
 
 
