@@ -24,7 +24,7 @@ from jaxdiff.sampling.run_checks import check_asked, check_particles, check_step
 from jaxdiff.types import Kernel, Sampler
 
 SOURCES = ("counter", "jax")  # the values of noise=
-REFRESH = 1.0  # seconds between two moves of the bar; longer blocks of steps would save little, as a call takes < 1 ms
+REFRESH = 1.0  # seconds between two moves of the bar
 GROWTH = 16  # a block has at most so many times the steps of the one before, in case one timing was too short
 
 

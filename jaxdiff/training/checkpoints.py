@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 Network = TypeVar("Network", bound=nnx.Module)
-LAST_WRITES = 0.5  # seconds to wait after an error; TensorStore's threads print their last messages within less
+LAST_WRITES = 0.5  # seconds to wait after an error, so that TensorStore's threads print their last messages before
 CHECKSUM = "sha256"  # name of the file with the checksum, in the folder of the checkpoint
 
 
