@@ -151,7 +151,7 @@ def early_stopping(run, *, denoise):
 
 
 def write(path, rows, n, dim, names=None):
-    """Write n rows, which come in parts, into a .npy, .csv or .tsv file. Text files start with the names of the columns.
+    """Write n rows, which come in parts, into a .npy, .csv or .tsv file; text files start with the columns' names.
 
     Args:
       path: a new file.
