@@ -8,18 +8,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.tree_util import Partial
-from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Float64, Integer, Real
+from jaxtyping import Array, Float, Float64
 
 from jaxdiff.checks import described
 
 Particles = Float[Array | np.ndarray, "*particles d"]
 Grid = Float64[np.ndarray, " nodes"]
-Number = Real[ArrayLike, ""]  # one real number of Python, NumPy or JAX; also a traced one
-WholeNumber = Integer[ArrayLike, ""]
-# Arguments that the functions check themselves, with messages of their own: the annotation accepts anything.
-ParticlesLike = Any  # (particles, d) floats, an array or nested lists
-GridLike = Any  # (n_steps + 1,) decreasing times, an array, a list or a traced array
 Basis = Any  # (d, d) with orthonormal columns; "coordinates" for the unit vectors; None: one number for all directions
 ScoreFn = Callable[..., Any]  # s(x, t): x (..., d), t () OU time -> (..., d), the gradient of log q_t at x
 DenoiserFn = Callable[..., Any]  # m(x, t): same shapes, E[X_0 | X_t = x]

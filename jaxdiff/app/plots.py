@@ -15,7 +15,6 @@ from jaxdiff.curves import Curve, MeasuredCurve
 from jaxdiff.files import written
 from jaxdiff.guarantees.step_cost import step_cost
 from jaxdiff.processes import ou
-from jaxdiff.types import Number
 
 COLOURS = {  # of each (kernel, grid) in all figures
     ("exponential_euler", "Benton"): "#b3492d",
@@ -33,7 +32,7 @@ TAIL = 0.005  # fraction of the rows on either side that the limits of a panel m
 MARGIN = 0.25  # free space beside the other rows, in their width; the panel of a normal law ends at 3.9 deviations
 
 
-def canvas(width: Number, height: Number) -> Figure:
+def canvas(width: float | int, height: float | int) -> Figure:
     """An empty figure of this size in inches."""
     return Figure(figsize=(width, height), layout="constrained")
 
@@ -90,7 +89,7 @@ def samples(
     saved(figure, path)
 
 
-def loss_curve(path: pathlib.Path, curve: MeasuredCurve, train_variance: Number) -> None:
+def loss_curve(path: pathlib.Path, curve: MeasuredCurve, train_variance: float | int) -> None:
     """Draw the held-out loss L over log snr with its 95 % band, and two bounds that need no network."""
     u = np.linspace(curve.spline.u[0], curve.spline.u[-1], 400)
     snr = np.exp(u)

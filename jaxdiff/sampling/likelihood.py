@@ -12,9 +12,10 @@ from jaxdiff.noise import KeyLike
 from jaxdiff.processes import ou
 from jaxdiff.processes.models import check_times, range_of
 from jaxdiff.processes.ou import check_ends
+from jaxdiff.sampling.arguments import ParticlesLike, Scalar, WholeNumber
 from jaxdiff.sampling.compiled import jitted
 from jaxdiff.sampling.ode import check_finished, check_tolerances, checked_positions, integrate, velocity, widened
-from jaxdiff.types import Number, ParticlesLike, ScoreFn, WholeNumber, as_score
+from jaxdiff.types import ScoreFn, as_score
 
 HORIZON = 12.0  # OU time at which the law is taken for N(0, I): data of size r are e^-12 r = 6e-6 r away from it
 
@@ -24,12 +25,12 @@ def log_likelihood(
     x: ParticlesLike,
     key: KeyLike = None,
     *,
-    early_stop: Number,
-    horizon: Number | None = None,
+    early_stop: Scalar,
+    horizon: Scalar | None = None,
     probes: WholeNumber | None = None,
     first_particle: WholeNumber = 0,
-    rtol: Number = 1e-6,
-    atol: Number = 1e-6,
+    rtol: Scalar = 1e-6,
+    atol: Scalar = 1e-6,
 ) -> Float[Array, " n"]:
     """Log-likelihood in nats of points at OU time early_stop, by the probability-flow ODE.
 
@@ -104,7 +105,7 @@ def _integrated(score, x, signs, ends, tolerances):
 
 
 def bits_per_dim(
-    log_likelihood: Real[ArrayLike, "*points"], dim: int, *, early_stop: Number, bin_width: Number = 1.0
+    log_likelihood: Real[ArrayLike, "*points"], dim: int, *, early_stop: Scalar, bin_width: Scalar = 1.0
 ) -> Float[np.ndarray | np.number, "*points"]:
     """Upper bound on the bits per dimension that a model needs for data on a lattice, such as pixels.
 

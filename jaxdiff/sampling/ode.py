@@ -14,9 +14,10 @@ from jaxdiff.checks import as_array, check_agrees, check_number, value_of
 from jaxdiff.processes import ou
 from jaxdiff.processes.models import check_times
 from jaxdiff.processes.ou import EARLIEST, LATEST
+from jaxdiff.sampling.arguments import ParticlesLike, Scalar
 from jaxdiff.sampling.compiled import jitted
 from jaxdiff.sampling.score_calls import with_casts
-from jaxdiff.types import Number, ParticlesLike, ScoreFn, as_score
+from jaxdiff.types import ScoreFn, as_score
 
 STAGES = 6  # score evaluations a step of Tsit5: the first of its seven is the last one of the step before
 MOST_STEPS = 10_000  # a particle that needs more raises an error, so that a bad score does not run forever
@@ -32,11 +33,11 @@ class Solution(NamedTuple):
 def solve(
     score: ScoreFn,
     x: ParticlesLike,
-    start: Number,
-    end: Number,
+    start: Scalar,
+    end: Scalar,
     *,
-    rtol: Number = 1e-5,
-    atol: Number = 1e-5,
+    rtol: Scalar = 1e-5,
+    atol: Scalar = 1e-5,
     forward_mode: bool = False,
 ) -> Solution:
     """Follow dX/dt = -X - s(X, t) from OU time start to end, up or down, every particle with steps of its own.
@@ -92,7 +93,7 @@ def checked_positions(x: ParticlesLike) -> Float[Array, "n d"]:
     return x
 
 
-def check_tolerances(rtol: Number, atol: Number) -> None:
+def check_tolerances(rtol: Scalar, atol: Scalar) -> None:
     """Raise TypeError unless both are numbers; traced ones are trusted."""
     for name, value in (("rtol", rtol), ("atol", atol)):
         if not isinstance(value, Tracer):

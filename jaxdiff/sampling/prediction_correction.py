@@ -15,9 +15,10 @@ from jaxdiff.kernels.langevin_limits import default_step, longest_step
 from jaxdiff.noise import KeyLike
 from jaxdiff.processes import ou
 from jaxdiff.processes.ou import EARLY_STOP, check_ends
+from jaxdiff.sampling.arguments import GridLike, ParticlesLike, Scalar, WholeNumber
 from jaxdiff.sampling.sample import sample_in_turn
 from jaxdiff.targets.components import gaussian_moments
-from jaxdiff.types import GridLike, Kernel, Number, ParticlesLike, Sampler, ScoreFn, WholeNumber, as_score
+from jaxdiff.types import Kernel, Sampler, ScoreFn, as_score
 
 REVERSAL_STEPS = 20  # steps of the default grid of the reversal: a usual number for solvers of order 2
 ORDER = 2  # order of UniPC, the default kernel of the reversal
@@ -69,11 +70,11 @@ def _said(kernel, grid):
 def scheme(
     score: ScoreFn,
     *,
-    horizon: Number,
-    langevin_time: Number,
-    step_size: Number | None = None,
+    horizon: Scalar,
+    langevin_time: Scalar,
+    step_size: Scalar | None = None,
     langevin: str | Kernel = "plain",
-    lipschitz: Number | None = None,
+    lipschitz: Scalar | None = None,
     moments: tuple[Any, Any] | None = None,
     reversal: Kernel | None = None,
     grid: GridLike = None,
@@ -129,11 +130,11 @@ def predict_correct(
     x: ParticlesLike,
     key: KeyLike,
     *,
-    horizon: Number,
-    langevin_time: Number,
-    step_size: Number | None = None,
+    horizon: Scalar,
+    langevin_time: Scalar,
+    step_size: Scalar | None = None,
     langevin: str | Kernel = "plain",
-    lipschitz: Number | None = None,
+    lipschitz: Scalar | None = None,
     moments: tuple[Any, Any] | None = None,
     reversal: Kernel | None = None,
     grid: GridLike = None,
@@ -202,7 +203,7 @@ class StartRow(NamedTuple):
     root: Any
 
 
-def gaussian_start(score: ScoreFn, horizon: Number, mean: Any, cov: Any) -> Kernel:
+def gaussian_start(score: ScoreFn, horizon: Scalar, mean: Any, cov: Any) -> Kernel:
     """A kernel that maps draws of N(0, I) to draws of N(alpha mean, alpha^2 cov + sigma^2 I) in one step.
 
     The step does not evaluate the score.

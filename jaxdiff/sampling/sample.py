@@ -13,9 +13,10 @@ from jaxtyping import Array, Float
 from jaxdiff.checks import as_numbers, described
 from jaxdiff.noise import KeyLike
 from jaxdiff.sampling import program
+from jaxdiff.sampling.arguments import GridLike, ParticlesLike, WholeNumber
 from jaxdiff.sampling.program import run_in_turn, run_saving, run_stages
 from jaxdiff.sampling.run import Run, kernel_and_grid
-from jaxdiff.types import GridLike, Kernel, ParticlesLike, Sampler, WholeNumber
+from jaxdiff.types import Kernel, Sampler
 
 SAME_TIME = 1e-9  # relative distance below which a time to save at counts as a time of the grid: rounding alone
 

@@ -14,12 +14,12 @@ from jaxdiff import interrupts
 from jaxdiff.noise import KeyLike
 from jaxdiff.processes.ou import check_ends
 from jaxdiff.progress import counter
+from jaxdiff.sampling.arguments import Scalar
 from jaxdiff.training.checkpoints import load_network, save_network
 from jaxdiff.training.held_out import CHECKS, HeldOutLoss
 from jaxdiff.training.losses import path_kl_weight
 from jaxdiff.training.optimiser import adamw, compiled_block, optimiser_step
 from jaxdiff.training.rows import float_rows
-from jaxdiff.types import Number
 
 __all__ = ["Fit", "Interrupted", "fit", "load_network", "path_kl_weight", "save_network"]
 
@@ -72,11 +72,11 @@ def fit(
     *,
     steps: int,
     batch_size: int = 256,
-    learning_rate: Number = 2e-3,
-    weight_decay: Number = 1e-2,
-    ema_decay: Number = 0.999,
-    horizon: Number = 5.0,
-    early_stop: Number = 1e-3,
+    learning_rate: Scalar = 2e-3,
+    weight_decay: Scalar = 1e-2,
+    ema_decay: Scalar = 0.999,
+    horizon: Scalar = 5.0,
+    early_stop: Scalar = 1e-3,
     weight: str | Callable[..., Any] = path_kl_weight,
     held_out: RowsLike = None,
     progress: bool = False,

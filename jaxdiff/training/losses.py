@@ -11,7 +11,8 @@ from jaxdiff.guarantees.exponential_moment import ExponentialMoment, exponential
 from jaxdiff.noise import KeyLike
 from jaxdiff.processes import forward, ou
 from jaxdiff.processes.ou import check_ends
-from jaxdiff.types import DenoiserFn, Number, ScoreFn
+from jaxdiff.sampling.arguments import Scalar
+from jaxdiff.types import DenoiserFn, ScoreFn
 
 __all__ = [
     "WEIGHTS",
@@ -49,7 +50,7 @@ def path_kl_weight(t: Float[Array, "..."]) -> Float[Array, "..."]:
     return ou.snr(t) + 0.1
 
 
-def stratified_times(key: KeyLike, n: int, horizon: Number, early_stop: Number) -> Float[Array, " {n}"]:
+def stratified_times(key: KeyLike, n: int, horizon: Scalar, early_stop: Scalar) -> Float[Array, " {n}"]:
     """(n,) times in random order, one in each of n cells of equal length in log snr, from the horizon to early_stop."""
     key_order, key_jitter = jax.random.split(key)
     low, high = jnp.log(ou.snr(jnp.asarray(horizon))), jnp.log(ou.snr(jnp.asarray(early_stop)))
@@ -65,8 +66,8 @@ def denoising(
     key: KeyLike,
     *,
     weight: str | Callable[..., Any] = path_kl_weight,
-    horizon: Number = 5.0,
-    early_stop: Number = 1e-3,
+    horizon: Scalar = 5.0,
+    early_stop: Scalar = 1e-3,
 ) -> Float[Array, ""]:
     """Weighted denoising loss E weight(t) |X_0 - D(X_t, t)|^2, with times stratified uniformly in log snr.
 
@@ -106,8 +107,8 @@ def score_matching(
     key: KeyLike,
     *,
     weight: str | Callable[..., Any] = "likelihood",
-    horizon: Number = 5.0,
-    early_stop: Number = 1e-3,
+    horizon: Scalar = 5.0,
+    early_stop: Scalar = 1e-3,
 ) -> Float[Array, ""]:
     """The L2 loss of a score, E lambda(t) |s(X_t, t) - grad log q(X_t | X_0)|^2, t uniform on [early_stop, horizon].
 
