@@ -1,6 +1,6 @@
 """Scores and denoisers of trained networks, and truncated scores."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,6 @@ from jaxdiff.types import DenoiserFn, ScoreFn
 
 if TYPE_CHECKING:
     import flax.nnx
-
-    import jaxdiff.training.networks
 
 __all__ = ["denoiser_in_axes", "denoiser_of", "from_network", "radius_of", "truncated"]
 
@@ -33,7 +31,7 @@ def denoiser_of(network: "flax.nnx.Module") -> DenoiserFn:
     return jax.tree_util.Partial(_denoiser, graph, state)
 
 
-def denoiser_in_axes(network: "jaxdiff.training.networks.ResidualMLP") -> tuple[DenoiserFn, Float64[np.ndarray, "d d"]]:
+def denoiser_in_axes(network: Any) -> tuple[DenoiserFn, Float64[np.ndarray, "d d"]]:
     """The denoiser of a ResidualMLP in the coordinates of its principal axes, and the axes (d, d) in float64.
 
     denoiser(x @ axes, t) equals D(x, t) @ axes. It saves the two products with the axes that D computes. The denoiser

@@ -125,7 +125,7 @@ def load(
     """
     if source in BUILT_IN:
         _refuse_options(source, header=header, columns=columns, key=key)
-        rows, reading, name = _built_in(source), UNREAD, source
+        rows, reading, name = _built_in(source), UNREAD, str(source)
     else:
         rows, reading = _read(pathlib.Path(source), header, columns, key)
         name = pathlib.Path(source).stem

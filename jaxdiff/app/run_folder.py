@@ -72,9 +72,9 @@ def build(dataset: Dataset, network: dict[str, Any], *, moments: bool = True) ->
     moments: whether to compute the mean and the covariance of the train rows, which takes an eigendecomposition. A
       network that is loaded from a checkpoint gets them from there.
     """
-    moments = {"mean": dataset.train.mean(0), "cov": covariance(dataset.train)} if moments else {}
+    of_rows: dict[str, Any] = {"mean": dataset.train.mean(0), "cov": covariance(dataset.train)} if moments else {}
     options = {name: network[name] for name in ("width", "depth", "dropout")}
-    return ResidualMLP(dataset.dim, **moments, **options, rngs=nnx.Rngs(network["seed"]))
+    return ResidualMLP(dataset.dim, **of_rows, **options, rngs=nnx.Rngs(network["seed"]))
 
 
 def load(folder: str | os.PathLike) -> Run:

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from jax.typing import ArrayLike
-from jaxtyping import Integer, Real
+import numpy as np
+from jaxtyping import Array, Integer, Real
 
-Scalar = Real[ArrayLike, ""]  # one real number of Python, NumPy or JAX; also a traced one
-WholeNumber = Integer[ArrayLike, ""]
+Scalar = float | int | np.floating | np.integer | Real[Array | np.ndarray, ""]
+WholeNumber = int | np.integer | Integer[Array | np.ndarray, ""]
 # Arguments that the functions check themselves, with messages of their own: the annotation accepts anything.
 ParticlesLike = Any  # (particles, d) floats, an array or nested lists
 GridLike = Any  # (n_steps + 1,) decreasing times, an array, a list or a traced array

@@ -96,7 +96,7 @@ def scheme(
             f"reversal must be a kernel in OU time, such as kernels.ddim(score): the grid of "
             f"{reversal.name} is its own running time."
         )
-    corrector = kernels.langevin(score, horizon, scheme=langevin) if isinstance(langevin, str) else langevin
+    corrector = kernels.langevin(score, float(horizon), scheme=langevin) if isinstance(langevin, str) else langevin
     limit = longest_step(corrector, lipschitz=lipschitz)
     for name, time in (("grid[0]", grid[0]), ("the time of langevin", corrector.coefficients.time)):
         if abs(time - horizon) > SAME_TIME * horizon:
@@ -108,7 +108,7 @@ def scheme(
     stages += [Sampler(corrector, np.linspace(langevin_time, 0, n_steps + 1))] if n_steps else []
     return Scheme(
         (*stages, Sampler(reversal, grid)),
-        langevin_time / n_steps if n_steps else 0.0,
+        float(langevin_time / n_steps) if n_steps else 0.0,
         limit,
         Evals(n_steps * corrector.evals_per_step, Sampler(reversal, grid).evals),
     )

@@ -5,6 +5,7 @@ import json
 import pathlib
 import runpy
 import sys
+from typing import Any
 
 from jaxdiff.app.commands.options import Defaults
 
@@ -46,6 +47,7 @@ def run(options):
 
     if options.seeds is not None and options.seeds < 1:
         raise ValueError(f"--seeds must be a number of seeds, 1 at least: it is {options.seeds}.")
+    settings: dict[str, Any] = dict(map(_setting, options.settings))
     rows = sweeps.run(
         _function(options.function),
         dims=options.dims,
@@ -53,7 +55,7 @@ def run(options):
         resume=options.out,
         batch=options.batch,
         progress=True,
-        **dict(map(_setting, options.settings)),
+        **settings,
     )
     if options.json:
         print("\n".join(map(json.dumps, rows)))
