@@ -102,7 +102,7 @@ def load(
     source: str | os.PathLike,
     *,
     seed: int = 0,
-    header: bool | None = None,
+    header: Any = None,
     columns: Any = None,
     key: str | None = None,
 ) -> Dataset:

@@ -37,7 +37,7 @@ def canvas(width: float | int, height: float | int) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def saved(figure: Figure, path: pathlib.Path) -> pathlib.Path:
+def saved(figure: Figure, path: pathlib.Path | str) -> pathlib.Path | str:
     """Write a figure as PNG, without the upper and right borders of its axes; returns the path."""
     for ax in figure.axes:
         for side in ("top", "right"):
@@ -53,7 +53,7 @@ def label(kernel_name: str, grid_name: str) -> str:
 
 
 def samples(
-    path: pathlib.Path,
+    path: pathlib.Path | str,
     generated: Real[np.ndarray, "n d"],
     real: Real[np.ndarray, "m d"],
     train: Real[np.ndarray, "k d"],
@@ -89,7 +89,7 @@ def samples(
     saved(figure, path)
 
 
-def loss_curve(path: pathlib.Path, curve: MeasuredCurve, train_variance: float | int) -> None:
+def loss_curve(path: pathlib.Path | str, curve: MeasuredCurve, train_variance: float | int) -> None:
     """Draw the held-out loss L over log snr with its 95 % band, and two bounds that need no network."""
     u = np.linspace(curve.spline.u[0], curve.spline.u[-1], 400)
     snr = np.exp(u)
@@ -112,7 +112,7 @@ def loss_curve(path: pathlib.Path, curve: MeasuredCurve, train_variance: float |
 
 
 def grids(
-    path: pathlib.Path, curve: Curve, samplers: Mapping[tuple[str, str], Any], *, of: str = "held-out rows"
+    path: pathlib.Path | str, curve: Curve, samplers: Mapping[tuple[str, str], Any], *, of: str = "held-out rows"
 ) -> None:
     """Draw the grids of {(kernel, grid name): grid}, and the path KL of each of their steps.
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Integer, Real
 
+# One number of Python, NumPy or JAX; also a traced one.
 Scalar = float | int | np.floating | np.integer | Real[Array | np.ndarray, ""]
 WholeNumber = int | np.integer | Integer[Array | np.ndarray, ""]
 # Arguments that the functions check themselves, with messages of their own: the annotation accepts anything.
