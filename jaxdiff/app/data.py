@@ -99,12 +99,7 @@ class Dataset:
 
 
 def load(
-    source: str | os.PathLike,
-    *,
-    seed: int = 0,
-    header: Any = None,
-    columns: Any = None,
-    key: str | None = None,
+    source: str | os.PathLike, *, seed: int = 0, header: Any = None, columns: Any = None, key: str | None = None
 ) -> Dataset:
     """A built-in name, or a path to a file whose rows are samples -> Dataset.
 
