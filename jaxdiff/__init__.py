@@ -1,10 +1,11 @@
-"""Sample diffusion models with guarantees: plan the steps for an accuracy, certify what was reached.
+"""Sample diffusion models with guarantees: plan the steps for an accuracy, and certify the accuracy of the samples.
 
-Importing this package touches no backend. The modules in `ON_FIRST_USE` are loaded on first use, because they need
-Flax and Optax (extra `train`), Matplotlib (extra `plot`) or the run folders of the command line.
+Importing this package initialises no JAX backend. The modules in `ON_FIRST_USE` are imported on first use, because they
+need Flax and Optax (extra `train`), Matplotlib (extra `plot`) or the run folders of the command line.
 """
 
 import importlib
+from types import ModuleType
 
 from jaxdiff import curves, grids, kernels, metrics, noise, processes, scores, sweeps, targets
 from jaxdiff.certificate import Certificate
@@ -74,7 +75,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> ModuleType:
     if name in ON_FIRST_USE:
         return importlib.import_module(ON_FIRST_USE[name])
     raise AttributeError(f"module 'jaxdiff' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""`python -m jaxdiff` is the command `jaxdiff`."""
+"""`python -m jaxdiff` runs the command `jaxdiff`."""
 
 from jaxdiff.app.cli import program
 

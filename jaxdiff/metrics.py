@@ -1,17 +1,20 @@
 """Distances of samples from data: sliced Wasserstein-2, energy distance, and the accuracy of a classifier."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Array, PRNGKeyArray, Real
 
 from jaxdiff import intervals
 
-FOLDS = 5  # of the cross-validation; more fit the classifier more often, on somewhat more rows
+FOLDS = 5  # folds of the cross-validation; with k folds the classifier is fitted k times, to (k - 1)/k of the rows
 CLASSIFIER = (
     f"RBF support-vector machine (C = 10, standardised columns, {FOLDS}-fold cross-validation, copies of a row in one "
     f"fold)"
 )
+"""The classifier of `classifier_accuracy`, in words for reports."""
+Rows = Real[Array | np.ndarray, "..."]  # (n, d); the functions raise ValueError for other shapes
 
 
 class Estimate(NamedTuple):
@@ -21,17 +24,17 @@ class Estimate(NamedTuple):
     standard_error: float
 
 
-def sliced_w2(x, y, key, *, n_projections=512) -> Estimate:
+def sliced_w2(x: Rows, y: Rows, key: PRNGKeyArray, *, n_projections: int = 512) -> Estimate:
     """Sliced Wasserstein-2 distance of two samples, sqrt(E_u W2(u.x, u.y)^2) over random directions u.
 
     Args:
       x: (n, d). y: (m, d); n and m may differ.
-      key: for the directions.
+      key: a JAX key for the directions.
       n_projections: number of directions.
 
     Returns:
       Estimate, in the units of x; the standard error is that of the directions alone. Two samples of the same law have
-      a positive distance, which falls with n and m. Compare a result with it.
+      a positive distance too, which falls with n and m: compare a result with the distance of two samples of the data.
     Source: Bonneel, Rabin, Peyré, Pfister 2015, J. Math. Imaging Vis. 51.
     """
     x, y = _two_samples(x, y)
@@ -51,7 +54,7 @@ def _w2_squared(x, y):
     return width @ (x[(middle * n).astype(int)] - y[(middle * m).astype(int)]) ** 2
 
 
-def energy_distance(x, y) -> Estimate:
+def energy_distance(x: Rows, y: Rows) -> Estimate:
     """Energy distance of two samples, 2 E|X - Y| - E|X - X'| - E|Y - Y'|, unbiased.
 
     Args:
@@ -90,18 +93,17 @@ def _two_samples(x, y):
     return x, y
 
 
-def classifier_accuracy(x, y, *, seed=0, row_ids=None) -> Estimate:
+def classifier_accuracy(x: Rows, y: Rows, *, seed: int = 0, row_ids: Any = None) -> Estimate:
     """Cross-validated accuracy of an RBF support-vector machine that predicts the sample of a row; 0.5 is chance.
 
     Copies of a row, in one sample or in both, are put into the same fold: a classifier that was trained on a row must
     not be tested on its copy. Two kinds of equal rows do not count as copies. A row that occurs more than sqrt(2 n)
-    times is an atom of the law (`intervals.copies`). And if one sample has less than half as many independent rows as
-    the other, as after a sampler collapsed onto a few points, its repetitions are a difference that the classifier is
-    meant to find.
+    times is an atom of the law (`intervals.copies`). If one sample has less than half as many independent rows as the
+    other, its sampler has collapsed onto a few points, and the classifier is meant to find that difference.
 
     Args:
       x, y: (n, d) samples of equal size.
-      seed: of the folds.
+      seed: seed of the random folds.
       row_ids: (2 n,) whole numbers, those of x before those of y. Rows with equal numbers are copies, at most sqrt(2 n)
         of a row. Give them if noise was added to the rows: intervals.row_ids of the rows without noise. By default
         equal rows are copies, with the exceptions above.

@@ -16,23 +16,28 @@ in common with probability n^2/2^64.
 """
 
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, UInt32
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Float, Integer, UInt32
 
 from jaxdiff.arrays import aligned
 from jaxdiff.checks import described
 
-ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))  # of Threefry-2x32, as published
-PARITY = 0x1BD11BDA  # of its key schedule, as published
+KeyLike = Any  # one JAX key, of jax.random.key or of jax.random.PRNGKey; `check_key` raises for anything else
+
+ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))  # the rotations of Threefry-2x32, as published
+PARITY = 0x1BD11BDA  # the constant of its key schedule, as published
 STEPS, INITIAL, PROBES = 1, 2, 6  # domains; `signs` are drawn in float32, so PROBES needs no second domain
-BEYOND = 3  # is added to a domain for the second pair of words of float64
-MOST_COORDINATES = 2**29  # the counter's second word holds a domain of 3 bits beside the coordinate
+BEYOND = 3  # added to a domain, it gives the domain of the second pair of words that float64 needs
+MOST_COORDINATES = 2**29  # the counter's second word of 32 bits holds the domain in 3 bits, the coordinate in 29
 
 
-def threefry2x32(key, counter) -> tuple[UInt32[Array, "..."], UInt32[Array, "..."]]:
+def threefry2x32(key: Sequence[Any], counter: Sequence[Any]) -> tuple[UInt32[Array, "..."], UInt32[Array, "..."]]:
     """The 20-round cipher: two key words and two counter words, uint32 arrays that broadcast -> two uint32 arrays.
 
     Its rounds are written out, so that a compiler vectorises them and fuses them with the code that uses the words.
@@ -48,14 +53,14 @@ def threefry2x32(key, counter) -> tuple[UInt32[Array, "..."], UInt32[Array, "...
     return a, b
 
 
-def check_key(key):
+def check_key(key: KeyLike) -> None:
     """Raise TypeError unless key is one JAX key, new style or old."""
     new = hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     if not hasattr(key, "dtype") or key.ndim != (0 if new else 1) or not (new or key.dtype == jnp.uint32):
         raise TypeError(f"key must be one JAX key, as jax.random.key(0) makes it: it is {described(key)}.")
 
 
-def key_words(key):
+def key_words(key: KeyLike) -> tuple[UInt32[Array, ""], UInt32[Array, ""]]:
     """The two uint32 words of a JAX key, new style or old; a longer key of another cipher is hashed to two words."""
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         data = jax.random.key_data(key)
@@ -66,7 +71,7 @@ def key_words(key):
     return data[0], data[1]
 
 
-def particle_keys(key, particle):
+def particle_keys(key: KeyLike, particle: Any) -> Sequence[UInt32[Array, "..."]]:
     """One cipher key for each particle: threefry(key, particle), for integers or two uint32 arrays (high, low).
 
     The result is behind an optimization barrier: jax 0.11 and 0.12 compile for minutes on a CPU if they fuse this with
@@ -75,7 +80,7 @@ def particle_keys(key, particle):
     return lax.optimization_barrier(threefry2x32(key_words(key), particle_words(particle)))
 
 
-def particle_words(particle):
+def particle_words(particle: Any) -> tuple[UInt32[Array, "..."], UInt32[Array, "..."]]:
     """The high and low uint32 words of particles' indices; a pair of words is returned as it is."""
     if isinstance(particle, tuple):
         return particle
@@ -83,7 +88,9 @@ def particle_words(particle):
     return (particle >> 32).astype(jnp.uint32) if particle.dtype.itemsize == 8 else jnp.zeros_like(low), low
 
 
-def pair(keys, block, coordinate, dtype, *, domain=STEPS):
+def pair(
+    keys: Sequence[Any], block: Any, coordinate: UInt32[Array, "..."], dtype: DTypeLike, *, domain: int = STEPS
+) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
     """Increments 2 block and 2 block + 1 of every coordinate: two arrays of the shape of keys and coordinate broadcast.
 
     Args:
@@ -107,10 +114,13 @@ def pair(keys, block, coordinate, dtype, *, domain=STEPS):
 # sine and cosine, and its other 31 bits are an angle pi h, h in [-1/4, 1/4]. The two sign bits select the quarter of
 # the circle. A small z thus comes from a small radius or from the sine of a small angle, and both have a small
 # relative error.
-def box_muller(words, beyond=(), *, dtype, zero=0.0):
-    """Two independent standard normals from two uint32 words; in float64 `beyond`, two more words, are the lower bits.
+def box_muller(
+    words: Sequence[Any], beyond: Sequence[Any] = (), *, dtype: DTypeLike, zero: Any = 0.0
+) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+    """Two independent standard normals from two uint32 words.
 
-    zero: a 0 that the compiler does not recognise, for the same rounding in every loop (see kernels._affine).
+    beyond: in float64 two more words, which give the lower bits; () in float32.
+    zero: a 0 that the compiler does not recognise, for the same rounding in every loop (see arrays.rounded_product).
 
     Error of the transform: 5 ulp in float32, 100 ulp in float64 (XLA's functions).
     Largest value: sqrt(64 log 2) = 6.66 in float32 (u is at least 2^-32), where P(|Z| > 6.66) = 2.8e-11;
@@ -140,7 +150,7 @@ def box_muller(words, beyond=(), *, dtype, zero=0.0):
 LOG = (-0.17444719, 0.28733692, -0.29904532, 0.33124787, -0.39913666, 0.50004148, -0.66668373, 0.99999976, -2.0)
 SINE = (-0.5890122, 2.549761, -5.167708, 3.1415927)
 COSINE = (-1.3055092, 4.057519, -4.934787, 0.99999994)
-ROOT_HALF = 0x3F3504F3  # the bits of sqrt(1/2) in float32
+ROOT_HALF = 0x3F3504F3  # the bits of sqrt(1/2) as a float32
 
 
 def _polynomial(x, coefficients):
@@ -155,7 +165,7 @@ def _minus_two_log(magnitude, zero):
     q = lax.bitcast_convert_type((above & 0x7FFFFF) + ROOT_HALF, jnp.float32) - 1
     near = (0x7FFFFFFF - magnitude).astype(jnp.float32) * jnp.float32(-(2.0**-31)) - jnp.float32(2.0**-32)
     q = jnp.where(above < 0, q, near)  # for e = 0 from the integer, because u itself would round to 1
-    return q * _polynomial(q, LOG) + (exponent * jnp.float32(-1.3862944) + zero)  # zero: as in kernels._affine
+    return q * _polynomial(q, LOG) + (exponent * jnp.float32(-1.3862944) + zero)  # zero: as in box_muller
 
 
 def _sine_cosine(h):
@@ -164,12 +174,21 @@ def _sine_cosine(h):
     return h * _polynomial(square, SINE), _polynomial(square, COSINE)
 
 
-def computed_in(dtype):
-    """The dtype of the computation for draws or particles of a dtype: float32, or float64."""
+def computed_in(dtype: DTypeLike) -> jnp.dtype:
+    """The dtype that draws or particles of a given dtype are computed in: float64 for float64, else float32."""
     return jnp.dtype(jnp.float32) if jnp.dtype(dtype).itemsize <= 4 else jnp.dtype(dtype)
 
 
-def normal(key, particle, step, dim, dtype=jnp.float32, *, slot=0, slots=1) -> Float[Array, "*particles dim"]:
+def normal(
+    key: KeyLike,
+    particle: Integer[ArrayLike, "*particles"],
+    step: Integer[ArrayLike, ""],
+    dim: int,
+    dtype: DTypeLike = jnp.float32,
+    *,
+    slot: Integer[ArrayLike, ""] = 0,
+    slots: int = 1,
+) -> Float[Array, "*particles {dim}"]:
     """Standard normal increments of given particles at a given step.
 
     Args:
@@ -182,7 +201,8 @@ def normal(key, particle, step, dim, dtype=jnp.float32, *, slot=0, slots=1) -> F
       slot: which of the `slots` increments of the step.
 
     Returns:
-      particle.shape + (dim,). Coordinate i does not depend on dim, and a particle's draws not on other particles.
+      particle.shape + (dim,). Coordinate i does not depend on dim. The draws of a particle do not depend on the other
+      particles.
 
     Range: |z| <= 6.66 in float32, 9.42 in float64; see box_muller.
     """
@@ -191,7 +211,9 @@ def normal(key, particle, step, dim, dtype=jnp.float32, *, slot=0, slots=1) -> F
     return _draws(key, jnp.asarray(particle), which, dim, jnp.dtype(dtype), STEPS)
 
 
-def initial(key, particle, dim, dtype=jnp.float32) -> Float[Array, "*particles dim"]:
+def initial(
+    key: KeyLike, particle: Integer[ArrayLike, "*particles"], dim: int, dtype: DTypeLike = jnp.float32
+) -> Float[Array, "*particles {dim}"]:
     """Starting positions of particles, draws of N(0, I); arguments as for `normal`.
 
     They are independent of the increments of the same key, because the counters differ: one key is enough for
@@ -201,7 +223,13 @@ def initial(key, particle, dim, dtype=jnp.float32) -> Float[Array, "*particles d
     return _draws(key, jnp.asarray(particle), jnp.uint32(0), dim, jnp.dtype(dtype), INITIAL)
 
 
-def signs(key, particle, index, dim, dtype=jnp.float32) -> Float[Array, "*particles dim"]:
+def signs(
+    key: KeyLike,
+    particle: Integer[ArrayLike, "*particles"],
+    index: Integer[ArrayLike, ""],
+    dim: int,
+    dtype: DTypeLike = jnp.float32,
+) -> Float[Array, "*particles {dim}"]:
     """Random signs, -1 or 1 with equal probability, as probes of Hutchinson's estimate; arguments as for `normal`.
 
     index: integer scalar, below 2^32: which of a particle's probes. Signs are independent of the increments and

@@ -1,22 +1,29 @@
 """Scores and denoisers of trained networks, and truncated scores."""
 
+from typing import TYPE_CHECKING, Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float64
 
 from jaxdiff.arrays import like
 from jaxdiff.processes import ou, score_from_denoiser
 from jaxdiff.processes.truncation import radius_of, truncated
+from jaxdiff.types import DenoiserFn, ScoreFn
+
+if TYPE_CHECKING:
+    import flax.nnx
 
 __all__ = ["denoiser_in_axes", "denoiser_of", "from_network", "radius_of", "truncated"]
 
 
-def from_network(network):
+def from_network(network: "flax.nnx.Module") -> ScoreFn:
     """The score of an NNX denoiser network D(x, t), as a pytree: new parameters recompile nothing. Needs Flax."""
     return score_from_denoiser(denoiser_of(network))
 
 
-def denoiser_of(network):
+def denoiser_of(network: "flax.nnx.Module") -> DenoiserFn:
     """The denoiser of an NNX network, as a pytree: new parameters recompile nothing. Needs Flax."""
     from flax import nnx
 
@@ -24,11 +31,11 @@ def denoiser_of(network):
     return jax.tree_util.Partial(_denoiser, graph, state)
 
 
-def denoiser_in_axes(network):
+def denoiser_in_axes(network: Any) -> tuple[DenoiserFn, Float64[np.ndarray, "d d"]]:
     """The denoiser of a ResidualMLP in the coordinates of its principal axes, and the axes (d, d) in float64.
 
-    denoiser(x @ axes, t) equals D(x, t) @ axes, without the two products with the axes that D computes. The denoiser is
-    a pytree. Needs Flax.
+    denoiser(x @ axes, t) equals D(x, t) @ axes. It saves the two products with the axes that D computes. The denoiser
+    is a pytree. Needs Flax.
     """
     from flax import nnx
 

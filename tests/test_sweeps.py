@@ -125,7 +125,7 @@ def test_a_second_sweep_on_a_file_ends_at_once_and_the_first_goes_on(tmp_path):
     path, told = tmp_path / "rows.jsonl", []
 
     def again(dim):
-        with pytest.raises(ValueError, match=re.escape(f"another sweep is writing to {path}: wait for its end")):
+        with pytest.raises(ValueError, match=re.escape(f"another sweep is writing to {path}: wait until it ends")):
             sweeps.run(lambda dim: told.append(dim), dims=[9], resume=path)
         return dim
 
@@ -168,7 +168,7 @@ def test_a_row_that_does_not_fit_on_the_disk_is_told_by_the_name_of_the_file(tmp
 def test_the_file_of_another_sweep_is_refused(tmp_path):
     path = tmp_path / "rows.jsonl"
     sweeps.run(lambda dim, n: n, dims=[1], n=2, resume=path)
-    with pytest.raises(ValueError, match=r"holds another sweep, of dim, n, value"):
+    with pytest.raises(ValueError, match=r"holds another sweep, with the columns dim, n, value"):
         sweeps.run(lambda dim, m: m, dims=[1], m=2, resume=path)
 
 
@@ -183,7 +183,7 @@ def test_a_file_with_a_setting_more_is_another_sweep(tmp_path):
 def test_whole_numbers_that_would_wrap_are_refused_and_seeds_do_not():
     (row,) = sweeps.run(lambda mask, seed: seed, dims=[1], seeds=[2**32 - 1])
     assert row["value"] == 2**32 - 1
-    with jax.enable_x64(False), pytest.raises(ValueError, match="n = 10000000000 does not fit 32 bits"):
+    with jax.enable_x64(False), pytest.raises(ValueError, match="n = 10000000000 does not fit into 32 bits"):
         sweeps.run(lambda mask, n: n, dims=[1], n=[3, 10**10])
 
 
@@ -201,24 +201,24 @@ def test_means_over_seeds_have_their_standard_errors():
 @pytest.mark.parametrize(
     ("call", "named"),
     [
-        (lambda: sweeps.run(lambda dim, n: n, dims=[1]), "takes n, which is not given"),
+        (lambda: sweeps.run(lambda dim, n: n, dims=[1]), "needs n, which is not given"),
         (lambda: sweeps.run(lambda dim: 1, dims=[1], n=3), "does not take n"),
-        (lambda: sweeps.run(lambda dim: 1), "takes dim: give dims"),
-        (lambda: sweeps.run(lambda mask, key: 1, dims=[1]), "takes key: give seeds"),
+        (lambda: sweeps.run(lambda dim: 1), "takes dim: pass dims"),
+        (lambda: sweeps.run(lambda mask, key: 1, dims=[1]), "takes key: pass seeds"),
         (lambda: sweeps.run(lambda n: 1, dims=[1], n=1), "neither dim nor mask"),
         (lambda: sweeps.run(lambda dim: 1, dims=[1], seeds=[1]), "neither key nor seed"),
         (lambda: sweeps.run(lambda dim, mask: 1, dims=[1]), "dim and mask"),
-        (lambda: sweeps.run(lambda dim: 1, dims=[1], key=3), "itself gives key"),
+        (lambda: sweeps.run(lambda dim: 1, dims=[1], key=3), "itself makes key"),
         (lambda: sweeps.run(lambda dim: 1, dims=[]), "dims is empty"),
         (lambda: sweeps.run(lambda dim: 1, dims=[0]), "dims must be whole numbers from 1"),
-        (lambda: sweeps.run(lambda dim: 1, dims=[1.5]), "1.5 is not one"),
+        (lambda: sweeps.run(lambda dim: 1, dims=[1.5]), "one is 1.5"),
         (lambda: sweeps.run(lambda dim, seed: 1, dims=[1], seeds=[2**32]), "seeds must be whole numbers from 0"),
         (lambda: sweeps.run(lambda dim: 1, dims=[2, 2]), "dims holds 2 more than once"),
         (lambda: sweeps.run(lambda n: 1, n=["a", "a"]), 'n holds "a" more than once'),
         (lambda: sweeps.run(lambda n: 1, n=[object()]), "pass n as a mapping"),
         (lambda: sweeps.run(lambda dim: [dim], dims=[1]), r"value has shape \(1,\)"),
         (lambda: sweeps.run(lambda mask: mask, dims=[3]), r"value has shape \(3,\)"),
-        (lambda: sweeps.run(lambda n: {"n": 1}, n=1), "returns n, which is a column already"),
+        (lambda: sweeps.run(lambda n: {"n": 1}, n=1), "returns n, the name of a column"),
         (lambda: sweeps.run(lambda mask: 1, dims=[1], batch=0), "batch = 0"),
     ],
 )

@@ -1,4 +1,4 @@
-"""jaxdiff train | plan | sample | certify | sweep. Errors of the user end in one sentence and exit code 2."""
+"""The command `jaxdiff` and its subcommands. An error of the user prints one sentence and gives exit code 2."""
 
 import argparse
 import os
@@ -29,7 +29,7 @@ def main(argv=None):
 
 
 def _reason(error):
-    """What to tell the user, or None for an error that is ours."""
+    """The sentence for the user, or None for an error in jaxdiff itself."""
     match error:
         case ModuleNotFoundError():
             ours = (error.name or "").startswith("jaxdiff")
@@ -43,7 +43,7 @@ def _reason(error):
 
 def _parser():
     parser = argparse.ArgumentParser(prog="jaxdiff", description="Sample diffusion models with guarantees.")
-    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
+    parser.add_argument("--traceback", action="store_true", help="show the full traceback of an error")
     parser.add_argument("--version", action="version", version=f"jaxdiff {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
     for command in (train, plan, sample, certify, sweep):
@@ -52,10 +52,10 @@ def _parser():
 
 
 def program():
-    """Run a command as a program and end the process with its exit code."""
+    """Run a command, and end the process with its exit code."""
     code = main()
     if code == interrupts.CODE:
-        # XLA may still be at work: the interpreter would wait for that, and has crashed in doing so.
+        # XLA may still be computing. A normal exit waits for it, and has crashed while waiting.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

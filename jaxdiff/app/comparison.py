@@ -1,4 +1,4 @@
-"""Samplers of one trained model, measured on data that neither the model nor the grids have seen."""
+"""The report of a run: its samplers, measured on test rows that neither the model nor the grids were fitted to."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ from jaxdiff.progress import bar
 
 
 def certified(run: Run, plan, held_out: Curve, test: Curve, *, confidence=0.95, progress=False):
-    """The report of a run, JSON data: every sampler's row, the noise floor, the step ratio, the plan's certificate."""
+    """The report of a run as JSON data: a row for each sampler, noise floor, step ratio and certificate of the plan."""
     subject, key = subject_of(run, held_out, test), run.key("compare")
     subject = dataclasses.replace(subject, per_direction=plan["per_direction"])
     moment = run.dataset.second_moment("test")
@@ -45,14 +45,14 @@ def certified(run: Run, plan, held_out: Curve, test: Curve, *, confidence=0.95, 
 
 
 def _verdict(plan, certificate):
-    """Whether the accuracy that was asked for was reached on the test rows, where one was."""
+    """A sentence on whether the test rows show that target_kl is reached; no sentence if the plan has no target_kl."""
     if plan["target_kl"] is None:
         return []
     other = certificate.known - certificate[DISCRETISATION].value
     low, high = (end + other for end in certificate.interval(DISCRETISATION))
     shown = "met" if high <= plan["target_kl"] else "missed" if low > plan["target_kl"] else "not shown to be met"
     return [
-        f"Asked for {plan['target_kl']:g} nats; the test rows give {certificate.known:.4g}, "
+        f"Target: {plan['target_kl']:g} nats; the test rows give {certificate.known:.4g}, "
         f"{certificate.confidence:.0%} [{low:.4g}, {high:.4g}]: {shown}."
     ]
 
@@ -61,32 +61,36 @@ def _notes(subject, rows):
     n = len(subject.test_rows)
     low = any(row["excess"] is not None and row["excess"]["value"] < 0 for row in rows)
     return [
-        f"Excess: what discretisation adds to the path KL, and the path KL bounds the samples' KL; from the losses on "
-        f"{n} test rows, ± one standard error over rows, or over {GROUPS} groups of them per direction. The network's "
-        f"own error comes on top: it is the same for every row of the table and cannot be known from data. DDIM is an "
-        f"ODE: it has no path law to compare.",
+        f"Excess: the part of the path KL that discretisation adds. The path KL is an upper bound on the KL of the "
+        f"samples. The excess is computed from the losses on {n} test rows, ± one standard error over the rows; per "
+        f"direction, over {GROUPS} groups of rows. The path KL also contains the error of the network. This error is "
+        f"the same for every row of the table, and data alone cannot give it. DDIM is an ODE, for which no path KL is "
+        f"defined.",
         *([BELOW_ZERO] if low else []),
-        f"Sliced W2 (standardised columns) and accuracy: means over {BATCHES} batches of {n} samples against the test "
-        f"rows noised to t = {subject.early_stop:g}; ± is one standard error over batches, without the test rows' "
-        f"own, which every row of the table shares. Classifier: {CLASSIFIER}.",
-        f"Seconds: one batch of {n} samples, compiled, on {jax.default_backend()} with jax {jax.__version__}.",
-        "A smaller excess is a better guarantee, not always better-looking samples: compare the columns.",
+        f"Sliced W2 (standardised columns) and accuracy compare samples with the test rows noised to t = "
+        f"{subject.early_stop:g}; they are means over {BATCHES} batches of {n} samples. ± is one standard error over "
+        f"batches. It does not contain the error from the choice of the test rows, which is common to all rows of the "
+        f"table. Classifier: {CLASSIFIER}.",
+        f"Seconds: time of one batch of {n} samples without compilation, on {jax.default_backend()} with jax "
+        f"{jax.__version__}.",
+        "A smaller excess is a better guarantee, but the samples need not look better: compare the columns.",
     ]
 
 
 def compare(subject: Subject, key, *, n_steps=(10, 20, 50, 200), planned=None, progress=False):
-    """A row for every sampler and number of steps: excess, sliced W2, classifier accuracy, evaluations, seconds.
+    """A row for each sampler and number of steps: excess, sliced W2, classifier accuracy, evaluations, seconds.
 
     Args:
-      subject: what is compared.
-      key: for start, noise and directions.
-      n_steps: of every sampler.
-      planned: of moment matching on its planned grid alone, one more row, first, unless it is in n_steps.
+      subject: the samplers and the data.
+      key: a JAX key for starting positions, noise and directions of sliced W2.
+      n_steps: the numbers of steps of each sampler.
+      planned: the number of steps of the plan. If it is not in n_steps, the first row is the planned sampler with it.
       progress: show a bar.
 
     Returns:
-      A list of dicts, JSON data. sliced_w2 and accuracy are against the test rows noised to early_stop, means over
-      BATCHES batches of as many samples as test rows; seconds are for one such batch, compiled, median of the batches.
+      A list of dicts, JSON data. sliced_w2 and accuracy compare samples with the test rows noised to early_stop; they
+      are means over BATCHES batches of as many samples as test rows. seconds is the median time of such a batch after
+      compilation.
     """
     judge = Judge(subject, key)
     work = [(n, *sampler) for n in n_steps for sampler in subject.samplers]

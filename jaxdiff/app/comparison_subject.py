@@ -1,4 +1,4 @@
-"""What is compared: the samplers of one denoiser, and the curves that they are planned and measured by."""
+"""The samplers that a report compares, and the curves that they are planned with and measured with."""
 
 import dataclasses
 import functools
@@ -16,7 +16,8 @@ from jaxdiff.planning.best_grid import best
 from jaxdiff.scores import denoiser_of
 from jaxdiff.types import DenoiserFn, Sampler
 
-BENTON, PLANNED = "Benton", "planned"
+BENTON, PLANNED = "Benton", "planned"  # names of grids
+# What a report compares, as pairs (name of the sampler, name of its grid).
 SAMPLERS = (
     ("exponential_euler", BENTON),
     ("ancestral", BENTON),
@@ -29,9 +30,17 @@ SAMPLERS = (
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Subject:
-    """What is compared: a denoiser, its loss curves on held-out rows (to plan) and on test rows (to measure).
+    """A denoiser whose samplers are compared, with its data.
 
-    in_axes: the denoiser in the coordinates of axes, and the axes, which are the basis of the held-out curve; or None.
+    Attributes:
+      denoiser: D(x, t).
+      held_out: its loss curve on held-out rows, which the samplers are planned with.
+      test: its loss curve on test rows, which the samplers are measured with.
+      train_rows, test_rows: (n, d), standardised.
+      horizon, early_stop: OU times between which the samplers run.
+      per_direction: whether the plan has a variance for each direction; no effect if the curves have no basis.
+      in_axes: the denoiser in the coordinates of axes, and the axes, which are the basis of the held-out curve; or
+        None.
     """
 
     denoiser: DenoiserFn
@@ -41,7 +50,7 @@ class Subject:
     test_rows: np.ndarray
     horizon: float
     early_stop: float
-    per_direction: bool = True  # whether the plan has a variance for each direction, where the curves have a basis
+    per_direction: bool = True
     in_axes: tuple[DenoiserFn, np.ndarray] | None = None
 
     @functools.cached_property
@@ -50,7 +59,7 @@ class Subject:
         return dataclasses.replace(self.held_out, basis="coordinates")
 
     def grid(self, name, grid_name, n_steps):
-        """Benton's grid, or the best one for the sampler by the held-out curve; DDIM runs on moment matching's."""
+        """Benton's grid, or the sampler's best grid for the held-out curve; DDIM gets that of moment matching."""
         if grid_name == BENTON:
             return exponential_then_uniform(self.horizon, self.early_stop, n_steps)
         cost = path_cost_of(name, self.held_out) or path_cost_of(MATCHED, self.held_out)
@@ -58,26 +67,26 @@ class Subject:
 
     @property
     def samplers(self):
-        """Those of SAMPLERS that the curves allow."""
+        """The pairs (name, grid name) of SAMPLERS; without PER_DIRECTION if the curves have no basis."""
         return [one for one in SAMPLERS if one[0] != PER_DIRECTION or self.held_out.basis is not None]
 
     @property
     def planned(self):
-        """The name of the sampler that is planned for: moment matching, in the held-out curve's basis or without."""
+        """The name of the planned sampler: moment matching, with a variance for each direction or one for all."""
         return planned_name(MATCHED, self.per_direction and self.held_out.basis is not None)
 
     def kernel(self, name):
-        """The kernel, in the coordinates of `in_axes`; moment matching's variance is set from the held-out curve."""
+        """The kernel in the coordinates of `in_axes`. Moment matching sets its variance from the held-out curve."""
         if self.in_axes is None:
             return kernel_of(name, self.denoiser, self.held_out)
         return kernel_of(name, self.in_axes[0], self._curve_in_axes)
 
     def sampler(self, name, grid_name, n_steps) -> Sampler:
-        """The kernel down its grid."""
+        """The kernel with its grid."""
         return Sampler(self.kernel(name), self.grid(name, grid_name, n_steps))
 
     def excess(self, name, grid):
-        """Discretisation excess of path KL by the test rows, nats; None for an ODE, which has no path law."""
+        """The excess of path KL on the test rows, in nats; None for an ODE, for which no path KL is defined."""
         cost = path_cost_of(name, self.test)
         if cost is None:
             return None
@@ -87,7 +96,7 @@ class Subject:
 
 
 def subject_of(run: Run, held_out: Curve, test: Curve) -> Subject:
-    """The subject of a run folder and its two loss curves."""
+    """The subject of a run, with its loss curves on held-out rows and test rows."""
     rows = run.dataset
     of_rows = (rows.train, rows.test, run.horizon, run.early_stop)
     axes = in_axes(run, held_out.basis) if held_out.basis is not None else None

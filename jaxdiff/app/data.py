@@ -2,10 +2,13 @@
 
 import dataclasses
 import functools
+import os
 import pathlib
 import warnings
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Real, Shaped
 
 from jaxdiff.app import delimited
 from jaxdiff.app.archives import read_npy, read_npz, reshaping
@@ -66,11 +69,11 @@ class Dataset:
     whole: np.ndarray | None = None
 
     @property
-    def dim(self):
-        """Columns."""
+    def dim(self) -> int:
+        """The number of columns."""
         return self.train.shape[1]
 
-    def second_moment(self, part):
+    def second_moment(self, part: str) -> float:
         """E|X_0|^2 over the rows of "train", "held_out" or "test"."""
         return float(np.sum(np.square(getattr(self, part), dtype=np.float64)) / len(getattr(self, part)))
 
@@ -79,7 +82,7 @@ class Dataset:
         """(d,) of bool: the columns that are constant on the train rows, which `split` sets to exactly 0 there."""
         return ~self.train.any(axis=0)
 
-    def restore(self, x, *, rounded=False):
+    def restore(self, x: Any, *, rounded: bool = False) -> Float[np.ndarray, "*rows d"]:
         """Standardised rows (..., d) in the units of the file.
 
         A column that is constant on the train rows gets exactly its constant, whatever x holds there, because a sampler
@@ -95,7 +98,9 @@ class Dataset:
         return rows
 
 
-def load(source, *, seed=0, header=None, columns=None, key=None):
+def load(
+    source: str | os.PathLike, *, seed: int = 0, header: Any = None, columns: Any = None, key: str | None = None
+) -> Dataset:
     """A built-in name, or a path to a file whose rows are samples -> Dataset.
 
     Files are .npy, .npz, and text with commas, semicolons or tabs: .csv, .tsv. The reader decides whether a text file
@@ -115,7 +120,7 @@ def load(source, *, seed=0, header=None, columns=None, key=None):
     """
     if source in BUILT_IN:
         _refuse_options(source, header=header, columns=columns, key=key)
-        rows, reading, name = _built_in(source), UNREAD, source
+        rows, reading, name = _built_in(source), UNREAD, str(source)
     else:
         rows, reading = _read(pathlib.Path(source), header, columns, key)
         name = pathlib.Path(source).stem
@@ -124,7 +129,7 @@ def load(source, *, seed=0, header=None, columns=None, key=None):
     return split(_check(rows, source, reading), name=name, seed=seed, reading=reading)
 
 
-def split(rows, *, name, seed=0, reading=UNREAD):
+def split(rows: Shaped[np.ndarray, "n d"], *, name: str, seed: int = 0, reading: Reading = UNREAD) -> Dataset:
     """Checked rows (n, d) -> Dataset: shuffled by the seed; two thirds train, a sixth held out, a sixth test."""
     rows, whole = rows[np.random.default_rng(seed).permutation(len(rows))], (rows == np.round(rows)).all(axis=0)
     first, second = np.round(np.cumsum(FRACTIONS)[:2] * len(rows)).astype(int)
@@ -154,7 +159,7 @@ def split(rows, *, name, seed=0, reading=UNREAD):
     return Dataset(name, **parts, **units, constant=int(constant.sum()), reading=reading, whole=whole & ~constant)
 
 
-def covariance(rows):
+def covariance(rows: Real[np.ndarray, "n d"]) -> Float[np.ndarray, "d d"]:
     """Covariance of rows (n, d), shrunk towards its diagonal; of full rank on the columns that vary.
 
     Entries off the diagonal are multiplied by 1 - sum Var(s_ij)/sum s_ij^2 (sums over i != j), or 0 if that is

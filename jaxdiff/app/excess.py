@@ -17,16 +17,20 @@ from jaxdiff.intervals import copies, doubts
 from jaxdiff.planning.alternatives import WIDEST
 from jaxdiff.planning.goal import steps_to_reach
 
-HEADLINE_STEPS = 20  # of the sentences in the report: the demo's plan
-FEWEST_ROWS = 30  # independent test rows from which on a ratio is given
-MOST_STEPS = 20_000  # of exponential Euler, that are counted
-BISECTIONS = 40  # of the ends of a ratio: to rounding
+HEADLINE_STEPS = 20  # number of steps in the sentences of the report, as in the plan of `make demo`
+FEWEST_ROWS = 30  # least number of independent test rows for a ratio: a rule of thumb for intervals of a mean
+MOST_STEPS = 20_000  # exponential Euler is tried with at most so many steps, 1,000 times those of the headline
+BISECTIONS = 40  # halvings of the bracket around an end of a ratio's interval; they leave 2^-40 = 1e-12 of it
 
 
 class _Excess(NamedTuple):
-    """A sampler's excess by the test rows: value, independent samples, and how far interpolation may move it.
+    """The excess of a sampler on the test rows.
 
-    The integral of the loss, whose error is `bias_of_integral`, is the same for every sampler.
+    Attributes:
+      value: in nats.
+      samples: one value for each independent row, whose mean is the value.
+      bias: a bound on the interpolation error, without that of the integral of the loss.
+      bias_of_integral: a bound on the interpolation error of the integral, which is the same for every sampler.
     """
 
     value: float
@@ -44,12 +48,12 @@ def _excess(subject, name, grid):
 
 
 def excesses(subject, n_steps):
-    """(name, grid name) -> the sampler's _Excess at n_steps, each measured once."""
+    """A function (name, grid name) -> the sampler's _Excess at n_steps. It measures each sampler once."""
     return functools.cache(lambda name, grid_name: _excess(subject, name, subject.grid(name, grid_name, n_steps)))
 
 
 def _interval(subject, confidence, *weighted):
-    """A sum of (weight, excess): its value and the ends of its interval, paired by rows or by groups of them."""
+    """The sum of weight times excess, and the ends of its interval. Excesses are paired by rows or groups of rows."""
     value = sum(weight * one.value for weight, one in weighted)
     if not all(len(one.samples) for _, one in weighted):
         return value, value, value
@@ -62,17 +66,17 @@ def _interval(subject, confidence, *weighted):
 
 
 def _independent_rows(subject):
-    """Test rows without copies; None for a curve that is known exactly."""
+    """The number of test rows without copies; None for a curve that is known exactly."""
     if not isinstance(subject.test, MeasuredCurve):
         return None
     unit = copies(subject.test.row_ids)
     return subject.test.n if unit is None else int(unit.max()) + 1
 
 
-# Fieller's interval, found by trial: the ratios r for which the interval of first - r second contains 0. It is finite
-# where the interval of the second is above 0.
+# Fieller's interval: the ratios r for which the interval of first - r second contains 0. It is finite if the interval
+# of the second is above 0. The ends are found by bisection.
 def _ratio(subject, confidence, first, second):
-    """first/second and the ends of its interval; None where the rows do not tell either of them from 0."""
+    """first/second and the ends of its interval; None if the interval of first or second contains 0."""
     n = _independent_rows(subject)
     if n is not None and n < FEWEST_ROWS:
         return None
@@ -92,23 +96,25 @@ def _ratio(subject, confidence, first, second):
 
 
 def gains(subject, excess, confidence):
-    """Ratios of excesses at HEADLINE_STEPS with their intervals, those that the rows carry."""
+    """Sentences with the ratios of excesses at HEADLINE_STEPS and their intervals, if there are enough test rows."""
     moment_matched = [MATCHED, PER_DIRECTION][: 2 if subject.planned == PER_DIRECTION else 1]
     asked = [("ancestral", PLANNED, "ancestral", BENTON)]
     asked += [("exponential_euler", BENTON, name, PLANNED) for name in moment_matched]
     texts = []
-    for name, grid_name, other, other_grid in asked:
-        found = _ratio(subject, confidence, excess(name, grid_name), excess(other, other_grid))
+    for name, grid_name, reference, reference_grid in asked:
+        found = _ratio(subject, confidence, excess(name, grid_name), excess(reference, reference_grid))
         if found is not None:
-            whose = "its own excess" if other == name else f"the excess of {label_of(other)}"
+            whose = "its own excess" if reference == name else f"the excess of {label_of(reference)}"
             texts.append(
-                f"{label_of(name)} on {_grid_of(grid_name)} has {with_interval(*found)} times {whose} on "
-                f"{_grid_of(other_grid)}"
+                f"the excess of {label_of(name)} on {_grid_of(grid_name)} is {with_interval(*found)} times {whose} on "
+                f"{_grid_of(reference_grid)}"
             )
     said = [f"At {HEADLINE_STEPS} steps, {'; '.join(texts)} ({confidence:.0%} intervals)."] if texts else []
     if len(texts) < len(asked):
-        rest = "other ratio" if texts else "ratio"
-        said.append(f"The test rows carry no {rest} of excesses at {HEADLINE_STEPS} steps.")
+        other = "other ratio" if texts else "ratio"
+        said.append(
+            f"The test rows are too few or too noisy to give any {other} of excesses at {HEADLINE_STEPS} steps."
+        )
     return " ".join(said)
 
 
@@ -117,39 +123,41 @@ def _grid_of(grid_name):
 
 
 def difference(subject, excess, confidence):
-    """How far the planned sampler is below exponential Euler on Benton's grid, measured row by row."""
+    """A sentence on the difference in path KL of the planned sampler and exponential Euler on Benton's grid."""
     pair = (1, excess("exponential_euler", BENTON)), (-1, excess(subject.planned, PLANNED))
     value, low, high = _interval(subject, confidence, *pair)
     planned, other = f"{label_of(subject.planned)} on its planned grid", "exponential Euler's on Benton's"
     if low <= 0 <= high:
         return (
-            f"The test rows, paired, do not tell the path KL of {planned} from {other}: the difference is {-value:.3g} "
-            f"nats, {confidence:.0%} [{-high:.4g}, {-low:.4g}]."
+            f"The test rows do not show whether the path KL of {planned} is below {other}: the difference, paired by "
+            f"rows, is {-value:.3g} nats, {confidence:.0%} [{-high:.4g}, {-low:.4g}]."
         )
     side, ends = ("below", (low, high)) if value > 0 else ("above", (-high, -low))
     return (
-        f"On the test rows, paired, the path KL of {planned} is {with_interval(abs(value), *ends)} nats {side} {other} "
-        f"({confidence:.0%} interval)."
+        f"On the test rows the path KL of {planned} is {with_interval(abs(value), *ends)} nats {side} {other} "
+        f"({confidence:.0%} interval of the difference, paired by rows)."
     )
 
 
-# The interval holds the numbers of steps n for which the rows, paired, do not tell exponential Euler's excess in n
-# steps from the planned sampler's. It has an upper end only where the planned sampler's own interval is above 0.
+# The interval holds the numbers of steps n for which the interval of the paired difference of the two excesses contains
+# 0: that of exponential Euler in n steps and that of the planned sampler. It has an upper end only if the interval of
+# the planned sampler's own excess is above 0.
 def step_ratio(subject: Subject, n_steps, *, confidence=CONFIDENCE, excess=None):
-    """How many times more steps exponential Euler on Benton's grid takes to the excess of the planned sampler.
+    """How many times more steps exponential Euler on Benton's grid needs for the excess of the planned sampler.
 
     Args:
-      subject: what is compared.
-      n_steps: of the planned sampler.
-      confidence: of the intervals.
-      excess: (name, grid name) -> excess at n_steps, where it is measured already.
+      subject: the samplers and the data.
+      n_steps: number of steps of the planned sampler.
+      confidence: confidence level of the intervals.
+      excess: (name, grid name) -> excess at n_steps, if it was measured before.
 
     Returns:
       A dict, JSON data: the planned sampler's excess, exponential_euler_steps and ratio, each with its interval.
-      `withheld` says why there is no ratio, or is None: "few" (there are fewer than FEWEST_ROWS test rows), "zero" (the
-      rows do not tell the excess from 0), "wide" (the ends of the interval are further apart than a factor of WIDEST),
-      "no fewer" (the interval holds a ratio of 1) or "none" (no number of steps tried is enough). `rows_needed` is how
-      many test rows would carry the ratio, where that can be said. `heavy_tails`: the interval may cover less.
+      `withheld` is None, or the reason why there is no ratio: "few" (there are fewer than FEWEST_ROWS test rows),
+      "zero" (the interval of the excess contains 0), "wide" (the ends of the interval differ by more than a factor of
+      WIDEST), "no fewer" (the interval contains a ratio of 1) or "none" (no number of steps tried is enough).
+      `rows_needed` is an estimate of the number of test rows that would give a ratio; None if there is no estimate.
+      `heavy_tails`: the coverage of the interval may be below its confidence.
     """
     planned = (excess or excesses(subject, n_steps))(subject.planned, PLANNED)
     euler = lambda n: _excess(subject, "exponential_euler", subject.grid("exponential_euler", BENTON, n))
@@ -158,7 +166,7 @@ def step_ratio(subject: Subject, n_steps, *, confidence=CONFIDENCE, excess=None)
     fewest, needed, most = (
         steps_to_reach(0.0, lambda n, end=end: gap(n)[end], most=MOST_STEPS)
         if of_planned > 0
-        else None  # no number of steps reaches an excess of 0
+        else None  # no number of steps has an excess of 0
         for end, of_planned in ((1, high), (0, value), (2, low))
     )
     n, withheld = _independent_rows(subject), None
@@ -201,7 +209,7 @@ def _rows_needed(withheld, n, value, low, ends):
 
 
 def _heavy_tails(subject, n_steps):
-    """Whether the rows' own path KLs give doubts in an asymptotic interval; of groups of rows that cannot be seen."""
+    """Whether the path KLs of single rows have such heavy tails that an asymptotic interval is doubtful."""
     if not isinstance(subject.test, MeasuredCurve):
         return False
     grid = subject.grid(MATCHED, PLANNED, n_steps)

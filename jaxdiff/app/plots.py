@@ -1,12 +1,17 @@
 """Figures: samples beside data, the loss curve, grids and the path KL of their steps."""
 
 import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from jaxtyping import Real
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from jaxdiff.app.samplers import PER_DIRECTION, label_of, path_cost_of
+from jaxdiff.curves import Curve, MeasuredCurve
 from jaxdiff.files import written
 from jaxdiff.guarantees.step_cost import step_cost
 from jaxdiff.processes import ou
@@ -27,12 +32,12 @@ TAIL = 0.005  # fraction of the rows on either side that the limits of a panel m
 MARGIN = 0.25  # free space beside the other rows, in their width; the panel of a normal law ends at 3.9 deviations
 
 
-def canvas(width, height):
+def canvas(width: float | int, height: float | int) -> Figure:
     """An empty figure of this size in inches."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def saved(figure, path):
+def saved(figure: Figure, path: pathlib.Path | str) -> pathlib.Path | str:
     """Write a figure as PNG, without the upper and right borders of its axes; returns the path."""
     for ax in figure.axes:
         for side in ("top", "right"):
@@ -42,12 +47,20 @@ def saved(figure, path):
     return path
 
 
-def label(kernel_name, grid_name):
+def label(kernel_name: str, grid_name: str) -> str:
     """The name of a sampler in legends and tables."""
     return f"{label_of(kernel_name)}, {grid_name}"
 
 
-def samples(path, generated, real, train, image_shape=None, *, of=None):
+def samples(
+    path: pathlib.Path | str,
+    generated: Real[np.ndarray, "n d"],
+    real: Real[np.ndarray, "m d"],
+    train: Real[np.ndarray, "k d"],
+    image_shape: Sequence[int] | None = None,
+    *,
+    of: int | None = None,
+) -> None:
     """Draw generated rows beside equally many real ones: as images, histograms or points.
 
     Rows of image_shape are shown as images. A single column is shown as a histogram, and two columns as points. More
@@ -76,7 +89,7 @@ def samples(path, generated, real, train, image_shape=None, *, of=None):
     saved(figure, path)
 
 
-def loss_curve(path, curve, train_variance):
+def loss_curve(path: pathlib.Path | str, curve: MeasuredCurve, train_variance: float | int) -> None:
     """Draw the held-out loss L over log snr with its 95 % band, and two bounds that need no network."""
     u = np.linspace(curve.spline.u[0], curve.spline.u[-1], 400)
     snr = np.exp(u)
@@ -98,7 +111,9 @@ def loss_curve(path, curve, train_variance):
     saved(figure, path)
 
 
-def grids(path, curve, samplers, *, of="held-out rows"):
+def grids(
+    path: pathlib.Path | str, curve: Curve, samplers: Mapping[tuple[str, str], Any], *, of: str = "held-out rows"
+) -> None:
     """Draw the grids of {(kernel, grid name): grid}, and the path KL of each of their steps.
 
     of: the rows that the curve was measured on, for the label.

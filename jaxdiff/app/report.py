@@ -1,4 +1,4 @@
-"""One page: the table of samplers, the pictures, the headline. It opens without a network."""
+"""The report as a page and as text: headline, table of samplers and pictures. The page needs no internet connection."""
 
 import base64
 import html
@@ -22,7 +22,7 @@ pre { overflow-x: auto; font-size: .75rem; } tr.first td { border-top: 2px solid
 img { max-width: 100%; } figure { margin: 1rem 0; } figcaption, .small { color: #555; font-size: .9rem; }
 """
 DISCRETISATION_ALONE = (
-    "This is about discretisation alone: the network's own error comes on top, the same for both, and is unknown."
+    "This compares discretisation alone: both samplers also have the error of the network, which is unknown."
 )
 COLUMNS = (
     "sampler, grid",
@@ -34,12 +34,15 @@ COLUMNS = (
     "seconds a batch",
 )
 PICTURES = (
-    ("samples.png", "Generated beside real rows."),
+    ("samples.png", "Samples beside rows of the data."),
     (
         "loss_curve.png",
-        "The held-out loss of the denoiser against log snr: the one curve that every path KL is made of.",
+        "The held-out loss of the denoiser against log snr. Every path KL is computed from this curve.",
     ),
-    ("grids.png", "Benton's grid and the planned ones at the planned number of steps, and what each step costs."),
+    (
+        "grids.png",
+        "Benton's grid and the planned grids with the planned number of steps, and the path KL of each step.",
+    ),
 )
 
 
@@ -56,62 +59,66 @@ def text_table(report):
 
 
 def headline(report):
-    """The step ratio at equal excess with its interval; or why the test rows do not carry one, and what would."""
+    """The ratio of steps at equal excess with its interval; or why the test rows give none, and how many rows would."""
     ratio = report["step_ratio"]
     name, n, confidence = label_of(ratio["sampler"]), ratio["n_steps"], f"{ratio['confidence']:.0%}"
     low, high = ratio["excess_interval"]
-    leaves = f"{name} on its planned grid leaves in {n} steps"
+    sampler = f"{name} on its planned grid in {n} steps"
     excess = f"{ratio['excess']:.3g} nats" + (f", {confidence} [{low:.3g}, {high:.3g}]" if high > low else "")
-    more = f" About {ratio['rows_needed']:,} test rows would tell." if ratio["rows_needed"] else ""
+    of_planned = f"the excess of path KL of {sampler} ({excess})"
+    more = f" About {ratio['rows_needed']:,} test rows would be enough." if ratio["rows_needed"] else ""
     fewest, most = ratio["exponential_euler_steps_interval"]
     match ratio["withheld"]:
         case None:
-            return _told(ratio, name)
+            return _with_ratio(ratio, name)
         case "none":
             return (
-                f"Exponential Euler on Benton's grid reaches in no number of steps tried what {leaves}: {excess} of "
-                f"excess of path KL. {DISCRETISATION_ALONE}"
+                f"Exponential Euler on Benton's grid does not reach {of_planned} with any number of steps tried. "
+                f"{DISCRETISATION_ALONE}"
             )
         case "few":
             return (
-                f"{ratio['rows']} test rows are too few to tell how many steps the planned grid saves: take "
-                f"{ratio['rows_needed']:,} or more. The excess of path KL that {leaves} is {excess} by them."
+                f"{ratio['rows']} test rows are too few to estimate how many steps the planned grid saves: use "
+                f"{ratio['rows_needed']:,} or more. On these rows the excess of path KL of {sampler} is {excess}."
             )
         case "zero":
-            at_least = "" if fewest is None else f" Exponential Euler on Benton's grid takes {fewest:,} steps at least."
+            at_least = (
+                "" if fewest is None else f" Exponential Euler on Benton's grid needs at least {fewest:,} steps for it."
+            )
             why = f" Below 0: {below_zero(high)}." if ratio["excess"] < 0 else ""
-            told = "These test rows do not tell from 0" if high >= 0 else "No steps can be compared by"
-            return f"{told} the excess of path KL that {leaves}: {excess}.{why}{more}{at_least}"
+            reason = "may be 0" if high >= 0 else "is below 0, so that numbers of steps cannot be compared by it"
+            return f"On these test rows {of_planned} {reason}.{why}{more}{at_least}"
         case "wide":
             between = f"{fewest:,} to {most:,}" if most else f"{fewest:,} or more"
-            told = "These test rows do not tell how many steps the planned grid saves"
             return (
-                f"{told}: for the excess of path KL that {leaves}, {excess}, exponential Euler on Benton's grid takes "
-                f"{between} ({confidence}).{more}"
+                f"These test rows are too few to estimate how many steps the planned grid saves: for {of_planned} "
+                f"exponential Euler on Benton's grid needs {between} steps ({confidence}).{more}"
             )
     return (
-        f"These test rows do not tell that the planned grid saves steps: for the excess of path KL that {leaves}, "
-        f"{excess}, exponential Euler on Benton's grid takes {fewest:,} to {most:,} ({confidence})."
+        f"These test rows do not show that the planned grid saves steps: for {of_planned} exponential Euler on "
+        f"Benton's grid needs {fewest:,} to {most:,} steps ({confidence})."
     )
 
 
-def _told(ratio, name):
+def _with_ratio(ratio, name):
     """The headline with a ratio."""
     (low, high), steps = ratio["ratio_interval"], ratio["exponential_euler_steps"]
     fewest, most = ratio["exponential_euler_steps_interval"]
     times, _, interval = with_interval(ratio["ratio"], low, high).partition(" (")
     about, interval = ("About ", f" ({interval[:-1]}, {ratio['confidence']:.0%})") if interval else ("", "")
-    caution = " The rows' tails are heavy: the interval may cover less than it says." if ratio["heavy_tails"] else ""
+    caution = ""
+    if ratio["heavy_tails"]:
+        caution = " The tails of the test rows are heavy: the coverage of the interval may be below its confidence."
     return (
-        f"{about}{times} times fewer steps{interval} for the same excess of path KL: {name} on its planned grid leaves "
-        f"{with_interval(ratio['excess'], *ratio['excess_interval'])} nats on the test rows in {ratio['n_steps']} "
-        f"steps, exponential Euler on Benton's grid in {with_interval(steps, fewest, most)}. "
+        f"{about}{times} times fewer steps{interval} for the same excess of path KL: on the test rows {name} on its "
+        f"planned grid has {with_interval(ratio['excess'], *ratio['excess_interval'])} nats in {ratio['n_steps']} "
+        f"steps, exponential Euler on Benton's grid in {with_interval(steps, fewest, most)} steps. "
         f"{DISCRETISATION_ALONE}{caution}"
     )
 
 
 def write_page(path, report, *, pictures=None):
-    """The page with its pictures inside, those that are there, from the folder `pictures`; default that of `path`."""
+    """Write the page. It contains the pictures that are in the folder `pictures`, by default the folder of `path`."""
     folder = pathlib.Path(path).parent if pictures is None else pathlib.Path(pictures)
     shown = "".join(_picture(folder / name, caption) for name, caption in PICTURES if (folder / name).exists())
     rows = "".join(
@@ -166,7 +173,7 @@ def _picture(path, caption):
 
 
 def alternatives(rows):
-    """Lines that say what other samplers cost, of a plan's alternatives."""
+    """A line for each alternative sampler of a plan, with its path KL and its evaluations."""
     lines = [_alternative(row) for row in rows]
     return lines + ([f"  {BELOW_ZERO}"] if any(row["path_kl"] < 0 for row in rows) else [])
 
@@ -177,4 +184,4 @@ def _alternative(row):
     error, interval = row.get("standard_error", 0.0), row.get("evals_interval")
     nats = _plus_minus({"value": row["path_kl"], "standard_error": error}) if error > 0 else f"{row['path_kl']:.4g}"
     evals = with_interval(row["evals"], *interval) if interval else str(row["evals"])
-    return f"  instead {name} on {row['grid']}: {nats} nats with {evals} evaluations{how}"
+    return f"  alternative: {name} on {row['grid']}: {nats} nats with {evals} evaluations{how}"

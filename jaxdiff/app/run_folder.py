@@ -1,14 +1,17 @@
-"""A run folder: the model, the data split it was trained on, and the files that later commands add."""
+"""Run folders: the model, the split of the data that it was trained on, and the files that later commands add."""
 
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 import zlib
+from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
+from jaxtyping import PRNGKeyArray
 
 from jaxdiff.app.data import Dataset, covariance
 from jaxdiff.app.records import PLAN, SPLITS, check_model, curve_of, data_of, grid_of
@@ -18,12 +21,12 @@ from jaxdiff.scores import denoiser_in_axes, denoiser_of
 from jaxdiff.training.checkpoints import load_network
 from jaxdiff.training.networks import ResidualMLP
 
-PARTS = ("model.json", "data.npz", "checkpoint")  # a trained run
-IN_AXES_FROM = 256  # columns; from here on a network's two products with its axes cost more than the rest of it
+PARTS = ("model.json", "data.npz", "checkpoint")  # the files of a trained run
+IN_AXES_FROM = 256  # columns; from so many on, a network's two products with its axes take most of its time
 # Files that become wrong when the plan, or the model, is replaced.
 OF_THE_PLAN = ("samples.npy", "samples.png", "report.json", "report.html")
 OF_THE_MODEL = ("plan.json", "loss_curve.png", "grids.png", "held_out_curve.npz", "test_curve.npz", *OF_THE_PLAN)
-# A record stands for all files that belong to it. An older one is removed first, and a new one comes last.
+# A record vouches for all files that belong to it. An older record is removed first, and a new one is written last.
 RECORDS = ("model.json", "plan.json")
 MAKERS = {"held_out": "plan", "test": "certify"}  # the commands that write the loss curve of each split
 
@@ -38,8 +41,8 @@ class Run:
 
     Attributes:
       folder: its path.
-      model: the record in model.json: data set, network, horizon, early_stop, seed, history.
-      dataset: the split, standardised.
+      model: the contents of model.json: data set, network, horizon, early_stop, seed, history.
+      dataset: train, held-out and test rows, standardised.
       network: the trained NNX module.
     """
 
@@ -49,32 +52,32 @@ class Run:
     network: nnx.Module
 
     @property
-    def horizon(self):
-        """OU time where sampling starts."""
+    def horizon(self) -> float:
+        """OU time at which sampling starts."""
         return self.model["horizon"]
 
     @property
-    def early_stop(self):
-        """OU time where sampling stops."""
+    def early_stop(self) -> float:
+        """OU time at which sampling stops."""
         return self.model["early_stop"]
 
-    def key(self, purpose):
-        """A JAX key for one purpose, from the seed of this run; every purpose has another key."""
+    def key(self, purpose: str) -> PRNGKeyArray:
+        """A JAX key from the seed of this run; each purpose, which is any name, has its own key."""
         return jax.random.fold_in(jax.random.key(self.model["seed"]), np.uint32(zlib.crc32(purpose.encode())))
 
 
-def build(dataset, network, *, moments=True):
-    """An untrained network for a data set, from its record {"width", "depth", "dropout", "seed"}.
+def build(dataset: Dataset, network: dict[str, Any], *, moments: bool = True) -> ResidualMLP:
+    """An untrained network for a data set; `network` is its record {"width", "depth", "dropout", "seed"}.
 
-    moments: compute the mean and covariance of the train rows, which costs an eigendecomposition. A network that is
-      loaded from a checkpoint gets them from there.
+    moments: whether to compute the mean and the covariance of the train rows, which takes an eigendecomposition. A
+      network that is loaded from a checkpoint gets them from there.
     """
-    moments = {"mean": dataset.train.mean(0), "cov": covariance(dataset.train)} if moments else {}
+    of_rows: dict[str, Any] = {"mean": dataset.train.mean(0), "cov": covariance(dataset.train)} if moments else {}
     options = {name: network[name] for name in ("width", "depth", "dropout")}
-    return ResidualMLP(dataset.dim, **moments, **options, rngs=nnx.Rngs(network["seed"]))
+    return ResidualMLP(dataset.dim, **of_rows, **options, rngs=nnx.Rngs(network["seed"]))
 
 
-def load(folder):
+def load(folder: str | os.PathLike) -> Run:
     """The run in a folder.
 
     Raises:
@@ -102,8 +105,8 @@ def _load(folder, maker):
     return Run(folder, model, dataset, network)
 
 
-def load_plan(run):
-    """The record of plan.json, whose kernel and grid can be run.
+def load_plan(run: Run) -> dict[str, Any]:
+    """The contents of plan.json, with the grid as an array.
 
     Raises:
       RunError: it is missing or damaged.
@@ -114,16 +117,16 @@ def load_plan(run):
         return {name: record[name] for name in PLAN}
 
 
-def read_json(path):
+def read_json(path: pathlib.Path) -> Any:
     """The JSON data of a file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 # A record of another structure raises KeyError or TypeError, a checkpoint without one of its files FileNotFoundError.
-# MemoryError and ImportError say nothing about the file and pass.
+# MemoryError and ImportError are not caught, because they say nothing about the file.
 @contextlib.contextmanager
 def _reading(path, maker):
-    """Yields the path. A missing or damaged file becomes a RunError that names the command to make it again."""
+    """Yield the path. A missing or damaged file raises a RunError that names the command which makes it again."""
     if not path.exists():
         raise RunError(f"{path} does not exist: make it with {maker}.")
     try:
@@ -132,11 +135,13 @@ def _reading(path, maker):
         raise RunError(f"{path} is damaged ({brief(error).rstrip('.')}): make it again with {maker}.") from error
 
 
-def measure(run, split, *, grid=None, basis=None, progress=False) -> MeasuredCurve:
+def measure(run: Run, split: str, *, grid: Any = None, basis: Any = None, progress: bool = False) -> MeasuredCurve:
     """Measure the network's loss curve on the rows of a split, along the principal axes of the train rows.
 
-    grid: measure the loss at its nodes too. basis: use it instead of the principal axes. From IN_AXES_FROM columns on
-    the network's own principal axes are used.
+    split: "train", "held_out" or "test".
+    grid: times at which to measure the loss too.
+    basis: directions to use instead of the principal axes. If there are IN_AXES_FROM columns or more, the principal
+      axes are those stored in the network.
     """
     options = {"horizon": run.horizon, "early_stop": run.early_stop, "grid": grid, "progress": progress}
     rows, key = getattr(run.dataset, split), run.key(split)
@@ -149,7 +154,7 @@ def measure(run, split, *, grid=None, basis=None, progress=False) -> MeasuredCur
     return loss_curve(denoiser, rows, key, basis=basis, axes=axes, **options)
 
 
-def keep(run, split, curve, *, into=None):
+def keep(run: Run, split: str, curve: Any, *, into: pathlib.Path | None = None) -> None:
     """Write a split's loss curve as SPLIT_curve.npz into the run's folder, or into the folder `into`."""
     kept = {name: getattr(curve, name) for name in ("rows", "by_group", "basis", "squares", "row_ids")}
     kept = {name: value for name, value in kept.items() if value is not None}
@@ -157,11 +162,11 @@ def keep(run, split, curve, *, into=None):
         np.savez(stream, u=curve.spline.u, extra=curve.spline.extra, **kept)
 
 
-def measured(run, split) -> MeasuredCurve:
+def measured(run: Run, split: str) -> MeasuredCurve:
     """The loss curve that `keep` wrote.
 
     Raises:
-      RunError: it is missing or damaged, or belongs to a run of other columns or times.
+      RunError: the file is missing or damaged, or belongs to a run with other columns or times.
     """
     path, maker = run.folder / f"{split}_curve.npz", f"jaxdiff {MAKERS[split]} {run.folder}"
     with _reading(path, maker), path.open("rb") as stream, np.load(stream) as arrays:

@@ -1,4 +1,4 @@
-"""Samples of a trained run, made and written part by part, so that they need not fit into memory."""
+"""Samples of a trained run, made and written in parts, so that they need not fit into memory."""
 
 import csv
 import dataclasses
@@ -21,18 +21,20 @@ from jaxdiff.sampling.sample import sample, trajectory
 from jaxdiff.scores import denoiser_of
 from jaxdiff.types import Sampler
 
-NUMBERS_AT_ONCE = 2**23  # of samples that are made at once, unless it is said how many
-MOST = 2**32  # samples
-SHOWN = 1000  # of them are drawn
+NUMBERS_AT_ONCE = 2**23  # default limit on rows times columns in a part: 32 MB in float32
+MOST = 2**32  # limit on the number of samples, because particle indices are 32-bit here
+SHOWN = 1000  # how many samples, at most, are kept for the picture
 ENDINGS = (".npy", ".csv", ".tsv")
-LEAST_BYTES = 2  # of a number in a text file, with what parts it from the next
+LEAST_BYTES = 2  # least size of a number in a text file: one digit and one separator
 
 
 class Chosen(NamedTuple):
     """The sampler that a run is sampled with.
 
-    planned: whether kernel and grid are the plan's, whose certificate is theirs.
-    axes: (d, d) float32, in whose coordinates the kernel works, those of x @ axes; None: in those of the rows.
+    Attributes:
+      sampler: kernel and grid.
+      planned: whether kernel and grid are those of the plan, so that its certificate holds for them.
+      axes: (d, d) float32. The kernel works in the coordinates x @ axes of rows x; None: in those of the rows.
     """
 
     sampler: Sampler
@@ -43,11 +45,12 @@ class Chosen(NamedTuple):
 def chosen(run, plan, kernel=None, evals=None) -> Chosen:
     """The sampler of a plan, or another kernel, or the plan's kernel with another number of evaluations.
 
-    A kernel that has a path KL gets the best grid for it by the held-out curve, any other the grid of moment matching.
-    For many columns the network computes in the coordinates of its principal axes (`samplers.in_axes`).
+    If it is another sampler than the plan's, the kernel gets its best grid for the held-out curve. A kernel without a
+    path KL gets the best grid of moment matching. If there are many columns, the network computes in the coordinates of
+    its principal axes (`samplers.in_axes`).
 
     Raises:
-      ValueError: there is no such kernel, the kernel needs more than a score, or evals are less than a step costs.
+      ValueError: there is no such kernel, the kernel needs more than a score, or evals do not suffice for a step.
     """
     name = planned_name(plan["kernel"] if kernel is None else kernel, plan["per_direction"])
     planned = kernel in (None, plan["kernel"]) and evals in (None, plan["evals"])
@@ -57,13 +60,15 @@ def chosen(run, plan, kernel=None, evals=None) -> Chosen:
     denoiser, axes = (denoiser_of(run.network), None) if found is None else (found[0], found[1].astype(np.float32))
     if curve is None:
         return Chosen(Sampler(kernel_of(name, denoiser, None), plan["grid"]), True, axes)
-    in_coordinates = axes is not None and name == PER_DIRECTION  # the axes are the curve's basis then
+    in_coordinates = axes is not None and name == PER_DIRECTION  # then the axes are the basis of the curve
     built = kernel_of(name, denoiser, dataclasses.replace(curve, basis="coordinates") if in_coordinates else curve)
     if planned:
         return Chosen(Sampler(built, plan["grid"]), True, axes)
     evals = plan["evals"] if evals is None else evals
     if evals < built.evals_per_step:
-        raise ValueError(f"a step of {name} takes {built.evals_per_step} evaluations: evals = {evals}.")
+        raise ValueError(
+            f"a step of {name} takes {built.evals_per_step} evaluations: evals = {evals}. Give at least as many."
+        )
     cost = path_cost_of(name, curve)
     if cost is None or cost.uses == "log_det":
         cost = path_cost_of(matching, curve)
@@ -72,31 +77,33 @@ def chosen(run, plan, kernel=None, evals=None) -> Chosen:
 
 
 def parts(run, chosen: Chosen, n, seed, *, at_once=None, denoise=True, rounded=False, progress=False):
-    """Yield n samples in the units of the data, (rows, d) float64, at_once rows at a time.
+    """Yield n samples in the units of the data, in parts (at_once, d) of float64.
 
-    Sample i depends on the seed and i alone, up to the rounding of matrix products: not on n or at_once.
+    Sample i depends only on the seed and on i, up to the rounding of matrix products. It does not depend on n or
+    at_once.
 
     Args:
-      run, chosen: what to run.
-      n: how many in all.
-      seed: of start and noise.
-      at_once: rows; by default as many as make 2^23 numbers.
+      run: the trained run.
+      chosen: its sampler, from `chosen`.
+      n: the number of samples.
+      seed: seed of the starting positions and of the noise.
+      at_once: rows in a part; by default a part has at most 2^23 numbers.
       denoise: as in `sample`.
-      rounded: round the columns that hold whole numbers alone in the data.
+      rounded: round the columns that hold only whole numbers in the data.
       progress: show a bar.
 
     Raises:
-      ValueError: a sample is not finite; the message names the sample and the step.
+      ValueError: a sample is not finite. The message has the number of the sample and the step.
     """
     dim, key, axes = run.dataset.dim, jax.random.key(seed), chosen.axes
     back = None if axes is None else axes.T
     at_once = min(n, max(1, NUMBERS_AT_ONCE // dim) if at_once is None else at_once)
     many = at_once < n
     for first in bar(range(0, n, at_once), "sample", enabled=progress and many):
-        x = _turned(_start(key, first, at_once, dim, run.dataset.train.dtype), axes)
-        # The last part is as long as the others, so that it needs no compilation of its own.
+        x = _rotated(_start(key, first, at_once, dim, run.dataset.train.dtype), axes)
+        # The last part is run as long as the others, so that nothing is compiled for its length, and cut afterwards.
         options = {"first_particle": first, "denoise": denoise, "progress": progress and not many}
-        drawn = _turned(sample(chosen.sampler, x, key=key, **options), back)
+        drawn = _rotated(sample(chosen.sampler, x, key=key, **options), back)
         drawn = np.asarray(drawn)[: n - first]
         if not np.isfinite(drawn).all():
             raise ValueError(_fault(chosen.sampler, x, key, first, drawn))
@@ -108,12 +115,12 @@ def _start(key, first, n, dim, dtype):
     return noise.initial(key, jnp.asarray(np.arange(first, first + n).astype(np.uint32)), dim, dtype)
 
 
-def _turned(x, axes):
+def _rotated(x, axes):
     return x if axes is None else jnp.matmul(x, axes, precision="highest")
 
 
 def _fault(sampler, x, key, first, drawn):
-    """A sentence on where the first sample that is not finite began to be so, from running that one again."""
+    """A sentence on the step at which the first non-finite sample stops being finite; that sample is run again."""
     place = int(np.argmin(np.isfinite(drawn).all(axis=1)))
     count = int(np.count_nonzero(~np.isfinite(drawn).all(axis=1)))
     grid, n_steps = sampler.grid, sampler.n_steps
@@ -126,34 +133,34 @@ def _fault(sampler, x, key, first, drawn):
         where = f"from step {k + 1} of {n_steps} on, t = {grid[k]:.4g} to {grid[k + 1]:.4g}"
     return (
         f"{count} of {len(drawn)} samples are not finite, first sample {first + place}, {where}: nothing was written. "
-        f"Check the network there, or train again."
+        f"Check the network at these times, or train again."
     )
 
 
 def early_stopping(run, *, denoise):
-    """A sentence on how far in W2 the law that the samples approximate is from the data's, by the held-out rows."""
+    """A sentence on the W2 distance to the data of the law that the samples approximate, from the held-out rows."""
     t, moment = run.early_stop, run.dataset.second_moment("held_out")
     noised = information.early_stopping_w2(moment, run.dataset.dim, t)
     if not denoise:
-        return f"The law that they approximate is within W2 = {noised:.3g} of the data, in standardised columns."
+        return f"The law that samples approximate is within W2 = {noised:.3g} of the data, in standardised columns."
     denoised = information.denoised_w2(run_folder.measured(run, "held_out"), t)
     return (
-        f"The law that they approximate is within W2 = {denoised:.3g} of the data, in standardised columns, by the "
-        f"loss on the held-out rows at t = {t:g}; without the denoising step within {noised:.3g}."
+        f"The law that samples approximate is within W2 = {denoised:.3g} of the data, in standardised columns "
+        f"(from the loss on the held-out rows at t = {t:g}). Without the denoising step it is within {noised:.3g}."
     )
 
 
 def write(path, rows, n, dim, names=None):
-    """Write parts of rows, n in all, into a .npy, .csv or .tsv file; text files begin with the columns' names, if any.
+    """Write n rows, which come in parts, into a .npy, .csv or .tsv file; text files start with the columns' names.
 
     Args:
-      path: a fresh path to write to, not the place of a file that is in use.
-      rows: arrays (rows, dim), one after the other.
-      n, dim: the shape of all of them together.
-      names: of the columns, or None.
+      path: a new file.
+      rows: the parts, arrays (rows, dim) whose rows are n together.
+      n, dim: the shape of the parts together.
+      names: the names of the columns, or None.
 
     Returns:
-      The first part's first rows, 1,000 at most.
+      The first rows of the first part, 1,000 at most.
     """
     first, rows = _peek(rows)
     if path.suffix == ".npy":
@@ -173,30 +180,30 @@ def write(path, rows, n, dim, names=None):
 
 
 def _peek(parts):
-    """The first rows of the first part, and all parts."""
+    """The first rows of the first part, and an iterator over all parts."""
     parts = iter(parts)
     part = next(parts)
     return part[:SHOWN].copy(), itertools.chain([part], parts)
 
 
 def check_room(path, n, dim):
-    """Raise ValueError unless a file of n samples may be written at `path`: the ending is known, the disk has room."""
+    """Raise ValueError unless n samples can be written to `path`: its ending is known, and the disk has enough room."""
     path = pathlib.Path(path)
     if not 1 <= n <= MOST:
-        raise ValueError(f"the number of samples lies between 1 and {MOST}: n = {n}.")
+        raise ValueError(f"the number of samples must lie between 1 and {MOST}: n = {n}.")
     if path.suffix not in ENDINGS:
         raise ValueError(f"{path} ends in {path.suffix or 'nothing'}: samples are written to {', '.join(ENDINGS)}.")
     there = next(folder for folder in path.absolute().parents if folder.exists())
     free, needed = shutil.disk_usage(there).free, n * dim * (8 if path.suffix == ".npy" else LEAST_BYTES)
     if needed > free:
         raise ValueError(
-            f"{n} samples of {dim} columns take {_size(needed)} at least, and {_size(free)} are free at {there}: ask "
-            f"for fewer samples, or choose another place with --out."
+            f"{n} samples of {dim} columns take {_size(needed)} at least, and {_size(free)} are free at {there}: draw "
+            f"fewer samples, or choose another place with --out."
         )
 
 
 def _size(count):
-    """A number of bytes in words."""
+    """A number of bytes as a text with its unit."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.4g} {unit}"

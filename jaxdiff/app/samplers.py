@@ -1,4 +1,4 @@
-"""The samplers of a trained network by name: kernel, path cost, and the coordinates that the network computes in."""
+"""The samplers of a trained network by name: kernels, path costs, and the coordinates that the network computes in."""
 
 import dataclasses
 import functools
@@ -13,6 +13,7 @@ from jaxdiff.processes import score_from_denoiser
 from jaxdiff.scores import denoiser_in_axes
 from jaxdiff.types import Kernel
 
+# Names of samplers: moment matching with one variance for all directions, and with one for each.
 MATCHED = "moment_matched"
 PER_DIRECTION = "moment_matched_per_direction"
 
@@ -23,7 +24,7 @@ def label_of(name: str) -> str:
 
 
 def planned_name(kernel, per_direction):
-    """The name of the sampler that a plan's kernel is, with a variance for each direction or one for all."""
+    """The name of a plan's sampler; moment matching has two, for one variance or one in each direction."""
     return PER_DIRECTION if kernel == MATCHED and per_direction else kernel
 
 
@@ -35,7 +36,7 @@ def path_cost_of(name, curve) -> Any:
 
 
 def kernel_of(name, denoiser, curve) -> Kernel:
-    """The kernel of a sampler; moment matching sets its variance from the curve, the others need the denoiser alone.
+    """The kernel of a sampler. Moment matching sets its variance from the curve; the others need only the denoiser.
 
     Raises:
       ValueError: there is no such kernel, or the kernel needs more than a score.
@@ -44,14 +45,14 @@ def kernel_of(name, denoiser, curve) -> Kernel:
     if name in (MATCHED, PER_DIRECTION):
         return kernels.moment_matched(score, curve, basis=curve.basis if name == PER_DIRECTION else None)
     if name not in kernels_of_a_score():
-        raise ValueError(f"kernel is one of {', '.join(sorted([*kernels_of_a_score(), MATCHED]))}: it is {name}.")
+        raise ValueError(f"kernel must be one of {', '.join(sorted([*kernels_of_a_score(), MATCHED]))}: it is {name}.")
     return getattr(kernels, name)(score)
 
 
 @functools.cache
 def kernels_of_a_score():
-    """Names of the kernels that need a score alone and run on OU times."""
-    others = {"langevin"}  # runs at one time, on a clock of its own
+    """Names of the kernels that need only a score and run in OU time."""
+    others = {"langevin"}  # its grid is its own running time
     required = lambda name: [
         one for one in inspect.signature(getattr(kernels, name)).parameters.values() if one.default is one.empty
     ]
@@ -59,9 +60,9 @@ def kernels_of_a_score():
 
 
 def in_axes(run, basis=None):
-    """The denoiser in the coordinates of the network's principal axes, and the axes; None where rows serve as well.
+    """The denoiser in the coordinates of the network's principal axes, and the axes.
 
-    They do for few columns. A basis other than the network's axes leaves the rows as they are.
+    None if there are too few columns for this to save time, or if `basis` is given and is not the network's axes.
     """
     if run.dataset.dim < run_folder.IN_AXES_FROM:
         return None

@@ -1,4 +1,4 @@
-"""Writes files of a run folder together: all of them are put in place, or none."""
+"""Write the files of a command into a run folder: all of them, or none."""
 
 import contextlib
 import dataclasses
@@ -13,7 +13,7 @@ from jaxdiff.training.checkpoints import save_network
 
 
 def save(folder, model, dataset, network):
-    """Write a trained run: model.json, data.npz and checkpoint/. An older run stays until all three are written.
+    """Write a trained run: model.json, data.npz and checkpoint/. An older run is kept until all three are written.
 
     Raises:
       WriteError: a file cannot be written.
@@ -34,11 +34,11 @@ def save(folder, model, dataset, network):
 
 @dataclasses.dataclass(frozen=True)
 class Drafts:
-    """The drafts of a command's files.
+    """The files of a command before they are moved into the run folder.
 
     Attributes:
-      folder: holds the drafts, under their final names.
-      removed: names of the older files that were removed; empty until the drafts are put in place.
+      folder: contains the drafts under their final names.
+      removed: names of the older files that were removed; empty until the drafts are moved.
     """
 
     folder: pathlib.Path
@@ -47,21 +47,21 @@ class Drafts:
 
 @contextlib.contextmanager
 def writing(run, name, *, plan=None, instead_of=()):
-    """A folder for the files that a command makes from a run. When the block ends, all of them move into the run.
+    """A folder for the files that a command makes from a run. When the block ends, they are moved into the run folder.
 
     The run's folder is locked only while the files are renamed, after the block.
 
     Args:
-      run: as `load` returned it.
-      name: the main file, for messages.
-      plan: as `load_plan` returned it, if the files depend on the plan.
-      instead_of: names of files to remove when the new ones are put in place.
+      run: the result of `load`.
+      name: name of the main file, for messages.
+      plan: the result of `load_plan`, if the files depend on the plan.
+      instead_of: names of files to remove when the new ones are moved.
 
     Yields:
       Drafts, with the folder to write into.
 
     Raises:
-      RunError: the model or the plan was replaced since it was read; nothing is put in place then.
+      RunError: the model or the plan was replaced since it was read. No file is moved then.
       WriteError: a draft cannot be written.
     """
     clear(run.folder, (*PARTS, *OF_THE_MODEL))

@@ -1,7 +1,10 @@
 """Rows as a Markdown table."""
 
+from collections.abc import Sequence
+from typing import Any
 
-def table(rows, columns=None):
+
+def table(rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None) -> str:
     """An aligned Markdown table of rows (dicts). Numbers are right-aligned; a value that a row lacks is left empty.
 
     columns: the columns to show, in this order; default all.

@@ -1,4 +1,4 @@
-"""Two-sample numbers of the compared samplers: sliced W2 and a classifier against the noised test rows."""
+"""Two-sample comparisons of samples with the noised test rows: sliced W2 and the accuracy of a classifier."""
 
 import dataclasses
 import time
@@ -15,21 +15,21 @@ from jaxdiff.progress import bar
 from jaxdiff.sampling.sample import sample
 from jaxdiff.types import Sampler
 
-BATCHES = 4  # of as many samples as there are test rows: their spread is the standard error
+BATCHES = 4  # batches of as many samples as test rows; their spread gives the standard error, and each costs a run
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Judge:
-    """Compares batches of samples with the test rows of a subject."""
+    """Compares batches of samples with the noised test rows of a subject."""
 
     subject: Subject
     key: jax.Array
 
     def __call__(self, batches, clean=None):
-        """Sliced W2 and accuracy of batches against the noised test rows, each a mean with its standard error.
+        """Sliced W2 and classifier accuracy against the noised test rows: means over batches, with standard errors.
 
-        clean: the rows of each batch before noise was added to them, where they are rows of data. Rows of data that
-        were equal before are copies; samples of a model are not.
+        clean: the rows of each batch before noise was added to them, if the batches are rows of data; otherwise None.
+        Rows of data that were equal before the noise count as copies. Samples of a model never do.
         """
         key_noise, key_slices = jax.random.split(jax.random.fold_in(self.key, 0))
         rows = jnp.asarray(self.subject.test_rows)
@@ -50,9 +50,9 @@ def _mean(values):
 
 
 def batch(subject, sampler: Sampler, key):
-    """As many samples as there are test rows, in the coordinates of the rows, and the seconds that they took."""
+    """As many samples as there are test rows, in the coordinates of the rows, and the seconds of the run."""
     key_start, key_run = jax.random.split(key)
-    x = jax.random.normal(key_start, subject.test_rows.shape, jnp.float32)  # in any coordinates
+    x = jax.random.normal(key_start, subject.test_rows.shape, jnp.float32)  # N(0, I) is the same in any coordinates
     started = time.perf_counter()
     x = np.asarray(jax.block_until_ready(sample(sampler, x, key=key_run)))
     seconds = time.perf_counter() - started
@@ -60,7 +60,7 @@ def batch(subject, sampler: Sampler, key):
 
 
 def noise_floor(subject: Subject, key, *, progress=False):
-    """The two-sample numbers of train rows against test rows, disjoint batches of as many as test rows."""
+    """The two-sample numbers of train rows, in disjoint batches of as many rows as test rows."""
     judge, n = Judge(subject, key), len(subject.test_rows)
     z = jax.random.normal(jax.random.fold_in(key, 1), subject.train_rows.shape, jnp.float32)
     rows = np.asarray(forward(jnp.asarray(subject.train_rows), subject.early_stop, z))

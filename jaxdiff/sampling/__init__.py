@@ -1,1 +1,1 @@
-"""Runs of a kernel down a grid, the reverse ODE, likelihoods and prediction-correction."""
+"""Runs of a kernel along a grid, the reverse ODE, likelihoods and prediction-correction."""

@@ -3,12 +3,16 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Real
 
 from jaxdiff import noise
 from jaxdiff.checks import check_number
+from jaxdiff.noise import KeyLike
 from jaxdiff.processes import ou
 from jaxdiff.processes.models import check_times, range_of
 from jaxdiff.processes.ou import check_ends
+from jaxdiff.sampling.arguments import ParticlesLike, Scalar, WholeNumber
 from jaxdiff.sampling.compiled import jitted
 from jaxdiff.sampling.ode import check_finished, check_tolerances, checked_positions, integrate, velocity, widened
 from jaxdiff.types import ScoreFn, as_score
@@ -17,8 +21,17 @@ HORIZON = 12.0  # OU time at which the law is taken for N(0, I): data of size r 
 
 
 def log_likelihood(
-    score: ScoreFn, x, key=None, *, early_stop, horizon=None, probes=None, first_particle=0, rtol=1e-6, atol=1e-6
-):
+    score: ScoreFn,
+    x: ParticlesLike,
+    key: KeyLike = None,
+    *,
+    early_stop: Scalar,
+    horizon: Scalar | None = None,
+    probes: WholeNumber | None = None,
+    first_particle: WholeNumber = 0,
+    rtol: Scalar = 1e-6,
+    atol: Scalar = 1e-6,
+) -> Float[Array, " n"]:
     """Log-likelihood in nats of points at OU time early_stop, by the probability-flow ODE.
 
     The ODE maps N(0, I) at the horizon to a law with density q at early_stop; this returns log q(x).
@@ -91,7 +104,9 @@ def _integrated(score, x, signs, ends, tolerances):
     return jax.vmap(one, in_axes=(0, None if signs.ndim == 2 else 0))(x, signs)
 
 
-def bits_per_dim(log_likelihood, dim, *, early_stop, bin_width=1.0):
+def bits_per_dim(
+    log_likelihood: Real[ArrayLike, "*points"], dim: int, *, early_stop: Scalar, bin_width: Scalar = 1.0
+) -> Float[np.ndarray | np.number, "*points"]:
     """Upper bound on the bits per dimension that a model needs for data on a lattice, such as pixels.
 
     Let u be data plus uniform noise as wide as one level of the lattice, and alpha = processes.ou.alpha(early_stop).

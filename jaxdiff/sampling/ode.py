@@ -1,17 +1,20 @@
 """The probability-flow ODE to a tolerance: diffrax's adaptive Runge-Kutta methods in log(alpha/sigma)."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jaxtyping import Array, Float, Int, Real
 
 from jaxdiff import noise
 from jaxdiff.checks import as_array, check_agrees, check_number, value_of
 from jaxdiff.processes import ou
 from jaxdiff.processes.models import check_times
 from jaxdiff.processes.ou import EARLIEST, LATEST
+from jaxdiff.sampling.arguments import ParticlesLike, Scalar
 from jaxdiff.sampling.compiled import jitted
 from jaxdiff.sampling.score_calls import with_casts
 from jaxdiff.types import ScoreFn, as_score
@@ -23,11 +26,20 @@ MOST_STEPS = 10_000  # a particle that needs more raises an error, so that a bad
 class Solution(NamedTuple):
     """Positions (n, d) at the end, and the score evaluations of each particle (n,)."""
 
-    x: Any
-    evals: Any
+    x: Float[Array, "n d"]
+    evals: Int[Array, " n"]
 
 
-def solve(score: ScoreFn, x, start, end, *, rtol=1e-5, atol=1e-5, forward_mode=False) -> Solution:
+def solve(
+    score: ScoreFn,
+    x: ParticlesLike,
+    start: Scalar,
+    end: Scalar,
+    *,
+    rtol: Scalar = 1e-5,
+    atol: Scalar = 1e-5,
+    forward_mode: bool = False,
+) -> Solution:
     """Follow dX/dt = -X - s(X, t) from OU time start to end, up or down, every particle with steps of its own.
 
     Args:
@@ -66,12 +78,12 @@ def solve(score: ScoreFn, x, start, end, *, rtol=1e-5, atol=1e-5, forward_mode=F
     return found._replace(x=found.x.astype(stored))
 
 
-def widened(score, x):
+def widened(score: ScoreFn, x: Float[Array, "n d"]) -> tuple[ScoreFn, Float[Array, "n d"]]:
     """The score as the ODE evaluates it, at (1, d), and positions (n, d) in the dtype of the computation."""
     return with_casts(score, (1, x.shape[1]), x.dtype), x.astype(noise.computed_in(x.dtype))
 
 
-def checked_positions(x):
+def checked_positions(x: ParticlesLike) -> Float[Array, "n d"]:
     """x as an array; raises unless it is (n, d) of a float dtype."""
     x = as_array(x, "x", "(n, d) of floats")
     if x.ndim != 2:
@@ -81,14 +93,14 @@ def checked_positions(x):
     return x
 
 
-def check_tolerances(rtol, atol):
+def check_tolerances(rtol: Scalar, atol: Scalar) -> None:
     """Raise TypeError unless both are numbers; traced ones are trusted."""
     for name, value in (("rtol", rtol), ("atol", atol)):
         if not isinstance(value, Tracer):
             check_number(value, name)
 
 
-def check_finished(values, steps):
+def check_finished(values: Float[Array, "n ..."], steps: Int[Array, " n"]) -> None:
     """Raise RuntimeError if the ODE of a particle did not reach its end. Inside a trace this checks nothing.
 
     Args:
@@ -125,7 +137,7 @@ def _solved(score, x, ends, tolerances, *, forward_mode):
     return jax.vmap(one)(x)
 
 
-def velocity(score, x, u):
+def velocity(score: ScoreFn, x: Float[Array, " d"], u: Real[Array, ""]) -> Float[Array, " d"]:
     """dX/du at u = log(alpha/sigma) for one particle (d,): sigma^2 (X + s), finite at both ends.
 
     The score gets a batch of one, (1, d), because networks expect batches.
@@ -136,7 +148,13 @@ def velocity(score, x, u):
     return ou.sigma(t) ** 2 * (x + s[0])
 
 
-def integrate(slope, state, ends, tolerances, forward_mode=False):
+def integrate(
+    slope: Callable[..., Any],
+    state: Any,
+    ends: Float[Array, "2"],
+    tolerances: Float[Array, "2"],
+    forward_mode: bool = False,
+) -> tuple[Any, Int[Array, ""]]:
     """Solve d state/du = slope(u, state) between the OU times `ends`: the final state, and the number of steps.
 
     The state is nan if MOST_STEPS do not suffice or the steps shrink to rounding. diffrax could raise instead, but by a

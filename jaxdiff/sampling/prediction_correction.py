@@ -1,42 +1,51 @@
-"""Prediction-correction with a finite horizon: inexact Langevin at T_1, and the reversal begins there."""
+"""Prediction-correction with a finite horizon T_1: inexact Langevin at T_1, then the reversal from T_1."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
 
 from jaxdiff import kernels
 from jaxdiff.grids import check_grid, log_snr
 from jaxdiff.kernels._affine import identity
 from jaxdiff.kernels.langevin_limits import default_step, longest_step
+from jaxdiff.noise import KeyLike
 from jaxdiff.processes import ou
 from jaxdiff.processes.ou import EARLY_STOP, check_ends
+from jaxdiff.sampling.arguments import GridLike, ParticlesLike, Scalar, WholeNumber
 from jaxdiff.sampling.sample import sample_in_turn
 from jaxdiff.targets.components import gaussian_moments
-from jaxdiff.types import Kernel, Sampler, as_score
+from jaxdiff.types import Kernel, Sampler, ScoreFn, as_score
 
-REVERSAL_STEPS = 20  # of the reversal's grid, where none is given
-ORDER = 2  # of its kernel, UniPC, where none is given
-SAME_TIME, ROUNDING = 1e-9, 1e-12  # relative
+REVERSAL_STEPS = 20  # steps of the default grid of the reversal: a usual number for solvers of order 2
+ORDER = 2  # order of UniPC, the default kernel of the reversal
+SAME_TIME = 1e-9  # relative distance below which two times count as equal: rounding alone
+ROUNDING = 1e-12  # relative; a quotient so little above a whole number of steps is rounded down to it
 
 
 class Evals(NamedTuple):
-    """Score evaluations of every particle: during the time T_2 at T_1, and on the way back."""
+    """Score evaluations of each particle: those of Langevin at T_1 and those of the reversal."""
 
     langevin: int
     reversal: int
 
     @property
     def total(self):
-        """Both."""
+        """The sum of the two."""
         return self.langevin + self.reversal
 
 
 class Scheme(NamedTuple):
-    """What predict_correct runs: samplers in order, the step of Langevin, and the evaluations.
+    """The plan of `predict_correct`.
 
-    step_size: running time of a Langevin step, 0 without any. longest_step: from which on it would diverge.
+    Attributes:
+      stages: the samplers, in the order in which they run.
+      step_size: running time of a Langevin step; 0 if there is no Langevin stage.
+      longest_step: Langevin diverges if its steps are this long or longer.
+      evals: score evaluations of each particle.
     """
 
     stages: tuple[Sampler, ...]
@@ -45,7 +54,7 @@ class Scheme(NamedTuple):
     evals: Evals
 
     def __str__(self):
-        """The stages, a line each."""
+        """One line for each stage, one for the Langevin step and one for the evaluations."""
         lines = [_said(kernel, grid) for kernel, grid in self.stages]
         split = f"{self.evals.langevin} evaluations at the horizon, {self.evals.reversal} in the reversal"
         return "\n".join([*lines, f"Langevin step {self.step_size:.4g} (diverges from {self.longest_step:.4g})", split])
@@ -59,20 +68,20 @@ def _said(kernel, grid):
 
 
 def scheme(
-    score,
+    score: ScoreFn,
     *,
-    horizon,
-    langevin_time,
-    step_size=None,
+    horizon: Scalar,
+    langevin_time: Scalar,
+    step_size: Scalar | None = None,
     langevin: str | Kernel = "plain",
-    lipschitz=None,
-    moments=None,
-    reversal=None,
-    grid=None,
+    lipschitz: Scalar | None = None,
+    moments: tuple[Any, Any] | None = None,
+    reversal: Kernel | None = None,
+    grid: GridLike = None,
 ) -> Scheme:
-    """The stages of `predict_correct`, checked, with the evaluations of each; arguments and errors as there."""
+    """The stages that `predict_correct` runs, and their evaluations. It has the same arguments and errors."""
     if not 0 <= langevin_time < math.inf:
-        raise ValueError(f"langevin_time is a running time, 0 or more: langevin_time = {langevin_time:g}.")
+        raise ValueError(f"langevin_time must be a running time, 0 or more: langevin_time = {langevin_time:g}.")
     score = as_score(score)
     reversal = kernels.unipc(score, ORDER) if reversal is None else reversal
     grid = log_snr(horizon, EARLY_STOP, REVERSAL_STEPS) if grid is None else check_grid(grid)
@@ -80,15 +89,18 @@ def scheme(
     for name, kernel in (("reversal", reversal), ("langevin", langevin)):
         if not isinstance(kernel, Kernel) and not (name == "langevin" and isinstance(kernel, str)):
             raise TypeError(f"{name} must come from jaxdiff.kernels, as kernels.ddim(score) does: it is {kernel!r}.")
-    if step_size is not None and not (step_size > 0 or step_size == langevin_time == 0):  # as a plan without Langevin
-        raise ValueError(f"step_size is the running time of a Langevin step, positive: step_size = {step_size:g}.")
+    if step_size is not None and not (step_size > 0 or step_size == langevin_time == 0):  # plans without Langevin: 0
+        raise ValueError(f"step_size must be a positive running time of a Langevin step: step_size = {step_size:g}.")
     if reversal.own_clock:
-        raise ValueError(f"the reversal runs down OU times: {reversal.name} has a clock of its own.")
-    corrector = kernels.langevin(score, horizon, scheme=langevin) if isinstance(langevin, str) else langevin
+        raise ValueError(
+            f"reversal must be a kernel in OU time, such as kernels.ddim(score): the grid of "
+            f"{reversal.name} is its own running time."
+        )
+    corrector = kernels.langevin(score, float(horizon), scheme=langevin) if isinstance(langevin, str) else langevin
     limit = longest_step(corrector, lipschitz=lipschitz)
     for name, time in (("grid[0]", grid[0]), ("the time of langevin", corrector.coefficients.time)):
         if abs(time - horizon) > SAME_TIME * horizon:
-            raise ValueError(f"Langevin and the reversal meet at the horizon {horizon:g}: {name} is {time:g}.")
+            raise ValueError(f"Langevin and the reversal must both be at the horizon {horizon:g}: {name} is {time:g}.")
     if langevin_time > 0 and step_size is None:
         step_size = default_step(corrector, lipschitz=lipschitz)
     n_steps = _n_steps(langevin_time, step_size, limit) if langevin_time > 0 else 0
@@ -96,75 +108,77 @@ def scheme(
     stages += [Sampler(corrector, np.linspace(langevin_time, 0, n_steps + 1))] if n_steps else []
     return Scheme(
         (*stages, Sampler(reversal, grid)),
-        langevin_time / n_steps if n_steps else 0.0,
+        float(langevin_time / n_steps) if n_steps else 0.0,
         limit,
         Evals(n_steps * corrector.evals_per_step, Sampler(reversal, grid).evals),
     )
 
 
 def _n_steps(langevin_time, step_size, limit):
-    """How many equal steps no longer than asked; raises ValueError where they diverge."""
+    """The least number of equal steps that are no longer than step_size; raises ValueError if Langevin diverges."""
     n_steps = max(1, math.ceil(langevin_time / step_size * (1 - ROUNDING)))
     if langevin_time / n_steps >= limit:
         raise ValueError(
             f"Langevin steps of {langevin_time / n_steps:.6g} diverge: they must be shorter than {limit:.6g}. Lower "
-            f"step_size = {step_size:.6g}, or pass lipschitz= if the score falls more slowly than 1/sigma^2."
+            f"step_size = {step_size:.6g}, or pass lipschitz= if the score's Lipschitz constant is below 1/sigma^2."
         )
     return n_steps
 
 
 def predict_correct(
-    score,
-    x,
-    key,
+    score: ScoreFn,
+    x: ParticlesLike,
+    key: KeyLike,
     *,
-    horizon,
-    langevin_time,
-    step_size=None,
+    horizon: Scalar,
+    langevin_time: Scalar,
+    step_size: Scalar | None = None,
     langevin: str | Kernel = "plain",
-    lipschitz=None,
-    moments=None,
-    reversal=None,
-    grid=None,
-    noise="auto",
-    chunk=None,
-    mesh=None,
-    donate=False,
-    first_particle=0,
-):
-    """Sample by inexact Langevin at a finite horizon T_1 for a time T_2, then revert from there: one compiled program.
+    lipschitz: Scalar | None = None,
+    moments: tuple[Any, Any] | None = None,
+    reversal: Kernel | None = None,
+    grid: GridLike = None,
+    noise: Literal["counter", "jax"] = "counter",
+    chunk: Any = None,
+    mesh: Mesh | None = None,
+    donate: bool = False,
+    first_particle: WholeNumber = 0,
+) -> Float[Array, "particles d"]:
+    """Sample by inexact Langevin at a finite horizon T_1 for a running time T_2, then by the reversal from T_1.
+
+    All stages run in one compiled program.
 
     Args:
-      score: s(x, t), exact or not; shapes (..., d), () -> (..., d).
-      x: (particles, d) draws of N(0, I), as noise.initial(key, jnp.arange(n), d) makes.
+      score: s(x, t), exact or approximate; shapes (..., d), () -> (..., d).
+      x: (particles, d) draws of N(0, I), as noise.initial(key, jnp.arange(n), d) makes them.
       key: a JAX key; the stages draw from fold_in(key, 0), fold_in(key, 1), ...
       horizon: T_1, an OU time.
-      langevin_time: T_2, the running time of Langevin at T_1; 0 leaves it out.
-      step_size: the longest a Langevin step may be; the steps are equal and end at T_2. Default: one that leaves its
-        stationary variances wrong by 5 % at most (`kernels.langevin_limits.default_step`).
-      langevin: "plain", "exponential" or "underdamped", or a kernel of `kernels.langevin` at the horizon, of another
-        score even: a truncated one.
-      lipschitz: how fast the score falls at most at T_1. Default 1/sigma^2, as the exact score of any data does; a
-        learned one can fall faster.
-      moments: (mean (d,), cov (d,) or (d, d)) of the data: Langevin starts from the Gaussian of those at T_1. Default
-        N(0, I).
+      langevin_time: T_2, the running time of Langevin at T_1; 0 for no Langevin stage.
+      step_size: an upper bound on the Langevin step. The steps are equal and end at T_2. The default step changes
+        stationary variances by 5 % at most (`kernels.langevin_limits.default_step`).
+      langevin: "plain", "exponential" or "underdamped"; or a kernel of `kernels.langevin` at the horizon, which may
+        have another score, for example a truncated one.
+      lipschitz: Lipschitz constant of the drift at T_1: a bound on the eigenvalues of minus the score's Jacobian. The
+        default 1/sigma^2 holds for the exact score of any data. A learned score can exceed it.
+      moments: (mean (d,), cov (d,) or (d, d)) of the data. Langevin then starts from the Gaussian with the moments
+        that X_t has at T_1. Default: from N(0, I).
       reversal: a kernel of an ODE or SDE. Default unipc(score, 2).
       grid: (n_steps + 1,) OU times from the horizon down. Default log_snr(horizon, 1e-3, 20).
       noise, chunk, mesh, donate, first_particle: as for `sample`.
 
     Returns:
-      (particles, d) at the last time of the grid. Evaluations: `scheme(score, horizon=..., ...).evals`, for the same
-      options, is how many each particle takes at T_1 and in the reversal.
+      (particles, d), the positions at the last time of the grid. `scheme(score, horizon=..., ...).evals`, with the same
+      options, has the evaluations of each particle at T_1 and in the reversal.
 
     Raises:
-      ValueError: a step at which Langevin diverges, with the limit (it is exact for laws of that curvature, linear
-        recursions); a grid that does not start at the horizon; horizon, langevin_time or step_size out of range.
+      ValueError: Langevin diverges at the step, and the message has the limit; the grid does not start at the horizon;
+        horizon, langevin_time or step_size is out of range.
 
-    Compiled once per shape and methods, as `sample`. Works inside jit, vmap and grad of score, x and key; all other
-    arguments are concrete. Where langevin and reversal are both kernels, theirs are the scores that are evaluated.
+    Compilation is as for `sample`. score, x and key may be traced (jit, vmap, grad); all other arguments must be
+    concrete. If langevin and reversal are both kernels, their scores are evaluated instead of `score`.
 
-    Accuracy: `bounds.pedrotti2023`. On N(0, V) Langevin settles at V/(1 - h/(2V)) ("plain"), and forgets its start as
-    (1 - h/V)^n.
+    Accuracy: `bounds.pedrotti2023`. For N(0, V) the stationary variance of "plain" with step h is V/(1 - h/(2V)), and
+    the start decays as (1 - h/V)^n in n steps.
     Source: Pedrotti, Maas, Mondelli, arXiv:2305.14164, sections 4.1 and 4.2.
     """
     made = scheme(
@@ -183,14 +197,16 @@ def predict_correct(
 
 
 class StartRow(NamedTuple):
-    """The one row of the map of N(0, I) onto a Gaussian: mean (1, d), root (1, d) or (1, d, d)."""
+    """The one row of the table of `gaussian_start`: mean (1, d), root of the covariance (1, d) or (1, d, d)."""
 
     mean: Any
     root: Any
 
 
-def gaussian_start(score, horizon, mean, cov) -> Kernel:
-    """A kernel of one step, without evaluations, that takes N(0, I) to N(alpha mean, alpha^2 cov + sigma^2 I).
+def gaussian_start(score: ScoreFn, horizon: Scalar, mean: Any, cov: Any) -> Kernel:
+    """A kernel that maps draws of N(0, I) to draws of N(alpha mean, alpha^2 cov + sigma^2 I) in one step.
+
+    The step does not evaluate the score.
 
     Raises:
       ValueError: shapes disagree, a number is not finite, or cov is not symmetric positive semi-definite.
@@ -206,7 +222,7 @@ def gaussian_start(score, horizon, mean, cov) -> Kernel:
 
 def _spread_out(score, x, row, z):
     if x.shape[-1] != row.mean.shape[-1]:
-        raise ValueError(f"x has width {x.shape[-1]}, the moments are of dimension {row.mean.shape[-1]}.")
+        raise ValueError(f"x has width {x.shape[-1]}, the moments have {row.mean.shape[-1]}: they must agree.")
     if row.root.ndim == 1:
         return row.mean + x * row.root
-    return row.mean + jnp.matmul(x, row.root, precision="highest")  # by default a GPU keeps ten bits of it
+    return row.mean + jnp.matmul(x, row.root, precision="highest")  # the default precision of a GPU keeps 10 bits

@@ -1,4 +1,4 @@
-"""A run of `sample`: arguments checked and placed on devices, the table of steps, the compiled call."""
+"""One run of `sample`: checks its arguments, places them on devices, makes the table of steps, calls the program."""
 
 import functools
 import math
@@ -23,30 +23,33 @@ from jaxdiff.sampling.program import call, run, run_iterations, run_remaining
 from jaxdiff.sampling.run_checks import check_asked, check_particles, check_steps, warn_of_wrong_jax
 from jaxdiff.types import Kernel, Sampler
 
-SOURCES = {"auto": "counter", "counter": "counter", "jax": "jax"}
-REFRESH, GROWTH = 1.0, 16  # seconds between two moves of the bar; how much longer a block may be than the one before
+SOURCES = ("counter", "jax")  # the values of noise=
+REFRESH = 1.0  # seconds between two moves of the bar
+GROWTH = 16  # a block has at most so many times the steps of the one before, in case one timing was too short
 
 
 def kernel_and_grid(kernel, grid):
-    """Kernel and grid of a run that was given a Sampler, or both.
+    """The kernel and the grid of a run that was given a Sampler, or a kernel and a grid.
 
     Raises:
-      TypeError: a kernel without a grid, or a Sampler with one.
+      TypeError: a kernel came without a grid, or a Sampler with one.
     """
     if isinstance(kernel, Sampler):
         if grid is not None:
-            raise TypeError("a Sampler brings its grid: leave grid out, and pass the key as key=key.")
+            raise TypeError("a Sampler has its own grid: leave grid out, and pass the key as key=key.")
         return kernel.kernel, kernel.grid
     if grid is None and isinstance(kernel, Kernel):
-        raise TypeError(f"{kernel.name} needs a grid: pass one of jaxdiff.grids, or a Sampler in place of both.")
+        raise TypeError(
+            f"{kernel.name} needs a grid, and grid is None: pass one of jaxdiff.grids, or a Sampler in place of both."
+        )
     return kernel, grid
 
 
 class Run:
-    """What sample and trajectory share: checked arguments, the table, the static program, and its compilations."""
+    """The common part of `sample`, `sample_in_turn` and `trajectory`: checked arguments, table of steps, program."""
 
     def __init__(self, kernel, x, grid, key, source, chunk, mesh, first_particle):
-        """Arguments as for `sample`; source is its noise."""
+        """Arguments as for `sample`; source is its argument noise."""
         if not isinstance(kernel, Kernel):
             raise TypeError(
                 f"kernel must come from jaxdiff.kernels, as kernels.ancestral(score) does: it is {described(kernel)}."
@@ -80,7 +83,7 @@ class Run:
             kernel.step,
             kernel.position,
             kernel.noises_per_step,
-            SOURCES[source],
+            source,
             chunk,
             mesh,
             axes,
@@ -89,12 +92,12 @@ class Run:
         )
 
     def __call__(self, function, table, carried, *more, donate=False):
-        """A function of the driver on the particles, under the own kernel."""
+        """Call a function of `sampling.program` with this run's program, score and key."""
         return self.called(function, self.program, self.kernel.score, table, carried, *more, donate=donate)
 
     def called(self, function, program, score, table, carried, *more, donate=False):
-        """A function of the driver, compiled, alone or as a part of the trace that is under way."""
-        # Donation and compiler options are for the outermost jit.
+        """Call a function of `sampling.program`: compiled, or inside a trace as a part of that trace."""
+        # Donation and compiler options have an effect only in the outermost jit.
         platform, donate = (None, False) if self.traced else (self.program.platform, donate)
         return compiled.recent(
             call,
@@ -106,14 +109,14 @@ class Run:
         )
 
     def own(self, out, axis=0):
-        """The result without the particles that were added to fill the mesh."""
+        """The result without the particles that `_spread` added."""
         if out.shape[axis] == self.n:
             return out
-        whole = _placed(out, self.program.mesh, PartitionSpec(), self.traced)  # an uneven rest cannot stay spread
+        whole = _placed(out, self.program.mesh, PartitionSpec(), self.traced)  # uneven numbers cannot stay spread
         return jax.lax.slice_in_dim(whole, 0, self.n, axis=axis)
 
     def denoising(self):
-        """Program and table of the step from the grid's last time to the denoiser there: DDIM's, to time 0."""
+        """Program and table of the denoising step at the grid's last time: a DDIM step to time 0."""
         if self.kernel.own_clock:
             raise ValueError(
                 f"denoise=True needs a kernel whose grid is in OU time: the grid of {self.kernel.name} is its own "
@@ -127,18 +130,20 @@ class Run:
         return program, self.columns(step.coefficients(namespace(last).concatenate([last, 0 * last])))
 
     def columns(self, coefficients):
-        """A table in the dtype that is computed in."""
-        # Arrays, never constants: some GPU compilers fold a constant step size wrongly (jax 36958, 39336).
+        """The table of steps in the dtype of the computation."""
+        # The columns must be arrays: some GPU compilers fold a constant step size wrongly (jax-ml/jax 36958, 39336).
         table = jax.tree.map(lambda column: _rounded(column, noise.computed_in(self.x.dtype)), coefficients)
         return jax.tree.map(jnp.asarray, table) if self.traced else table
 
     def watched(self, donate, last=None):
-        """As `sample`, with a bar: blocks of bodies, each as long as a bar may stand still.
+        """Run as `sample` does, in blocks of about REFRESH seconds, and move a bar after each.
 
-        last: program and table of what comes after the grid, or None.
+        A block is a number of iterations of the scan, each with `layout.unroll` steps.
+
+        last: program and table of the denoising step, or None.
         """
         state, n_steps = self.kernel.init(self.x.astype(self.program.dtype)), len(self.grid) - 1
-        state = jax.tree.map(jnp.copy, state)  # every leaf is donated, and two may be one array
+        state = jax.tree.map(jnp.copy, state)  # every leaf is donated, and two leaves may be the same array
         if donate:
             self.x.delete()
         score = score_calls.with_casts(self.kernel.score, self.x.shape, self.program.stored)
@@ -162,7 +167,7 @@ class Run:
 
 
 def _rounded(column, dtype):
-    """A column of the table in a dtype. A host's stays there: JAX would compile a conversion for every length."""
+    """A column of the table in a dtype. NumPy converts its own arrays: JAX would compile a program for every length."""
     if not isinstance(column, np.ndarray):
         return jnp.asarray(column, dtype)
     with np.errstate(over="ignore"):
@@ -177,21 +182,21 @@ def _at_top_level():
 
 
 def _mesh_of(x) -> tuple[Mesh | None, tuple[str, ...]]:
-    """The mesh and axes along which x is already spread, particles alone; (None, ()) on one device."""
+    """The mesh and the axes over which the particles of x are spread already; (None, ()) on one device."""
     sharding = None if isinstance(x, Tracer) else x.sharding
     if not isinstance(sharding, NamedSharding) or not isinstance(sharding.mesh, Mesh) or len(sharding.device_set) == 1:
         return None, ()
     along, *others = (*sharding.spec, None)
     if along is None or any(axis is not None for axis in others):
         raise ValueError(
-            f"x must be sharded along its first axis, the particles, alone: its sharding is {sharding.spec}. "
-            f"jax.device_put(x, jax.NamedSharding(mesh, jax.P(mesh.axis_names))) does it."
+            f"x must be sharded along its first axis only, the particles: its sharding is {sharding.spec}. Use "
+            f"jax.device_put(x, jax.NamedSharding(mesh, jax.P(mesh.axis_names)))."
         )
     return sharding.mesh, along if isinstance(along, tuple) else (along,)
 
 
 def _spread(x, mesh, axes, traced):
-    """x over the mesh, with particles added where they do not divide evenly."""
+    """x spread over the mesh, with particles of zeros added if the number of devices does not divide theirs."""
     devices = math.prod(mesh.shape[axis] for axis in axes)
     if len(x) % devices:
         x = jnp.pad(x, ((0, -len(x) % devices), (0, 0)))
@@ -199,7 +204,7 @@ def _spread(x, mesh, axes, traced):
 
 
 def _placed(x, mesh, spec, traced):
-    """x spread over a mesh; inside a trace only where the mesh asks for it, the compiler doing it elsewhere."""
+    """x spread over a mesh. Inside a trace the compiler does this, unless the mesh has explicit axes."""
     sharding = NamedSharding(mesh, spec)
     if not traced:
         return jax.device_put(x, sharding)

@@ -19,26 +19,26 @@ def check_particles(x, first):
         help = "One particle is x[None]." if x.ndim < 2 else "Take x.reshape(len(x), -1), and undo it in the score."
         raise ValueError(f"x must be (particles, d): x has shape {x.shape}. {help}")
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(f"x must be of a float dtype, which the run keeps: x is {x.dtype}. Use x.astype(jnp.float32).")
+        raise TypeError(f"x must be of a float dtype, like the result: x is {x.dtype}. Use x.astype(jnp.float32).")
     check_whole(first, "first_particle", 0)
     if not first < 2**64 - len(x):
         raise ValueError(f"first_particle must be an index below 2^64: first_particle = {first}.")
 
 
 def check_steps(grid, dtype, own_clock):
-    """Raise ValueError where a step in OU time is too long for the rounding of a dtype."""
+    """Raise ValueError if a step in OU time is so long that it amplifies the rounding of a dtype too much."""
     longest = -np.diff(grid).min()
     if not own_clock and longest > longest_step(dtype):
         eps = float(jnp.finfo(dtype).eps)
         raise ValueError(
-            f"a step of OU time {longest:.3g} leaves rounding of e^{longest:.3g} times {eps:.1g} "
-            f"behind: put nodes between, or begin at 5, where noise is all there is of data of mean 0 and variance 1. "
-            f"For a model's schedule that begins in pure noise, grids.from_process(process, times) does so."
+            f"a step of OU time {longest:.3g} amplifies the rounding error {eps:.1g} by e^{longest:.3g}: add nodes, or "
+            f"start at OU time 5, where data of mean 0 and variance 1 are noise to within e^-5. For a model's schedule "
+            f"that starts in pure noise, grids.from_process(process, times) makes such a grid."
         )
 
 
 def check_asked(kernel, grid, table):
-    """Raise ValueError where the grid has the score of a model asked at concrete times that the model does not have."""
+    """Raise ValueError if a concrete time of the run is one that the model behind its score does not have."""
     columns = [
         column for path, column in jax.tree_util.tree_leaves_with_path(table) if getattr(path[-1], "name", "") == "t"
     ]
@@ -55,7 +55,7 @@ def warn_of_wrong_jax():
     if jax.__version__ == "0.10.2" and jax.default_backend() == "cpu":
         warnings.warn(
             "jax 0.10.2 returns wrong numbers on CPU (vmapped matvec with a reduction, jax-ml/jax issue 39103): "
-            "pip install 'jax!=0.10.2', 0.10.1 say.",
+            "pip install 'jax!=0.10.2'.",
             RuntimeWarning,
             stacklevel=4,
         )

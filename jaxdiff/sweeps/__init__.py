@@ -1,4 +1,4 @@
-"""A function over dimensions, settings and seeds: batched, spread over devices, resumable, tidy rows out."""
+"""Sweeps: call a function for all dimensions, settings and seeds, in batches on all devices, and collect the rows."""
 
 from jaxdiff.sweeps.means import over_seeds
 from jaxdiff.sweeps.settings import Choice

@@ -1,4 +1,4 @@
-"""How a sweep calls its function: once a row on the host, or traced for batches of rows on all devices."""
+"""Calls of a sweep's function: once for each row, or traced and in batches of rows on all devices."""
 
 from collections.abc import Mapping
 
@@ -12,16 +12,16 @@ from jaxdiff.sweeps.settings import GIVEN, name_of
 
 
 def called(function, wanted, axes, cells, batch, mesh):
-    """Yields (cells, results) of a function that is called for one cell at a time."""
+    """Yield (cells, results) of a function that is called for one cell at a time."""
     for cell in cells:
         given = {name: choice.value for name, choice in cell.items()}
         yield [cell], [_scalars(function(**_arguments(given, wanted)))]
 
 
 def traced(function, wanted, axes, cells, batch, mesh):
-    """Yields (cells, results) of a function that is traced, batch by batch.
+    """Yield (cells, results) of a function that is traced, batch by batch.
 
-    Cells that agree in all settings which are not traced form a group; each group is compiled once.
+    Cells whose settings agree, except for the traced ones, form a group. The function is compiled once for each group.
     """
     mesh = jax.make_mesh((jax.device_count(),), ("rows",)) if mesh is None else mesh
     names = [name for name, choices in axes.items() if all(choice.number for choice in choices)]
@@ -43,17 +43,17 @@ def traced(function, wanted, axes, cells, batch, mesh):
 
 
 def _dtype(name, values):
-    """The dtype of traced numbers; ValueError for whole numbers that JAX would wrap."""
+    """The dtype of traced numbers; raises ValueError for whole numbers that JAX would truncate to 32 bits."""
     if name == "seed":
         return np.dtype(np.uint32)
     dtype = np.result_type(*map(type, values))
     if dtype.kind == "i" and max(map(abs, values)) > np.iinfo(jax.dtypes.canonicalize_dtype(dtype)).max:
-        raise ValueError(f"{name} = {max(values, key=abs)} does not fit 32 bits: set jax_enable_x64.")
+        raise ValueError(f"{name} = {max(values, key=abs)} does not fit into 32 bits: set jax_enable_x64.")
     return dtype
 
 
 def _compiled(function, wanted, fixed, width, mesh):
-    """A function from traced columns (batch,) to columns of results, which every device holds in full."""
+    """A compiled function from columns (batch,) to columns of results, which every device holds in full."""
 
     def one(columns):
         mask = jnp.arange(width) < columns["dim"]
@@ -70,7 +70,7 @@ def _compiled(function, wanted, fixed, width, mesh):
 
 
 def _arguments(given, wanted):
-    """The arguments of a call: those given that the function takes, and the key."""
+    """The arguments of a call: the key, and those of `given` that the function takes."""
     if "key" in wanted:
         key = jax.random.key(given["seed"])
         given["key"] = jax.random.fold_in(key, given["dim"]) if "dim" in given else key
@@ -78,7 +78,7 @@ def _arguments(given, wanted):
 
 
 def _scalars(result):
-    """A result as a dict of Python's scalars."""
+    """A result as a dict of Python scalars."""
     result = result if isinstance(result, Mapping) else {"value": result}
     return {name: _scalar(name, value) for name, value in result.items()}
 
@@ -88,5 +88,5 @@ def _scalar(name, value):
     if value is None or isinstance(value, str | bool | int | float):
         return value
     raise ValueError(
-        f"a sweep's function returns scalars: {name} has shape {np.shape(value)}. Return a mean, for example."
+        f"the function of a sweep must return scalars: {name} has shape {np.shape(value)}. Return a mean, for example."
     )

@@ -1,22 +1,24 @@
 """Means of a sweep's rows over seeds."""
 
 import json
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from jaxdiff.sweeps.settings import is_number
 
 
-def over_seeds(rows):
-    """Means over seeds: a row for each dimension and setting, every number with its standard error beside it.
+def over_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Means over seeds, with their standard errors: one row for each dimension and setting.
 
     Args:
-      rows: those of `run`, with a column "seed". Rows that agree in all columns before "seed" form a group; the numbers
-        in the columns after it are averaged over the group.
+      rows: the rows that `run` returned, with a column "seed". Rows with equal values in all columns before "seed" form
+        a group. The numbers in the columns after "seed" are averaged over the group.
 
     Returns:
-      A list of dicts, in the order of the groups' first rows: dimension and settings, "seeds", the number of seeds,
-      then NAME and NAME_error of every number. The error is None for a single seed.
+      A list of dicts, in the order of the groups' first rows. The columns are dimension and settings, "seeds" for the
+      number of seeds, then NAME and NAME_error for every number. The error is None for a single seed.
     """
     groups = {}
     for row in rows:

@@ -1,4 +1,4 @@
-"""The finished rows of a sweep, and the file that keeps them."""
+"""The finished rows of a sweep, and the file that they are written to."""
 
 import contextlib
 import json
@@ -29,22 +29,22 @@ def lock_of(path):
                 stack.enter_context(locked(path, wait=False))
             except BlockingIOError:
                 raise ValueError(
-                    f"another sweep is writing to {path}: wait for its end, or give each a file of its own."
+                    f"another sweep is writing to {path}: wait until it ends, or use another file for each sweep."
                 ) from None
         yield
 
 
 class Rows:
-    """Rows by cell, kept in a file too if there is one.
+    """The rows of a sweep by cell; they are also written to a file if there is one.
 
     Args:
-      path: the file, which may hold rows already, or None.
-      names: of the columns that identify a row.
-      wanted: names of the function's arguments; none of them can be a result.
+      path: the file, which may hold rows already; or None.
+      names: the columns that identify a row.
+      wanted: the arguments of the function; a result cannot have one of these names.
     """
 
     def __init__(self, path, names, wanted):
-        """Read the rows that the file holds; a line that was cut off while it was written is removed."""
+        """Read the rows of the file, and remove a last line that was not written to its end."""
         self.path = None if path is None else pathlib.Path(path)
         self.rows = {}
         if self.path is None:
@@ -54,28 +54,31 @@ class Rows:
         for row in map(json.loads, whole.splitlines()):
             if list(row)[: len(names)] != names or {*wanted, *GIVEN} & set(list(row)[len(names) :]):
                 raise ValueError(
-                    f"{self.path} holds another sweep, of {', '.join(list(row))}: give each a file of its own."
+                    f"{self.path} holds another sweep, with the columns {', '.join(list(row))}: use another "
+                    f"file for each sweep."
                 )
             self.rows[json.dumps([[name, row[name]] for name in names])] = row
         if whole != text and jax.process_index() == 0:
             self.path.write_text(whole, encoding="utf-8")
 
     def lacking(self, cells):
-        """The cells without a row, the same in every process."""
+        """The cells without a row; they are the same in every process."""
         there = np.array([name_of(cell) in self.rows for cell in cells])
         if self.path is not None and jax.process_count() > 1:
             counts = multihost_utils.process_allgather(np.array([len(there), there.sum()]))
             if (counts != counts[0]).any():
-                raise ValueError(f"processes read different rows from {self.path}: put it where all of them see it.")
+                raise ValueError(
+                    f"processes read different rows from {self.path}: put the file where all of them can read it."
+                )
         return [cell for cell, one in zip(cells, there, strict=True) if not one]
 
     def add(self, cells, results):
-        """Add the rows of some cells, also to the file."""
+        """Add the rows of some cells, and write them to the file."""
         rows = []
         for cell, result in zip(cells, results, strict=True):
             if repeated := set(cell) & set(result):
                 raise ValueError(
-                    f"the function returns {', '.join(sorted(repeated))}, which is a column already: rename the result."
+                    f"the function returns {', '.join(sorted(repeated))}, the name of a column: rename the result."
                 )
             rows.append({name: choice.label for name, choice in cell.items()} | result)
             self.rows[name_of(cell)] = rows[-1]

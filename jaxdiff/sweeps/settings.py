@@ -1,4 +1,4 @@
-"""What a sweep varies: the values of dimensions, seeds and settings, checked against what the function takes."""
+"""The dimensions, seeds and settings of a sweep, checked against the parameters of the function."""
 
 import inspect
 import json
@@ -7,17 +7,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-GIVEN = ("dim", "mask", "seed", "key")  # arguments that the sweep itself makes
-MOST_SEED = 2**32  # seeds and dimensions are below it: in traced functions they are uint32
+GIVEN = ("dim", "mask", "seed", "key")  # arguments that the sweep makes from dims and seeds
+MOST_SEED = 2**32  # seeds and dimensions are below this, because traced functions get them as uint32
 
 
 class Choice(NamedTuple):
     """One value of a setting.
 
     Attributes:
-      label: the value in rows.
-      value: the value that the function gets.
-      number: whether a traced function gets it as a traced number.
+      label: stands for the value in the rows.
+      value: what the function gets.
+      number: whether a traced function gets the value as a traced number.
     """
 
     label: Any
@@ -26,21 +26,21 @@ class Choice(NamedTuple):
 
 
 def name_of(cell):
-    """A text that identifies a cell, a dict of Choices, among all cells of a sweep."""
+    """A text that identifies a cell, which is a dict of Choices, among all cells of a sweep."""
     return json.dumps([[name, choice.label] for name, choice in cell.items()])
 
 
 def wanted_by(function, settings, dims, seeds):
-    """The names of the function's arguments; raises ValueError unless they fit what the sweep is given."""
+    """The names of the function's arguments; raises ValueError unless they agree with the arguments of the sweep."""
     parameters = inspect.signature(function).parameters.values()
     named = {one.name: one for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
     anything = any(one.kind is one.VAR_KEYWORD for one in parameters)
     lacking = {name for name, one in named.items() if one.default is one.empty} - {*settings, *GIVEN}
     unknown = set() if anything else set(settings) - set(named)
     for names, sentence in (
-        (set(settings) & set(GIVEN), "the sweep itself gives {}: choose another name for the setting."),
-        (unknown, "the function does not take {}: name it among its parameters."),
-        (lacking, "the function takes {}, which is not given: pass it as a setting."),
+        (set(settings) & set(GIVEN), "the sweep itself makes {}: choose another name for the setting."),
+        (unknown, "the function does not take {}: add it to its parameters."),
+        (lacking, "the function needs {}, which is not given: pass it as a setting."),
     ):
         if names:
             raise ValueError(sentence.format(", ".join(sorted(names))))
@@ -49,13 +49,13 @@ def wanted_by(function, settings, dims, seeds):
         if (values is None) == bool(taken):
             names = taken[0] if taken else " nor ".join(sorted(either))
             raise ValueError(
-                f"the function takes {names}: give {what}=..."
+                f"the function takes {names}: pass {what}=..."
                 if taken
-                else f"{what} are given, but the function takes neither {names}: drop {what}."
+                else f"{what} are given, but the function takes neither {names}: leave {what} out."
             )
     if {"dim", "mask"} <= set(named):
         raise ValueError(
-            "the function takes dim and mask, but gets only one of them: with mask it is traced, and d is mask.sum()."
+            "the function takes both dim and mask, of which a sweep passes one: leave dim out, and use mask.sum()."
         )
     return set(named)
 
@@ -65,12 +65,12 @@ def whole_numbers(name, values, least):
     values = list(values)
     for value in values:
         if isinstance(value, bool) or not hasattr(value, "__index__") or not least <= value < MOST_SEED:
-            raise ValueError(f"{name} must be whole numbers from {least} to 2^32 - 1: {value!r} is not one.")
+            raise ValueError(f"{name} must be whole numbers from {least} to 2^32 - 1: one is {value!r}.")
     return _distinct(name, [Choice(int(value), int(value), True) for value in values])
 
 
 def choices_of(name, value):
-    """The Choices of a setting: of a mapping or sequence all its values, of anything else one."""
+    """The Choices of a setting: all values of a mapping or sequence, or one value of anything else."""
     if isinstance(value, Mapping):
         return _distinct(name, [Choice(label, one, False) for label, one in value.items()])
     if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
@@ -82,7 +82,7 @@ def choices_of(name, value):
 def _distinct(name, choices):
     labels = [json.dumps(choice.label) for choice in choices]
     if not labels:
-        raise ValueError(f"{name} is empty: there is nothing to sweep over. Give one value at least.")
+        raise ValueError(f"{name} is empty: give one value at least.")
     if len(set(labels)) < len(labels):
         raise ValueError(f"{name} holds {max(labels, key=labels.count)} more than once: give each value once.")
     return choices
@@ -94,15 +94,17 @@ def _label(name, value):
         return value
     label = getattr(value, "__name__", None)
     if label is None:
-        raise ValueError(f"{name} = {value!r} has no label for rows: pass {name} as a mapping from a label to it.")
+        raise ValueError(
+            f"{name} = {value!r} has no label for the rows: pass {name} as a mapping from a label to the value."
+        )
     return label
 
 
 def _plain(value):
-    """NumPy's scalars as Python's."""
+    """The value; a scalar of NumPy becomes one of Python."""
     return value.item() if isinstance(value, np.generic) else value
 
 
 def is_number(value):
-    """Whether a value is an int or a float, and no bool."""
+    """Whether a value is an int or a float. A bool is not a number here."""
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -10,20 +10,22 @@ import pathlib
 import re
 import sys
 import time
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-LAST_WRITES = 0.5  # seconds to wait after an error, while TensorStore's threads print their last messages
-CHECKSUM = "sha256"  # name of the file with the checksum, beside the files of the checkpoint
+Network = TypeVar("Network", bound=nnx.Module)
+LAST_WRITES = 0.5  # seconds to wait after an error, so that TensorStore's threads print their last messages before
+CHECKSUM = "sha256"  # name of the file with the checksum, in the folder of the checkpoint
 
 
-def save_network(network, path):
+def save_network(network: nnx.Module, path: str | os.PathLike) -> None:
     """Write a network's variables as an Orbax checkpoint into the new folder `path`, with a checksum of its files.
 
     Raises:
-      OSError: the disk is full, or the like.
+      OSError: the system cannot write the files, for example because the disk is full.
     """
     path, state = pathlib.Path(path), nnx.to_pure_dict(nnx.state(network))
     _checkpointing(lambda checkpointer: checkpointer.save(path.absolute(), state), path)
@@ -32,8 +34,8 @@ def save_network(network, path):
 
 # Orbax raises a plain Exception for a damaged chunk, as it does for many other faults. The files are therefore compared
 # with their checksum before Orbax reads them.
-def load_network(network, path):
-    """The given network with the variables of a checkpoint; the argument is left unchanged.
+def load_network(network: Network, path: str | os.PathLike) -> Network:
+    """A copy of the given network with the variables of a checkpoint.
 
     Raises:
       FileNotFoundError: there is no checksum.
@@ -56,7 +58,7 @@ def load_network(network, path):
 # TensorStore puts the system's error number into a text of its own. Its threads, Orbax's and asyncio's tasks print
 # tracebacks beside it, until shortly after Orbax returns and again when they are collected ("Event loop is closed").
 def _checkpointing(work, path):
-    """Call work with an Orbax checkpointer; an error of the file system becomes an OSError about `path`."""
+    """Call work with an Orbax checkpointer; raise errors of the file system as an OSError about `path`."""
     import orbax.checkpoint as ocp
 
     number = None
@@ -64,7 +66,7 @@ def _checkpointing(work, path):
         try:
             with ocp.StandardCheckpointer() as checkpointer:
                 return work(checkpointer)
-        except Exception as error:  # Orbax raises plain ones; raised again unless it has an error number of the system
+        except Exception as error:  # Orbax raises plain ones
             found = re.search(r"os_error_code='(\d+)'", str(error))
             number = getattr(error, "errno", None) if found is None else int(found[1])
             if number is None:
@@ -76,7 +78,7 @@ def _checkpointing(work, path):
 
 @contextlib.contextmanager
 def _silent(*names):
-    """Silence the loggers of these names, standard error and the hook for errors that nobody can catch."""
+    """Silence the loggers of these names, standard error and sys.unraisablehook."""
     loggers = [logging.getLogger(name) for name in names]
     before, hook = [logger.disabled for logger in loggers], sys.unraisablehook
     try:

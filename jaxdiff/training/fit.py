@@ -2,6 +2,8 @@
 
 import dataclasses
 import time
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +11,10 @@ import numpy as np
 from flax import nnx
 
 from jaxdiff import interrupts
+from jaxdiff.noise import KeyLike
 from jaxdiff.processes.ou import check_ends
 from jaxdiff.progress import counter
+from jaxdiff.sampling.arguments import Scalar
 from jaxdiff.training.checkpoints import load_network, save_network
 from jaxdiff.training.held_out import CHECKS, HeldOutLoss
 from jaxdiff.training.losses import path_kl_weight
@@ -19,8 +23,11 @@ from jaxdiff.training.rows import float_rows
 
 __all__ = ["Fit", "Interrupted", "fit", "load_network", "path_kl_weight", "save_network"]
 
-BLOCK_SECONDS = 0.5  # that a compiled block of steps should take; the bar moves and Ctrl-C is noticed between blocks
+BLOCK_SECONDS = 0.5  # duration of a compiled block of steps; the bar moves, and Ctrl-C has an effect, between blocks
 GROWTH = 4  # a block has at most so many times the steps of the one before, in case one timing was too short
+# Arguments that `fit` checks itself, with messages of its own: the annotation accepts anything.
+NetworkLike = Any  # a flax.nnx.Module, network(x, t, key)
+RowsLike = Any  # (n, d) real numbers
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,11 +35,12 @@ class Fit:
     """A trained network and the history of its training.
 
     Attributes:
-      network: the NNX module with the average of parameters that had the least held-out loss; the last average if there
-        were no held-out rows.
+      network: the NNX module with the average of the parameters that had the least held-out loss; the last average if
+        there were no held-out rows.
       history: a dict for each measurement: step, train_loss (mean since the last measurement), held_out_loss (nan
         without held-out rows).
-      held_out_rows, held_out_levels: how many held-out rows each measurement uses, and at how many noise levels each.
+      held_out_rows: how many held-out rows a measurement uses.
+      held_out_levels: at how many noise levels it uses each of them.
     """
 
     network: nnx.Module
@@ -42,55 +50,60 @@ class Fit:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C ended `fit` early. `fit` holds the Fit until then, and `step` the number of steps done.
+    """Ctrl-C ended `fit` early.
 
-    It is a KeyboardInterrupt, so that it ends a program that does not catch it, as Ctrl-C usually does.
+    A KeyboardInterrupt: a program that does not catch it ends, as Ctrl-C usually does.
+
+    Attributes:
+      fit: the Fit of the steps done.
+      step: the number of steps done.
     """
 
     def __init__(self, fit, step):
-        """Keep what was trained so far."""
+        """Keep the Fit and the number of steps."""
         super().__init__(f"training was interrupted after {step} steps")
         self.fit, self.step = fit, step
 
 
 def fit(
-    network,
-    data,
-    key,
+    network: NetworkLike,
+    data: RowsLike,
+    key: KeyLike,
     *,
-    steps,
-    batch_size=256,
-    learning_rate=2e-3,
-    weight_decay=1e-2,
-    ema_decay=0.999,
-    horizon=5.0,
-    early_stop=1e-3,
-    weight=path_kl_weight,
-    held_out=None,
-    progress=False,
+    steps: int,
+    batch_size: int = 256,
+    learning_rate: Scalar = 2e-3,
+    weight_decay: Scalar = 1e-2,
+    ema_decay: Scalar = 0.999,
+    horizon: Scalar = 5.0,
+    early_stop: Scalar = 1e-3,
+    weight: str | Callable[..., Any] = path_kl_weight,
+    held_out: RowsLike = None,
+    progress: bool = False,
 ) -> Fit:
     """Train a denoiser network with AdamW on the denoising loss.
 
     Args:
-      network: an NNX module, network(x, t, key) -> denoiser; it is left unchanged.
+      network: an NNX module, network(x, t, key) -> denoiser, called with x (batch, d) and t (batch,) as in
+        losses.denoising. It is left unchanged.
       data: (n, d) training rows; whole numbers become float32.
       key: a JAX key for batches, times, noise and dropout.
       steps: optimiser steps; the learning rate warms up over a twentieth of them and decays as a cosine.
-      batch_size, learning_rate, weight_decay: of AdamW. Gradients are clipped to norm sqrt(d).
+      batch_size, learning_rate, weight_decay: arguments of AdamW. Gradients are clipped to norm sqrt(d).
       ema_decay: decay of the parameter average that is returned; at step k it is at most (1 + k)/(10 + k).
       horizon, early_stop, weight: arguments of losses.denoising.
-      held_out: (m, d) rows. With them `fit` returns the average of least held-out loss instead of the last one. The
-        loss is measured 25 times, always on the same rows with the same noise. The number of rows and noise levels
-        follows from steps and batch_size, so that the measurements take about a tenth of the time; `Fit` states both.
+      held_out: (m, d) rows. With them `fit` returns the average with the least held-out loss instead of the last one.
+        The loss is measured 25 times, always on the same rows with the same noise. The numbers of rows and noise levels
+        follow from steps and batch_size, such that the measurements take about a tenth of the time. `Fit` has both.
       progress: show a bar.
 
     Returns:
-      Fit(network, history, ...), with losses as in losses.denoising. The result does not depend on the machine's speed.
+      Fit, with losses as in losses.denoising. The result does not depend on the speed of the machine.
 
     Raises:
       ValueError: steps, batch_size or learning_rate is not positive; early_stop does not lie below the horizon; the
-        rows are not (n, d), are empty or are not finite; or a loss is no longer finite.
-      TypeError: network is no NNX module.
+        rows are not (n, d), are empty or are not finite; or a loss is not finite during training.
+      TypeError: network is not an NNX module.
       Interrupted: Ctrl-C was pressed. The exception holds the best network so far.
     """
     _check_numbers(steps, batch_size, learning_rate)
@@ -98,7 +111,8 @@ def fit(
     _check_network(network)
     data = jnp.asarray(float_rows(data, "data"))
     graph, params, others = nnx.split(network, nnx.Param, ...)
-    # Split state and plain jit: nnx.jit walks through the module at every call, which takes ten times as long.
+    # The state is split off, and jax.jit used: nnx.jit walks through the module in every call, which takes ten times as
+    # long as the call itself.
     network_of = lambda params: nnx.merge(graph, params, others)
     options = {"weight": weight, "horizon": horizon, "early_stop": early_stop}
     optimiser = adamw(data.shape[1], steps, learning_rate, weight_decay)
@@ -107,7 +121,7 @@ def fit(
     held_out_loss = None if held_out is None else HeldOutLoss(held_out, data.shape[1], steps, batch_size, options)
     state = jax.tree.map(jnp.copy, (params, optimiser.init(params), params))
     carried = state, jnp.zeros(size, jnp.float32)
-    # Both programs are compiled before training starts, while an interrupt loses nothing.
+    # Both programs are compiled before training starts, when an interrupt loses no work yet.
     run_block = compiled_block(step, carried, data)
     history = _History(network_of, params, held_out_loss, learning_rate)
     with interrupts.deferred() as pressed, counter(steps, "train", enabled=progress) as moved:
@@ -129,13 +143,13 @@ def fit(
 
 
 class _History:
-    """The measurements of a training, and the best average of the parameters so far.
+    """The measurements of a training run, and the best average of the parameters so far.
 
     Args:
       network_of: parameters -> the network.
       params: the parameters that training starts from.
       held_out_loss: a HeldOutLoss, or None.
-      learning_rate: for messages.
+      learning_rate: named in messages.
     """
 
     def __init__(self, network_of, params, held_out_loss, learning_rate):
@@ -144,7 +158,7 @@ class _History:
         self.measure = None if held_out_loss is None else held_out_loss.compiled(network_of, params)
 
     def add(self, state, losses, first, done):
-        """Measure the average after `done` steps; it becomes the best one if its held-out loss is the least so far.
+        """Measure the average after `done` steps; keep it as the best one if its held-out loss is the least so far.
 
         losses: the training losses of steps first, ..., done - 1.
         """
@@ -153,7 +167,7 @@ class _History:
         held_out_loss = np.nan if self.measure is None else self.measure(average)
         if not np.isfinite(train_loss if self.measure is None else train_loss + held_out_loss):
             raise ValueError(
-                f"the loss by step {done} is {train_loss} on training and {held_out_loss} on held-out rows: lower "
+                f"the loss at step {done} is {train_loss} on training and {held_out_loss} on held-out rows: lower "
                 f"learning_rate = {self.learning_rate:g}."
             )
         self.rows.append({"step": done, "train_loss": train_loss, "held_out_loss": held_out_loss})

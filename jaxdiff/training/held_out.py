@@ -1,4 +1,4 @@
-"""The held-out loss that training measures: how many rows and noise levels it uses, and its value."""
+"""The held-out loss that training measures, and how many rows and noise levels it uses."""
 
 import jax
 import jax.numpy as jnp
@@ -7,35 +7,36 @@ import numpy as np
 from jaxdiff.training.losses import denoising
 from jaxdiff.training.rows import float_rows
 
-CHECKS = 25  # measurements of the held-out loss; more would find the minimum more closely, each with fewer rows
-CHECK_TIME = 0.1  # of the time of training that all measurements together may take
-STEP_COST = 1.5  # time of an optimiser step in forward passes of a batch: 1.5 measured at 784 columns, 3 in theory
-MOST_LEVELS = 64  # noise levels for each held-out row, when few rows leave time for many
-MOST_PASSES = 2**15  # rows times noise levels of a measurement, when long training leaves time for more
+CHECKS = 25  # measurements of the held-out loss; more would locate the minimum better, but each with fewer rows
+CHECK_TIME = 0.1  # share of the training time that all measurements together may take
+STEP_COST = 1.5  # time of an optimiser step, in forward passes of a batch: 1.5 measured at 784 columns, 3 in theory
+MOST_LEVELS = 64  # limit on the noise levels for each held-out row; it applies if there are few rows
+MOST_PASSES = 2**15  # limit on rows times noise levels of a measurement; it applies if training is long
 
 
 class HeldOutLoss:
     """The denoising loss of held-out rows, with the same rows, times and noise in every measurement.
 
-    The number of rows and noise levels is such that all measurements together take about a tenth of the training time.
+    It uses as many rows and noise levels as all measurements together can use in about a tenth of the training time.
 
     Args:
       held_out: (m, dim) rows.
-      dim: width of the training rows.
+      dim: number of columns of the training rows.
       steps, batch_size: those of the training.
-      options: of losses.denoising.
+      options: arguments of losses.denoising.
 
     Attributes:
-      pieces: (k, rows/k, d): the rows, in k pieces of at most batch_size rows each.
-      rows, levels: how many rows are used, and at how many noise levels each.
+      pieces: (k, rows/k, d), the rows in k pieces of at most batch_size rows each.
+      rows: how many rows are used.
+      levels: at how many noise levels each row is used.
     """
 
     def __init__(self, held_out, dim, steps, batch_size, options):
-        """Choose the rows at random, since those of a file may be sorted."""
+        """Choose the rows at random, because the rows of a file may be sorted."""
         held_out = float_rows(held_out, "held_out")
         if held_out.shape[1] != dim:
             raise ValueError(f"held_out has {held_out.shape[1]} columns, data {dim}: they must agree.")
-        # c measurements of rows x levels forward passes take c rows levels/(STEP_COST steps batch_size) of the time.
+        # A measurement takes rows levels forward passes, an optimiser step as long as STEP_COST batch_size of them.
         budget = CHECK_TIME * STEP_COST * steps * batch_size / min(CHECKS, steps)
         budget = int(min(budget, MOST_PASSES))
         at_most = min(len(held_out), max(budget, 1))

@@ -1,12 +1,17 @@
-"""Losses of a score: the weighted L2 losses that networks are trained on, and the exponential moment of an error."""
+"""Losses: the weighted L2 losses that networks are trained on, and the exponential moment of a score error."""
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxdiff.guarantees.exponential_moment import ExponentialMoment, exponential_moment, moment_bound
+from jaxdiff.noise import KeyLike
 from jaxdiff.processes import forward, ou
 from jaxdiff.processes.ou import check_ends
+from jaxdiff.sampling.arguments import Scalar
 from jaxdiff.types import DenoiserFn, ScoreFn
 
 __all__ = [
@@ -20,10 +25,10 @@ __all__ = [
     "stratified_times",
 ]
 WEIGHTS = {
-    "likelihood": lambda t: 2 * ou.snr(t) / ou.sigma(t) ** 2,  # g^2 = 2 times the error of the score
-    "sigma^2": lambda t: ou.snr(t),  # sigma^2 times the error of the score: the error of the noise
-    "snr": lambda t: ou.snr(t),  # the same weight, as published for the denoiser
-    "min-snr": lambda t: jnp.minimum(ou.snr(t), 5.0),  # 5 as published
+    "likelihood": lambda t: 2 * ou.snr(t) / ou.sigma(t) ** 2,  # g^2 = 2 times the squared error of the score
+    "sigma^2": lambda t: ou.snr(t),  # sigma^2 times the squared error of the score: the squared error of the noise
+    "snr": lambda t: ou.snr(t),  # equal to sigma^2; its source states it for the denoiser
+    "min-snr": lambda t: jnp.minimum(ou.snr(t), 5.0),  # 5 as in the source
     "uniform": jnp.ones_like,
     "EDM": lambda t: ou.snr(t) + 1,  # (s^2 + 1)/s^2 at s = sigma/alpha, for data of variance 1
 }
@@ -35,17 +40,17 @@ Sources: likelihood, Song et al. 2021, arXiv:2101.09258; sigma^2, Song, Ermon 20
 """
 
 
-def path_kl_weight(t):
-    """snr + 0.1, for times uniform in log snr: nearly the weight of an error in path KL.
+def path_kl_weight(t: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The weight snr + 0.1, which is nearly that of path KL when times are uniform in log snr.
 
-    A loss L of the network costs (1/2) int L dsnr = (1/2) int snr L dlog(snr) of path KL, so the weight of path KL is
-    snr. It would leave the network untrained at low snr, where errors cost no path KL. The weight of EDM,
-    snr + 1, trains there too; this one has a tenth of its constant.
+    A loss L of the network contributes (1/2) int L dsnr = (1/2) int snr L dlog(snr) to the path KL, so the weight of
+    path KL is snr. That weight would leave the network untrained at low snr, where errors hardly change the path KL.
+    The weight snr + 1 of EDM trains the network there too. 0.1 keeps this, and is closer to the weight of path KL.
     """
     return ou.snr(t) + 0.1
 
 
-def stratified_times(key, n, horizon, early_stop) -> Float[Array, " n"]:
+def stratified_times(key: KeyLike, n: int, horizon: Scalar, early_stop: Scalar) -> Float[Array, " {n}"]:
     """(n,) times in random order, one in each of n cells of equal length in log snr, from the horizon to early_stop."""
     key_order, key_jitter = jax.random.split(key)
     low, high = jnp.log(ou.snr(jnp.asarray(horizon))), jnp.log(ou.snr(jnp.asarray(early_stop)))
@@ -56,24 +61,35 @@ def stratified_times(key, n, horizon, early_stop) -> Float[Array, " n"]:
 
 
 def denoising(
-    denoiser: DenoiserFn, x0: Float[Array, "batch d"], key, *, weight=path_kl_weight, horizon=5.0, early_stop=1e-3
+    denoiser: DenoiserFn,
+    x0: Float[Array, "batch d"],
+    key: KeyLike,
+    *,
+    weight: str | Callable[..., Any] = path_kl_weight,
+    horizon: Scalar = 5.0,
+    early_stop: Scalar = 1e-3,
 ) -> Float[Array, ""]:
     """Weighted denoising loss E weight(t) |X_0 - D(X_t, t)|^2, with times stratified uniformly in log snr.
 
+    Unlike everywhere else in jaxdiff, the denoiser is called with one time for each row: x (batch, d) and t (batch,).
+    A batch at a single time would be a noisier loss. Calling the denoiser row by row with scalar times, under
+    jax.vmap, would give every row the same dropout mask.
+
     Args:
-      denoiser: D(x, t), here with t of shape (batch,); pass jax.vmap(denoiser) if it only takes a scalar t.
+      denoiser: D(x, t), x (batch, d), t (batch,) -> (batch, d), as networks take them. If yours takes a scalar t, pass
+        jax.vmap(denoiser).
       x0: (batch, d) data.
-      key: for the times and the noise.
-      weight: t -> weight, or a name of WEIGHTS.
+      key: a JAX key for the times and the noise.
+      weight: a function of t, or a name in WEIGHTS.
       horizon, early_stop: OU times.
 
     Raises:
       ValueError: early_stop does not lie below the horizon, or no weight has this name.
 
     Returns:
-      A scalar, summed over coordinates, averaged over the batch. With the weight snr, multiply it by
-      (1/2) log(snr_end/snr_start) to get (1/2) int L dsnr: the network's cost in path KL in nats, up to a constant of
-      the data.
+      A scalar: the error is summed over coordinates and averaged over the batch. With the weight snr, the loss times
+      (1/2) log(snr_end/snr_start) is (1/2) int L dsnr: the network's part of the path KL in nats, plus a constant that
+      depends on the data alone.
     Source: Vincent 2011, Neural Computation 23; weights: Song et al. 2021, arXiv:2101.09258, and Karras et al. 2022,
       arXiv:2206.00364, rewritten for the denoiser.
     """
@@ -86,26 +102,33 @@ def denoising(
 
 
 def score_matching(
-    score: ScoreFn, x0: Float[Array, "batch d"], key, *, weight="likelihood", horizon=5.0, early_stop=1e-3
+    score: ScoreFn,
+    x0: Float[Array, "batch d"],
+    key: KeyLike,
+    *,
+    weight: str | Callable[..., Any] = "likelihood",
+    horizon: Scalar = 5.0,
+    early_stop: Scalar = 1e-3,
 ) -> Float[Array, ""]:
-    """The L2 loss of a score, E lambda(t) |s(X_t, t) - grad log q(X_t | X_0)|^2 over OU times uniform between the ends.
+    """The L2 loss of a score, E lambda(t) |s(X_t, t) - grad log q(X_t | X_0)|^2, t uniform on [early_stop, horizon].
+
+    The times are drawn stratified in log snr and weighted, because the loss varies less there.
 
     Args:
-      score: s(x, t), shapes (..., d), () -> (..., d).
+      score: s(x, t), shapes (..., d), () -> (..., d). It is called with one row and its time, under jax.vmap.
       x0: (batch, d) data.
-      key: for the times and the noise.
-      weight: t -> lambda(t), the weight of the score's error; or a name of WEIGHTS, which are weights of the denoiser's
-        error and are converted. So "uniform" is not lambda = 1; that is jnp.ones_like.
+      key: a JAX key for the times and the noise.
+      weight: a function lambda(t), the weight of the squared error of the score; or a name in WEIGHTS. Those are
+        weights of the denoiser's squared error and are converted: "uniform" is not lambda = 1, which is jnp.ones_like.
       horizon, early_stop: OU times.
 
     Raises:
       ValueError: as for `denoising`.
 
     Returns:
-      A scalar, summed over coordinates, averaged over the batch. It exceeds the loss against the true score
-      grad log q(X_t) by the mean of lambda alpha^2/sigma^4 mmse, a constant of the data. Times are drawn stratified in
-      log snr, where the loss is spread evenly, and weighted so that the mean is that of uniform times.
-    Source: Vincent 2011, Neural Computation 23; Song et al. 2021, arXiv:2101.09258 (drawing the times by importance).
+      A scalar: the error is summed over coordinates and averaged over the batch. It exceeds the loss against the true
+      score grad log q(X_t) by the mean of lambda alpha^2/sigma^4 mmse, which depends on the data alone.
+    Source: Vincent 2011, Neural Computation 23; Song et al. 2021, arXiv:2101.09258 (importance sampling of the times).
     """
     check_ends(horizon, early_stop)
     key_time, key_noise = jax.random.split(key)
@@ -119,9 +142,9 @@ def score_matching(
 
 
 def _weight(weight):
-    """The weight as a function of t; it may be given by name."""
+    """The weight as a function of t; names are looked up in WEIGHTS."""
     if not isinstance(weight, str):
         return weight
     if weight not in WEIGHTS:
-        raise ValueError(f"weight is a function of t or one of {', '.join(WEIGHTS)}: weight = {weight!r}.")
+        raise ValueError(f"weight must be a function of t or one of {', '.join(WEIGHTS)}: weight = {weight!r}.")
     return WEIGHTS[weight]

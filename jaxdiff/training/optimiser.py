@@ -22,11 +22,11 @@ def optimiser_step(optimiser, network_of, key, *, batch_size, ema_decay, options
     Args:
       optimiser: an optax.GradientTransformation.
       network_of: parameters -> the network.
-      key: a JAX key, from which each step takes its batch, times, noise and dropout.
+      key: a JAX key, from which each step derives its batch, times, noise and dropout.
       batch_size, ema_decay: see `fit`.
-      options: of losses.denoising.
+      options: arguments of losses.denoising.
 
-    The state is (parameters, the optimiser's state, average of the parameters).
+    The state is (parameters, state of the optimiser, average of the parameters).
     """
 
     def loss(params, x0, key):
@@ -50,8 +50,8 @@ def optimiser_step(optimiser, network_of, key, *, batch_size, ema_decay, options
 def compiled_block(step, carried, data):
     """Compile a function (carried, data, first, span) that does the steps span[0], ..., span[1] - 1.
 
-    carried: (state, losses); the loss of step i goes to losses[i - first]. It is donated. The span is traced, so one
-    program serves blocks of any length.
+    `carried` is (state, losses), where the loss of step i is written into losses[i - first]. It is donated. The span is
+    traced, so that blocks of all lengths use one program.
     """
 
     def block(carried, data, first, span):

@@ -301,5 +301,5 @@ def test_an_excess_that_is_not_positive_has_no_step_ratio(subject):
 def test_the_verdict_compares_the_interval_with_what_was_asked(target, verdict):
     terms = (Term("initialisation", 0.01, 0.0, "bound", ""), Term("discretisation", 0.2, 0.04, "measured", ""))
     (line,) = comparison._verdict({"target_kl": target}, Certificate("a run", terms, 0.95))
-    assert line == f"Asked for {target} nats; the test rows give 0.21, 95% [0.1316, 0.2884]: {verdict}."
+    assert line == f"Target: {target} nats; the test rows give 0.21, 95% [0.1316, 0.2884]: {verdict}."
     assert comparison._verdict({"target_kl": None}, Certificate("a run", terms, 0.95)) == []

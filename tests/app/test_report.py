@@ -56,16 +56,16 @@ def headline(withheld=None, **more):
     return report.headline({"step_ratio": step_ratio(withheld, **more)})
 
 
-ALONE = "This is about discretisation alone: the network's own error comes on top, the same for both, and is unknown."
+ALONE = "This compares discretisation alone: both samplers also have the error of the network, which is unknown."
 
 
 def test_the_headline_gives_the_ratio_with_its_interval_and_says_what_it_is_about():
     said = headline()
     assert said.startswith("About 12.1 times fewer steps (10.8 to 13.6, 95%) for the same excess of path KL: ")
-    assert ": moment matched per direction on its planned grid leaves 5.8 (5.5 to 6.3) nats on the test rows" in said
-    assert "in 20 steps, exponential Euler on Benton's grid in 242 (216 to 271). " in said
+    assert ": on the test rows moment matched per direction on its planned grid has 5.8 (5.5 to 6.3) nats" in said
+    assert "in 20 steps, exponential Euler on Benton's grid in 242 (216 to 271) steps. " in said
     assert said.endswith(ALONE)
-    assert headline(heavy_tails=True).endswith("heavy: the interval may cover less than it says.")
+    assert headline(heavy_tails=True).endswith("heavy: the coverage of the interval may be below its confidence.")
     exact = headline(
         excess_interval=[5.848, 5.848],
         exponential_euler_steps_interval=[242, 242],
@@ -73,32 +73,32 @@ def test_the_headline_gives_the_ratio_with_its_interval_and_says_what_it_is_abou
     )
     assert exact.startswith("12.1 times fewer steps for")
     assert "5.85 nats" in exact
-    assert "in 242. " in exact
+    assert "in 242 steps. " in exact
 
 
 def test_without_a_ratio_the_headline_says_what_the_rows_do_not_tell_and_how_many_would():
     zero = {"excess": 13.7, "excess_interval": [-8.0, 36.0], "exponential_euler_steps_interval": [95, None]}
     said = headline("zero", **zero, rows_needed=760)
     assert said == (
-        "These test rows do not tell from 0 the excess of path KL that moment matched per direction on its planned "
-        "grid leaves in 20 steps: 13.7 nats, 95% [-8, 36]. About 760 test rows would tell. Exponential Euler on "
-        "Benton's grid takes 95 steps at least."
+        "On these test rows the excess of path KL of moment matched per direction on its planned grid in 20 steps "
+        "(13.7 nats, 95% [-8, 36]) may be 0. About 760 test rows would be enough. Exponential Euler on Benton's grid "
+        "needs at least 95 steps for it."
     )
     chance = headline("zero", **zero | {"excess": -0.02, "excess_interval": [-0.3, 0.26]})
-    assert "-0.02 nats, 95% [-0.3, 0.26]. Below 0: an estimate from rows scatters" in chance
-    assert "rows would tell" not in chance
+    assert "(-0.02 nats, 95% [-0.3, 0.26]) may be 0. Below 0: an estimate from rows scatters" in chance
+    assert "rows would be enough" not in chance
     none = {"exponential_euler_steps_interval": [None, None]}
     truly = headline("zero", **none, excess=-0.78, excess_interval=[-0.97, -0.6])
     assert "Below 0: it is counted from the network used continuously" in truly
-    assert "do not tell from 0" not in truly
-    assert "steps at least" not in truly
+    assert "may be 0" not in truly
+    assert "needs at least" not in truly
     few = headline("few", rows=4, rows_needed=30)
-    assert few.startswith("4 test rows are too few to tell how many steps the planned grid saves: take 30 or more.")
+    assert few.startswith("4 test rows are too few to estimate how many steps the planned grid saves: use 30 or more.")
     wide = headline("wide", exponential_euler_steps_interval=[88, 1900], rows_needed=510)
-    assert "Euler on Benton's grid takes 88 to 1,900 (95%). About 510 test rows would tell." in wide
-    assert "takes 88 or more (95%)" in headline("wide", exponential_euler_steps_interval=[88, None])
-    assert "do not tell that the planned grid saves steps" in headline("no fewer")
-    assert "in no number of steps tried" in headline("none", **none)
+    assert "Euler on Benton's grid needs 88 to 1,900 steps (95%). About 510 test rows would be enough." in wide
+    assert "needs 88 or more steps (95%)" in headline("wide", exponential_euler_steps_interval=[88, None])
+    assert "do not show that the planned grid saves steps" in headline("no fewer")
+    assert "with any number of steps tried" in headline("none", **none)
     for text in (said, chance, truly, few, wide, headline("no fewer"), headline("none", **none)):
         assert "times fewer" not in text
         assert "None" not in text
@@ -110,10 +110,10 @@ def test_alternatives_are_printed_with_their_errors_and_intervals():
     euler = {"kernel": "exponential_euler", "evals": 682, "standard_error": 0.018, "evals_interval": [498, 756]}
     lines = report.alternatives([row, row | matched, row | euler, row | {"bound": "any_grid"}])
     assert lines == [
-        "  instead ancestral on optimal: 13.71 nats with 20 evaluations",
-        "  instead moment_matched per direction on optimal: 13.71 ± 0.35 nats with 20 evaluations",
-        "  instead exponential_euler on optimal: 13.710 ± 0.018 nats with 680 (490 to 760) evaluations",
-        "  instead ancestral on optimal: 13.71 nats with 20 evaluations, by bounds.any_grid",
+        "  alternative: ancestral on optimal: 13.71 nats with 20 evaluations",
+        "  alternative: moment_matched per direction on optimal: 13.71 ± 0.35 nats with 20 evaluations",
+        "  alternative: exponential_euler on optimal: 13.710 ± 0.018 nats with 680 (490 to 760) evaluations",
+        "  alternative: ancestral on optimal: 13.71 nats with 20 evaluations, by bounds.any_grid",
     ]
     (_, said) = report.alternatives([row | {"path_kl": -0.2, "standard_error": 0.3}])
     assert "An excess below 0 is no mistake" in said

@@ -108,7 +108,7 @@ def test_a_kernel_with_a_path_kl_gets_its_own_best_grid(run, plan):
 
 def test_kernels_that_cannot_be_run_so_are_refused(run, plan):
     for name in ("langevin", "predictor_corrector", "nonsense"):
-        with pytest.raises(ValueError, match=f"kernel is one of ancestral, .* it is {name}"):
+        with pytest.raises(ValueError, match=f"kernel must be one of ancestral, .* it is {name}"):
             run_samples.chosen(run, plan, name)
     with pytest.raises(ValueError, match="a step of rk4 takes 4 evaluations: evals = 3"):
         run_samples.chosen(run, plan, "rk4", 3)

@@ -252,7 +252,7 @@ def test_bad_settings_are_refused(key):
 
 BAD_ROWS = {
     "nan": (np.array([[1, 2], [3, np.nan]], DTYPE), "1 values that are not finite, first nan at row 1, column 1"),
-    "images": (np.ones((10, 8, 8), DTYPE), r"shape is \(10, 8, 8\). Images become rows with data.reshape"),
+    "images": (np.ones((10, 8, 8), DTYPE), r"shape is \(10, 8, 8\). For images use data.reshape"),
     "a vector": (np.ones(10, DTYPE), r"must be rows, \(n, d\): its shape is \(10,\).$"),
     "no rows": (np.ones((0, 2), DTYPE), "no values"),
     "no columns": (np.ones((4, 0), DTYPE), "no values"),

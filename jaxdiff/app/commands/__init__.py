@@ -1,1 +1,1 @@
-"""The commands of `jaxdiff`, one a file: `add` declares the arguments of a command, `run` carries it out."""
+"""The commands of `jaxdiff`, one in each file: `add` declares the arguments of a command, and `run` executes it."""

@@ -1,4 +1,4 @@
-"""jaxdiff certify: measure a run on its test rows, and write the report."""
+"""jaxdiff certify: measure the samplers of a run on its test rows, and write the report."""
 
 import pathlib
 
@@ -7,9 +7,11 @@ from jaxdiff.app.commands.options import Defaults
 
 def add(commands):
     """Declare the command and its arguments."""
-    parser = commands.add_parser("certify", help="measure the run on its test rows", formatter_class=Defaults)
+    parser = commands.add_parser(
+        "certify", help="measure the samplers of a run on its test rows, and write the report", formatter_class=Defaults
+    )
     parser.add_argument("run", type=pathlib.Path, help="run folder")
-    parser.add_argument("--confidence", type=float, default=0.95, help="of the certificate's intervals")
+    parser.add_argument("--confidence", type=float, default=0.95, help="confidence level of the intervals")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(command=run)
 

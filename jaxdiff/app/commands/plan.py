@@ -1,4 +1,4 @@
-"""jaxdiff plan: grid and kernel for a trained run, or for all data of a dimension and second moment."""
+"""jaxdiff plan: choose grid and kernel for a trained run, or for all data of a dimension and second moment."""
 
 import pathlib
 import sys
@@ -10,35 +10,41 @@ def add(commands):
     """Declare the command and its arguments."""
     about = "choose grid and kernel: for a trained run, or for all data of a dimension and second moment"
     parser = commands.add_parser("plan", help=about, description=about, formatter_class=Defaults)
-    parser.add_argument("run", type=pathlib.Path, nargs="?", help="run folder; without one, --dim")
+    parser.add_argument("run", type=pathlib.Path, nargs="?", help="run folder; leave it out with --dim")
     parser.add_argument(
-        "--evals", type=int, help="score evaluations a sample may cost (20 for a run where no --target-kl is given)"
+        "--evals", type=int, help="score evaluations for each sample (20 for a run without --target-kl)"
     )
-    parser.add_argument("--target-kl", type=float, help="nats that initialisation and discretisation may cost, instead")
     parser.add_argument(
-        "--confidence", type=float, help="with which a run's rows must show that --target-kl is reached"
+        "--target-kl", type=float, help="limit on the path KL of initialisation and discretisation, in nats"
     )
-    parser.add_argument("--dim", type=int, help="dimension of the data, in place of a run")
-    parser.add_argument("--second-moment", type=float, help="E|X|^2 of the data, with --dim (its value by default)")
-    parser.add_argument("--early-stop", type=float, help="OU time to stop at (0.001 with --dim; a run has its own)")
-    parser.add_argument("--out", type=pathlib.Path, help="with --dim: folder for plan.json and grids.png")
+    parser.add_argument(
+        "--confidence", type=float, help="confidence with which the rows of a run must show that --target-kl is reached"
+    )
+    parser.add_argument("--dim", type=int, help="dimension of the data, instead of a run")
+    parser.add_argument("--second-moment", type=float, help="E|X|^2 of the data, with --dim (default: the dimension)")
+    parser.add_argument(
+        "--early-stop", type=float, help="OU time at which sampling stops (0.001 with --dim; a run has its own)"
+    )
+    parser.add_argument("--out", type=pathlib.Path, help="folder for plan.json and grids.png, with --dim")
     parser.add_argument("--json", action="store_true", help="print the plan as JSON")
     parser.set_defaults(command=run)
 
 
 def run(options):
-    """Make the plan, and write or print it."""
+    """Make the plan, write it and print it."""
     from jaxdiff.planning.goal import check_goal
 
     if (options.run is None) == (options.dim is None):
-        raise ValueError("plan what? Give one of a run folder and --dim.")
+        raise ValueError("there is nothing to plan for, or two things: give one of a run folder and --dim.")
     if options.run is None:
         if options.confidence is not None:
-            raise ValueError("--confidence goes with a run: a plan for --dim is a bound, without rows.")
+            raise ValueError(
+                "--confidence needs a run folder: a plan for --dim is a bound and has no rows. Leave it out."
+            )
         _plan_for_all_data(options)
         return
     if options.second_moment is not None or options.out is not None:
-        raise ValueError("--second-moment and --out go with --dim: a run brings its own data and folder.")
+        raise ValueError("--second-moment and --out need --dim: a run has its own data and folder. Leave them out.")
     evals = 20 if options.evals is None and options.target_kl is None else options.evals
     check_goal(options.target_kl, evals)
     _plan_for_a_run(options, evals)
@@ -96,7 +102,7 @@ def _plan_for_a_run(options, evals):
         plots.grids(drafts.folder / "grids.png", curve, drawn)
         files.write_json(drafts.folder / "plan.json", record)
     if drafts.removed:
-        print(f"removed, of the former plan: {', '.join(drafts.removed)}", file=sys.stderr)
+        print(f"removed, because they belong to the former plan: {', '.join(drafts.removed)}", file=sys.stderr)
     _print_plan(made, record, options.json)
 
 
@@ -107,7 +113,10 @@ def _print_plan(made, record, as_json):
     if as_json:
         print(to_json(record), end="")
         return
-    apart = ", a variance for each direction" if made.basis is not None else ""
-    print(f"{made.kernel}{apart}, on its own grid: {made.evals} evaluations a sample from horizon {made.horizon:.4g}")
+    variances = ", with a variance for each direction" if made.basis is not None else ""
+    print(
+        f"{made.kernel}{variances}, on its planned grid: {made.evals} evaluations a sample, from horizon "
+        f"{made.horizon:.4g}"
+    )
     print(made.certificate)
     print(*report.alternatives(made.alternatives), sep="\n")

@@ -1,4 +1,4 @@
-"""jaxdiff sample: draw samples of a run by its plan."""
+"""jaxdiff sample: draw samples of a run with the planned sampler, or with another one."""
 
 import argparse
 import pathlib
@@ -9,28 +9,32 @@ from jaxdiff.app.commands.options import Defaults, check_seed
 
 def add(commands):
     """Declare the command and its arguments."""
-    parser = commands.add_parser("sample", help="draw samples by the plan", formatter_class=Defaults)
+    parser = commands.add_parser("sample", help="draw samples with the planned sampler", formatter_class=Defaults)
     parser.add_argument("run", type=pathlib.Path, help="run folder")
     parser.add_argument("-n", type=int, default=1000, help="number of samples")
-    parser.add_argument("--seed", type=int, default=0, help="of start and noise")
-    parser.add_argument("--kernel", metavar="NAME", help="another kernel than the plan's, on a grid of its own")
-    parser.add_argument("--evals", type=int, help="score evaluations a sample, if others than the plan's")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the starting positions and of the noise")
+    parser.add_argument("--kernel", metavar="NAME", help="another kernel than that of the plan, with its own grid")
+    parser.add_argument(
+        "--evals", type=int, help="another number of score evaluations for each sample than that of the plan"
+    )
     parser.add_argument(
         "--denoise",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="end with the denoiser, which takes away the noise that the early stop leaves",
+        help="end with the denoiser, which removes the noise that is left at the early stop",
     )
     parser.add_argument("--round", action="store_true", help="round the columns that hold whole numbers in the data")
     parser.add_argument(
         "--out", type=pathlib.Path, metavar="FILE", help=".npy, .csv or .tsv (default: samples.npy in the run folder)"
     )
-    parser.add_argument("--chunk", type=int, metavar="ROWS", help="samples made and written at once, to save memory")
+    parser.add_argument(
+        "--chunk", type=int, metavar="ROWS", help="make and write so many samples at a time, to save memory"
+    )
     parser.set_defaults(command=run)
 
 
 def run(options):
-    """Draw the samples, and write them."""
+    """Draw the samples and write them."""
     from jaxdiff import files
     from jaxdiff.app import plots, run_folder, run_samples
     from jaxdiff.app.saving import writing
@@ -45,7 +49,7 @@ def run(options):
     run_samples.check_room(out, options.n, dataset.dim)
     whole = 0 if dataset.whole is None else int(dataset.whole.sum())
     if options.round and not whole:
-        raise ValueError("no column of the data holds whole numbers alone: leave --round out.")
+        raise ValueError("no column of the data holds only whole numbers: leave --round out.")
     how = {"at_once": options.chunk, "denoise": options.denoise, "rounded": options.round, "progress": True}
     parts = run_samples.parts(run, chosen, options.n, options.seed, **how)
     names = (run.model.get("reading") or {}).get("names")
@@ -61,6 +65,6 @@ def run(options):
     print(f"{options.n} samples, {chosen.sampler.evals + options.denoise} evaluations each: {out}")
     print(run_samples.early_stopping(run, denoise=options.denoise))
     if not chosen.planned:
-        print("This is not the sampler of the plan: the plan's and the certificate's numbers are not of these samples.")
+        print("This is not the sampler of the plan: the numbers of plan and certificate do not hold for these samples.")
     if whole and not options.round:
         print(f"{whole} columns hold whole numbers in the data: --round rounds them.", file=sys.stderr)

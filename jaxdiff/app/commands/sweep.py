@@ -1,41 +1,53 @@
-"""jaxdiff sweep: call a function of the user for dimensions, settings and seeds."""
+"""jaxdiff sweep: call a function of the user for all dimensions, settings and seeds."""
 
 import importlib
 import json
 import pathlib
 import runpy
 import sys
+from typing import Any
 
 from jaxdiff.app.commands.options import Defaults
 
 
 def add(commands):
     """Declare the command and its arguments."""
-    about = "call a function for dimensions, settings and seeds; a row for each (jaxdiff.sweeps.run)"
+    about = "call a function for all dimensions, settings and seeds, and print a table (see jaxdiff.sweeps.run)"
     parser = commands.add_parser("sweep", help=about, description=about, formatter_class=Defaults)
     parser.add_argument(
-        "function", help="FILE.py:NAME or MODULE:NAME; takes mask and is compiled, or dim and is called"
+        "function", help="FILE.py:NAME or MODULE:NAME; compiled if it takes mask, called for each row if it takes dim"
     )
     parser.add_argument("--dims", type=int, nargs="+", metavar="D", help="dimensions")
-    parser.add_argument("--seeds", type=int, metavar="N", help="how many seeds: 0 to N - 1")
+    parser.add_argument("--seeds", type=int, metavar="N", help="number of seeds, which are 0 to N - 1")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE[,VALUE...]", dest="settings", help="a setting; repeat"
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE[,VALUE...]",
+        dest="settings",
+        help="a setting; may be repeated",
     )
     parser.add_argument(
-        "--out", type=pathlib.Path, metavar="FILE", help="rows as JSON lines; those there are not run again"
+        "--out",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="file of JSON lines; rows that it holds already are not run again",
     )
-    parser.add_argument("--batch", type=int, default=64, help="rows of a compiled function at once")
-    parser.add_argument("--json", action="store_true", help="print every row as a line of JSON, not means over seeds")
+    parser.add_argument("--batch", type=int, default=64, help="how many rows of a compiled function run at once")
+    parser.add_argument(
+        "--json", action="store_true", help="print every row as a line of JSON instead of a table of means over seeds"
+    )
     parser.set_defaults(command=run)
 
 
 def run(options):
-    """Run the sweep, and print its rows."""
+    """Run the sweep and print its rows."""
     from jaxdiff import sweeps
     from jaxdiff.app.tables import table
 
     if options.seeds is not None and options.seeds < 1:
-        raise ValueError(f"seeds is how many there are, 1 at least: it is {options.seeds}.")
+        raise ValueError(f"--seeds must be a number of seeds, 1 at least: it is {options.seeds}.")
+    settings: dict[str, Any] = dict(map(_setting, options.settings))
     rows = sweeps.run(
         _function(options.function),
         dims=options.dims,
@@ -43,7 +55,7 @@ def run(options):
         resume=options.out,
         batch=options.batch,
         progress=True,
-        **dict(map(_setting, options.settings)),
+        **settings,
     )
     if options.json:
         print("\n".join(map(json.dumps, rows)))
@@ -55,7 +67,7 @@ def _function(name):
     """The function of FILE.py:NAME or MODULE:NAME."""
     place, _, attribute = name.rpartition(":")
     if not place or not attribute:
-        raise ValueError(f"a function is FILE.py:NAME or MODULE:NAME: it is {name}.")
+        raise ValueError(f"the function must be given as FILE.py:NAME or MODULE:NAME: it is {name}.")
     if place.endswith(".py"):
         there = runpy.run_path(place)
     else:
@@ -66,20 +78,20 @@ def _function(name):
             if error.name is None or not f"{place}.".startswith(f"{error.name}."):
                 raise
             raise ValueError(
-                f"there is no module {place} here: give FILE.py:{attribute}, or go where it is."
+                f"there is no module {place} here: give FILE.py:{attribute}, or run this in the folder of the module."
             ) from error
     function = there.get(attribute)
     if not callable(function):
-        raise ValueError(f"{place} has no function {attribute}.")
+        raise ValueError(f"{place} has no function {attribute}: check the name after the colon.")
     return function
 
 
 def _setting(text):
-    """NAME=VALUE[,VALUE...] as name and value: numbers where they read as such, a list where there is a comma."""
-    name, equals, said = text.partition("=")
+    """Name and value of NAME=VALUE[,VALUE...]. Values become numbers if they can; several values make a list."""
+    name, equals, values = text.partition("=")
     if not name.isidentifier() or not equals:
-        raise ValueError(f"a setting is NAME=VALUE[,VALUE...]: it is {text}.")
-    values = [_number(value) for value in said.split(",")]
+        raise ValueError(f"a setting must be NAME=VALUE[,VALUE...]: it is {text}.")
+    values = [_number(value) for value in values.split(",")]
     return name, values if len(values) > 1 else values[0]
 
 

@@ -1,4 +1,4 @@
-"""jaxdiff train: fit a denoiser to data, and write the run folder."""
+"""jaxdiff train: fit a denoiser to data and write the run folder."""
 
 import argparse
 import csv
@@ -19,30 +19,34 @@ def add(commands):
     parser.add_argument(
         "--header",
         action=argparse.BooleanOptionalAction,
-        help="the first line of a text file names the columns, or is a row (default: found out, and said in doubt)",
+        help="whether the first line of a text file holds the names of the columns (default: decided from the file)",
     )
     parser.add_argument(
         "--columns",
         metavar="NAME[,NAME...]",
-        help="which to read, by names or positions from 0 (default: all but those that number the rows)",
+        help="columns to read, by name or by position from 0 (default: all except columns that number the rows)",
     )
-    parser.add_argument("--key", metavar="NAME", help="the array to read from an .npz archive of several")
+    parser.add_argument("--key", metavar="NAME", help="array to read from an .npz file that holds several")
     parser.add_argument("--out", type=pathlib.Path, help="run folder (default: runs/NAME)")
     parser.add_argument("--steps", type=int, default=4000, help="optimiser steps")
-    parser.add_argument("--batch-size", type=int, default=256, help="rows a step")
-    parser.add_argument("--learning-rate", type=float, default=2e-3, help="peak, AdamW")
+    parser.add_argument("--batch-size", type=int, default=256, help="rows in each optimiser step")
+    parser.add_argument("--learning-rate", type=float, default=2e-3, help="peak learning rate of AdamW")
     parser.add_argument("--width", type=int, default=192, help="hidden units")
     parser.add_argument("--depth", type=int, default=3, help="residual blocks")
-    parser.add_argument("--dropout", type=float, default=0.1, help="rate in training")
-    parser.add_argument("--horizon", type=float, default=5.0, help="OU time to start sampling from")
-    parser.add_argument("--early-stop", type=float, default=EARLY_STOP_OF_A_NETWORK, help="OU time to stop at")
-    parser.add_argument("--seed", type=int, default=0, help="of split, weights, training and sampling")
+    parser.add_argument("--dropout", type=float, default=0.1, help="dropout rate during training")
+    parser.add_argument("--horizon", type=float, default=5.0, help="OU time at which sampling starts")
+    parser.add_argument(
+        "--early-stop", type=float, default=EARLY_STOP_OF_A_NETWORK, help="OU time at which sampling stops"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the split, the weights, training, plan and certificate"
+    )
     parser.set_defaults(command=run)
 
 
 def run(options):
-    """Fit a denoiser, and write the run folder."""
-    import orbax.checkpoint  # noqa: F401  # now, so that an interrupted run is saved without delay
+    """Fit a denoiser and write the run folder."""
+    import orbax.checkpoint  # noqa: F401  # imported now, so that an interrupted run is saved without delay
 
     from jaxdiff import files
     from jaxdiff.app import data, records
@@ -54,7 +58,7 @@ def run(options):
     files.check_folder(options.out or "runs")
     dataset = _dataset(options)
     sizes = ", ".join(f"{len(getattr(dataset, name))} {name.replace('_', '-')}" for name in records.SPLITS)
-    constant = f", {dataset.constant} of them constant: kept, unscaled" if dataset.constant else ""
+    constant = f", {dataset.constant} of them constant, which are kept and not scaled" if dataset.constant else ""
     print(f"{dataset.name}: {sizes} rows of {dataset.dim} columns{constant}")
     network = {"width": options.width, "depth": options.depth, "dropout": options.dropout, "seed": options.seed}
     trained, stopped = _fitted(options, dataset, network)
@@ -73,15 +77,15 @@ def run(options):
     if stopped is None:
         return None
     print(
-        f"jaxdiff: interrupted after {stopped} of {options.steps} steps. {folder} holds the best network so far: go "
-        f"on with jaxdiff plan {folder}, or train again.",
+        f"jaxdiff: interrupted after {stopped} of {options.steps} steps. {folder} holds the best network so far: "
+        f"continue with jaxdiff plan {folder}, or train again.",
         file=sys.stderr,
     )
     return interrupts.CODE
 
 
 def _fitted(options, dataset, network):
-    """The Fit, and the step at which Ctrl-C ended it; None where it ran to its end."""
+    """The Fit, and the step at which Ctrl-C ended training; None if it was not interrupted."""
     import jax
 
     from jaxdiff.app import run_folder
@@ -108,7 +112,7 @@ def _fitted(options, dataset, network):
 
 
 def _folder(options, dataset, stopped):
-    """The run folder to write. An interrupted run does not replace a finished one."""
+    """The run folder to write; an interrupted run does not replace a finished one."""
     folder = options.out or pathlib.Path("runs") / dataset.name
     if not (folder / "model.json").exists():
         return folder

@@ -1,25 +1,29 @@
 """A residual MLP denoiser with EDM's preconditioning, for OU times and along the data's principal axes."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import ArrayLike
+from jaxtyping import Real
 
 from jaxdiff.arrays import like
+from jaxdiff.noise import KeyLike
 from jaxdiff.processes import ou
 from jaxdiff.types import Particles
 
-FREQUENCIES = 16  # of the time features: periods from 4 to 64 in log snr
+FREQUENCIES = 16  # frequencies of the time features; their periods in log snr, whose range is 20, run from 4 to 64
 
 
 class Statistic(nnx.Variable):
-    """A moment of the data: saved with the parameters, not trained."""
+    """A moment of the data. It is saved with the parameters, and not trained."""
 
 
 class ResidualMLP(nnx.Module):
-    """D(x, t), an estimate of E[X_0 | X_t = x]: the best linear denoiser plus a trained correction.
+    """A denoiser D(x, t), which estimates E[X_0 | X_t = x]: the best linear denoiser plus a trained correction.
 
     Before training the correction is zero, so D is the exact denoiser of N(mean, cov).
 
@@ -33,20 +37,30 @@ class ResidualMLP(nnx.Module):
       rngs: nnx.Rngs for the initial weights.
 
     Raises:
-      ValueError: width, depth or dropout out of range; x of another width than dim.
+      ValueError: width, depth or dropout is out of range; or x has another number of coordinates than dim.
 
-    Call it with x (..., d) and t, an OU time of shape () or (...). It returns (..., d) in the dtype of x. A key as
-    third argument switches dropout on. The matrix products run in float32 at JAX's default precision. On a GPU or TPU
-    set jax_default_matmul_precision to "float32" if more than three digits of the path KL matter.
+    Call it with x (..., d) and an OU time t of shape () or (...). It returns (..., d) in the dtype of x. A key as third
+    argument switches dropout on. The matrix products are computed in float32 at JAX's default precision. On a GPU or
+    TPU set jax_default_matmul_precision to "float32" if more than three digits of the path KL matter.
     Source of the preconditioning: Karras et al. 2022, arXiv:2206.00364, table 1.
     """
 
-    def __init__(self, dim, *, mean=None, cov=None, width=192, depth=3, dropout=0.0, rngs):
+    def __init__(
+        self,
+        dim: int,
+        *,
+        mean: Any = None,
+        cov: Any = None,
+        width: int = 192,
+        depth: int = 3,
+        dropout: float | int = 0.0,
+        rngs: nnx.Rngs,
+    ) -> None:
         """Draw the weights and take the principal axes of the data's covariance."""
         if width < 1 or depth < 0:
-            raise ValueError(f"a network has width >= 1 and depth >= 0: width = {width}, depth = {depth}.")
+            raise ValueError(f"width must be at least 1 and depth at least 0: width = {width}, depth = {depth}.")
         if not 0 <= dropout < 1:
-            raise ValueError(f"dropout is a rate in [0, 1): dropout = {dropout:g}.")
+            raise ValueError(f"dropout must be a rate in [0, 1): dropout = {dropout:g}.")
         mean = np.zeros(dim) if mean is None else np.asarray(mean, np.float64)
         unit = np.ones(dim), np.eye(dim)
         variances, axes = unit if cov is None else np.linalg.eigh(np.asarray(cov, np.float64))
@@ -62,11 +76,11 @@ class ResidualMLP(nnx.Module):
     # Along a principal axis of variance s, X_t has variance v = alpha^2 s + sigma^2. The best linear denoiser has slope
     # alpha s / v and error variance s sigma^2 / v. As in EDM, the input of the network is scaled to unit variance, and
     # its output is multiplied by the standard deviation of the error.
-    def __call__(self, x: Particles, t, key=None) -> Particles:
-        """The denoiser at x (..., d), t () or (...); with dropout if a key is given."""
+    def __call__(self, x: Particles, t: Real[ArrayLike, "..."], key: KeyLike = None) -> Particles:
+        """The denoiser at x (..., d) and t () or (...); with dropout if a key is given."""
         if x.shape[-1] != self.dim:
             raise ValueError(
-                f"x has width {x.shape[-1]}, this network was built for {self.dim}: x is (..., {self.dim})."
+                f"x has width {x.shape[-1]}, this network was built for {self.dim}: x must be (..., {self.dim})."
             )
         given, x = x.dtype, x.astype(jnp.float32)
         alpha = ou.alpha(like(t, x)[..., None])
@@ -82,7 +96,7 @@ class ResidualMLP(nnx.Module):
         return alpha * s / v * y + correction
 
     def correction(self, y, t, key):
-        """The trained part; its input and output have unit scale."""
+        """The trained part. Its input has unit variance, its output is in standard deviations of the error."""
         clock = nnx.silu(self.clock(time_features(t)))
         hidden = self.enter(y)
         keys = [None] * len(self.blocks) if key is None else jax.random.split(key, len(self.blocks))
@@ -95,7 +109,7 @@ class Block(nnx.Module):
     """Pre-normalised residual block, in which the time features shift and scale the normalised features."""
 
     def __init__(self, width, dropout, rngs):
-        """Two linear maps; the second starts at zero, so that the block starts as the identity."""
+        """Draw the weights. Those of the last map are zero, so that the block starts as the identity."""
         self.norm = nnx.LayerNorm(width, use_bias=False, use_scale=False, rngs=rngs)
         self.modulate = nnx.Linear(width, 2 * width, kernel_init=nnx.initializers.zeros_init(), rngs=rngs)
         self.up = nnx.Linear(width, width, rngs=rngs)
@@ -103,7 +117,7 @@ class Block(nnx.Module):
         self.dropout = nnx.Dropout(dropout)
 
     def __call__(self, hidden, clock, key):
-        """hidden (..., width), clock (..., width)."""
+        """The features hidden (..., width) after the block; clock (..., width) are the time features."""
         shift, scale = jnp.split(self.modulate(clock), 2, axis=-1)
         inner = self.norm(hidden) * (1 + scale) + shift
         return hidden + self.down(self.dropout(nnx.silu(self.up(inner)), deterministic=key is None, rngs=key))

@@ -1,0 +1,13 @@
+"""Types of the arguments of runs, where they are wider than an array with a shape."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Array, Integer, Real
+
+# One number of Python, NumPy or JAX; also a traced one.
+Scalar = float | int | np.floating | np.integer | Real[Array | np.ndarray, ""]
+WholeNumber = int | np.integer | Integer[Array | np.ndarray, ""]
+# Arguments that the functions check themselves, with messages of their own: the annotation accepts anything.
+ParticlesLike = Any  # (particles, d) floats, an array or nested lists
+GridLike = Any  # (n_steps + 1,) decreasing times, an array, a list or a traced array
