@@ -9,7 +9,7 @@ from jaxtyping import Float64
 
 from jaxdiff.arrays import like
 from jaxdiff.processes import ou, score_from_denoiser
-from jaxdiff.processes.truncation import radius_of, truncated
+from jaxdiff.processes.ball_projection import radius_of, truncated
 from jaxdiff.types import DenoiserFn, ScoreFn
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import numpy as np
 from jaxdiff.arrays import like
 from jaxdiff.intervals import ONE_SIDED, hill_index
 from jaxdiff.processes import ou
+from jaxdiff.processes.ball_projection import truncated
 from jaxdiff.processes.ou import EARLIEST, LATEST
-from jaxdiff.processes.truncation import truncated
 from jaxdiff.types import ScoreFn, as_score
 
 FEW = 100.0  # effective samples below which an estimate is doubted: its relative error then exceeds a tenth or so

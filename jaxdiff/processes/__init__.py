@@ -1,11 +1,11 @@
 """Forward processes: their clocks, conversions between score, denoiser and noise, and models trained on them."""
 
+from jaxdiff.processes.ball_projection import clipped
 from jaxdiff.processes.clocks import ddpm, edm, flow, ve, vp_cosine, vp_linear
 from jaxdiff.processes.conversion import from_ou, ou_ends, to_ou
 from jaxdiff.processes.models import PREDICTIONS, model_from_score, range_of, score_from_model
 from jaxdiff.processes.ou import EARLIEST, LATEST, forward, ou
 from jaxdiff.processes.process import Process
-from jaxdiff.processes.truncation import clipped
 from jaxdiff.processes.views import (
     denoiser_from_score,
     noise_from_score,

@@ -1,7 +1,6 @@
 """One run of `sample`: checks its arguments, places them on devices, makes the table of steps, calls the program."""
 
 import functools
-import math
 import time
 
 import jax
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer, eval_context
 from jax.extend.core import get_opaque_trace_state
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from jaxdiff import noise
 from jaxdiff.arrays import namespace
@@ -19,6 +18,7 @@ from jaxdiff.kernels import ddim
 from jaxdiff.processes.models import check_times
 from jaxdiff.progress import counter
 from jaxdiff.sampling import compiled, score_calls, static
+from jaxdiff.sampling.devices import device_of, mesh_of, placed, spread
 from jaxdiff.sampling.program import call, run, run_iterations, run_remaining
 from jaxdiff.sampling.run_checks import check_asked, check_particles, check_steps, warn_of_wrong_jax
 from jaxdiff.types import Kernel, Sampler
@@ -74,10 +74,10 @@ class Run:
         self.first = tuple(np.uint32(int(first_particle) >> shift & 0xFFFFFFFF) for shift in (32, 0))
         # Inside a trace of any kind the program becomes part of the caller's.
         self.traced = not _at_top_level()
-        mesh, axes = (mesh, mesh.axis_names) if mesh is not None else _mesh_of(x)
-        self.x = x if mesh is None else _spread(x, mesh, axes, self.traced)
+        mesh, axes = (mesh, mesh.axis_names) if mesh is not None else mesh_of(x)
+        self.x = x if mesh is None else spread(x, mesh, axes, self.traced)
         self.table = self.columns(coefficients)
-        platform = (mesh.devices.flat[0] if isinstance(mesh, Mesh) else _device_of(x)).platform
+        platform = (mesh.devices.flat[0] if isinstance(mesh, Mesh) else device_of(x)).platform
         self.program = static.Program(
             kernel.init,
             kernel.step,
@@ -109,10 +109,10 @@ class Run:
         )
 
     def own(self, out, axis=0):
-        """The result without the particles that `_spread` added."""
+        """The result without the particles that `spread` added."""
         if out.shape[axis] == self.n:
             return out
-        whole = _placed(out, self.program.mesh, PartitionSpec(), self.traced)  # uneven numbers cannot stay spread
+        whole = placed(out, self.program.mesh, PartitionSpec(), self.traced)  # uneven numbers cannot stay spread
         return jax.lax.slice_in_dim(whole, 0, self.n, axis=axis)
 
     def denoising(self):
@@ -179,37 +179,3 @@ def _at_top_level():
     with eval_context():
         top = state()
     return state() == top
-
-
-def _mesh_of(x) -> tuple[Mesh | None, tuple[str, ...]]:
-    """The mesh and the axes over which the particles of x are spread already; (None, ()) on one device."""
-    sharding = None if isinstance(x, Tracer) else x.sharding
-    if not isinstance(sharding, NamedSharding) or not isinstance(sharding.mesh, Mesh) or len(sharding.device_set) == 1:
-        return None, ()
-    along, *others = (*sharding.spec, None)
-    if along is None or any(axis is not None for axis in others):
-        raise ValueError(
-            f"x must be sharded along its first axis only, the particles: its sharding is {sharding.spec}. Use "
-            f"jax.device_put(x, jax.NamedSharding(mesh, jax.P(mesh.axis_names)))."
-        )
-    return sharding.mesh, along if isinstance(along, tuple) else (along,)
-
-
-def _spread(x, mesh, axes, traced):
-    """x spread over the mesh, with particles of zeros added if the number of devices does not divide theirs."""
-    devices = math.prod(mesh.shape[axis] for axis in axes)
-    if len(x) % devices:
-        x = jnp.pad(x, ((0, -len(x) % devices), (0, 0)))
-    return _placed(x, mesh, PartitionSpec(axes), traced)
-
-
-def _placed(x, mesh, spec, traced):
-    """x spread over a mesh. Inside a trace the compiler does this, unless the mesh has explicit axes."""
-    sharding = NamedSharding(mesh, spec)
-    if not traced:
-        return jax.device_put(x, sharding)
-    return jax.reshard(x, sharding) if AxisType.Explicit in mesh.axis_types else x
-
-
-def _device_of(x):
-    return jax.local_devices()[0] if isinstance(x, Tracer) else next(iter(x.devices()))

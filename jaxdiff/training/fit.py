@@ -16,10 +16,10 @@ from jaxdiff.processes.ou import check_ends
 from jaxdiff.progress import counter
 from jaxdiff.sampling.arguments import Scalar
 from jaxdiff.training.checkpoints import load_network, save_network
-from jaxdiff.training.held_out import CHECKS, HeldOutLoss
 from jaxdiff.training.losses import path_kl_weight
 from jaxdiff.training.optimiser import adamw, compiled_block, optimiser_step
 from jaxdiff.training.rows import float_rows
+from jaxdiff.training.validation_loss import CHECKS, HeldOutLoss
 
 __all__ = ["Fit", "Interrupted", "fit", "load_network", "path_kl_weight", "save_network"]
 

@@ -15,8 +15,8 @@ from jaxdiff import kernels, targets, train
 from jaxdiff import losses as losses_module
 from jaxdiff.sampling.sample import sample
 from jaxdiff.scores import from_network
-from jaxdiff.training.held_out import STEP_COST, HeldOutLoss
 from jaxdiff.training.networks import ResidualMLP
+from jaxdiff.training.validation_loss import STEP_COST, HeldOutLoss
 
 pytestmark = [pytest.mark.loose_promotion, pytest.mark.usefixtures("compile_quickly")]
 DTYPE = np.float32
