@@ -83,11 +83,11 @@ def test_a_tail_without_a_mean_or_a_variance_is_doubted():
 
 
 def test_few_effective_samples_are_doubted():
-    assert of_squares(np.ones(99), 1.0).doubts == ("it rests on 99 effective samples, fewer than 100",)
+    assert of_squares(np.ones(99), 1.0).doubts == ("the estimate has 99 effective samples, fewer than 100",)
     assert of_squares(np.ones(100), 1.0).doubts == ()
     found = of_squares(np.append(np.zeros(9_900), np.full(99, 50.0)), 1.0)  # all of the mean rests on 99 of 9,999
     assert found.effective_samples == pytest.approx(99, abs=1e-6)
-    assert found.doubts[0] == "it rests on 99 effective samples, fewer than 100"
+    assert found.doubts[0] == "the estimate has 99 effective samples, fewer than 100"
 
 
 @pytest.mark.parametrize("n", [200, 1000, 100_000])
@@ -226,9 +226,9 @@ def test_squares_that_are_none_are_refused(squares):
 
 @pytest.mark.parametrize("alpha", [0.0, -1.0, np.inf, np.nan])
 def test_a_constant_that_is_none_is_refused(alpha):
-    with pytest.raises(ValueError, match="alpha is the constant of a log-Sobolev inequality, positive"):
+    with pytest.raises(ValueError, match="alpha, the constant of a log-Sobolev inequality, must be positive"):
         of_squares(np.ones(30), alpha)
-    with pytest.raises(ValueError, match="alpha is the constant"):
+    with pytest.raises(ValueError, match="alpha, the constant"):
         exponential_moment(lambda x, t: x, lambda x, t: -x, jnp.ones((30, 1)), 1.0, alpha=alpha)
 
 
