@@ -15,8 +15,8 @@ CONFIDENCE = 0.95  # the default confidence of intervals, as is usual
 ROUNDING = 1e-13  # nats. Smaller values are printed as 0: the rounding error of a path KL is about as large.
 BELOW_ZERO = (
     "An excess below 0 is not a mistake. It is measured against the same network used continuously, and steps with a "
-    "variance of their own can do better than that. An estimate from rows also varies by chance. The network's own error "
-    "is to be added."
+    "variance of their own can do better than that. An estimate from rows also varies by chance. The network's own "
+    "error is to be added."
 )
 
 

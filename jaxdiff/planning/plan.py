@@ -204,8 +204,8 @@ def _check_planned_confidence(confidence, target_kl, data_free):
         return
     if target_kl is None or data_free:
         raise ValueError(
-            "confidence= is how surely target_kl= is reached, by a curve= or a target=: give both, or leave confidence= "
-            "out."
+            "confidence= is how surely target_kl= is reached, by a curve= or a target=: give both, or leave "
+            "confidence= out."
         )
     check_confidence(confidence)
 

@@ -77,8 +77,8 @@ def test_a_tail_without_a_mean_or_a_variance_is_doubted():
     for index, words in ((0.4, "no mean"), (1.5, "no variance"), (2.05, "perhaps no variance")):
         found = of_squares(rng.exponential(1 / index, n), 1.0)
         assert not found.trusted
-        assert any(f"tail index of its terms is {found.hill_index:.3g}" in doubt for doubt in found.doubts)
-        assert any(doubt.endswith(f"they have {words}") for doubt in found.doubts)
+        assert any(f"Hill tail index is {found.hill_index:.3g}" in doubt for doubt in found.doubts)
+        assert any(doubt.startswith(f"exp(|e|^2/alpha) has {words}") for doubt in found.doubts)
     assert of_squares(rng.exponential(1 / 10, n), 1.0).doubts == ()
 
 
@@ -219,7 +219,7 @@ def test_the_errors_are_those_of_the_scores_at_the_time(key):
 )
 def test_squares_that_are_none_are_refused(squares):
     with pytest.raises(
-        ValueError, match=r"squares (are \(n,\) numbers \|e\|\^2, 20 or more|\|e\|\^2 are finite and not negative)"
+        ValueError, match=r"squares (must be \(n,\) numbers \|e\|\^2, n >= 20|\|e\|\^2 must be finite and not negative)"
     ):
         of_squares(squares, 1.0)
 
