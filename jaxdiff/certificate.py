@@ -4,7 +4,6 @@ import dataclasses
 import math
 from typing import Any
 
-from jaxdiff.arrays import Scalar
 from jaxdiff.intervals import student_quantile, unskewed
 
 NATS = "nats"  # the unit of terms that add up
@@ -52,11 +51,11 @@ class Term:
     skewness: float = 0.0
     allowance: float = 0.0
 
-    def half_width_above(self, probability: Scalar) -> Scalar:
+    def half_width_above(self, probability: float | int) -> float | int:
         """The length of the interval above the value: with this probability the term is at most the value plus it."""
         return self._half_width(probability, above=True)
 
-    def half_width_below(self, probability: Scalar) -> Scalar:
+    def half_width_below(self, probability: float | int) -> float | int:
         """The length of the interval below the value: with this probability the term is at least the value less it."""
         return self._half_width(probability, above=False)
 
@@ -99,18 +98,18 @@ class Certificate:
         raise KeyError(f"no term {name!r}; there are {[term.name for term in self.terms]}")
 
     @property
-    def known(self) -> Scalar:
+    def known(self) -> float | int:
         """The sum of the known terms in nats."""
         return sum(term.value for term in self._nats() if term.status != UNKNOWN)
 
     @property
-    def known_upper(self) -> Scalar:
+    def known_upper(self) -> float | int:
         """The sum of the known terms in nats, each at its upper end at the certificate's confidence."""
         known = [term for term in self._nats() if term.status != UNKNOWN]
         return self.known + sum(term.half_width_above(self.confidence) for term in known)
 
     @property
-    def upper(self) -> Scalar:
+    def upper(self) -> float | int:
         """An upper bound on the sum of all terms in nats, at the certificate's confidence; inf if one is unknown."""
         if not self._nats() or any(term.status == UNKNOWN for term in self._nats()):
             return math.inf
@@ -121,7 +120,7 @@ class Certificate:
         """An upper bound on total variation, from `upper`."""
         return total_variation(max(self.upper, 0.0))
 
-    def interval(self, name: str) -> tuple[Scalar, Scalar]:
+    def interval(self, name: str) -> tuple[float | int, float | int]:
         """The two-sided interval of a term at the certificate's confidence."""
         term = self[name]
         probability = (1 + self.confidence) / 2
@@ -176,7 +175,7 @@ class Certificate:
         return [term for term in self.terms if term.unit == NATS]
 
 
-def below_zero(high: Scalar, *, learned: bool = True) -> str:
+def below_zero(high: float | int, *, learned: bool = True) -> str:
     """Says why an estimate of an excess of path KL is below 0.
 
     Args:
@@ -191,7 +190,7 @@ def below_zero(high: Scalar, *, learned: bool = True) -> str:
     return "an estimate from rows can be below 0 by chance where the true value is 0 or little more; see its interval"
 
 
-def with_interval(value: Scalar, low: Scalar, high: Scalar) -> str:
+def with_interval(value: float | int, low: float | int, high: float | int) -> str:
     """A number and its interval, rounded to a third of the half width: "42 (25 to 70)"; an exact number alone."""
     if not high > low:
         return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
@@ -202,7 +201,7 @@ def with_interval(value: Scalar, low: Scalar, high: Scalar) -> str:
     return f"{middle} ({below} to {above})"
 
 
-def rows_needed(n: int, half_width: Scalar, wanted: Scalar) -> int:
+def rows_needed(n: int, half_width: float | int, wanted: float | int) -> int:
     """The number of rows with which a half width that n rows give shrinks to the one wanted; two digits, rounded up."""
     needed = n * (half_width / wanted) ** 2
     unit = 10.0 ** max(0, math.floor(math.log10(needed)) - 1)
@@ -217,6 +216,6 @@ def _finite(value):
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def total_variation(kl: Scalar) -> float:
+def total_variation(kl: float | int) -> float:
     """An upper bound on total variation where KL is `kl` nats: the smaller of Pinsker's and Bretagnolle and Huber's."""
     return min(math.sqrt(kl / 2), math.sqrt(-math.expm1(-kl)))

@@ -14,11 +14,13 @@ from jaxtyping import Array, Float, Float64, Num, UInt32
 from jaxdiff.arrays import Scalar
 from jaxdiff.checks import described
 
+Whole = int | np.integer
 Numbers = Scalar | Num[Array | np.ndarray, "..."] | list | tuple  # numbers of any shape; lists become NumPy arrays
-Rows = Num[Array | np.ndarray, "n d"] | list | tuple  # n points of d coordinates
+# Rows (n, d) and the times (n_steps + 1,) of a grid before they are checked. A wrong shape is accepted here, because the
+# functions that take rows or times raise an error that says what is wrong.
+Rows = Times = Num[Array | np.ndarray, "..."] | list | tuple
 Particles = Float[Array | np.ndarray, "*particles d"]
 Grid = Float64[np.ndarray, " nodes"]  # decreasing times, checked
-Times = Num[Array | np.ndarray, " nodes"] | list | tuple  # the times of a grid, before they are checked
 Key = jaxtyping.Key[Array, ""] | UInt32[Array | np.ndarray, " words"]  # of JAX, new style or old
 ErrorCurve = Callable[..., Any]  # a Curve, or a function snr -> total squared error of a denoiser, shape of snr
 Basis = Any  # (d, d) with orthonormal columns; "coordinates" for the unit vectors; None: one number for all directions

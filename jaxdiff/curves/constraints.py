@@ -17,7 +17,7 @@ LEVELS = np.exp(np.linspace(-12, 8, 81))
 NODES = 12  # of Gauss' rule between two levels, where the integrand is smooth: exact for polynomials up to degree 23
 
 
-def mmse_from_nodes(snr: Any, values: Any, dim: int, *, total_variance: Scalar | None = None) -> Curve:
+def mmse_from_nodes(snr: Any, values: Any, dim: Any, *, total_variance: Scalar | None = None) -> Curve:
     """A smooth mmse curve through values known at some snr, which obeys the constraints of every mmse curve.
 
     The constraints are that V is nonincreasing, that d/V - snr is nondecreasing, and that V <= min(M, d/snr). Let
@@ -51,7 +51,7 @@ def mmse_from_nodes(snr: Any, values: Any, dim: int, *, total_variance: Scalar |
     return constrained(snr, np.clip(values, 0, (1 - 1e-12) * dim / snr), dim)
 
 
-def violations(curve: ErrorCurve, snr: Numbers | None = None, *, dim: int | None = None) -> tuple[str, ...]:
+def violations(curve: ErrorCurve, snr: Numbers | None = None, *, dim: Scalar | None = None) -> tuple[str, ...]:
     """Sentences that say where a curve breaks a constraint by more than five standard errors; () if it breaks none.
 
     The loss of a learned denoiser may break the constraints. Such a denoiser could be improved by adding noise to its

@@ -17,7 +17,7 @@ from jaxdiff.types import DenoiserFn
 FULL = 256
 
 
-def pairs_at_once(denoiser: DenoiserFn, rows: np.ndarray, n_noises: int) -> int:
+def pairs_at_once(denoiser: DenoiserFn, rows: np.ndarray, n_noises: Any) -> int:
     """How many pairs of noises are computed at once: enough for FULL rows, 1 where the denoiser cannot be vmapped."""
     together = min(n_noises, max(1, FULL // len(rows)))
     if together > 1:
@@ -40,7 +40,7 @@ def errors(
     t: Any,
     rotation: Any,
     noises: Any,
-    n_noises: int,
+    n_noises: Any,
     each: bool,
     together: int,
 ) -> tuple[Any, Any, Any]:
@@ -74,7 +74,7 @@ def errors(
 
 
 @jax.jit(static_argnames=("n_noises", "dtype"))
-def noises_in_axes(axes: Any, index: Any, key: Any, n_noises: int, dtype: Any) -> jax.Array:
+def noises_in_axes(axes: Any, index: Any, key: Any, n_noises: Any, dtype: Any) -> jax.Array:
     """(n_noises, n, d): the noises of the rows `index`, in the coordinates of `axes`."""
     drawn = lambda repeat: in_axes(noise.normal(key, index, repeat, len(axes), dtype), axes)
     return jax.lax.map(drawn, jnp.arange(n_noises, dtype=jnp.uint32))

@@ -30,7 +30,7 @@ def measured(
     data: np.ndarray,
     key: Any,
     times: np.ndarray,
-    n_products: int,
+    n_products: Any,
     groups: int,
     *,
     progress: bool = False,
@@ -52,7 +52,7 @@ def measured(
 # NumPy solves the small eigenvalue problems: several eigenvalue problems of XLA at once were seen to deadlock on a CPU.
 @jax.jit(static_argnames="n_products")
 def tridiagonals(
-    denoiser: DenoiserFn, x0: Any, index: Any, key: Any, t: Any, n_products: int
+    denoiser: DenoiserFn, x0: Any, index: Any, key: Any, t: Any, n_products: Any
 ) -> tuple[jax.Array, jax.Array]:
     """Lanczos matrices (pair, start, n, m, m) of the rows of x0 at one level, and |start|^2 (pair, start, n).
 
@@ -73,7 +73,7 @@ def tridiagonals(
     return lax.map(one, jnp.stack([z, -z]))
 
 
-def compressed(matrices: Any, squares: Any, n_products: int, groups: int) -> list[tuple[Any, ...]]:
+def compressed(matrices: Any, squares: Any, n_products: Any, groups: int) -> list[tuple[Any, ...]]:
     """A level's spectral measures, one for each start: nodes (J,), weights (J, groups) and mass (groups,).
 
     They come from the first n_products products, and are means over the pair and over rows g, g + groups, .... Negative

@@ -19,7 +19,7 @@ from jaxdiff.intervals import row_ids
 from jaxdiff.processes import ou
 from jaxdiff.processes.ou import check_ends
 from jaxdiff.progress import bar
-from jaxdiff.types import Basis, DenoiserFn, Key, Rows, Times, as_score
+from jaxdiff.types import Basis, DenoiserFn, Key, Rows, Times, Whole, as_score
 
 ROWS_AT_ONCE = 4096  # rows in a call of the denoiser: they keep a device busy, and wide rows still fit into memory
 # With `axes` the noises of these rows are kept in the coordinates of the axes, so that they are multiplied once for all
@@ -36,10 +36,10 @@ def loss_curve(
     horizon: Scalar,
     early_stop: Scalar,
     basis: Basis = None,
-    products: int | None = None,
+    products: Whole | None = None,
     grid: Times | None = None,
-    n_nodes: int = 201,
-    n_noises: int = 4,
+    n_nodes: Whole = 201,
+    n_noises: Whole = 4,
     axes: Any = None,
     progress: bool = False,
 ) -> MeasuredCurve:
@@ -193,7 +193,7 @@ def _check_numbers(n_nodes, n_noises, products, axes):
     if isinstance(axes, str):
         raise ValueError(f"axes is an array (d, d) or None: axes = {axes!r}.")
     if axes is not None and products is not None:
-        raise ValueError("products= needs a denoiser in the coordinates of the data: leave axes= or products= out.")
+        raise ValueError("products= needs a denoiser in the coordinates of the data: leave axes= out, or products=.")
 
 
 def _further(u, grid):

@@ -2,11 +2,11 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
-from jaxdiff.arrays import Scalar
 from jaxdiff.certificate import Term
 from jaxdiff.curves import Curve, MeasuredCurve
 from jaxdiff.curves.constraints import violations
@@ -27,7 +27,7 @@ CHECKED_LEVELS = 61  # where a curve is checked between the ends of a grid: abou
 
 
 def caveats(
-    known: Curve, grid: Grid, basis: Basis, confidence: Scalar, *, asymptotic: bool
+    known: Curve, grid: Grid, basis: Basis, confidence: float | int, *, asymptotic: bool
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The assumptions and the warnings of a certificate made from a curve; none for a curve that is not measured.
 
@@ -66,7 +66,7 @@ def doubts_of_rows(cost: PathCost, grid: Grid, known: Curve, *, asymptotic: bool
     return copied(known.row_ids) + (doubts(samples) if asymptotic else ())
 
 
-def moment_warning(known: Curve, second_moment: Scalar | None) -> tuple[str, ...]:
+def moment_warning(known: Curve, second_moment: Any) -> tuple[str, ...]:
     """A warning where the rows' mean of |X_0|^2 differs from the second moment by five standard errors or more."""
     squares = getattr(known, "squares", None)
     if squares is None or abs(np.mean(squares) - second_moment) <= 5 * standard_error(squares) + 1e-6 * second_moment:

@@ -32,8 +32,8 @@ def certify(
     basis: Basis = None,
     second_moment: Scalar | None = None,
     radius: Scalar | None = None,
-    dim: int | None = None,
-    confidence: Scalar = CONFIDENCE,
+    dim: Scalar | None = None,
+    confidence: float | int = CONFIDENCE,
     start_mean: Numbers | None = None,
 ) -> Certificate:
     """The terms of an upper bound on KL(q_early_stop || law of the samples), in nats, for a run from N(start_mean, I).
@@ -143,7 +143,7 @@ def certificate_of(
     grid: Grid,
     known: Known,
     *,
-    confidence: Scalar = CONFIDENCE,
+    confidence: float | int = CONFIDENCE,
     radius: Scalar | None = None,
     discretisation: Term | None = None,
 ) -> Certificate:
@@ -176,7 +176,7 @@ def certificate_of(
 
 
 def discretisation_of(
-    cost: PathCost, grid: Grid, curve: Curve, radius: Scalar | None, confidence: Scalar, *, given: bool
+    cost: PathCost, grid: Grid, curve: Curve, radius: Scalar | None, confidence: float | int, *, given: bool
 ) -> Term:
     """The path KL of a PathCost down a grid as a Term; cross-fitted where the curve's own rows set the variance.
 
@@ -205,7 +205,7 @@ def discretisation_of(
     return Term(DISCRETISATION, value, standard_error(samples), "measured", source, margin=margin, bias=bias)
 
 
-def check_confidence(confidence: Scalar) -> None:
+def check_confidence(confidence: float | int) -> None:
     """Raise ValueError unless the confidence is a probability between 0 and 1."""
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be a probability between 0 and 1, as 0.95 is: confidence = {confidence:g}.")

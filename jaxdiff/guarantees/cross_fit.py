@@ -35,7 +35,7 @@ def cross_fits(cost: PathCost, curve: Curve) -> bool:
     return isinstance(curve, MeasuredCurve) and curve.n >= FEWEST_TO_HALVE and cost.uses != "log_det"
 
 
-def cross_fitted(cost: PathCost, curve: MeasuredCurve, grid_of: Callable[[Any], Grid]) -> Term:
+def cross_fitted(cost: PathCost, curve: Any, grid_of: Callable[[Any], Grid]) -> Term:
     """The discretisation of a run whose grid or variance was set on the rows of the curve, by two-fold cross-fitting.
 
     Grid and variance are set on one half of the rows, and the path KL is measured on the other half. Measured on the
@@ -46,7 +46,7 @@ def cross_fitted(cost: PathCost, curve: MeasuredCurve, grid_of: Callable[[Any], 
 
     Args:
       cost: the PathCost of the kernel. Its variance is set from each half in turn.
-      curve: the loss curve, measured on the rows.
+      curve: the MeasuredCurve of the rows.
       grid_of: maps the curve of one half to its grid.
     """
     halves, value, in_sample, samples, bias = curve.halves, 0.0, 0.0, [], 0.0

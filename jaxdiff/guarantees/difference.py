@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxdiff.arrays import Scalar
 from jaxdiff.certificate import CONFIDENCE, Certificate
-from jaxdiff.curves import MeasuredCurve
+from jaxdiff.curves import Curve, MeasuredCurve
 from jaxdiff.grids import check_grid
 from jaxdiff.guarantees.caveats import caveats
 from jaxdiff.guarantees.certify import check_confidence, check_variance_curve
@@ -17,13 +16,13 @@ from jaxdiff.guarantees.information import information_gain
 from jaxdiff.guarantees.path_kl import interpolation_error, level_samples, path_kl, path_kl_samples
 from jaxdiff.guarantees.step_cost import cost_of
 from jaxdiff.intervals import Samples, copied, doubts
-from jaxdiff.types import ErrorCurve, Sampler
+from jaxdiff.types import Sampler
 
 DIFFERENCE = "difference"  # the name of the term
 
 
 def certify_difference(
-    first: Any, second: Any, curve: ErrorCurve, other: ErrorCurve | None = None, *, confidence: Scalar = CONFIDENCE
+    first: Any, second: Any, curve: Curve, other: Curve | None = None, *, confidence: float | int = CONFIDENCE
 ) -> Certificate:
     """The path KL of the first sampler minus that of the second, in nats, measured on the same rows.
 
@@ -53,6 +52,7 @@ def certify_difference(
     curves = curve, curve if other is None else other
     grids, costs = [check_grid(one.grid) for one in (first, second)], [cost_of(one.kernel) for one in (first, second)]
     _check_paired(costs, grids, curves)
+    assert isinstance(curve, MeasuredCurve)
     each = [_absolute(*one) for one in zip(costs, curves, grids, strict=True)]
     gaps = difference_of([(1, each[0][1]), (-1, each[1][1])])
     units = units_of(gaps, curve.row_ids)

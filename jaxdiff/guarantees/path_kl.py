@@ -25,7 +25,7 @@ def path_kl(
     *,
     matched: ErrorCurve | None = None,
     basis: Basis = None,
-    dim: int | None = None,
+    dim: Scalar | None = None,
 ) -> float:
     """The path KL of a sampler down a grid, in nats, without the initial KL.
 
@@ -98,7 +98,7 @@ def interpolation_error(
     matched: ErrorCurve | None = None,
     basis: Basis = None,
     integral: bool = True,
-) -> Scalar:
+) -> float:
     """An estimate of the error of path_kl, in nats, from interpolating a MeasuredCurve between its levels; else 0.
 
     It is the sum of the absolute values of the estimates of `Spline.error` and `Spline.integral_error`, times their
@@ -135,7 +135,7 @@ def level_samples(curve: MeasuredCurve, grid: Grid) -> Samples:
 
 # No narrower range holds for every clipped D: a denoiser can have the loss 0 at some levels and 4 R^2 at all others, in
 # any pattern, and so in that of the weights' signs.
-def range_of_rows(cost: PathCost, curve: MeasuredCurve, grid: Grid, radius: Scalar) -> tuple[Scalar, Scalar]:
+def range_of_rows(cost: PathCost, curve: MeasuredCurve, grid: Grid, radius: Scalar) -> tuple[float, float]:
     """The smallest and the largest path KL that a row can have if |X_0 - D| <= 2 radius always.
 
     Raises:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxdiff.arrays import Scalar
 from jaxdiff.curves.curve import Curve, as_curve, check_basis
 from jaxdiff.curves.panels import antiderivative
 from jaxdiff.kernels import PATH_COSTS
@@ -26,7 +27,7 @@ def step_cost(
     *,
     matched: ErrorCurve | None = None,
     basis: Basis = None,
-    dim: int | None = None,
+    dim: Scalar | None = None,
 ) -> Callable[[Any, Any], Any]:
     """The path KL of single steps, a function of (t, t_next) that broadcasts.
 

@@ -28,8 +28,9 @@ def moment_of(curve: Curve, second_moment: Scalar | None, default: Scalar | None
     Raises:
       ValueError: the curve implies that E|X_0|^2 is larger.
     """
-    if second_moment is None and getattr(curve, "squares", None) is not None:
-        return float(np.mean(curve.squares))
+    squares = getattr(curve, "squares", None)
+    if second_moment is None and squares is not None:
+        return float(np.mean(squares))
     second_moment = default if second_moment is None else second_moment
     if second_moment is None:
         return None
@@ -82,7 +83,7 @@ def score_error(known: Curve, grid: Grid, *, exact: bool) -> Term:
 
 
 def early_stopping(
-    second_moment: Scalar | None, dim: Scalar, early_stop: Scalar, target: Target | None = None
+    second_moment: Scalar | None, dim: Scalar, early_stop: float, target: Target | None = None
 ) -> tuple[Term, Term]:
     """Bounds on W2(data, q_early_stop) and on the total variation between the two. They are not terms in nats."""
     if second_moment is None:

@@ -35,7 +35,7 @@ FOUND: weakref.WeakKeyDictionary[Curve, dict[tuple[Any, ...], Grid]] = weakref.W
 def best(
     cost: PathCost,
     curve: Curve,
-    n_steps: int,
+    n_steps: Any,
     horizon: Scalar,
     early_stop: Scalar,
     start_cost: Callable[[Any], Any] | None = None,

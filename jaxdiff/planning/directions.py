@@ -1,12 +1,11 @@
 """Decides by held-out rows whether moment matching takes one variance, or one for each direction."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
-from jaxdiff.arrays import Scalar
 from jaxdiff.certificate import rows_needed
-from jaxdiff.curves import MeasuredCurve
 from jaxdiff.guarantees.cross_fit import measured_term
 from jaxdiff.guarantees.difference import difference_of
 from jaxdiff.guarantees.path_kl import path_kl, path_kl_samples
@@ -14,7 +13,7 @@ from jaxdiff.planning.best_grid import best
 from jaxdiff.types import Grid, PathCost
 
 
-def doubt_of_directions(cost: PathCost, curve: MeasuredCurve, grid: Grid, confidence: Scalar) -> str:
+def doubt_of_directions(cost: PathCost, curve: Any, grid: Grid, confidence: float | int) -> str:
     """Why one variance for all directions is planned, as a sentence; "" where one for each direction costs less.
 
     One for each direction costs less if the cross-fitted difference of the two path KLs is above 0 with this
@@ -22,7 +21,7 @@ def doubt_of_directions(cost: PathCost, curve: MeasuredCurve, grid: Grid, confid
 
     Args:
       cost: the PathCost of moment matching with a variance for each direction of the curve's basis.
-      curve: the loss curve, measured on held-out rows.
+      curve: the MeasuredCurve of held-out rows.
       grid: both best grids have its ends and its number of steps.
       confidence: one-sided, of the comparison.
     """

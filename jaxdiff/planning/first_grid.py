@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from jaxdiff.arrays import Scalar
 from jaxdiff.curves import Curve
 from jaxdiff.curves.panels import antiderivative
 from jaxdiff.guarantees.information import initial_kl, mutual_information
@@ -21,7 +20,7 @@ NEGLIGIBLE, NEGLIGIBLE_PART = 1e-6, 1e-3
 TIMES = 400  # at which the initialisation is looked up, to find the longest horizon considered
 
 
-def first_grid(task: Any, horizon: Scalar | None, early_stop: Scalar) -> Grid:
+def first_grid(task: Any, horizon: Any, early_stop: Any) -> Grid:
     """The best grid for the goal by the curve. Where no horizon is given, the best one is found too.
 
     Args:
@@ -49,7 +48,7 @@ def first_grid(task: Any, horizon: Scalar | None, early_stop: Scalar) -> Grid:
     return grid
 
 
-def start_cost_of(curve: Curve, second_moment: Scalar, exact: bool, t: Any) -> Any:
+def start_cost_of(curve: Curve, second_moment: Any, exact: bool, t: Any) -> Any:
     """KL(q_t || N(0, I)) in nats where the curve is an exact mmse, else its Gaussian bound; t an array."""
     bound = initial_kl(second_moment, curve.dim, t)
     if not exact:

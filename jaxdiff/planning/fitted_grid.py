@@ -12,7 +12,7 @@ from jaxdiff.grids import check_grid, cosine, exponential_then_uniform, geometri
 from jaxdiff.grids.named import check_request, with_ends
 from jaxdiff.processes import ou
 from jaxdiff.sampling.sample import sample
-from jaxdiff.types import Grid, Kernel, Rows
+from jaxdiff.types import Grid, Kernel, Rows, Whole
 
 # The search begins with these grids and compares its result with them.
 NAMED = (log_snr, exponential_then_uniform, karras, geometric, cosine, uniform)
@@ -29,9 +29,9 @@ def fit_grid(
     x_start: Rows,
     horizon: Scalar,
     early_stop: Scalar,
-    n_steps: int,
+    n_steps: Whole,
     *,
-    parameters: int = 4,
+    parameters: Whole = 4,
     reference: Rows | None = None,
     seed: int = 0,
 ) -> Grid:

@@ -10,8 +10,8 @@ from jaxdiff.arrays import Scalar
 from jaxdiff.certificate import Certificate
 
 MOST_EVALS = 10_000  # evaluations a sample. The search of a grid with more steps takes minutes.
-# A search ends if STALLED times as many steps lower the certified nats by less than the fraction LEAST_GAIN: the rest
-# is due to the number of rows. Without noise twice the steps would halve the discretisation.
+# A search ends if STALLED times as many steps lower the certified nats by less than the fraction LEAST_GAIN. The nats
+# that are left are then due to the number of rows: twice the steps about halve the discretisation itself.
 STALLED, LEAST_GAIN = 2, 0.02
 TIMES = 200  # at which the start is looked up, to say in a message which early stop would do
 
@@ -74,7 +74,7 @@ def enough_steps(
     n: int,
     kernel: str,
     target_kl: Scalar | None,
-    confidence: Scalar | None,
+    confidence: float | int | None,
     hint: str,
 ) -> tuple[int, Certificate]:
     """The number of steps, n or more, with which the certificate meets target_kl, and that certificate.

@@ -37,14 +37,14 @@ def plan(
     target_kl: Scalar | None = None,
     early_stop: Scalar | None = None,
     *,
-    dim: int | None = None,
+    dim: Scalar | None = None,
     second_moment: Scalar | None = None,
     target: Target | None = None,
     curve: ErrorCurve | None = None,
     evals: Scalar | None = None,
     horizon: Scalar | None = None,
     kernel: Kernel | str | None = None,
-    confidence: Scalar | None = None,
+    confidence: float | int | None = None,
     center: bool = False,
 ) -> Plan:
     """The sampler of least predicted path KL for a budget of evaluations, or the one of fewest for an accuracy.
@@ -137,9 +137,9 @@ class _Task(NamedTuple):
     cost: PathCost
     known: Known
     start: Callable
-    target_kl: float | None
-    evals: int | None
-    confidence: float | None
+    target_kl: Scalar | None
+    evals: Scalar | None
+    confidence: float | int | None
     hint: str
 
 
