@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int, Num
 
-Samples = Num[np.ndarray, " n"]  # of independent rows, real numbers
-Ids = Int[np.ndarray, " n"]  # whole numbers, equal where rows are equal
+Samples = Num[np.ndarray, " _"]  # of independent rows, real numbers
+Ids = Int[np.ndarray, " _"]  # whole numbers, equal where rows are equal
 
 # |skewness|/sqrt(n) above which an interval carries a warning. Squares of 200 normal rows exceed it in 3 % of samples,
 # squares of rows of Student's law with 3 degrees of freedom in 50 %.

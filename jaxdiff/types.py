@@ -14,10 +14,10 @@ from jaxtyping import Array, Float, Float64, Num, UInt32
 from jaxdiff.arrays import Scalar
 from jaxdiff.checks import described
 
-Whole = int | np.integer
+Whole = int | np.integer  # one whole number
 Numbers = Scalar | Num[Array | np.ndarray, "..."] | list | tuple  # numbers of any shape; lists become NumPy arrays
-# Rows (n, d) and the times (n_steps + 1,) of a grid before they are checked. A wrong shape is accepted here, because the
-# functions that take rows or times raise an error that says what is wrong.
+# Rows (n, d), and the times (n_steps + 1,) of a grid, before they are checked. The types allow any shape, because the
+# functions that take rows or times raise an error of their own.
 Rows = Times = Num[Array | np.ndarray, "..."] | list | tuple
 Particles = Float[Array | np.ndarray, "*particles d"]
 Grid = Float64[np.ndarray, " nodes"]  # decreasing times, checked

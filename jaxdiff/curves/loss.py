@@ -119,7 +119,7 @@ class _Asked(NamedTuple):
     u: np.ndarray
     basis: Basis
     axes: Any
-    n_noises: int
+    n_noises: Whole
 
     @property
     def groups(self):

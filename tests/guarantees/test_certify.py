@@ -201,7 +201,7 @@ def test_the_halves_of_an_odd_number_of_rows_weigh_as_much_as_their_rows():
 
 def test_what_a_bounded_interval_cannot_be_used_for_is_refused():
     curve = many_rows(COIN, 100, clip=1.0)
-    with pytest.raises(ValueError, match="from other rows"):
+    with pytest.raises(ValueError, match="on other rows"):
         certify("moment_matched", GRID, curve=curve, radius=1.0)
     with pytest.raises(ValueError, match="not bounded"):
         certify("exponential_euler", GRID, curve=curve, radius=1.0)
@@ -363,7 +363,7 @@ def test_a_plain_callable_is_taken_at_its_word_and_says_so():
 def test_a_second_moment_that_the_curve_disproves_is_refused():
     far = targets.point_masses([[-10.0], [10.0]])
     for curve in (far.mmse, lambda snr: 100 / (1 + 100 * snr)):
-        with pytest.raises(ValueError, match=r"second_moment = 1 is less than the (99\.99|100)"):
+        with pytest.raises(ValueError, match=r"second_moment = 1 is too small: .* at least (99\.99|100)"):
             certify("ancestral", GRID, curve=curve, dim=1, second_moment=1.0)
         with pytest.raises(ValueError, match="second_moment = 1 is less"):
             jaxdiff.plan(target_kl=0.05, curve=curve, dim=1)
@@ -427,7 +427,7 @@ def test_bad_requests_are_refused():
         certify("ancestral", GRID, target=law, curve=law.mmse)
     with pytest.raises(ValueError, match="confidence = 95"):
         certify("ancestral", GRID, target=law, confidence=95)
-    with pytest.raises(ValueError, match="dimension 1, dim = 3"):
+    with pytest.raises(ValueError, match="dimension 1, but dim = 3"):
         certify("ancestral", GRID, curve=law.mmse, dim=3)
     with pytest.raises(ValueError, match="ODE has none"):
         certify("ddim", GRID, target=law)

@@ -556,7 +556,7 @@ def test_a_mean_far_from_0_brings_the_advice_to_center(monkeypatch):
 def test_what_cannot_be_centred_is_refused():
     law = targets.gaussian([3.0], [1.0])
     for known in ({"dim": 1}, {"curve": law.mmse}):
-        with pytest.raises(ValueError, match=r"center=True needs target=.* Else centre the data"):
+        with pytest.raises(ValueError, match=r"center=True needs target=.* Without one centre the data"):
             plan(evals=3, center=True, **known)
     with pytest.raises(ValueError, match="does not know its mean"):
         plan(evals=3, center=True, target=dataclasses.replace(law, mean=None))
