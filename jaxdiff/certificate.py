@@ -2,18 +2,20 @@
 
 import dataclasses
 import math
+from typing import Any
 
 from jaxdiff.intervals import student_quantile, unskewed
 
-NATS = "nats"
-UNKNOWN = "unknown"
+NATS = "nats"  # the unit of terms that add up
+UNKNOWN = "unknown"  # the status of a term without a value
 INITIALISATION, DISCRETISATION, SCORE_ERROR = "initialisation", "discretisation", "score error"
 EARLY_STOPPING_W2, EARLY_STOPPING_TV = "early stopping W2", "early stopping TV"
-CONFIDENCE = 0.95  # of intervals, by default
-ROUNDING = 1e-13  # nats that are printed as 0: values smaller than this are rounding
+CONFIDENCE = 0.95  # the default confidence of intervals, as is usual
+ROUNDING = 1e-13  # nats. Smaller values are printed as 0: the rounding error of a path KL is about as large.
 BELOW_ZERO = (
-    "An excess below 0 is no mistake: it is counted from the network used continuously. Steps with a variance of their "
-    "own can do better than that, and an estimate from rows scatters. The network's own error comes on top."
+    "An excess below 0 is not a mistake. It is measured against the same network used continuously, and steps with a "
+    "variance of their own can do better than that. An estimate from rows also varies by chance. The network's own "
+    "error is to be added."
 )
 
 
@@ -24,16 +26,16 @@ class Term:
     Attributes:
       name: the error that the term bounds, for example "discretisation".
       value: in `unit`; nan where it is unknown.
-      standard_error: of the value; 0 where the value is not an estimate.
+      standard_error: that of the value; 0 where the value is not an estimate.
       status: "exact", "measured", "bound", "assumed" or "unknown".
       source: how the value was found.
-      unit: terms in nats add up; others ("W2", "TV") stand beside them.
+      unit: terms in nats add up. Terms in other units ("W2", "TV") are not part of the sum.
       degrees: degrees of freedom of the standard error.
-      margin: an interval at the certificate's confidence that needs no asymptotics, as its half width or as its lengths
-        (below, above) the value; or None.
+      margin: an interval at the certificate's confidence that holds at any number of rows, as its half width or as its
+        lengths (below, above) the value; or None.
       bias: a bound on the error of interpolation, in `unit`. It is added to both sides of an interval.
-      skewness: of the degrees + 1 samples whose mean the value is. The interval is the union of Student's and of the
-        one that Hall's transformation corrects for skewness. At skewness 0 the two are equal.
+      skewness: that of the degrees + 1 samples whose mean is the value. The interval is the union of Student's interval
+        and the one that Hall's transformation corrects for skewness. At skewness 0 the two are equal.
       allowance: a bound on another error that is not random, in `unit`. It is added to both sides of an interval.
     """
 
@@ -49,15 +51,15 @@ class Term:
     skewness: float = 0.0
     allowance: float = 0.0
 
-    def reach(self, probability):
-        """The length of the interval above the value: the term is less than value + reach with this probability."""
-        return self._reach(probability, above=True)
+    def half_width_above(self, probability: float | int) -> float | int:
+        """The length of the interval above the value: with this probability the term is at most the value plus it."""
+        return self._half_width(probability, above=True)
 
-    def depth(self, probability):
-        """The length of the interval below the value: the term is more than value - depth with this probability."""
-        return self._reach(probability, above=False)
+    def half_width_below(self, probability: float | int) -> float | int:
+        """The length of the interval below the value: with this probability the term is at least the value less it."""
+        return self._half_width(probability, above=False)
 
-    def _reach(self, probability, *, above):
+    def _half_width(self, probability, *, above):
         if self.margin is not None:
             return (self.margin[above] if isinstance(self.margin, tuple) else self.margin) + self.bias + self.allowance
         if not self.standard_error > 0:
@@ -72,7 +74,15 @@ class Term:
 
 @dataclasses.dataclass(frozen=True)
 class Certificate:
-    """The terms of a bound, the assumptions it rests on, and warnings about what looks wrong."""
+    """The terms of a bound, the assumptions that it needs, and warnings.
+
+    Attributes:
+      subject: what is bounded, as "KL(q_0.001 || ancestral)".
+      terms: one for each source of error.
+      confidence: that of the intervals.
+      assumptions: sentences, without which the bound does not hold.
+      warnings: sentences about what makes the bound or its interval doubtful.
+    """
 
     subject: str
     terms: tuple[Term, ...]
@@ -80,7 +90,7 @@ class Certificate:
     assumptions: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> Term:
         """The term of this name; the KeyError for another name lists those that exist."""
         for term in self.terms:
             if term.name == name:
@@ -88,43 +98,44 @@ class Certificate:
         raise KeyError(f"no term {name!r}; there are {[term.name for term in self.terms]}")
 
     @property
-    def known(self):
-        """The sum of the terms in nats that are known."""
+    def known(self) -> float | int:
+        """The sum of the known terms in nats."""
         return sum(term.value for term in self._nats() if term.status != UNKNOWN)
 
     @property
-    def known_upper(self):
-        """The sum of the terms in nats that are known, each at its upper end at the certificate's confidence."""
-        return self.known + sum(term.reach(self.confidence) for term in self._nats() if term.status != UNKNOWN)
+    def known_upper(self) -> float | int:
+        """The sum of the known terms in nats, each at its upper end at the certificate's confidence."""
+        known = [term for term in self._nats() if term.status != UNKNOWN]
+        return self.known + sum(term.half_width_above(self.confidence) for term in known)
 
     @property
-    def upper(self):
+    def upper(self) -> float | int:
         """An upper bound on the sum of all terms in nats, at the certificate's confidence; inf if one is unknown."""
         if not self._nats() or any(term.status == UNKNOWN for term in self._nats()):
             return math.inf
         return self.known_upper
 
     @property
-    def total_variation(self):
+    def total_variation(self) -> float:
         """An upper bound on total variation, from `upper`."""
         return total_variation(max(self.upper, 0.0))
 
-    def interval(self, name):
+    def interval(self, name: str) -> tuple[float | int, float | int]:
         """The two-sided interval of a term at the certificate's confidence."""
         term = self[name]
         probability = (1 + self.confidence) / 2
-        return term.value - term.depth(probability), term.value + term.reach(probability)
+        return term.value - term.half_width_below(probability), term.value + term.half_width_above(probability)
 
-    def to_dict(self):
-        """The certificate as JSON data; unknown and infinite values, and infinite degrees, are null."""
+    def to_dict(self) -> dict[str, Any]:
+        """The certificate as JSON data; values and degrees that are unknown or infinite are null."""
         record = dataclasses.asdict(self)
         for term in record["terms"]:
             term |= {name: None if not _finite(term[name]) else term[name] for name in ("value", "degrees")}
         return record
 
     @classmethod
-    def from_dict(cls, record):
-        """The certificate from to_dict's data, also after writing and reading them as JSON."""
+    def from_dict(cls, record: dict[str, Any]) -> "Certificate":
+        """The certificate from the data of `to_dict`, also after they were written to JSON and read again."""
         absent = lambda term: {"value": math.nan if term["status"] == UNKNOWN else math.inf, "degrees": math.inf}
         terms = [
             term | {name: value for name, value in absent(term).items() if term[name] is None}
@@ -155,7 +166,7 @@ class Certificate:
         return f"{term.name:<{width}}{value:>12}  {term.status:<9} {known:<28}{source}"
 
     def _below_zero(self):
-        """A sentence for each estimate in nats below 0, which says whether the true value can be below 0."""
+        """A sentence for each estimate below 0 nats, which says whether the true value can be below 0."""
         learned = any(term.name == SCORE_ERROR and term.status == UNKNOWN for term in self.terms)
         low = [term for term in self._nats() if term.status != UNKNOWN and term.value < -ROUNDING]
         return [f"{term.name} below 0: {below_zero(self.interval(term.name)[1], learned=learned)}" for term in low]
@@ -164,21 +175,23 @@ class Certificate:
         return [term for term in self.terms if term.unit == NATS]
 
 
-def below_zero(high, *, learned=True):
-    """Says why an estimate of an excess of path KL is below 0; `high` is the upper end of its interval.
+def below_zero(high: float | int, *, learned: bool = True) -> str:
+    """Says why an estimate of an excess of path KL is below 0.
 
-    learned: the excess is that of a trained network. Only such an excess can truly be below 0.
+    Args:
+      high: the upper end of its interval.
+      learned: True for the excess of a trained network. The true value of no other excess can be below 0.
     """
     if high < 0 and learned:
         return (
-            "it is counted from the network used continuously, and these steps do better than that; the network's own "
-            "error comes on top, and is unknown"
+            "it is measured against the same network used continuously, and these steps do better than that; the "
+            "network's own error is to be added, and is unknown"
         )
-    return "an estimate from rows scatters, also below 0 where the truth is 0 or little more; see its interval"
+    return "an estimate from rows can be below 0 by chance where the true value is 0 or little more; see its interval"
 
 
-def with_interval(value, low, high):
-    """A number with its interval, rounded to a third of its half width: "42 (25 to 70)"; an exact number alone."""
+def with_interval(value: float | int, low: float | int, high: float | int) -> str:
+    """A number and its interval, rounded to a third of the half width: "42 (25 to 70)"; an exact number alone."""
     if not high > low:
         return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
     power = math.floor(math.log10((high - low) / 6))
@@ -188,9 +201,9 @@ def with_interval(value, low, high):
     return f"{middle} ({below} to {above})"
 
 
-def rows_to_tell(n, reach, distance):
-    """The number of rows that shrink an interval from `reach`, with n rows, to `distance`; two digits, rounded up."""
-    needed = n * (reach / distance) ** 2
+def rows_needed(n: int, half_width: float | int, wanted: float | int) -> int:
+    """The number of rows with which a half width that n rows give shrinks to the one wanted; two digits, rounded up."""
+    needed = n * (half_width / wanted) ** 2
     unit = 10.0 ** max(0, math.floor(math.log10(needed)) - 1)
     return int(math.ceil(needed / unit - 1e-9) * unit)
 
@@ -203,6 +216,6 @@ def _finite(value):
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def total_variation(kl):
+def total_variation(kl: float | int) -> float:
     """An upper bound on total variation where KL is `kl` nats: the smaller of Pinsker's and Bretagnolle and Huber's."""
     return min(math.sqrt(kl / 2), math.sqrt(-math.expm1(-kl)))

@@ -1,6 +1,8 @@
-"""Checks of arguments, and their error messages."""
+"""Checks arguments and says in an error message which value came and what to pass."""
 
 import numbers
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,15 +10,15 @@ import numpy as np
 from jax.core import Tracer
 
 
-def checked_moment(second_moment, dim):
-    """E|X_0|^2 as given, or that of standardised data by default; ValueError where it is negative or not finite."""
+def checked_moment(second_moment: Any, dim: Any) -> float:
+    """E|X_0|^2 as given, by default d, that of standardised data. ValueError where it is negative or not finite."""
     moment = float(dim if second_moment is None else second_moment)
     if not 0 <= moment < np.inf:
         raise ValueError(f"second_moment is E|X_0|^2, finite and not negative: second_moment = {moment:g}.")
     return moment
 
 
-def described(value):
+def described(value: Any) -> str:
     """A short description of a value for a message."""
     if value is None or isinstance(value, bool | int | float | complex | str):
         return repr(value) if len(repr(value)) <= 60 else f"a {type(value).__name__} of length {len(str(value))}"
@@ -33,7 +35,7 @@ def described(value):
     )
 
 
-def as_array(x, name, what):
+def as_array(x: Any, name: str, what: str) -> jax.Array:
     """x as a JAX array. TypeError where it cannot be one (a pytree, text, None); `what` says what it should be."""
     try:
         if not isinstance(x, str | bytes | dict | set | None) and not callable(x):
@@ -43,8 +45,8 @@ def as_array(x, name, what):
     raise TypeError(f"{name} must be an array {what}: it is {described(x)}.")
 
 
-def as_host(values, name, what):
-    """Rows, times and the like as a NumPy array. TypeError where they cannot be; `what` says what they should be."""
+def as_host(values: Any, name: str, what: str) -> np.ndarray:
+    """Rows or times as a NumPy array. TypeError where they cannot be one; `what` says what they should be."""
     try:
         found = np.asarray(values)
         if found.dtype.kind == "O":
@@ -56,13 +58,13 @@ def as_host(values, name, what):
     raise TypeError(f"{name} must be {what}: it is {described(values)}.")
 
 
-def as_numbers(values, name, what):
-    """Like `as_host`, in float64."""
+def as_numbers(values: Any, name: str, what: str) -> np.ndarray:
+    """Rows or times as a NumPy array in float64; see `as_host`."""
     return np.asarray(as_host(values, name, what), np.float64)
 
 
-def check_number(value, name, what="a number"):
-    """Raise TypeError unless value is one number that is not traced."""
+def check_number(value: Any, name: str, what: str = "a number") -> None:
+    """Raise TypeError unless the value is one number that is not traced."""
     if isinstance(value, Tracer):
         raise TypeError(f"{name} must be {what} that is known when the function is called: it is traced.")
     if getattr(value, "shape", ()) == () and hasattr(value, "item"):
@@ -71,26 +73,26 @@ def check_number(value, name, what="a number"):
         raise TypeError(f"{name} must be {what}: it is {described(value)}.")
 
 
-def check_whole(value, name, least=1):
-    """Raise TypeError or ValueError unless value is a whole number, at least `least`."""
+def check_whole(value: Any, name: str, least: int = 1) -> None:
+    """Raise TypeError or ValueError unless the value is a whole number, at least `least`."""
     check_number(value, name, "a whole number")
     if value < least or value != int(value):
         raise ValueError(f"{name} must be a whole number, at least {least}: {name} = {value}.")
 
 
-def value_of(function, x, t, name="score"):
-    """function(x, t). TypeError where that is not one array, or where the function calls NumPy on a traced array."""
+def value_of(function: Callable[..., Any], x: Any, t: Any, name: str = "score") -> Any:
+    """function(x, t). TypeError where it does not return one array, or calls NumPy on a traced array."""
     try:
         out = function(x, t)
     except jax.errors.TracerArrayConversionError as error:
-        raise TypeError(f"the {name} must be written in jax.numpy: it makes a NumPy array of x or t.") from error
+        raise TypeError(f"the {name} must be written in jax.numpy: it converts x or t to a NumPy array.") from error
     if not hasattr(out, "shape") or not hasattr(out, "dtype"):
         raise TypeError(f"the {name} must return one array, of the shape of x: it returns {described(out)}.")
     return out
 
 
-def check_agrees(out, shape, dtype):
+def check_agrees(out: Any, shape: tuple[int, ...], dtype: Any) -> None:
     """Raise ValueError unless a score's value has the shape and the dtype of its x."""
     if out.shape != shape or out.dtype != dtype:
-        came, due = f"{out.dtype}{list(out.shape)}", f"{jnp.dtype(dtype)}{list(shape)}"
-        raise ValueError(f"the score returns {came} for x {due}: they must agree.")
+        found, expected = f"{out.dtype}{list(out.shape)}", f"{jnp.dtype(dtype)}{list(shape)}"
+        raise ValueError(f"the score returns {found} for x {expected}: they must agree.")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from jaxdiff.certificate import Certificate, Term, rows_to_tell, with_interval
+from jaxdiff.certificate import Certificate, Term, rows_needed, with_interval
 from jaxdiff.intervals import student_quantile, unskewed
 
 TERMS = (
@@ -100,10 +100,10 @@ def test_a_margin_overrules_the_standard_error():
 
 
 def test_a_bias_widens_both_sides_of_an_interval_and_the_upper_end():
-    for margin, reach in ((0.5, 0.5), (None, 0.04 * stats.norm.ppf(0.975))):
+    for margin, width in ((0.5, 0.5), (None, 0.04 * stats.norm.ppf(0.975))):
         term = Term("discretisation", 0.2, 0.04, "measured", "rows", margin=margin, bias=0.03)
         certificate = Certificate("a run", (term,), 0.95)
-        assert certificate.interval("discretisation") == pytest.approx((0.2 - reach - 0.03, 0.2 + reach + 0.03))
+        assert certificate.interval("discretisation") == pytest.approx((0.2 - width - 0.03, 0.2 + width + 0.03))
         one_sided = 0.5 if margin else 0.04 * stats.norm.ppf(0.95)
         assert certificate.upper == pytest.approx(0.2 + one_sided + 0.03)
         assert Certificate.from_dict(json.loads(json.dumps(certificate.to_dict()))) == certificate
@@ -135,7 +135,7 @@ def test_an_interval_is_the_union_of_students_and_the_one_corrected_for_skewness
     mirrored = Certificate("a run", (dataclasses.replace(skewed, skewness=-2.0),), 0.95).interval("discretisation")
     assert mirrored == pytest.approx((0.4 - high, 0.4 - low))
     plain = dataclasses.replace(skewed, skewness=0.0, allowance=0.0)
-    assert plain.reach(0.95) == plain.depth(0.95) == pytest.approx(0.04 * stats.t.ppf(0.95, 24))
+    assert plain.half_width_above(0.95) == plain.half_width_below(0.95) == pytest.approx(0.04 * stats.t.ppf(0.95, 24))
 
 
 def test_a_record_of_an_earlier_version_has_neither_skewness_nor_allowance():
@@ -175,10 +175,10 @@ def test_the_table_names_every_term_unit_assumption_and_warning():
 @pytest.mark.parametrize(
     ("value", "error", "learned", "said"),
     [
-        (-0.02, 0.1, True, "discretisation below 0: an estimate from rows scatters"),
-        (-0.02, 0.1, False, "discretisation below 0: an estimate from rows scatters"),
-        (-0.8, 0.1, True, "discretisation below 0: it is counted from the network used continuously"),
-        (-0.8, 0.1, False, "discretisation below 0: an estimate from rows scatters"),
+        (-0.02, 0.1, True, "discretisation below 0: an estimate from rows can be below 0 by chance"),
+        (-0.02, 0.1, False, "discretisation below 0: an estimate from rows can be below 0 by chance"),
+        (-0.8, 0.1, True, "discretisation below 0: it is measured against the same network used continuously"),
+        (-0.8, 0.1, False, "discretisation below 0: an estimate from rows can be below 0 by chance"),
         (-1e-14, 0.0, True, None),
         (0.2, 0.04, True, None),
     ],
@@ -213,9 +213,9 @@ def test_a_number_is_rounded_to_what_its_interval_tells(number, printed):
     assert with_interval(*number) == printed
 
 
-# A standard error falls like 1/sqrt(n): 50 rows that reach 1.7 reach 0.5 with 50 (1.7/0.5)^2 = 578.
+# A half width falls like 1/sqrt(n): where 50 rows give 1.7, 50 (1.7/0.5)^2 = 578 rows give 0.5.
 @pytest.mark.parametrize(
-    ("n", "reach", "distance", "rows"), [(50, 1.7, 0.5, 580), (4, 1.0, 1.0, 4), (300, 10.0, 1.0, 30000)]
+    ("n", "half_width", "wanted", "rows"), [(50, 1.7, 0.5, 580), (4, 1.0, 1.0, 4), (300, 10.0, 1.0, 30000)]
 )
-def test_how_many_rows_would_tell_is_rounded_up_to_two_digits(n, reach, distance, rows):
-    assert rows_to_tell(n, reach, distance) == rows
+def test_the_number_of_rows_needed_is_rounded_up_to_two_digits(n, half_width, wanted, rows):
+    assert rows_needed(n, half_width, wanted) == rows

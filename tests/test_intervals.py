@@ -24,7 +24,7 @@ def ancestral_rows(law, n, rng):
 def interval(samples):
     error = samples.std(ddof=1) / np.sqrt(len(samples))
     term = Term("", samples.mean(), error, "measured", "", degrees=len(samples) - 1, skewness=skewness(samples))
-    return term.value - term.depth(0.975), term.value + term.reach(0.975)
+    return term.value - term.half_width_below(0.975), term.value + term.half_width_above(0.975)
 
 
 def covered(law, n, repetitions, copies_of_each=1):

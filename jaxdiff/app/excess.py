@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxdiff.app.comparison_subject import BENTON, PLANNED, Subject
 from jaxdiff.app.samplers import MATCHED, PER_DIRECTION, label_of, path_cost_of
-from jaxdiff.certificate import CONFIDENCE, Certificate, rows_to_tell, with_interval
+from jaxdiff.certificate import CONFIDENCE, Certificate, rows_needed, with_interval
 from jaxdiff.curves import MeasuredCurve
 from jaxdiff.guarantees.cross_fit import measured_term, units_of
 from jaxdiff.guarantees.difference import DIFFERENCE, difference_of
@@ -202,9 +202,9 @@ def _rows_needed(withheld, n, value, low, ends):
     if n is None or withheld not in ("few", "zero", "wide"):
         return None
     if low <= 0:
-        needed = rows_to_tell(n, value - low, value) if value > 0 else None
+        needed = rows_needed(n, value - low, value) if value > 0 else None
     else:
-        needed = None if None in ends else rows_to_tell(n, math.log(ends[1] / ends[0]), math.log(WIDEST))
+        needed = None if None in ends else rows_needed(n, math.log(ends[1] / ends[0]), math.log(WIDEST))
     return max(needed or 0, FEWEST_ROWS) if withheld == "few" else needed
 
 

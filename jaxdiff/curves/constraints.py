@@ -1,26 +1,33 @@
-"""The constraints that every mmse curve obeys: a check of them, and an interpolant that obeys them."""
+"""The constraints that every mmse curve obeys, a check of them, and an interpolant that obeys them."""
+
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 
+from jaxdiff.arrays import Scalar
 from jaxdiff.curves.curve import Curve, as_curve
 from jaxdiff.curves.measured import MeasuredCurve
 from jaxdiff.legendre import gauss
 from jaxdiff.processes import ou
+from jaxdiff.types import ErrorCurve, Numbers
 
-LEVELS = np.exp(np.linspace(-12, 8, 81))  # the snr at which a curve is checked where none are given
-NODES = 12  # of Gauss' rule between two levels, where the integrand is smooth
+# The snr at which a curve is checked where none are given: four in one unit of log snr, from OU time 6 to 1.7e-4.
+LEVELS = np.exp(np.linspace(-12, 8, 81))
+NODES = 12  # of Gauss' rule between two levels, where the integrand is smooth: exact for polynomials up to degree 23
 
 
-def mmse_from_nodes(snr, values, dim, *, total_variance=None) -> Curve:
+def mmse_from_nodes(snr: Any, values: Any, dim: Any, *, total_variance: Scalar | None = None) -> Curve:
     """A smooth mmse curve through values known at some snr, which obeys the constraints of every mmse curve.
 
-    These are: V is nonincreasing, d/V - snr nondecreasing, V <= min(M, d/snr). Let e = V/(d - snr V) be the variance of
-    the isotropic Gaussian with this error. The constraints together say that e is nonincreasing and at most M/d. So e
-    is interpolated by a monotone cubic in log snr, and is constant beyond the nodes.
+    The constraints are that V is nonincreasing, that d/V - snr is nondecreasing, and that V <= min(M, d/snr). Let
+    e = V/(d - snr V) be the variance of the isotropic Gaussian with this error. The constraints together say that e is
+    nonincreasing and at most M/d. So e is interpolated by a monotone cubic in log snr, and is constant beyond the
+    nodes.
 
     Args:
-      snr: (nodes,) increasing, at least two.
-      values: (nodes,) V, total over the d coordinates.
+      snr: (nodes,) increasing and positive, at least two; an array or a list.
+      values: (nodes,) V, total over the d coordinates; an array or a list.
       dim: d.
       total_variance: M = Tr Cov(X_0), the value at snr 0, if known.
 
@@ -31,23 +38,30 @@ def mmse_from_nodes(snr, values, dim, *, total_variance=None) -> Curve:
     snr, values = np.asarray(snr, np.float64), np.asarray(values, np.float64)
     if snr.ndim != 1 or snr.shape != values.shape or len(snr) < 2 or not (np.diff(snr) > 0).all() or snr[0] <= 0:
         raise ValueError(
-            f"nodes are two increasing positive snr at least, one value each: shapes {snr.shape}, {values.shape}."
+            f"snr must be at least two increasing positive numbers, and values one number for each: their shapes are "
+            f"{snr.shape} and {values.shape}."
         )
     broken = violations(Curve(lambda at: np.interp(at, snr, values), dim), snr)
     if total_variance is not None and values[0] * (1 + snr[0] * total_variance / dim) > total_variance * (1 + 1e-9):
         broken += (
-            f"at snr {snr[0]:.4g} it is {values[0]:.6g}, more than total variance {total_variance:.6g} leaves there",
+            f"at snr {snr[0]:.4g} it is {values[0]:.6g}, more than total_variance = {total_variance:.6g} allows there",
         )
     if broken:
         raise ValueError(f"no mmse curve has these values: {broken[0]}.")
     return constrained(snr, np.clip(values, 0, (1 - 1e-12) * dim / snr), dim)
 
 
-def violations(curve, snr=None, *, dim=None):
+def violations(curve: ErrorCurve, snr: Numbers | None = None, *, dim: Scalar | None = None) -> tuple[str, ...]:
     """Sentences that say where a curve breaks a constraint by more than five standard errors; () if it breaks none.
 
-    The loss of a learned denoiser may break them. Such a denoiser could be improved by adding noise to its input.
-    `snr` (levels,) defaults to 81 levels between e^-12 and e^8, or to the levels of a measured curve.
+    The loss of a learned denoiser may break the constraints. Such a denoiser could be improved by adding noise to its
+    input.
+
+    Args:
+      curve: a Curve; or, together with dim, a callable.
+      snr: (levels,) where the curve is checked. Default: the levels of a measured curve, else 81 levels between e^-12
+        and e^8.
+      dim: d, where curve is a plain callable.
     """
     curve = as_curve(curve, dim)
     if snr is None:
@@ -77,18 +91,18 @@ def violations(curve, snr=None, *, dim=None):
     return tuple(found)
 
 
-def check_mmse(curve, snr=None):
-    """Raise ValueError where a curve that was given, not measured, breaks a constraint; see `violations`."""
+def check_mmse(curve: ErrorCurve, snr: Numbers | None = None) -> None:
+    """Raise ValueError where a curve breaks a constraint; see `violations`. For curves that were not measured."""
     broken = violations(curve, snr)
     if broken:
         raise ValueError(f"the curve cannot be an mmse curve: {broken[0]}. Pass a loss_curve if it was measured.")
 
 
-def check_second_moment(curve, second_moment):
+def check_second_moment(curve: Curve, second_moment: Scalar) -> None:
     """Raise ValueError if the second moment is less than the data's mmse implies.
 
     d/V - snr does not decrease, so E|X_0|^2 >= d/(d/V - snr) at any snr. Five standard errors are subtracted from a
-    Monte Carlo V. The loss of a learned denoiser implies nothing, and is not checked.
+    Monte Carlo V. The loss of a learned denoiser gives no such bound, and is not checked.
     """
     if curve.cross is not None or isinstance(curve, MeasuredCurve):
         return
@@ -97,12 +111,12 @@ def check_second_moment(curve, second_moment):
     least = float(np.max(curve.dim / (curve.dim / np.maximum(value, 1e-300) - LEVELS)))
     if least > second_moment * (1 + 1e-9):
         raise ValueError(
-            f"second_moment = {second_moment:.6g} is less than the {least:.6g} that the curve shows E|X_0|^2 to be at "
-            f"least."
+            f"second_moment = {second_moment:.6g} is too small: by the curve E|X_0|^2 is at least {least:.6g}. Check "
+            f"the curve and the moment."
         )
 
 
-def constrained(snr, values, dim):
+def constrained(snr: Float64[np.ndarray, " nodes"], values: Float64[np.ndarray, " nodes"], dim: int) -> Curve:
     """The Curve V = d e/(1 + snr e) through values at nodes: e a monotone cubic in log snr, constant beyond them.
 
     It is integrated by Gauss' rule between nodes, where e is smooth.
@@ -136,7 +150,9 @@ def constrained(snr, values, dim):
 
 # Fritsch and Butland's harmonic mean of the two secants: 0 where they differ in sign, and never more than three times
 # the smaller one, so the interpolant does not overshoot.
-def monotone_slopes(x, y):
+def monotone_slopes(
+    x: Float64[np.ndarray, " nodes"], y: Float64[np.ndarray, " nodes"]
+) -> Float64[np.ndarray, " nodes"]:
     """Slopes at the nodes of a cubic Hermite interpolant that is monotone wherever the values are; flat at the ends."""
     width, secant = np.diff(x), np.diff(y) / np.diff(x)
     before, after = secant[:-1], secant[1:]

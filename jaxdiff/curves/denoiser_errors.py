@@ -1,18 +1,24 @@
 """The squared errors of a denoiser on rows at one noise level, computed on the device."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdiff import noise
 from jaxdiff.checks import value_of
 from jaxdiff.curves.directions import in_axes
 from jaxdiff.processes import forward
+from jaxdiff.types import DenoiserFn
 
-FULL = 256  # rows at which a matrix product on a CPU has nearly full speed; fewer rows are seen with several noises
+# With so many rows a matrix product on a CPU has nearly full speed. Fewer rows are evaluated with several noises at
+# once.
+FULL = 256
 
 
-def pairs_at_once(denoiser, rows, n_noises):
-    """How many pairs of noises are computed at once: enough to fill a matrix product, 1 where vmap is not possible."""
+def pairs_at_once(denoiser: DenoiserFn, rows: np.ndarray, n_noises: Any) -> int:
+    """How many pairs of noises are computed at once: enough for FULL rows, 1 where the denoiser cannot be vmapped."""
     together = min(n_noises, max(1, FULL // len(rows)))
     if together > 1:
         some = jax.ShapeDtypeStruct((together, *rows.shape), jnp.asarray(rows[:1]).dtype)
@@ -26,14 +32,31 @@ def pairs_at_once(denoiser, rows, n_noises):
 
 # K = E<D - beta X_0, Z> for any beta. In the mean over the pair Z, -Z the term with beta cancels.
 @jax.jit(static_argnames=("n_noises", "each", "together"))
-def errors(denoiser, x0, index, key, t, turn, noises, n_noises, each, together):
+def errors(
+    denoiser: DenoiserFn,
+    x0: Any,
+    index: Any,
+    key: Any,
+    t: Any,
+    rotation: Any,
+    noises: Any,
+    n_noises: Any,
+    each: bool,
+    together: int,
+) -> tuple[Any, Any, Any]:
     """Means over a row's pairs of |X_0 - D|^2 (n,), <D, Z> (n,) and, where `each`, <X_0 - D, direction>^2 (n, d).
 
     Args:
-      denoiser, x0, index, key, t: the denoiser, rows (n, d), their numbers (n,), the key, one OU time.
-      turn: (d, d), from coordinates of x0 to those along the directions; None where they are the same.
+      denoiser: D(x, t).
+      x0: (n, d) rows.
+      index: (n,) their numbers, by which their noises are drawn.
+      key: for the noise.
+      t: one OU time.
+      rotation: (d, d) from coordinates of x0 to those along the directions; None where they are the same.
       noises: (n_noises, n, d), or None to draw them here.
-      n_noises, each, together: pairs of noises; whether losses along directions are asked for; pairs at once.
+      n_noises: antithetic pairs of noises for each row.
+      each: whether losses along directions are computed.
+      together: pairs that are computed at once.
     """
 
     def pair(repeat):
@@ -41,7 +64,7 @@ def errors(denoiser, x0, index, key, t, turn, noises, n_noises, each, together):
         plus, minus = (value_of(denoiser, forward(x0, t, one), t, "denoiser") for one in (z, -z))
         if plus.shape != x0.shape:
             raise ValueError(f"the denoiser returns shape {plus.shape} for x of shape {x0.shape}: they must agree.")
-        squares = (in_axes(x0 - plus, turn) ** 2 + in_axes(x0 - minus, turn) ** 2) / 2
+        squares = (in_axes(x0 - plus, rotation) ** 2 + in_axes(x0 - minus, rotation) ** 2) / 2
         loss, cross = jnp.sum(squares, -1), jnp.sum((plus - minus) * z, -1) / 2
         return loss, cross, squares if each else None
 
@@ -51,7 +74,7 @@ def errors(denoiser, x0, index, key, t, turn, noises, n_noises, each, together):
 
 
 @jax.jit(static_argnames=("n_noises", "dtype"))
-def noises_in_axes(axes, index, key, n_noises, dtype):
-    """(n_noises, n, d): the noises of rows, in the coordinates of axes."""
+def noises_in_axes(axes: Any, index: Any, key: Any, n_noises: Any, dtype: Any) -> jax.Array:
+    """(n_noises, n, d): the noises of the rows `index`, in the coordinates of `axes`."""
     drawn = lambda repeat: in_axes(noise.normal(key, index, repeat, len(axes), dtype), axes)
     return jax.lax.map(drawn, jnp.arange(n_noises, dtype=jnp.uint32))

@@ -7,17 +7,19 @@ points.
 
 import dataclasses
 import functools
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float64, Int
 
-# Levels closer than this share of a spline's range are the same level. Rounding moves log snr by less when it is
-# computed from times.
+# Levels that differ by less than this fraction of a spline's range are the same level. The rounding errors of log snr
+# computed from times are smaller.
 SAME = 1e-9
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Spline:
-    """Cubic Hermite interpolation in u, linear in the values, with an estimate of the error between the levels.
+    """Cubic Hermite interpolation in u = log snr, linear in the values, with an estimate of its error.
 
     The spline runs through values at equidistant nodes, with slopes from fourth-order differences. Where a value is
     also known at a further level, the spline's difference from it is added as a correction that falls linearly to 0 at
@@ -32,13 +34,13 @@ class Spline:
     extra: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
 
     @property
-    def width(self):
-        """Distance of two nodes."""
+    def width(self) -> Any:
+        """The distance of neighbouring nodes."""
         return (self.u[-1] - self.u[0]) / (len(self.u) - 1)
 
     @property
-    def levels(self):
-        """(levels,) where values are known: the nodes, then the further levels."""
+    def levels(self) -> Float64[np.ndarray, " levels"]:
+        """(levels,) u at which values are known: the nodes, then the further levels."""
         return np.concatenate([self.u, self.extra])
 
     @functools.cached_property
@@ -51,19 +53,21 @@ class Spline:
         matrix.flags.writeable = False  # `slopes` returns the cached matrix itself
         return matrix
 
-    def slopes(self):
+    def slopes(self) -> Float64[np.ndarray, "nodes nodes"]:
         """(nodes, nodes): the matrix from values to width times derivatives at the nodes; exact for quartics."""
         return self._slopes
 
-    def basis(self, u):
+    def basis(self, u: Float64[np.ndarray, " points"]) -> Float64[np.ndarray, "points levels"]:
         """(points, levels): the matrix from values to the interpolant at the points u."""
         return self.at(np.eye(len(self.levels)), u)
 
-    def integral_basis(self, u):
+    def integral_basis(self, u: Float64[np.ndarray, " points"]) -> Float64[np.ndarray, "points levels"]:
         """(points, levels): the matrix from values to the integral of the interpolant, from the first node to u."""
         return self.integral(np.eye(len(self.levels)), u)
 
-    def at(self, values, u):
+    def at(
+        self, values: Float64[np.ndarray, "levels *more"], u: Float64[np.ndarray, " points"]
+    ) -> Float64[np.ndarray, "points *more"]:
         """The interpolant of values (levels, ...) at the points u: (points, ...)."""
         smooth = self._smooth(values[: len(self.u)], u)
         if not len(self.extra):
@@ -72,7 +76,9 @@ class Spline:
         below, above = (self._correction(values, self._order[k]) for k in (i, i + 1))
         return smooth + (1 - x) * below + x * above
 
-    def integral(self, values, u):
+    def integral(
+        self, values: Float64[np.ndarray, "levels *more"], u: Float64[np.ndarray, " points"]
+    ) -> Float64[np.ndarray, "points *more"]:
         """The interpolant's integral, of values (levels, ...), from the first node to the points u: (points, ...)."""
         smooth = self._smooth_integral(values[: len(self.u)], u)
         if not len(self.extra):
@@ -83,13 +89,15 @@ class Spline:
         before = np.concatenate([np.zeros_like(gap[:1]), np.cumsum(width * (gap[:-1] + gap[1:]) / 2, axis=0)])
         return smooth + before[i] + width[i] * ((x - x**2 / 2) * gap[i] + x**2 / 2 * gap[i + 1])
 
-    def around(self, u):
-        """(points, 6): the nodes around each of the points u, for `error`; (points, 5) where there are five nodes."""
+    def around(self, u: Float64[np.ndarray, " points"]) -> Int[np.ndarray, "points near"]:
+        """(points, 6): indices of the nodes around each of the points u, for `error`; (points, 5) for five nodes."""
         i, size = self._locate(u, 1)[0], min(6, len(self.u))
         return np.clip(i - 2, 0, len(self.u) - size)[:, None] + np.arange(size)
 
-    def error(self, near, u):
-        """An estimate of the interpolant's error at the points u, (points, ...), from `near`, the values at `around`.
+    def error(
+        self, near: Float64[np.ndarray, "points near *more"], u: Float64[np.ndarray, " points"]
+    ) -> Float64[np.ndarray, "points *more"]:
+        """An estimate of the interpolant's error at the points u, from `near`, the values at the nodes `around` them.
 
         The estimate is a third of the larger fourth difference around the point's panel. A jump between the two nodes
         of the panel has a fourth difference of three times its height, so the estimate is the height. For a smooth
@@ -103,7 +111,7 @@ class Spline:
         scale = np.where(known, 0.0, np.where((i == 0) | (i == last), 1.0, 1 / 3))
         return scale.reshape(-1, *(1,) * (near.ndim - 2)) * np.abs(np.diff(near, 4, axis=1)).max(1)
 
-    def integral_error(self, values, first, last):
+    def integral_error(self, values: Float64[np.ndarray, " levels"], first: Any, last: Any) -> Any:
         """An estimate of the error of the interpolant's integral, values (levels,), from `first` to `last`.
 
         The estimate is a fourteenth of the width times the sum of the fourth differences, where the first and the last

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import noise
+from jaxdiff.arrays import Scalar
 from jaxdiff.checks import as_host, check_whole
 from jaxdiff.curves import jacobian_spectrum
 from jaxdiff.curves.denoiser_errors import errors, noises_in_axes, pairs_at_once
@@ -18,44 +19,44 @@ from jaxdiff.intervals import row_ids
 from jaxdiff.processes import ou
 from jaxdiff.processes.ou import check_ends
 from jaxdiff.progress import bar
-from jaxdiff.types import Basis, DenoiserFn, as_score
+from jaxdiff.types import Basis, DenoiserFn, Key, Rows, Times, Whole, as_score
 
-ROWS_AT_ONCE = 4096  # of the denoiser: enough to keep a device busy, little enough memory for wide rows
-# With `axes` the noises of all these rows are kept in the coordinates of the axes, so that they are multiplied once for
-# all levels. There are at most so many numbers of them: 128 MiB in float32.
+ROWS_AT_ONCE = 4096  # rows in a call of the denoiser: they keep a device busy, and wide rows still fit into memory
+# With `axes` the noises of these rows are kept in the coordinates of the axes, so that they are multiplied once for all
+# levels. They have at most so many elements: 128 MiB in float32.
 ELEMENTS_AT_ONCE = 2**25
 AHEAD = 2  # levels that the device computes while the host adds up earlier ones
 
 
 def loss_curve(
     denoiser: DenoiserFn,
-    data,
-    key,
+    data: Rows,
+    key: Key,
     *,
-    horizon,
-    early_stop,
+    horizon: Scalar,
+    early_stop: Scalar,
     basis: Basis = None,
-    products=None,
-    grid=None,
-    n_nodes=201,
-    n_noises=4,
-    axes=None,
-    progress=False,
+    products: Whole | None = None,
+    grid: Times | None = None,
+    n_nodes: Whole = 201,
+    n_noises: Whole = 4,
+    axes: Any = None,
+    progress: bool = False,
 ) -> MeasuredCurve:
     """Measures the loss of a denoiser on data, L(snr) = E|X_0 - D(X_t, t)|^2, row by row.
 
     Args:
       denoiser: D(x, t), shapes (..., d), () -> (..., d).
-      data: (n, d), rows the denoiser was not trained on; whole numbers are converted to float32.
-      key: for the noise. A row sees the same noises, and their negatives, at every level. So differences between
-        levels, which the path KL is made of, have far smaller standard errors than the levels themselves.
-      horizon, early_stop: OU times; the curve is known for snr between theirs.
+      data: (n, d) held-out rows, on which the denoiser was not trained; whole numbers are converted to float32.
+      key: for the noise. A row has the same noises, and their negatives, at every level. So differences between
+        levels, of which the path KL is a sum, have far smaller standard errors than the losses at the levels.
+      horizon, early_stop: OU times, the first and last one; the curve is known for snr between theirs.
       basis: directions along which the loss is measured too, for moment matching with `basis=`. An array (d, d) with
         orthonormal columns, best the principal_axes of training rows; or "coordinates"; or "pca", the principal axes
         of the rows measured here. Their loss along axes of their own is smaller than that of other rows would be, so
         certificates then carry a warning.
       products: number of Lanczos products with the denoiser's Jacobian for each start, for the path KL of covariance
-        matching; d products are exact. They are computed for the first 4,096 rows, and each costs as much as eight
+        matching; d products are exact. They are computed for the first 4,096 rows. A product costs as much as eight
         evaluations.
       grid: OU times of a sampler's grid, at which the loss is measured too. The path KL of this grid then needs
         interpolation for an integral only, not for the losses at the grid's nodes. Give the grid where it is known,
@@ -66,7 +67,7 @@ def loss_curve(
       axes: (d, d) with orthonormal columns. The denoiser then takes and returns rows in the coordinates x @ axes; the
         curve is the same. This saves the matrix products of a denoiser that works in such coordinates anyway, and those
         of the loss along directions where `basis` is the same array.
-      progress: show a bar.
+      progress: whether to show a bar.
 
     Returns:
       A MeasuredCurve. Standard errors are over rows, which are assumed to be independent.
@@ -75,6 +76,7 @@ def loss_curve(
       ValueError: fewer than two rows or five nodes, data that are not finite, early_stop not below the horizon, a grid
         that does not decrease or that leaves the interval between them, a basis or axes that are not valid, products
         with axes, or the denoiser's output is not finite or not of the shape of its input.
+      TypeError: denoiser is not a function of x and t, data is not an array, or key is not a JAX key.
     """
     check_ends(horizon, early_stop)
     noise.check_key(key)
@@ -117,7 +119,7 @@ class _Asked(NamedTuple):
     u: np.ndarray
     basis: Basis
     axes: Any
-    n_noises: int
+    n_noises: Whole
 
     @property
     def groups(self):
@@ -164,7 +166,7 @@ def _measured(asked):
     """Yields rows, level and losses. The device computes AHEAD levels while the host uses the one that is yielded."""
     denoiser, data, key, u, basis, axes, n_noises = asked
     dtype = jnp.asarray(data[:1]).dtype
-    own, turn = (None if one is None else jnp.asarray(one, dtype) for one in (axes, change_of_basis(axes, basis)))
+    own, rotation = (None if one is None else jnp.asarray(one, dtype) for one in (axes, change_of_basis(axes, basis)))
     waiting = collections.deque()
     for first in range(0, len(data), asked.rows_at_once):
         index = np.arange(len(data), dtype=np.uint32)[first : first + asked.rows_at_once]
@@ -172,7 +174,7 @@ def _measured(asked):
         noises = None if own is None else noises_in_axes(own, index, key, n_noises, dtype)
         for level, u_here in enumerate(u):
             t = jnp.asarray(ou.time(np.exp(u_here)), dtype)
-            found = errors(denoiser, x0, index, key, t, turn, noises, n_noises, basis is not None, together)
+            found = errors(denoiser, x0, index, key, t, rotation, noises, n_noises, basis is not None, together)
             waiting.append((index, level, found))
             if len(waiting) > AHEAD:
                 yield waiting.popleft()
@@ -191,7 +193,7 @@ def _check_numbers(n_nodes, n_noises, products, axes):
     if isinstance(axes, str):
         raise ValueError(f"axes is an array (d, d) or None: axes = {axes!r}.")
     if axes is not None and products is not None:
-        raise ValueError("products= needs a denoiser of the rows as they are: leave axes= out.")
+        raise ValueError("products= needs a denoiser in the coordinates of the data: leave axes= out, or products=.")
 
 
 def _further(u, grid):

@@ -3,8 +3,10 @@
 import dataclasses
 import functools
 import operator
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 
 from jaxdiff.curves import jacobian_spectrum
 from jaxdiff.curves.curve import Curve
@@ -12,7 +14,7 @@ from jaxdiff.curves.interpolation import Spline
 from jaxdiff.processes import ou
 from jaxdiff.types import Basis
 
-# Losses along directions are kept for this many groups of rows: those of every row would take d times the memory.
+# Losses along directions are kept for so many groups of rows, because those of every row would take d times the memory.
 # Standard errors from 32 groups have 31 degrees of freedom.
 GROUPS = 32
 
@@ -28,7 +30,8 @@ class MeasuredCurve(Curve):
         None.
       replicates: the curves of the groups.
       coarse: the curve whose log_det comes from two Lanczos products fewer; None where log_det is None or exact.
-      own_axes: whether the basis was made from these very rows, whose loss along it is smaller than that of others.
+      own_axes: True where the basis was computed from these very rows. Their loss along it is smaller than that of
+        other rows.
       squares: (n,) |X_0|^2 of every row; None where it was not kept.
       row_ids: (n,) whole numbers, equal where rows are equal; None where they were not kept.
     """
@@ -42,22 +45,22 @@ class MeasuredCurve(Curve):
     row_ids: np.ndarray | None = dataclasses.field(default=None, repr=False)
 
     @property
-    def n(self):
+    def n(self) -> int:
         """Number of rows of data."""
         return len(self.rows)
 
     @property
-    def losses(self):
+    def losses(self) -> Float64[np.ndarray, " levels"]:
         """(levels,) snr L at the levels."""
         return self.rows[:, : len(self.spline.levels)].mean(0)
 
     @property
-    def crosses(self):
+    def crosses(self) -> Float64[np.ndarray, " levels"]:
         """(levels,) sqrt(snr) K at the levels."""
         return self.rows[:, len(self.spline.levels) :].mean(0)
 
     @functools.cached_property
-    def halves(self):
+    def halves(self) -> tuple["MeasuredCurve", ...]:
         """The curves of rows 0, 2, ... and of rows 1, 3, ...; without log_det."""
         groups = [None, None] if self.by_group is None else [self.by_group[half::2] for half in range(2)]
         each = [None, None] if self.squares is None else [self.squares[half::2] for half in range(2)]
@@ -69,29 +72,34 @@ class MeasuredCurve(Curve):
         return tuple(measured_curve(self.spline.u, self.rows[half::2], self.dim, **options[half]) for half in range(2))
 
     @property
-    def ends(self):
+    def ends(self) -> tuple[float, ...]:
         """(horizon, early_stop): the OU times between which the curve is known."""
         return tuple(float(t) for t in ou.time(np.exp(self.spline.u[[0, -1]])))
 
 
 def measured_curve(
-    u,
-    rows,
-    dim,
+    u: Float64[np.ndarray, " nodes"],
+    rows: np.ndarray,
+    dim: int,
     *,
-    extra=(),
-    by_group=None,
+    extra: Any = (),
+    by_group: np.ndarray | None = None,
     basis: Basis = None,
-    own_axes=False,
-    squares=None,
-    row_ids=None,
-    levels=None,
-    coarse_levels=None,
-):
-    """The MeasuredCurve from losses of rows at equidistant nodes u in log snr; see its attributes.
+    own_axes: bool = False,
+    squares: np.ndarray | None = None,
+    row_ids: np.ndarray | None = None,
+    levels: list[Any] | None = None,
+    coarse_levels: list[Any] | None = None,
+) -> MeasuredCurve:
+    """The MeasuredCurve made from the losses of rows at equidistant nodes in log snr.
 
-    extra: further levels in log snr, whose columns come after those of the nodes.
-    levels, coarse_levels: spectral measures of every level, from `jacobian_spectrum.measured`, or None.
+    Args:
+      u: (nodes,) log snr of the nodes, increasing and equidistant, at least five.
+      rows: (n, 2 levels) snr L, then sqrt(snr) K, of every row. The columns of the nodes come before those of `extra`.
+      dim: d.
+      extra: further levels in log snr.
+      by_group, basis, own_axes, squares, row_ids: see MeasuredCurve.
+      levels, coarse_levels: spectral measures of every level, from `jacobian_spectrum.measured`; or None.
     """
     spline = Spline(u, np.asarray(extra, np.float64))
     groups = min(len(rows), GROUPS) if by_group is None else len(by_group)
@@ -130,7 +138,7 @@ def measured_curve(
 
 
 def _curve_through(spline, dim, means, directions, basis, levels, pick):
-    """The Curve through means (2 levels,) at the spline's levels; levels and directions may be None."""
+    """The Curve through means (2 levels,) at the spline's levels; `directions` and `levels` may be None."""
     losses, crosses = np.split(means, 2)
     at = lambda values, snr: spline.at(values, np.log(np.ravel(snr))).reshape(np.shape(snr) + values.shape[1:])
     return Curve(

@@ -1,12 +1,15 @@
 """Legendre series on panels of log snr, for exact curves that are slow to evaluate, and their integrals."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.polynomial.legendre import legint, legval
 
 from jaxdiff.curves.curve import Curve
 from jaxdiff.legendre import rule, series
+from jaxdiff.types import Numbers
 
 # Degree of a series and width of a panel in log snr. They leave a relative error below 1e-13, see `Panels`; a wider
 # panel would need a higher degree.
@@ -21,11 +24,11 @@ class Panels:
     Gaussian's mmse is analytic within pi of it.
     """
 
-    def __init__(self, value):
+    def __init__(self, value: Callable[..., Any]) -> None:
         """`value` maps snr (n,) to the curve (n,), or to all curves (n, ...)."""
         self.value, self.series = value, {}
 
-    def __call__(self, snr):
+    def __call__(self, snr: Numbers) -> np.ndarray:
         """The curve at an array of snr values, float64; an array of curves adds its axes at the end."""
         snr = np.asarray(snr, np.float64)
         panel, place, series = self._at(np.log(snr.ravel()))
@@ -33,7 +36,7 @@ class Panels:
         value = legval(column(place), series[:, panel - panel.min()], tensor=False) / column(snr.ravel())
         return value.reshape(snr.shape + series.shape[2:])
 
-    def integral(self, snr):
+    def integral(self, snr: Numbers) -> np.ndarray:
         """An antiderivative over snr, 0 at the panel edge below the least snr of this call."""
         panel, place, series = self._at(np.log(np.ravel(snr)))
         index = panel - panel.min()
@@ -41,7 +44,7 @@ class Panels:
         before = np.concatenate([[0.0], np.cumsum(legval(1.0, primitive))])
         return (before[index] + legval(place, primitive[:, index], tensor=False)).reshape(np.shape(snr))
 
-    def error(self, snr):
+    def error(self, snr: Numbers) -> float:
         """An error bound for integrals between the least and the largest of these snr, from the last coefficients.
 
         Gauss' rule of 12 nodes is exact to degree 23. Where the coefficients fall with the degree, the error is less
@@ -65,19 +68,21 @@ class Panels:
         return panel, 2 * (u / PANEL - panel) - 1, np.stack([self.series[p] for p in wanted], axis=1)
 
 
-def tabulated(value, dim):
+def tabulated(value: Callable[..., Any], dim: int) -> Curve:
     """A Curve from a slow function of snr, evaluated through Panels."""
     return integrated(Curve(Panels(value), dim))
 
 
-def integrated(curve):
-    """The curve with an integral and its error bound; Panels compute them where the curve has none of its own."""
+def integrated(curve: Curve) -> Curve:
+    """The curve with an integral and its error bound. Panels compute them where the curve has none of its own."""
     if curve.integral is not None:
         return curve
     panels = curve.value if isinstance(curve.value, Panels) else Panels(curve)
     return dataclasses.replace(curve, integral=panels.integral, integral_error=panels.error)
 
 
-def antiderivative(curve, snr):
+def antiderivative(curve: Curve, snr: Any) -> np.ndarray:
     """An antiderivative of a curve over snr, at an array of values."""
-    return integrated(curve).integral(snr)
+    integral = integrated(curve).integral
+    assert integral is not None
+    return integral(snr)

@@ -1,1 +1,1 @@
-"""Path KL, certificates and bounds."""
+"""The path KL of samplers, certificates, and bounds."""

@@ -1,10 +1,11 @@
-"""A run in, a Certificate out: an upper bound on the KL from the data's law to the samples', term by term."""
+"""Certifies a run: an upper bound on KL(law of the data || law of the samples), term by term."""
 
 import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxdiff.arrays import Scalar
 from jaxdiff.certificate import CONFIDENCE, DISCRETISATION, Certificate, Term
 from jaxdiff.curves import Curve, MeasuredCurve
 from jaxdiff.curves.constraints import check_mmse
@@ -17,53 +18,56 @@ from jaxdiff.guarantees.step_cost import cost_of
 from jaxdiff.guarantees.terms import early_stopping, initialisation, moment_about_start, moment_of, score_error
 from jaxdiff.intervals import bounded
 from jaxdiff.processes import ou
-from jaxdiff.types import Basis, Sampler
+from jaxdiff.targets import Target
+from jaxdiff.types import Basis, ErrorCurve, Grid, Kernel, Numbers, PathCost, Sampler, Times
 
 
 def certify(
-    kernel,
-    grid=None,
+    kernel: Sampler | Kernel | str,
+    grid: Times | None = None,
     *,
-    target=None,
-    curve=None,
-    matched=None,
+    target: Target | None = None,
+    curve: ErrorCurve | None = None,
+    matched: ErrorCurve | None = None,
     basis: Basis = None,
-    second_moment=None,
-    radius=None,
-    dim=None,
-    confidence=CONFIDENCE,
-    start_mean=None,
+    second_moment: Scalar | None = None,
+    radius: Scalar | None = None,
+    dim: Scalar | None = None,
+    confidence: float | int = CONFIDENCE,
+    start_mean: Numbers | None = None,
 ) -> Certificate:
     """The terms of an upper bound on KL(q_early_stop || law of the samples), in nats, for a run from N(start_mean, I).
 
     Args:
-      kernel: a Sampler, as Plan.sampler makes it; or the name of a kernel with a path KL, as in information.step_cost.
-      grid: the grid of the run; with a name alone.
-      target: a known law sampled with its exact score; or
-      curve: the loss curve of a learned denoiser, on data that neither it nor the grid has seen.
-      matched: with the name "moment_matched", the curve that set its variance, from other data. By default the curve
-        itself, and the term is cross-fitted: every half of the rows is measured with the variance of the other. A
-        Sampler brings the curve that its kernel was made with.
-      basis: with that name, the directions that have a variance each: the curve's own basis.
-      second_moment: E|X_0|^2, for initialisation and early stopping when only a curve is given; then "assumed". By
-        default a measured curve's own, the mean over its rows.
-      radius: the data lie in a ball of this radius about 0 and the denoiser is clipped to it (processes.clipped). The
-        interval is then a betting one (intervals.bounded), which holds at any number of rows; it needs `matched` from
-        other rows and a kernel whose path KL has no noise term (ancestral, moment-matched without basis).
+      kernel: a Sampler, as Plan.sampler makes it. Or, with a grid, a kernel or the name of one that has a path KL; see
+        information.step_cost.
+      grid: (n_steps + 1,) the grid of the run; not with a Sampler.
+      target: a known law, sampled with its exact score. Give this or curve.
+      curve: the loss curve of a learned denoiser, measured on held-out data that did not set the grid either.
+      matched: with the name "moment_matched", the curve that its variance was set from, of other data. By default it is
+        the curve itself, and the term is cross-fitted: the variance is set on one half of the rows and the path KL
+        measured on the other. A Sampler brings the curve that its kernel was made with.
+      basis: with the name "moment_matched", the directions, each with its own variance: the curve's own basis.
+      second_moment: E|X_0|^2, for the initialisation and early stopping where only a curve is given. Their status is
+        then "assumed". By default the mean over the rows of a measured curve.
+      radius: the data lie in a ball of this radius about 0, and the denoiser is clipped to it (processes.clipped). The
+        interval is then a betting interval (intervals.bounded), which holds at any number of rows. It needs `matched`
+        from other rows, and a kernel whose path KL has no noise term (ancestral, moment-matched without basis).
       dim: d, where curve is a plain callable.
-      confidence: of the intervals.
-      start_mean: (d,) of the normal law that the run of a target starts from, a plan's own; default 0. With a curve
-        centre the data instead, which leaves the curve as it is.
+      confidence: that of the intervals, between 0 and 1.
+      start_mean: (d,) the mean of the normal law that the run of a target starts from, as Plan.start_mean; default 0.
+        With a curve centre the data instead, which does not change the curve.
 
     Returns:
-      A Certificate. Its terms in nats add up to the bound; beside them stands what early stopping costs in W2 and in
-      total variation. With a loss curve the discretisation is the excess over the network used continuously, and the
-      network's own error is unknown: a constant of the data that no held-out set determines.
+      A Certificate. Its terms in nats add up to the bound. Two more terms say what early stopping costs in W2 and in
+      total variation. With a loss curve the discretisation is the excess over the path KL of the same network used
+      continuously. The network's own error is then unknown: it contains a constant of the data that held-out rows do
+      not determine.
 
     Raises:
-      ValueError: neither or both of target and curve, a bad grid or confidence, a kernel without a path KL, a curve
-        given as exact that cannot be an mmse curve or has a larger second moment than is said, a `matched` that is no
-        curve of other rows, or losses that leave the ball of `radius`.
+      ValueError: neither or both of target and curve are given; a bad grid or confidence; a kernel without a path KL;
+        a curve given as exact that cannot be an mmse curve, or that implies a larger E|X_0|^2 than second_moment; a
+        `matched` that is not a curve of other rows; losses that are too large for the ball of `radius`.
     """
     if (target is None) == (curve is None):
         raise ValueError("give exactly one of target= (exact score) and curve= (learned denoiser).")
@@ -71,10 +75,10 @@ def certify(
     known = as_curve(curve if target is None else target.mmse, dim)
     if target is not None and not (second_moment is None and radius is None and matched is None):
         raise ValueError(
-            "a target brings its own second_moment and curve: leave second_moment, radius and matched out."
+            "a target brings its own second_moment and curve: leave second_moment=, radius= and matched= out."
         )
     if radius is not None and not (isinstance(known, MeasuredCurve) and 0 < radius < math.inf):
-        raise ValueError(f"radius= is positive, finite, and for a measured curve: radius = {radius:g}.")
+        raise ValueError(f"radius= must be positive and finite, and needs a curve= of loss_curve: radius = {radius:g}.")
     cost, grid = _judged(kernel, grid, known, matched, basis)
     second_moment = moment_of(known, second_moment) if target is None else target.second_moment
     about = Known(known, second_moment, target, start_mean)
@@ -103,21 +107,29 @@ def _judged(kernel, grid, curve, matched, basis):
     return cost, grid
 
 
-def check_variance_curve(matched, curve, grid):
-    """Raise ValueError unless a curve can have set a variance: of other rows, finite, of the same dimension."""
+def check_variance_curve(matched: ErrorCurve, curve: Curve, grid: Grid) -> None:
+    """Raise ValueError unless `matched` can have set a variance: of other rows, finite, of the curve's dimension."""
     if matched is curve and isinstance(curve, MeasuredCurve):
-        raise ValueError("matched= is a curve of other rows than the curve's: leave it out for a cross-fitted one.")
-    if getattr(matched, "dim", curve.dim) != curve.dim:
-        raise ValueError(f"matched has dimension {matched.dim}, the curve {curve.dim}.")
+        raise ValueError(
+            "matched= must be a curve of other rows than curve=: leave it out, and the variance is cross-fitted."
+        )
+    dim = getattr(matched, "dim", curve.dim)
+    if dim != curve.dim:
+        raise ValueError(f"matched has dimension {dim}, the curve {curve.dim}: measure both on data of one dimension.")
     if not np.isfinite(np.asarray(matched(ou.snr(grid[:-1])), np.float64)).all():
-        raise ValueError("matched is not finite at some of the grid's times: check it, and where it was measured.")
+        raise ValueError(
+            "matched is not finite at some of the grid's times: measure it from the grid's first time to its last."
+        )
 
 
 class Known(NamedTuple):
     """What is known of the data and the run.
 
-    curve: the target's mmse, or the loss of a learned denoiser. second_moment: E|X_0|^2, or None. target: the law, or
-    None. start_mean: (d,) of the normal law that the run starts from; None for N(0, I).
+    Attributes:
+      curve: the target's mmse, or the loss of a learned denoiser.
+      second_moment: E|X_0|^2; None where it is not known.
+      target: the law of the data; None where only a curve is known.
+      start_mean: (d,) the mean of the normal law that the run starts from; None for N(0, I).
     """
 
     curve: Curve
@@ -126,10 +138,18 @@ class Known(NamedTuple):
     start_mean: Any = None
 
 
-def certificate_of(cost, grid, known: Known, *, confidence=CONFIDENCE, radius=None, discretisation=None) -> Certificate:
+def certificate_of(
+    cost: PathCost,
+    grid: Grid,
+    known: Known,
+    *,
+    confidence: float | int = CONFIDENCE,
+    radius: Scalar | None = None,
+    discretisation: Term | None = None,
+) -> Certificate:
     """The certificate of a PathCost down a checked grid; see `certify`.
 
-    discretisation: the Term, where it is measured already; by default measured here.
+    discretisation: its Term, where the caller has computed it; by default it is computed here.
     """
     curve, second_moment, target, start_mean = known
     exact = target is not None
@@ -145,8 +165,8 @@ def certificate_of(cost, grid, known: Known, *, confidence=CONFIDENCE, radius=No
         *early_stopping(second_moment, curve.dim, grid[-1], target),
     )
     assumptions, warnings = caveats.caveats(curve, grid, cost.basis, confidence, asymptotic=radius is None)
-    warnings += caveats.of_the_rows(cost, grid, curve, asymptotic=radius is None)
-    warnings += caveats.other_moment(curve, second_moment) + caveats.between_levels(discretisation)
+    warnings += caveats.doubts_of_rows(cost, grid, curve, asymptotic=radius is None)
+    warnings += caveats.moment_warning(curve, second_moment) + caveats.interpolation_warning(discretisation)
     if not exact and second_moment is not None:
         assumptions += (f"the data have E|X_0|^2 = {second_moment:.6g}",)
     if radius is not None:
@@ -155,17 +175,19 @@ def certificate_of(cost, grid, known: Known, *, confidence=CONFIDENCE, radius=No
     return Certificate(subject, terms, confidence, assumptions, warnings)
 
 
-def discretisation_of(cost, grid, curve, radius, confidence, *, given) -> Term:
+def discretisation_of(
+    cost: PathCost, grid: Grid, curve: Curve, radius: Scalar | None, confidence: float | int, *, given: bool
+) -> Term:
     """The path KL of a PathCost down a grid as a Term; cross-fitted where the curve's own rows set the variance.
 
-    given: a curve that is not measured was given by the user, so that its values are assumed and checked.
+    given: True where the user gave the curve. Values that are not measured are then checked, and called "assumed".
     """
     if cost.matches and cost.variance is None and radius is None and cross_fits(cost, curve):
         return cross_fitted(cost, curve, lambda half: grid)
     value, samples, source = path_kl(cost, curve, grid), path_kl_samples(cost, curve, grid), source_of(cost, grid)
     if not len(samples):
         if given:
-            check_mmse(curve, caveats.levels_between(grid))
+            check_mmse(curve, caveats.snr_between(grid))
         status, how = ("assumed", ", the curve as given") if given else ("exact", "")
         return Term(DISCRETISATION, value, 0.0, status, source + how)
     if not isinstance(curve, MeasuredCurve):
@@ -183,7 +205,7 @@ def discretisation_of(cost, grid, curve, radius, confidence, *, given) -> Term:
     return Term(DISCRETISATION, value, standard_error(samples), "measured", source, margin=margin, bias=bias)
 
 
-def check_confidence(confidence):
-    """Raise ValueError unless confidence is a probability between 0 and 1."""
+def check_confidence(confidence: float | int) -> None:
+    """Raise ValueError unless the confidence is a probability between 0 and 1."""
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence is a probability between 0 and 1: confidence = {confidence:g}. Take 0.95, say.")
+        raise ValueError(f"confidence must be a probability between 0 and 1, as 0.95 is: confidence = {confidence:g}.")

@@ -1,47 +1,52 @@
-"""The discretisation of a sampler as a term with a standard error, cross-fitted where rows set its variance or grid."""
+"""The discretisation term with its standard error, cross-fitted where the rows set the variance or the grid."""
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from jaxdiff.certificate import DISCRETISATION, Term
-from jaxdiff.curves import MeasuredCurve
+from jaxdiff.curves import Curve, MeasuredCurve
 from jaxdiff.guarantees.path_kl import interpolation_error, path_kl, path_kl_samples, standard_error
-from jaxdiff.intervals import independent, skewness
+from jaxdiff.intervals import Ids, Samples, independent, skewness
+from jaxdiff.types import Grid, PathCost
 
-FEWEST_TO_HALVE = 8  # rows: with fewer, a half has no spread to speak of
+FEWEST_TO_HALVE = 8  # rows. With fewer than four rows a half's standard error means little.
 
 
-def measured_term(name, value, units, source, **options):
+def measured_term(name: str, value: Any, units: Samples, source: str, **options: Any) -> Term:
     """A Term of a value that is the mean of independent units (n,), with their standard error and skewness."""
     options = {"degrees": len(units) - 1, "skewness": skewness(units)} | options
     return Term(name, float(value), standard_error(units), "measured", source, **options)
 
 
-def in_groups(samples, size):
-    """Means of every size-th sample, as the groups of a measured curve are made."""
+def in_groups(samples: Samples, size: int) -> Samples:
+    """(size,) means over samples i, i + size, ..., the groups of a measured curve."""
     return samples if len(samples) == size else np.array([samples[g::size].mean() for g in range(size)])
 
 
-def units_of(samples, ids):
-    """Independent units of samples: copied rows together, where the samples are of rows and not of groups of rows."""
+def units_of(samples: Samples, ids: Ids | None) -> Samples:
+    """Independent units of samples: copies of a row form one unit. Samples of groups of rows are returned unchanged."""
     return samples if ids is None or len(samples) != len(ids) else independent(samples, ids)
 
 
-def cross_fits(cost, curve):
-    """Whether `cross_fitted` applies: rows enough for two halves, and a path KL that halves have."""
+def cross_fits(cost: PathCost, curve: Curve) -> bool:
+    """Whether `cross_fitted` applies: there are rows enough for two halves, whose curves have this path KL."""
     return isinstance(curve, MeasuredCurve) and curve.n >= FEWEST_TO_HALVE and cost.uses != "log_det"
 
 
-def cross_fitted(cost, curve, grid_of) -> Term:
-    """The discretisation of a run planned on these very rows, by two-fold cross-fitting.
+def cross_fitted(cost: PathCost, curve: Any, grid_of: Callable[[Any], Grid]) -> Term:
+    """The discretisation of a run whose grid or variance was set on the rows of the curve, by two-fold cross-fitting.
 
-    Grid and variance are set on one half of the rows and measured on the other. Rows that set a variance or a grid look
-    better on them than other rows will; the cross-fitted value looks slightly worse than it is, because half the rows
-    plan worse than all of them. The run's own value lies between the cross-fitted one and the halves' values in sample.
-    Their difference is the term's allowance: chance in the variance and the grid is in no row's spread.
+    Grid and variance are set on one half of the rows, and the path KL is measured on the other half. Measured on the
+    rows that set them, the path KL would be too small. The cross-fitted value is slightly too large, because half the
+    rows set a worse grid and variance than all rows do. The value of the run lies between the cross-fitted value and
+    the mean of the halves' values on their own rows. The difference of the two is the term's allowance: the spread of
+    the rows does not show the chance in the grid and the variance.
 
     Args:
-      cost: the PathCost of the kernel; its variance is set anew from each half.
-      curve: a MeasuredCurve.
+      cost: the PathCost of the kernel. Its variance is set from each half in turn.
+      curve: the MeasuredCurve of the rows.
       grid_of: maps the curve of one half to its grid.
     """
     halves, value, in_sample, samples, bias = curve.halves, 0.0, 0.0, [], 0.0
@@ -59,7 +64,7 @@ def cross_fitted(cost, curve, grid_of) -> Term:
     return measured_term(DISCRETISATION, value, units, source, allowance=abs(value - in_sample), bias=bias)
 
 
-def source_of(cost, grid):
-    """What a discretisation is of, in words."""
-    apart = "" if cost.basis is None else ", a variance for each direction"
-    return f"path KL of {cost.kernel}{apart}, {len(grid) - 1} steps"
+def source_of(cost: PathCost, grid: Grid) -> str:
+    """Names the kernel, the kind of its variance and the number of steps, for the source of a Term."""
+    directions = "" if cost.basis is None else ", a variance for each direction"
+    return f"path KL of {cost.kernel}{directions}, {len(grid) - 1} steps"

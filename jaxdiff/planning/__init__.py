@@ -1,1 +1,1 @@
-"""Horizon, grid and kernel for an accuracy or a budget."""
+"""Plans horizon, grid and kernel for an accuracy or a budget of evaluations."""

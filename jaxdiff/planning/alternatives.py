@@ -1,31 +1,37 @@
-"""What other kernels and grids give in place of a plan."""
+"""The path KL of other kernels and grids, for comparison with a plan."""
 
 import dataclasses
 import functools
 import math
+from typing import Any
 
-from jaxdiff.certificate import DISCRETISATION
+from jaxdiff.certificate import DISCRETISATION, Certificate
+from jaxdiff.curves import Curve
 from jaxdiff.grids import exponential_then_uniform, runs_in_float32
 from jaxdiff.guarantees.cross_fit import cross_fits, cross_fitted
 from jaxdiff.guarantees.path_kl import path_kl, path_kl_error
 from jaxdiff.kernels import PATH_COSTS
 from jaxdiff.planning.best_grid import FEW_CANDIDATES, PAIRS, best
 from jaxdiff.planning.goal import steps_to_reach
+from jaxdiff.types import Grid, PathCost
 
-BENTON, OPTIMAL = "exponential_then_uniform", "optimal"
-ROUNDING = 1e-12  # nats: a discretisation below it is 0 but for rounding
-FEW_STEPS = 100  # up to which covariance matching is offered: beyond, its search takes minutes
-WIDEST = 3.0  # a number of steps or a ratio is given where the ends of its interval are within this factor
+BENTON, OPTIMAL = "exponential_then_uniform", "optimal"  # the grids that are compared
+ROUNDING = 1e-12  # nats. A smaller discretisation is 0 up to rounding, and no number of steps equals it.
+FEW_STEPS = 100  # Covariance matching is compared up to so many steps: the search of a longer grid takes minutes.
+WIDEST = 3.0  # A number of steps or a ratio is not given where the ends of its interval differ by a larger factor.
 
 
-def alternatives_to(cost, grid, curve, certificate):
-    """What other samplers reach between the same ends with as many evaluations, and what exponential Euler needs.
+def alternatives_to(cost: PathCost, grid: Grid, curve: Curve, certificate: Certificate) -> tuple[dict[str, Any], ...]:
+    """The path KL of other samplers with as many evaluations, and the evaluations that exponential Euler needs.
+
+    All grids have the same ends. Exponential Euler, on Benton's grid, needs so many evaluations for the path KL of the
+    plan.
 
     Args:
       cost: the PathCost of the planned kernel.
       grid: the planned grid.
-      curve: the curve that it was planned by.
-      certificate: of the plan.
+      curve: the curve that the grid was planned with.
+      certificate: that of the plan.
 
     Returns:
       A tuple of dicts, JSON data: kernel, grid, per_direction, evals, path_kl, with standard_error where there is one.
@@ -43,7 +49,7 @@ def alternatives_to(cost, grid, curve, certificate):
     is_planned = lambda other, shape: shape == OPTIMAL and (other.kernel, other.basis is None) == planned
     planned = cost.kernel, cost.basis is None
     rows = [_row(other, shape, ends, n, curve) for other, shape in found if not is_planned(other, shape)]
-    rows = [row for row in rows if row["path_kl"] < math.inf]  # the others have a step that float32 does not allow
+    rows = [row for row in rows if row["path_kl"] < math.inf]  # where float32 allows every step
     counts = _steps_of_euler(lambda n: path_kl(euler, curve, exponential_then_uniform(*ends, n)), certificate)
     if counts is not None:
         n, fewest, most = counts
@@ -52,12 +58,13 @@ def alternatives_to(cost, grid, curve, certificate):
     return tuple(rows)
 
 
-# The rows' error of exponential Euler's own path KL is left out: at the few nats of a plan it is far smaller.
+# The interval leaves out the standard error of exponential Euler's own path KL. At the few nats of a plan that error is
+# far smaller than the plan's.
 def _steps_of_euler(cost, certificate):
-    """How many steps are as good as the plan, and the ends of their interval; None where the rows do not tell it.
+    """The steps with which `cost` equals the plan's discretisation, and the ends of their interval; or None.
 
-    They do not where they cannot tell the plan's discretisation from 0, or where the ends of the interval are further
-    apart than a factor of WIDEST.
+    None where the interval of the plan's discretisation contains 0, or where the ends of the interval of the steps
+    differ by a factor of more than WIDEST.
     """
     reached, (low, high) = certificate[DISCRETISATION].value, certificate.interval(DISCRETISATION)
     if low <= ROUNDING:
@@ -79,8 +86,8 @@ def _row(cost, shape, ends, n_steps, curve):
 def _measured(cost, shape, ends, n_steps, curve):
     """The path KL of a kernel on its grid of a shape, and its standard error.
 
-    Cross-fitted where the curve's rows set variance or grid. Infinite where the grid has a step that float32 does not
-    allow.
+    The path KL is cross-fitted where the curve's rows set the variance or the grid. It is infinite where the grid has a
+    step that float32 does not allow.
     """
     grid_of = functools.partial(_grid_of, cost, shape, ends, n_steps)
     if shape == BENTON and not runs_in_float32(grid_of(curve)):

@@ -1,16 +1,20 @@
-"""The best grid of a kernel by an error curve, for a number of steps or within a budget of nats.
+"""The grid of least path KL for a kernel and an error curve, with a number of steps or within a budget of nats.
 
-The search is as fine as its cost allows. A step of covariance matching costs a log det: its grids are searched among
-few times that are uniform in log snr, then among as many around the first result, and they are not polished.
+This module chooses how many candidate times `grids.optimal` searches. For most kernels they are 1,000, and the result
+is polished. The cost of a step of covariance matching takes a log det of the posterior covariance. Its grids are
+searched twice, first among few candidates uniform in log snr, then among as many around the first result. They are not
+polished.
 """
 
 import math
 import operator
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from jaxdiff.arrays import Scalar
 from jaxdiff.curves import Curve
 from jaxdiff.grids import fewest, longest_step, optimal
 from jaxdiff.grids.named import check_request
@@ -18,21 +22,36 @@ from jaxdiff.guarantees.step_cost import check_directions, step_cost
 from jaxdiff.planning.goal import MOST_EVALS
 from jaxdiff.types import Grid, PathCost
 
-CANDIDATES = 1000  # times that a grid is searched among: the optimum among them is polished, so more change nothing
-PAIRS = 2**25  # pairs of candidates, times directions, whose costs are computed: 256 MiB of float64
-FEW_CANDIDATES, MOST_CANDIDATES = 400, 2400  # where a step costs a log det: seconds to minutes of search
-CANDIDATES_A_STEP, LEAST_A_STEP = 8, 4  # there, for each step: with fewer the steps are visibly uneven
-FOUND: weakref.WeakKeyDictionary[Curve, dict[tuple[Any, ...], Grid]] = weakref.WeakKeyDictionary()
+CANDIDATES = 1000  # candidate times. The best grid among them is polished, so more candidates change nothing.
+PAIRS = 2**25  # pairs of candidates, times directions, whose costs are held at once: 256 MiB of float64
+# For costs with a log det, candidates in all. The search takes seconds with the fewest and minutes with the most.
+FEW_CANDIDATES, MOST_CANDIDATES = 400, 2400
+# For costs with a log det, candidates for each step: the number wanted, and the least. With fewer than the least the
+# lengths of the steps jump visibly, because a candidate is far from the optimum.
+CANDIDATES_A_STEP, LEAST_A_STEP = 8, 4
+FOUND: weakref.WeakKeyDictionary[Curve, dict[tuple[Any, ...], Grid]] = weakref.WeakKeyDictionary()  # grids by curve
 
 
-def best(cost: PathCost, curve: Curve, n_steps, horizon, early_stop, start_cost=None) -> Grid:
-    """The grid of least path KL with n_steps, no step of which is longer than float32 allows.
+def best(
+    cost: PathCost,
+    curve: Curve,
+    n_steps: Any,
+    horizon: Scalar,
+    early_stop: Scalar,
+    start_cost: Callable[[Any], Any] | None = None,
+) -> Grid:
+    """The grid of least path KL with n_steps, all of them short enough for float32 (grids.longest_step).
 
     Args:
-      cost: of the kernel; its variance is set from `curve` where cost.variance is None.
-      curve: the error curve. Grids are remembered for as long as the curve exists, as it never changes.
-      n_steps, horizon, early_stop: of the grid.
-      start_cost: t -> nats of starting at t; with it the first node is free, and at most the horizon.
+      cost: that of the kernel. Its variance is set from `curve` where cost.variance is None.
+      curve: the error curve. A curve never changes, so its grids are remembered for as long as it exists.
+      n_steps: number of steps.
+      horizon, early_stop: the grid's first and last OU time.
+      start_cost: t -> nats that a start at time t costs. With it the first time is chosen too, at most the horizon.
+
+    Raises:
+      ValueError: n_steps or the ends are not valid, so few steps are too long for float32, or the curve lacks errors
+        along the directions of the cost.
     """
     check_request(horizon, early_stop, n_steps)
     check_directions(cost, curve)
@@ -54,15 +73,25 @@ def _searched(cost, curve, n_steps, horizon, early_stop, start_cost, options):
     return found(around=found()) if _costs_a_log_det(cost) else found()
 
 
-def fewest_steps(cost: PathCost, curve: Curve, budget, horizon, early_stop, start_cost=None) -> Grid | None:
-    """The best grid of the fewest steps whose path KL is within a budget; None where `most_steps` are too few."""
+def fewest_steps(
+    cost: PathCost,
+    curve: Curve,
+    budget: Scalar,
+    horizon: Scalar,
+    early_stop: Scalar,
+    start_cost: Callable[[Any], Any] | None = None,
+) -> Grid | None:
+    """The best grid with the fewest steps whose path KL is within a budget in nats; see `best` for the arguments.
+
+    None where `most_steps` steps are too few.
+    """
     limits = {"start_cost": start_cost, "longest": longest_step()}
     nats = step_cost(cost, curve)
     within = lambda most, **more: fewest(nats, horizon, early_stop, budget, most=most, **limits, **more)
     if not _costs_a_log_det(cost):
         return within(most_steps(cost), **_options(cost, curve, most_steps(cost)))
     n, tried, grid = 0, {}, None
-    while _options(cost, curve, n) != tried:  # more candidates the more steps there are
+    while _options(cost, curve, n) != tried:  # a longer grid needs more candidates, so the search is repeated
         tried = _options(cost, curve, n)
         most = tried["n_candidates"] // LEAST_A_STEP
         grid = within(most, **tried)
@@ -73,8 +102,8 @@ def fewest_steps(cost: PathCost, curve: Curve, budget, horizon, early_stop, star
     return grid if again is None else again
 
 
-def most_steps(cost: PathCost):
-    """Steps beyond which no grid within a budget is searched for."""
+def most_steps(cost: PathCost) -> int:
+    """The largest number of steps that `fewest_steps` considers."""
     return MOST_CANDIDATES // LEAST_A_STEP if _costs_a_log_det(cost) else MOST_EVALS
 
 
@@ -83,7 +112,7 @@ def _costs_a_log_det(cost):
 
 
 def _options(cost, curve, n_steps) -> dict[str, Any]:
-    """How finely a grid of n_steps is searched for."""
+    """The options of `grids.optimal` for a grid of n_steps: the number of candidates, and whether to polish."""
     if _costs_a_log_det(cost):
         candidates = int(np.clip(CANDIDATES_A_STEP * n_steps, FEW_CANDIDATES, MOST_CANDIDATES))
         return {"n_candidates": max(candidates, 2 * n_steps), "polish": False}

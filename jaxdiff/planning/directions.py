@@ -1,45 +1,47 @@
-"""Whether a variance for each direction pays beside one for all, by the rows of a measured curve."""
+"""Decides by held-out rows whether moment matching takes one variance, or one for each direction."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
-from jaxdiff.certificate import rows_to_tell
+from jaxdiff.certificate import rows_needed
 from jaxdiff.guarantees.cross_fit import measured_term
 from jaxdiff.guarantees.difference import difference_of
 from jaxdiff.guarantees.path_kl import path_kl, path_kl_samples
 from jaxdiff.planning.best_grid import best
+from jaxdiff.types import Grid, PathCost
 
 
-def doubt_of_directions(cost, curve, grid, confidence):
-    """Why one variance for all directions is planned, in words; "" where the rows tell that one for each costs less.
+def doubt_of_directions(cost: PathCost, curve: Any, grid: Grid, confidence: float | int) -> str:
+    """Why one variance for all directions is planned, as a sentence; "" where one for each direction costs less.
 
-    Both are cross-fitted, each on its own best grid of as many steps between the ends, and compared by groups of rows.
-    The rows tell it if their difference is above 0 with this confidence.
+    One for each direction costs less if the cross-fitted difference of the two path KLs is above 0 with this
+    confidence. Each of the two has its own best grid, and the difference is measured on the same groups of rows.
 
     Args:
       cost: the PathCost of moment matching with a variance for each direction of the curve's basis.
-      curve: a MeasuredCurve.
-      grid: whose ends and number of steps are compared.
-      confidence: of the comparison.
+      curve: the MeasuredCurve of held-out rows.
+      grid: both best grids have its ends and its number of steps.
+      confidence: one-sided, of the comparison.
     """
     term = _saved_by_directions(cost, curve, grid)
-    error = term.depth(confidence)
+    error = term.half_width_below(confidence)
     if term.value > error:
         return ""
     costs = f"by these {curve.n} rows a variance for each direction costs {abs(term.value):.3g} nats"
-    if term.value <= -term.reach(confidence):
-        return f"{costs} more than one for all of them, which is planned"
+    if term.value <= -term.half_width_above(confidence):
+        return f"{costs} more than one for all directions, which is planned"
     side = "more" if term.value <= 0 else "less"
     said = (
-        f"{costs} {side} than one for all of them, {error:.2g} of it by chance: they do not tell that it pays, and one"
+        f"{costs} {side} than one for all directions, with an error of {error:.2g} nats: one for all directions is "
+        f"planned, because the rows do not show that one for each costs less"
     )
-    rows = f"; about {rows_to_tell(curve.n, error, term.value):,} rows would tell" if term.value > 0 else ""
-    return f"{said} for all is planned{rows}"
+    return said + (f"; about {rows_needed(curve.n, error, term.value):,} rows would show it" if term.value > 0 else "")
 
 
 def _saved_by_directions(cost, curve, grid):
-    """What a variance for each direction saves beside one for all, cross-fitted and paired: a Term."""
+    """The path KL with one variance minus that with one for each direction, cross-fitted on the same rows: a Term."""
     halves, value, gaps = curve.halves, 0.0, []
     for own, other in zip(halves, halves[::-1], strict=True):
         samples = []

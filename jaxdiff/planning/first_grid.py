@@ -1,22 +1,35 @@
-"""The best grid for a goal by the curve itself, with its horizon where none is given."""
+"""The grid from which a plan starts: the best one for the goal by the curve, with its horizon where none is given."""
+
+from typing import Any
 
 import numpy as np
 
+from jaxdiff.curves import Curve
 from jaxdiff.curves.panels import antiderivative
 from jaxdiff.guarantees.information import initial_kl, mutual_information
 from jaxdiff.guarantees.step_cost import step_cost
 from jaxdiff.planning.best_grid import best, fewest_steps, most_steps
-from jaxdiff.planning.goal import check_reachable, out_of_reach
+from jaxdiff.planning.goal import check_reachable, too_many_steps
 from jaxdiff.processes import ou
 from jaxdiff.processes.ou import LATEST, check_ends
+from jaxdiff.types import Grid
 
-NEGLIGIBLE = 1e-6  # nats of initialisation at the longest horizon considered, or 1e-3 of what is asked for
+# The longest horizon considered is where the initialisation costs so little: nats, and a fraction of target_kl. A later
+# start cannot lower the sum by more.
+NEGLIGIBLE, NEGLIGIBLE_PART = 1e-6, 1e-3
+TIMES = 400  # at which the initialisation is looked up, to find the longest horizon considered
 
 
-def first_grid(task, horizon, early_stop):
-    """The best grid for the goal by the curve itself, from the horizon or from the best time where none is given.
+def first_grid(task: Any, horizon: Any, early_stop: Any) -> Grid:
+    """The best grid for the goal by the curve. Where no horizon is given, the best one is found too.
 
-    task: with the fields cost, known, start, target_kl, evals and hint of `plan`'s task.
+    Args:
+      task: the task of `plan`, of which cost, known, start, target_kl, evals and hint are read.
+      horizon: the first time; or None.
+      early_stop: the last time.
+
+    Raises:
+      ValueError: the ends are not valid, or no number of steps reaches target_kl.
     """
     start, free = task.start, horizon is None
     check_ends(LATEST if free else horizon, early_stop)
@@ -31,25 +44,25 @@ def first_grid(task, horizon, early_stop):
         most = most_steps(task.cost)
         grid = best(task.cost, curve, most, horizon, early_stop, start_cost)
         spent += float(np.sum(step_cost(task.cost, curve)(grid[:-1], grid[1:])) + (start(grid[:1])[0] if free else 0.0))
-        raise out_of_reach(task.target_kl, most, task.cost.kernel, spent, task.hint)
+        raise too_many_steps(task.target_kl, most, task.cost.kernel, spent, task.hint)
     return grid
 
 
-def start_cost_of(curve, second_moment, exact, t):
-    """KL(q_t || N(0, I)), or its Gaussian bound; t an array."""
+def start_cost_of(curve: Curve, second_moment: Any, exact: bool, t: Any) -> Any:
+    """KL(q_t || N(0, I)) in nats where the curve is an exact mmse, else its Gaussian bound; t an array."""
     bound = initial_kl(second_moment, curve.dim, t)
     if not exact:
         return bound
     t = np.asarray(t, np.float64)
     latest = t.max()
     along = antiderivative(curve, ou.snr(np.append(t.ravel(), latest)))
-    told = mutual_information(curve, latest) + (along[:-1] - along[-1]).reshape(t.shape) / 2
-    return np.maximum(bound - told, 0.0)
+    information = mutual_information(curve, latest) + (along[:-1] - along[-1]).reshape(t.shape) / 2
+    return np.maximum(bound - information, 0.0)
 
 
 def _longest(start, early_stop, target_kl):
-    """A horizon beyond which initialisation costs next to nothing."""
-    goal = NEGLIGIBLE if target_kl is None else min(NEGLIGIBLE, 1e-3 * target_kl)
-    times = np.geomspace(early_stop, LATEST, 400)[1:]
+    """The horizon beyond which the initialisation costs less than NEGLIGIBLE nats."""
+    goal = NEGLIGIBLE if target_kl is None else min(NEGLIGIBLE, NEGLIGIBLE_PART * target_kl)
+    times = np.geomspace(early_stop, LATEST, TIMES)[1:]
     enough = times[start(times) <= goal]
     return float(enough[0]) if len(enough) else LATEST

@@ -1,9 +1,11 @@
-"""The plan that holds for all data of a dimension and second moment: ancestral sampling by a closed-form bound."""
+"""Plans for all data of a dimension and second moment: ancestral sampling, by a bound in closed form."""
 
 import functools
+from typing import Any
 
 import numpy as np
 
+from jaxdiff.arrays import Scalar
 from jaxdiff.certificate import CONFIDENCE, DISCRETISATION, INITIALISATION, SCORE_ERROR, Certificate, Term
 from jaxdiff.checks import checked_moment
 from jaxdiff.grids import exponential_then_uniform, longest_step, runs_in_float32
@@ -15,17 +17,26 @@ from jaxdiff.planning.record import Plan
 from jaxdiff.processes import ou
 from jaxdiff.processes.ou import LATEST, check_ends
 
-KERNEL = "ancestral"  # no curve sets its variance
-HORIZONS = 2001  # on the ladder they are chosen from
-MOST_STEPS = 1_000_000  # of the closed form
-SLACK = 1.001  # of the least bound, for a shorter horizon
-FINE_STEPS = 10_000  # the bound of a grid of more keeps no order between its nodes
+KERNEL = "ancestral"  # its variance needs no curve, and its bound has a closed form
+HORIZONS = 2001  # candidate horizons, geometric from the early stop to LATEST: neighbours differ by about 0.5 %
+MOST_STEPS = 1_000_000  # that a target_kl may take; the bound in closed form costs the same for any number
+SLACK = 1.001  # For evals the shortest horizon is taken whose bound is within this factor of the least one.
+# For grids of more steps the bound ignores the order of the mmse's values (cells=1 of any_grid.upper). That takes far
+# less time, and makes hardly any difference on so fine a grid.
+FINE_STEPS = 10_000
 
 
-# Down a grid geometric in snr + d/M ancestral sampling is bounded in closed form, whatever the data; so the best
-# horizon is read off a ladder.
-def data_free_plan(target_kl, evals, early_stop, dim, second_moment, horizon) -> Plan:
-    """The plan for a target_kl or evals; see `plan`."""
+# On a grid that is geometric in snr + d/M, ancestral sampling has a bound in closed form that holds for all data. It is
+# computed for many candidate horizons at once.
+def data_free_plan(
+    target_kl: Scalar | None,
+    evals: Scalar | None,
+    early_stop: Any,
+    dim: Any,
+    second_moment: Scalar | None,
+    horizon: Any,
+) -> Plan:
+    """The plan for a target_kl or evals; see `plan` for the arguments and errors."""
     if isinstance(dim, bool) or not 1 <= dim < np.inf or dim != int(dim):
         raise ValueError(f"dim must be a positive whole number: dim = {dim}.")
     moment = checked_moment(second_moment, dim)
@@ -38,7 +49,7 @@ def data_free_plan(target_kl, evals, early_stop, dim, second_moment, horizon) ->
     check_reachable(target_kl, start, horizons, early_stop)
 
     def totals(n):
-        """Nats of n steps from each horizon; infinite where float32 does not allow the first step, the longest."""
+        """The bound in nats of n steps from each horizon; infinite where the first and longest step needs float64."""
         bound = start(horizons) + any_grid.geometric_kl(KERNEL, horizons, early_stop, n, dim, moment)
         return np.where(_first_step(horizons, early_stop, n, moment / dim) <= longest_step(), bound, np.inf)
 
@@ -48,28 +59,29 @@ def data_free_plan(target_kl, evals, early_stop, dim, second_moment, horizon) ->
         raise _too_few(n or MOST_STEPS, horizons.min(), early_stop, moment / dim)
     if n is None:
         raise ValueError(
-            f"target_kl = {target_kl:g} takes more than {MOST_STEPS} steps, which are good for {least:.3g} nats: ask "
-            f"for more than that."
+            f"target_kl = {target_kl:g} takes more than {MOST_STEPS} steps, whose bound is {least:.3g} nats: ask for "
+            f"more nats than that."
         )
-    best = float(horizons[np.argmax(totals(n) <= (target_kl or totals(n).min() * SLACK))])  # the shortest that will do
+    best = float(horizons[np.argmax(totals(n) <= (target_kl or totals(n).min() * SLACK))])  # the shortest
     grid = any_grid.geometric_grid(best, early_stop, int(n), moment / dim)
     certificate = _certificate(grid, dim, moment)
     return Plan(best, grid, KERNEL, int(n), certificate, _alternatives(certificate, grid, dim, moment))
 
 
-# In equal steps of log(snr + 1/Mbar) OU time falls by (snr + 1/Mbar)/(2 snr (1 + snr)) each, less as snr rises.
+# A small step of log(snr + 1/Mbar) changes OU time by -(snr + 1/Mbar)/(2 snr (1 + snr)) times its length. The factor
+# falls as snr rises, so the first of equal steps is the longest in OU time.
 def _first_step(horizons, early_stop, n_steps, mean_variance):
-    """The longest step of `any_grid.geometric_grid`, the first, in OU time; shape of horizons."""
+    """The length in OU time of the first and longest step of `any_grid.geometric_grid`; shape of horizons."""
     first, last = ou.snr(horizons), ou.snr(float(early_stop))
     start = first + 1 / mean_variance
     return horizons - ou.time(first + start * np.expm1(np.log1p((last - first) / start) / n_steps))
 
 
 def _too_few(n_steps, horizon, early_stop, mean_variance):
-    """The error where so many steps begin with one that float32 does not allow, from the shortest horizon even."""
+    """The error for so few steps that float32 does not allow the first one, even from the shortest horizon."""
     step = float(_first_step(np.array(horizon), early_stop, n_steps, mean_variance))
     return ValueError(
-        f"{n_steps} steps from horizon {horizon:g} begin with one of OU time {step:.3g}; a float32 run takes steps of "
+        f"{n_steps} steps from horizon {horizon:g} begin with a step of OU time {step:.3g}, but float32 allows "
         f"{longest_step():.3g} at most. Take more evals, a shorter horizon, or data scaled to variance 1."
     )
 
@@ -87,18 +99,18 @@ def _certificate(grid, dim, moment):
         Term(SCORE_ERROR, 0.0, 0.0, "assumed", "the score is exact"),
         *early_stopping(moment, dim, grid[-1]),
     )
-    assumptions = (f"the data have E|X_0|^2 = {moment:.6g} at most; nothing else is known of them",)
+    assumptions = (f"the data have E|X_0|^2 = {moment:.6g} at most; nothing else is assumed of them",)
     warnings = ()
     if start > terms[1].value:
         warnings = (
-            f"the initialisation costs most: {len(grid) - 1} steps are bounded best from a horizon as short as "
-            f"{grid[0]:.3g}, and what comes out stays near N(0, I); take more evals, or a horizon of your own",
+            f"the initialisation is the largest term: with {len(grid) - 1} steps the bound is least for the short "
+            f"horizon {grid[0]:.3g}, and the samples stay close to N(0, I); take more evals, or give a longer horizon=",
         )
     return Certificate(f"KL(q_{grid[-1]:g} || {KERNEL}), for all such data", terms, CONFIDENCE, assumptions, warnings)
 
 
 def _alternatives(certificate, grid, dim, moment):
-    """What bounds promise of exponential Euler on Benton's grid: for as many steps, and how many are as good."""
+    """Bounds for exponential Euler on Benton's grid: for as many steps, and the steps that equal the plan's bound."""
     goal, benton = certificate[DISCRETISATION].value, functools.partial(exponential_then_uniform, grid[0], grid[-1])
     allowed = lambda cost: lambda n: cost(n) if runs_in_float32(benton(n)) else np.inf
     euler = allowed(

@@ -1,15 +1,23 @@
-"""The goal of a plan: one of an accuracy and a budget, that can be reached, and the steps that reach it."""
+"""Checks the goal of a plan, an accuracy or a budget, and finds the number of steps that reaches it."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-MOST_EVALS = 10_000  # that a grid is planned for: the search of a longer one takes minutes
-STALLED, LEAST_GAIN = 2, 0.02  # a search ends where so many times the steps gain less than this part
+from jaxdiff.arrays import Scalar
+from jaxdiff.certificate import Certificate
+
+MOST_EVALS = 10_000  # evaluations a sample. The search of a grid with more steps takes minutes.
+# A search ends if STALLED times as many steps lower the certified nats by less than the fraction LEAST_GAIN. The nats
+# that are left are then due to the number of rows: twice the steps about halve the discretisation itself.
+STALLED, LEAST_GAIN = 2, 0.02
+TIMES = 200  # at which the start is looked up, to say in a message which early stop would do
 
 
-def check_goal(target_kl, evals):
-    """Refuse all but one positive goal: target_kl in nats, or evals a sample."""
+def check_goal(target_kl: Any, evals: Any) -> None:
+    """Raise ValueError unless exactly one goal is given: a positive target_kl in nats, or a whole number of evals."""
     if (target_kl is None) == (evals is None):
         raise ValueError("give exactly one of target_kl (nats) and evals (score evaluations).")
     if target_kl is not None and not 0 < target_kl < np.inf:
@@ -18,11 +26,16 @@ def check_goal(target_kl, evals):
         raise ValueError(f"evals must be a whole number from 1 to {MOST_EVALS}: evals = {evals}.")
 
 
-def check_reachable(target_kl, start, horizons, early_stop):
-    """Refuse a target_kl that no start reaches, and one that the start itself reaches.
+def check_reachable(
+    target_kl: Scalar | None, start: Callable[[Any], Any], horizons: np.ndarray, early_stop: Scalar
+) -> None:
+    """Raise ValueError if no horizon reaches target_kl, or if the start's law meets it without a step.
 
-    `start` maps an array of times to the KL of q_t from the start's law, or a bound on it, falling in t;
-    `horizons` are those that may be chosen.
+    Args:
+      target_kl: nats; None: nothing is checked.
+      start: maps an array of times t to KL(q_t || start's law) or to a bound on it, which falls with t.
+      horizons: the horizons that may be chosen.
+      early_stop: the last time of the run.
     """
     if target_kl is None:
         return
@@ -30,20 +43,20 @@ def check_reachable(target_kl, start, horizons, early_stop):
     if at_horizons.min() >= target_kl:
         raise ValueError(
             f"target_kl = {target_kl:g} is less than the initialisation costs at horizon {horizons.max():g}, "
-            f"{at_horizons.min():.3g} nats: ask for more than that, or take a longer horizon."
+            f"{at_horizons.min():.3g} nats: ask for more nats than that, or take a longer horizon."
         )
     if float(start(np.array([early_stop]))[0]) <= target_kl:
-        times = np.geomspace(1e-12, early_stop, 200)
+        times = np.geomspace(1e-12, early_stop, TIMES)
         beyond = times[start(times) > target_kl]
         earlier = f"an early_stop below {beyond.max():.3g}, or fewer nats" if len(beyond) else "fewer nats"
         raise ValueError(
-            f"the normal law of the start is itself within target_kl = {target_kl:g} nats of the law at early_stop = "
-            f"{early_stop:g}: there is nothing to sample. Take {earlier}."
+            f"the normal law that the run starts from is already within target_kl = {target_kl:g} nats of the law at "
+            f"early_stop = {early_stop:g}: there is nothing to sample. Take {earlier}."
         )
 
 
-def steps_to_reach(goal, cost, *, most=100_000):
-    """The fewest steps n with cost(n) <= goal, for a cost that falls with n; None beyond `most`."""
+def steps_to_reach(goal: Any, cost: Callable[[int], Any], *, most: int = 100_000) -> int | None:
+    """The fewest steps n with cost(n) <= goal, for a cost that falls with n; None where `most` steps are too few."""
     high = 1
     while cost(high) > goal:
         if high >= most:
@@ -56,11 +69,29 @@ def steps_to_reach(goal, cost, *, most=100_000):
     return high
 
 
-def enough_steps(certified, n, kernel, target_kl, confidence, hint):
-    """Steps and certificate, from n steps on until the certificate reaches target_kl, at its upper end if asked to.
+def enough_steps(
+    certified: Callable[[int], Certificate],
+    n: int,
+    kernel: str,
+    target_kl: Scalar | None,
+    confidence: float | int | None,
+    hint: str,
+) -> tuple[int, Certificate]:
+    """The number of steps, n or more, with which the certificate meets target_kl, and that certificate.
 
-    `certified` maps a number of steps to a certificate. More steps lower the discretisation, but not the width that the
-    number of rows gives to the interval: the search ends where STALLED times the steps gain less than LEAST_GAIN.
+    More steps lower the discretisation, but not the part of the interval's width that is due to the number of rows. So
+    the search ends where STALLED times as many steps gain less than LEAST_GAIN.
+
+    Args:
+      certified: maps a number of steps to a certificate.
+      n: the first number of steps that is tried.
+      kernel: the kernel's name, for messages.
+      target_kl: nats; None: n steps are enough.
+      confidence: None: target_kl is compared with the measured value, else with the upper end of its interval.
+      hint: advice that ends the message of an error, or "".
+
+    Raises:
+      ValueError: the rows are too few for target_kl, or it takes more than MOST_EVALS steps.
     """
     at, before = n, math.inf
     while True:
@@ -74,7 +105,7 @@ def enough_steps(certified, n, kernel, target_kl, confidence, hint):
             at, before = n, reached
         n += max(1, math.ceil(n * min(reached / target_kl - 1, 1) / 2))
         if n > MOST_EVALS:
-            raise out_of_reach(target_kl, MOST_EVALS, kernel, reached, hint)
+            raise too_many_steps(target_kl, MOST_EVALS, kernel, reached, hint)
 
 
 def _too_few_rows(target_kl, n, certificate, confidence):
@@ -83,14 +114,14 @@ def _too_few_rows(target_kl, n, certificate, confidence):
         value = f"{certificate.known_upper:.3g} nats at the upper end of the {confidence:g} interval with {n} steps"
         remedy = "more rows, lower confidence="
     return ValueError(
-        f"target_kl = {target_kl:g} is out of reach of these rows: {value}, and more steps hardly lower that. Take "
+        f"target_kl = {target_kl:g} is not reached with these rows: {value}, and more steps hardly lower that. Take "
         f"{remedy}, or ask for more nats."
     )
 
 
-def out_of_reach(target_kl, most, kernel, least, hint):
-    """The error of a target_kl that so many steps do not reach; the hint ends the message."""
+def too_many_steps(target_kl: Scalar, most: int, kernel: str, least: Scalar, hint: str) -> ValueError:
+    """The error for a target_kl that `most` steps do not reach; `hint` ends its message."""
     return ValueError(
-        f"target_kl = {target_kl:g} takes more than {most} steps of {kernel}, good for about {least:.3g} nats: ask for "
-        f"more than that." + (f" Or: {hint}." if hint else "")
+        f"target_kl = {target_kl:g} takes more than {most} steps of {kernel}, which cost about {least:.3g} nats: ask "
+        f"for more nats than that." + (f" Or: {hint}." if hint else "")
     )

@@ -1,4 +1,4 @@
-"""Accuracy or budget in, plan out: horizon, grid, kernel, and the path KL to expect."""
+"""Plans a run for an accuracy or a budget: its horizon, grid and kernel, and a certificate of its path KL."""
 
 import dataclasses
 import functools
@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxdiff.arrays import Scalar
 from jaxdiff.certificate import CONFIDENCE
 from jaxdiff.curves import MeasuredCurve
 from jaxdiff.curves.curve import as_curve
@@ -25,44 +26,47 @@ from jaxdiff.planning.goal import check_goal, enough_steps
 from jaxdiff.planning.record import Plan
 from jaxdiff.processes import ou
 from jaxdiff.processes.ou import EARLY_STOP
-from jaxdiff.types import PathCost
+from jaxdiff.targets import Target
+from jaxdiff.types import ErrorCurve, Kernel, PathCost
 
-KERNEL = "moment_matched"  # never worse than exponential Euler and ancestral sampling
-FAR = 3.0  # deviations between the mean and 0, from which a start near the mean is recommended
+KERNEL = "moment_matched"  # its path KL is never above that of exponential Euler or ancestral sampling on the same grid
+FAR = 3.0  # standard deviations. If the mean is further from 0, the certificate recommends a start near the mean.
 
 
 def plan(
-    target_kl=None,
-    early_stop=None,
+    target_kl: Scalar | None = None,
+    early_stop: Scalar | None = None,
     *,
-    dim=None,
-    second_moment=None,
-    target=None,
-    curve=None,
-    evals=None,
-    horizon=None,
-    kernel=None,
-    confidence=None,
-    center=False,
+    dim: Scalar | None = None,
+    second_moment: Scalar | None = None,
+    target: Target | None = None,
+    curve: ErrorCurve | None = None,
+    evals: Scalar | None = None,
+    horizon: Scalar | None = None,
+    kernel: Kernel | str | None = None,
+    confidence: float | int | None = None,
+    center: bool = False,
 ) -> Plan:
-    """The sampler of least predicted path KL for a budget, or the cheapest for an accuracy.
+    """The sampler of least predicted path KL for a budget of evaluations, or the one of fewest for an accuracy.
 
-    Three strengths, by what is known of the data: `dim` and `second_moment` alone (a bound for all such data, ancestral
-    sampling); a known `target` (exact); the loss `curve` of a trained model (measured, up to the model's own error).
+    How much a plan promises depends on what is known of the data. With `dim` and `second_moment` alone it is a bound
+    for all such data, for ancestral sampling. With a known `target` the path KL is exact. With the loss `curve` of a
+    trained model it is measured, and the model's own error is unknown.
 
     Args:
-      target_kl: nats that initialisation and discretisation may cost together; or
-      evals: score evaluations a sample may cost.
-      early_stop: OU time to stop at, default 1e-3; a measured curve brings its own, and its horizon.
-      dim: d, alone or with a plain callable as curve.
-      second_moment: E|X_0|^2; default that of a measured curve's rows, else d, standardised data.
+      target_kl: nats that initialisation and discretisation may cost together. Give this or evals.
+      evals: score evaluations that a sample may cost.
+      early_stop: OU time at which the run stops, default 1e-3. A measured curve has its own, and its own horizon.
+      dim: d, alone or where curve is a plain callable.
+      second_moment: E|X_0|^2. The default is the mean over a measured curve's rows, else d, that of standardised data.
       target: a known law, sampled with its exact score.
-      curve: the loss curve of a learned denoiser on held-out data (or a callable snr -> loss with dim=).
-      horizon: OU time to start from; by default the best one is found together with the grid.
-      kernel: a kernel with a path KL; default "moment_matched", in the basis of the curve where it has one and the rows
-        are enough to tell that it pays, or "ancestral" where only dim is known.
-      confidence: with target_kl and a curve or target: the target must hold at the upper end of the certificate's
-        interval at this confidence, `certificate.known_upper`, instead of at the measured value. Default None.
+      curve: the loss curve of a learned denoiser on held-out data; or, together with dim, a callable snr -> loss.
+      horizon: OU time at which the run starts. By default the best one is found together with the grid.
+      kernel: a kernel with a path KL, or its name. The default is "moment_matched", or "ancestral" where only dim is
+        known. Moment matching takes a variance for each direction where the curve has a basis and the held-out rows
+        show that this costs less than one variance.
+      confidence: with target_kl and a curve or target. target_kl must then hold at the upper end of the certificate's
+        interval at this confidence, `certificate.known_upper`. By default it must hold at the measured value.
       center: True plans for a run of a target that starts from N(alpha(horizon) mean, I): `x = made.start(x)` moves
         draws x of N(0, I) there. Grid, evaluations and nats are then those of the law moved to mean 0. The run ends at
         the same law q_early_stop as without. False, the default, plans for a run from N(0, I). Such a run of a law
@@ -70,14 +74,15 @@ def plan(
         reverse bridge about one for every 9 units of OU time. The certificate then warns and recommends center=True.
 
     Returns:
-      A Plan: the kernel on its optimal grid, which `plan.sampler(score)` makes. The alternatives say what other kernels
-      and Benton's grid give for the same evaluations, and how many exponential Euler on Benton's grid needs to be as
-      good. No step of the grid is longer than grids.longest_step(), which float32 allows.
+      A Plan: the kernel and its optimal grid, of which `plan.sampler(score)` makes the Sampler. Its alternatives are
+      the path KL of other kernels and of Benton's grid for the same evaluations, and the evaluations with which
+      exponential Euler on Benton's grid has the path KL of the plan. No step of the grid is longer than
+      grids.longest_step(), the longest that float32 allows.
 
     Raises:
-      ValueError: neither or both of a pair of arguments, a target_kl that no number of steps reaches, fewer evals than
-        steps of float32 from the horizon to the early stop, or center=True without a target that tells its mean; the
-        message says what would do.
+      ValueError: neither or both of target_kl and evals, or both of target and curve, are given; no number of steps
+        reaches target_kl; so few evals take steps that are too long for float32; or center=True without a target whose
+        mean is known. The message says what to do.
     """
     check_goal(target_kl, evals)
     _check_planned_confidence(confidence, target_kl, target is None and curve is None)
@@ -119,22 +124,27 @@ def plan(
 
 
 class _Task(NamedTuple):
-    """What is planned: a kernel's PathCost, what is known of the data, and the goal.
+    """What is planned.
 
-    start: t -> nats that a start at time t costs. hint: advice that ends an error of too few steps, or "".
+    Attributes:
+      cost: the PathCost of the kernel.
+      known: what is known of the data.
+      start: t -> nats that a start at time t costs.
+      target_kl, evals, confidence: see `plan`.
+      hint: advice that ends the message of an error, or "".
     """
 
     cost: PathCost
     known: Known
     start: Callable
-    target_kl: float | None
-    evals: int | None
-    confidence: float | None
+    target_kl: Scalar | None
+    evals: Scalar | None
+    confidence: float | int | None
     hint: str
 
 
 def _known(target, curve, dim, second_moment, center):
-    """What is known of the data, checked, and E|X_0|^2, about the mean where the run starts near it."""
+    """What is known of the data, checked, and E|X_0 - m|^2, where m is the law's mean with center=True and else 0."""
     if target is not None and curve is not None:
         raise ValueError("give at most one of target= (exact score) and curve= (learned denoiser).")
     if target is None:
@@ -151,32 +161,32 @@ def _known(target, curve, dim, second_moment, center):
 def _check_centred(center, target):
     if center and target is None:
         raise ValueError(
-            "center=True needs target=, which tells its mean. Else centre the data, and give second_moment= about "
-            "their mean."
+            "center=True needs target=, whose mean is known. Without one centre the data, and give second_moment= "
+            "about their mean."
         )
 
 
 def _far_mean(target):
-    """What to do about a target whose mean is far from 0, in words; "" where there is nothing to do."""
+    """Advice for a target whose mean is far from 0, as a sentence; else ""."""
     if target is None or target.mean is None or target.total_variance is None:
         return ""
     away, deviation = float(np.linalg.norm(target.mean)), math.sqrt(target.total_variance)
     if away <= FAR * max(deviation, math.sqrt(target.dim)):
         return ""
     return (
-        f"the mean is {away:.4g} from 0, with a deviation of {deviation:.4g}, so that a run from N(0, I) starts at a "
+        f"the mean is {away:.4g} from 0 and the standard deviation {deviation:.4g}, so a run from N(0, I) needs a "
         f"longer horizon than one that starts near the mean: plan with center=True, and start from Plan.start(x)"
     )
 
 
 def _enough(task, grid):
-    """The grid with as many steps as the goal takes by its certificate, from this grid on, and that certificate."""
+    """The best grid with as many steps as `grid` or more, whose certificate meets the goal; and the certificate."""
     curve, n, ends = task.known.curve, len(grid) - 1, (float(grid[0]), float(grid[-1]))
     certifies = functools.partial(certificate_of, task.cost, known=task.known, confidence=task.confidence or CONFIDENCE)
     grid_at = lambda n, curve=curve: best(task.cost, curve, n, *ends)
 
     def certified(steps):
-        """The certificate of so many steps, cross-fitted where the curve's rows set variance or grid."""
+        """The certificate of so many steps, cross-fitted where the curve's rows set the variance or the grid."""
         planned = grid if steps == n else grid_at(steps)
         if not cross_fits(task.cost, curve):
             return certifies(planned)
@@ -194,8 +204,8 @@ def _check_planned_confidence(confidence, target_kl, data_free):
         return
     if target_kl is None or data_free:
         raise ValueError(
-            "confidence= says how surely target_kl= is reached by a measured curve= or a target=: give those, or leave "
-            "confidence out."
+            "confidence= is how surely target_kl= is reached, by a curve= or a target=: give both, or leave "
+            "confidence= out."
         )
     check_confidence(confidence)
 
@@ -203,16 +213,18 @@ def _check_planned_confidence(confidence, target_kl, data_free):
 def _check_data_free(dim, kernel, center):
     _check_centred(center, None)
     if dim is None:
-        raise ValueError("say what is known of the data: dim= (with second_moment=), target= or curve=.")
+        raise ValueError("give what is known of the data: dim= (with second_moment=), target= or curve=.")
     if kernel not in (None, DATA_FREE_KERNEL):
-        raise ValueError(f"of dim alone the plan is for {DATA_FREE_KERNEL}: {kernel} needs target= or curve=.")
+        name = kernel.name if isinstance(kernel, Kernel) else kernel
+        raise ValueError(f"with dim alone a plan is for {DATA_FREE_KERNEL}: {name} needs target= or curve=.")
 
 
 def _ends(curve, *asked):
-    """Horizon and early stop of a measured curve, which those asked for must not contradict."""
+    """Horizon and early stop of a measured curve. ValueError where others were asked for."""
     for name, asks, has in zip(("horizon", "early_stop"), asked, curve.ends, strict=True):
         if asks is not None and not np.isclose(asks, has, rtol=1e-6):
             raise ValueError(
-                f"the curve was measured with {name} = {has:g}, not {asks:g}: leave it out or measure anew."
+                f"the curve was measured with {name} = {has:g}, not {asks:g}: leave {name}= out, or measure the curve "
+                f"with this {name}."
             )
     return curve.ends

@@ -1,30 +1,32 @@
-"""The record of a plan, and the sampler that runs it."""
+"""The record of a plan, which makes the sampler that runs it."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
 from jaxdiff import kernels
 from jaxdiff.certificate import Certificate
 from jaxdiff.curves import Curve
-from jaxdiff.types import Basis, Sampler, ScoreFn
+from jaxdiff.types import Basis, Particles, Sampler, ScoreFn
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
-    """What to run for an accuracy. `sampler` makes it, from a score.
+    """The grid and kernel to run for an accuracy or a budget. `sampler` makes the Sampler from a score.
 
     Attributes:
       horizon: OU time at which sampling starts.
       grid: (evals + 1,) OU times from the horizon to the early stop.
       kernel: name of the planned kernel, a constructor of jaxdiff.kernels.
       evals: score evaluations for each sample.
-      certificate: what the plan promises, term by term.
-      alternatives: what other kernels and grids give, as JSON data.
-      basis: the directions in which moment matching sets a variance each, the curve's own; None: one for all.
+      certificate: the terms of the bound on KL(q_early_stop || law of the samples).
+      alternatives: the path KL of other kernels and grids, as JSON data.
+      basis: the directions, each with its own variance of moment matching: the curve's basis. None: one variance for
+        all directions.
       curve: the error curve that moment matching sets its variance from; None for other kernels.
-      start_mean: (d,) where the plan was made with center=True: the run starts from N(start_mean, I), start_mean =
-        alpha(horizon) times the law's mean. None: from N(0, I). `start` makes either from draws of N(0, I).
+      start_mean: (d,) where the plan was made with center=True, alpha(horizon) times the law's mean. The run then
+        starts from N(start_mean, I), else from N(0, I). `start` makes the start from draws of N(0, I).
     """
 
     horizon: float
@@ -43,8 +45,8 @@ class Plan:
             return Sampler(kernels.moment_matched(score, self.curve, basis=self.basis), self.grid)
         return Sampler(getattr(kernels, self.kernel)(score), self.grid)
 
-    def start(self, x):
-        """Where particles of this plan start, from draws x (particles, d) of N(0, I), as noise.initial makes them.
+    def start(self, x: Particles) -> Particles:
+        """The particles at the horizon, from draws x (particles, d) of N(0, I), as noise.initial makes them.
 
         Returns:
           x + start_mean in the dtype of x; x itself where the plan starts from N(0, I).
@@ -59,12 +61,12 @@ class Plan:
         return x + np.asarray(self.start_mean, x.dtype)[None]
 
     @property
-    def predicted_kl(self):
-        """The sum of the terms that are known: initialisation and discretisation, in nats."""
+    def predicted_kl(self) -> Any:
+        """The sum of the known terms in nats: initialisation and discretisation."""
         return self.certificate.known
 
-    def to_dict(self):
-        """Plain JSON data."""
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as JSON data, without curve and basis."""
         return {
             "horizon": self.horizon,
             "grid": [float(t) for t in self.grid],

@@ -3,10 +3,10 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Integer, Real
+from jaxtyping import Array, Integer
 
-# One number of Python, NumPy or JAX; also a traced one.
-Scalar = float | int | np.floating | np.integer | Real[Array | np.ndarray, ""]
+from jaxdiff.arrays import Scalar as Scalar
+
 WholeNumber = int | np.integer | Integer[Array | np.ndarray, ""]
 # Arguments that the functions check themselves, with messages of their own: the annotation accepts anything.
 ParticlesLike = Any  # (particles, d) floats, an array or nested lists

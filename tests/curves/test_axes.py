@@ -154,7 +154,7 @@ def test_bad_denoisers_are_refused_alike_for_few_rows_and_for_many(denoiser, mes
     [
         (1.1 * np.eye(3), r"axes must have orthonormal columns"),
         (np.full((3, 3), np.nan), r"axes must have orthonormal columns"),
-        (np.eye(3)[:, :2], r"axes must .* it has shape \(3, 2\)"),
+        (np.eye(3)[:, :2], r"axes must .* its shape is \(3, 2\)"),
         ("pca", "axes is an array .*: axes = 'pca'"),
         ("coordinates", "axes is an array .*: axes = 'coordinates'"),
     ],

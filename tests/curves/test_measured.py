@@ -149,8 +149,8 @@ def test_groups_of_rows_average_to_the_losses_along_directions(n, key):
     [
         (1.1 * np.eye(3), "orthonormal columns"),
         (np.full((3, 3), np.nan), "orthonormal columns"),
-        (np.eye(2), r"shape \(3, 3\): it has shape \(2, 2\)"),
-        (np.eye(3)[:, :2], r"it has shape \(3, 2\)"),
+        (np.eye(2), r"shape \(3, 3\): its shape is \(2, 2\)"),
+        (np.eye(3)[:, :2], r"its shape is \(3, 2\)"),
         ("axes", "basis = 'axes'"),
     ],
 )

@@ -455,7 +455,7 @@ def test_samples_by_directions_are_the_path_kl_of_replicates_which_must_know_the
     np.testing.assert_allclose(path_kl_samples("moment_matched", curve, grid, basis="coordinates"), want, rtol=1e-12)
     for changes, message in (
         ({"directions": None, "basis": None}, "has no errors along directions"),
-        ({"basis": np.eye(5)[::-1]}, "the one the curve was measured in"),
+        ({"basis": np.eye(5)[::-1]}, "the one that the curve was measured in"),
     ):
         odd = dataclasses.replace(curve, replicates=(*replicates, dataclasses.replace(replicates[0], **changes)))
         with pytest.raises(ValueError, match=message):

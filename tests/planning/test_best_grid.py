@@ -106,8 +106,8 @@ def test_what_is_remembered_is_told_apart_by_kernel_basis_start_and_candidates(s
 @pytest.mark.parametrize(
     ("kernel", "basis", "message"),
     [
-        ("moment_matched", np.eye(2)[::-1], "the one the curve was measured in"),
-        ("moment_matched", "coordinates", "the one the curve was measured in"),
+        ("moment_matched", np.eye(2)[::-1], "the one that the curve was measured in"),
+        ("moment_matched", "coordinates", "the one that the curve was measured in"),
         ("ancestral", np.eye(2), "option of moment_matched alone"),
         ("ddim", None, "ddim"),
     ],
