@@ -10,14 +10,14 @@ from jaxdiff import noise
 from jaxdiff.arrays import Scalar
 from jaxdiff.checks import as_host, check_whole
 from jaxdiff.curves import jacobian_spectrum
-from jaxdiff.curves.denoiser_errors import errors, noises_in_axes, pairs_at_once
+from jaxdiff.curves.antithetic_errors import errors, noises_in_axes, pairs_at_once
 from jaxdiff.curves.directions import change_of_basis, checked_basis, in_axes
 from jaxdiff.curves.interpolation import SAME
 from jaxdiff.curves.measured import GROUPS, MeasuredCurve, measured_curve
 from jaxdiff.grids import check_grid
 from jaxdiff.intervals import row_ids
 from jaxdiff.processes import ou
-from jaxdiff.processes.ou import check_ends
+from jaxdiff.processes.default_times import check_ends
 from jaxdiff.progress import bar
 from jaxdiff.types import Basis, DenoiserFn, Key, Rows, Times, Whole, as_score
 

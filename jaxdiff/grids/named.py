@@ -8,7 +8,7 @@ import numpy as np
 from jaxdiff.checks import as_numbers
 from jaxdiff.processes import Process, from_ou, ou, to_ou, vp_cosine
 from jaxdiff.processes.clocks import NEARLY_ZERO
-from jaxdiff.processes.ou import EARLIEST, LATEST, check_ends
+from jaxdiff.processes.default_times import EARLIEST, LATEST, check_ends
 from jaxdiff.types import Grid, Number, Numbers, Whole
 
 PURE_NOISE = -np.log(NEARLY_ZERO) / 2  # the OU time of alpha^2 = 2^-24: 8.32

@@ -10,7 +10,7 @@ from jaxdiff.arrays import Scalar, like
 from jaxdiff.intervals import ONE_SIDED, hill_index
 from jaxdiff.processes import ou
 from jaxdiff.processes.ball_projection import truncated
-from jaxdiff.processes.ou import EARLIEST, LATEST
+from jaxdiff.processes.default_times import EARLIEST, LATEST
 from jaxdiff.types import Numbers, Rows, ScoreFn, as_score
 
 FEW = 100.0  # effective samples. With fewer, the relative error 1/sqrt(samples) of the mean exceeds a tenth: a doubt.

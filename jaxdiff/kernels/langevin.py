@@ -13,7 +13,7 @@ from jaxdiff.kernels import _affine
 from jaxdiff.kernels._affine import identity
 from jaxdiff.legendre import gauss
 from jaxdiff.processes import ou
-from jaxdiff.processes.ou import EARLIEST, LATEST
+from jaxdiff.processes.default_times import EARLIEST, LATEST
 from jaxdiff.types import Kernel, Nodes, Number, Particles, ScoreFn, as_score
 
 SCHEMES = ("plain", "exponential", "underdamped")

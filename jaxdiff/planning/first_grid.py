@@ -11,7 +11,7 @@ from jaxdiff.guarantees.step_cost import step_cost
 from jaxdiff.planning.best_grid import best, fewest_steps, most_steps
 from jaxdiff.planning.goal import check_reachable, too_many_steps
 from jaxdiff.processes import ou
-from jaxdiff.processes.ou import LATEST, check_ends
+from jaxdiff.processes.default_times import LATEST, check_ends
 from jaxdiff.types import Grid
 
 # The longest horizon considered is where the initialisation costs so little: nats, and a fraction of target_kl. A later

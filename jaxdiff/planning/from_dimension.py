@@ -15,7 +15,7 @@ from jaxdiff.guarantees.terms import early_stopping
 from jaxdiff.planning.goal import check_reachable, steps_to_reach
 from jaxdiff.planning.record import Plan
 from jaxdiff.processes import ou
-from jaxdiff.processes.ou import LATEST, check_ends
+from jaxdiff.processes.default_times import LATEST, check_ends
 
 KERNEL = "ancestral"  # its variance needs no curve, and its bound has a closed form
 HORIZONS = 2001  # candidate horizons, geometric from the early stop to LATEST: neighbours differ by about 0.5 %

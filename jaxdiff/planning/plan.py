@@ -25,7 +25,7 @@ from jaxdiff.planning.from_dimension import data_free_plan
 from jaxdiff.planning.goal import check_goal, enough_steps
 from jaxdiff.planning.record import Plan
 from jaxdiff.processes import ou
-from jaxdiff.processes.ou import EARLY_STOP
+from jaxdiff.processes.default_times import EARLY_STOP
 from jaxdiff.targets import Target
 from jaxdiff.types import ErrorCurve, Kernel, PathCost
 

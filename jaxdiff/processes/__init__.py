@@ -3,8 +3,9 @@
 from jaxdiff.processes.ball_projection import clipped
 from jaxdiff.processes.clocks import ddpm, edm, flow, ve, vp_cosine, vp_linear
 from jaxdiff.processes.conversion import from_ou, ou_ends, to_ou
+from jaxdiff.processes.default_times import EARLIEST, LATEST
 from jaxdiff.processes.models import PREDICTIONS, model_from_score, range_of, score_from_model
-from jaxdiff.processes.ou import EARLIEST, LATEST, forward, ou
+from jaxdiff.processes.ou import forward, ou
 from jaxdiff.processes.process import Process
 from jaxdiff.processes.views import (
     denoiser_from_score,

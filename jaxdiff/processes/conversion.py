@@ -8,7 +8,8 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxdiff.arrays import float_time, namespace
-from jaxdiff.processes.ou import EARLIEST, LATEST, ou
+from jaxdiff.processes.default_times import EARLIEST, LATEST
+from jaxdiff.processes.ou import ou
 from jaxdiff.processes.process import Process
 from jaxdiff.types import Numbers
 

@@ -10,8 +10,8 @@ from jaxdiff import noise
 from jaxdiff.checks import check_number
 from jaxdiff.noise import KeyLike
 from jaxdiff.processes import ou
+from jaxdiff.processes.default_times import check_ends
 from jaxdiff.processes.models import check_times, range_of
-from jaxdiff.processes.ou import check_ends
 from jaxdiff.sampling.arguments import ParticlesLike, Scalar, WholeNumber
 from jaxdiff.sampling.compiled import jitted
 from jaxdiff.sampling.ode import check_finished, check_tolerances, checked_positions, integrate, velocity, widened

@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, Int, Real
 from jaxdiff import noise
 from jaxdiff.checks import as_array, check_agrees, check_number, value_of
 from jaxdiff.processes import ou
+from jaxdiff.processes.default_times import EARLIEST, LATEST
 from jaxdiff.processes.models import check_times
-from jaxdiff.processes.ou import EARLIEST, LATEST
 from jaxdiff.sampling.arguments import ParticlesLike, Scalar
 from jaxdiff.sampling.compiled import jitted
 from jaxdiff.sampling.score_calls import with_casts

@@ -14,7 +14,7 @@ from jaxdiff.kernels._affine import identity
 from jaxdiff.kernels.langevin_limits import default_step, longest_step
 from jaxdiff.noise import KeyLike
 from jaxdiff.processes import ou
-from jaxdiff.processes.ou import EARLY_STOP, check_ends
+from jaxdiff.processes.default_times import EARLY_STOP, check_ends
 from jaxdiff.sampling.arguments import GridLike, ParticlesLike, Scalar, WholeNumber
 from jaxdiff.sampling.sample import sample_in_turn
 from jaxdiff.targets.components import gaussian_moments

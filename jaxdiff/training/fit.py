@@ -12,7 +12,7 @@ from flax import nnx
 
 from jaxdiff import interrupts
 from jaxdiff.noise import KeyLike
-from jaxdiff.processes.ou import check_ends
+from jaxdiff.processes.default_times import check_ends
 from jaxdiff.progress import counter
 from jaxdiff.sampling.arguments import Scalar
 from jaxdiff.training.checkpoints import load_network, save_network

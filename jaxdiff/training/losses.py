@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from jaxdiff.guarantees.exponential_moment import ExponentialMoment, exponential_moment, moment_bound
 from jaxdiff.noise import KeyLike
 from jaxdiff.processes import forward, ou
-from jaxdiff.processes.ou import check_ends
+from jaxdiff.processes.default_times import check_ends
 from jaxdiff.sampling.arguments import Scalar
 from jaxdiff.types import DenoiserFn, ScoreFn
 

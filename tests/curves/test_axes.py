@@ -18,7 +18,7 @@ from jaxdiff import data, files, noise, runs
 from jaxdiff.app import comparison, comparison_subject, run_samples, saving, two_samples
 from jaxdiff.app.cli import main
 from jaxdiff.app.samplers import PER_DIRECTION
-from jaxdiff.curves import Curve, denoiser_errors, loss, loss_curve, principal_axes
+from jaxdiff.curves import Curve, antithetic_errors, loss, loss_curve, principal_axes
 from jaxdiff.grids import exponential_then_uniform
 from jaxdiff.guarantees.path_kl import path_kl
 from jaxdiff.sampling.sample import trajectory
@@ -115,8 +115,8 @@ def test_rows_in_chunks_have_the_same_losses_and_groups(axes, name, value, monke
 
 @pytest.mark.parametrize(("full", "together"), [(1, 1), (99, 1), (100, 2), (256, 3)])
 def test_several_noises_at_once_have_the_losses_of_one_at_a_time(full, together, monkeypatch):
-    monkeypatch.setattr(denoiser_errors, "FULL", full)
-    assert denoiser_errors.pairs_at_once(affine, ROWS, 3) == together
+    monkeypatch.setattr(antithetic_errors, "FULL", full)
+    assert antithetic_errors.pairs_at_once(affine, ROWS, 3) == together
     for axes, denoiser in ((None, affine), (AXES, affine_in_axes)):
         agrees(loss_curve(denoiser, ROWS, jax.random.key(4), **ENDS, basis="coordinates", axes=axes), "coordinates")
 
@@ -135,7 +135,7 @@ def called_in_order(x, t):
 
 @pytest.mark.parametrize("denoiser", [called_back, called_in_order])
 def test_a_denoiser_that_calls_the_host_is_asked_for_one_noise_at_a_time(denoiser):
-    assert denoiser_errors.pairs_at_once(denoiser, ROWS, 3) == 1
+    assert antithetic_errors.pairs_at_once(denoiser, ROWS, 3) == 1
     agrees(loss_curve(denoiser, ROWS, jax.random.key(4), **ENDS, basis=OTHER), OTHER)
 
 

@@ -9,7 +9,7 @@ import warnings
 
 from jaxdiff import interrupts
 from jaxdiff.app.commands.options import Defaults, check_seed
-from jaxdiff.processes.ou import EARLY_STOP_OF_A_NETWORK
+from jaxdiff.processes.default_times import EARLY_STOP_OF_A_NETWORK
 
 
 def add(commands):
@@ -51,7 +51,7 @@ def run(options):
     from jaxdiff import files
     from jaxdiff.app import data, records
     from jaxdiff.app.saving import save
-    from jaxdiff.processes.ou import check_ends
+    from jaxdiff.processes.default_times import check_ends
 
     check_seed(options.seed)
     check_ends(options.horizon, options.early_stop)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from jaxdiff.processes import ou
-from jaxdiff.processes.ou import EARLIEST, LATEST
+from jaxdiff.processes.default_times import EARLIEST, LATEST
 from jaxdiff.types import Number, Numbers
 
 

@@ -13,7 +13,7 @@ from jaxdiff.guarantees.bounds.pedrotti2023.log_sobolev import lsi_constant, suf
 from jaxdiff.guarantees.bounds.pedrotti2023.wasserstein import Tabulated, along_a_grid, checked_second_moment, w2
 from jaxdiff.guarantees.information import early_stopping_w2
 from jaxdiff.processes import ou
-from jaxdiff.processes.ou import EARLIEST
+from jaxdiff.processes.default_times import EARLIEST
 from jaxdiff.types import Grid, Number, Numbers, Whole
 
 FRACTION = 1 / 3  # of the target that is allowed to each of three errors: early stopping, Langevin, the grid

@@ -11,7 +11,7 @@ from jaxdiff.guarantees.bounds.pedrotti2023.langevin_kl import assumed_if, lange
 from jaxdiff.guarantees.bounds.pedrotti2023.log_sobolev import check_radius
 from jaxdiff.guarantees.information import early_stopping_w2
 from jaxdiff.processes import ou
-from jaxdiff.processes.ou import check_ends
+from jaxdiff.processes.default_times import check_ends
 from jaxdiff.types import Grid, Number, Numbers, Whole
 
 # Cells along the reversal for Simpson's rule, uniform in u = log snr. The relative error stays below that of a
