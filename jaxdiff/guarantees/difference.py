@@ -78,7 +78,7 @@ def _check_paired(costs, grids, curves):
         raise ValueError(f"the grids must have the same ends: {grids[0][[0, -1]]} and {grids[1][[0, -1]]}.")
     if not all(isinstance(one, MeasuredCurve) for one in curves):
         kinds = " and ".join(type(one).__name__ for one in curves)
-        raise ValueError(f"a paired difference needs two curves of information.loss_curve: they are {kinds}.")
+        raise ValueError(f"a paired difference needs two measured curves, made by loss_curve: they are {kinds}.")
     sizes = [(one.n, one.dim) for one in curves]
     if sizes[0] != sizes[1]:
         raise ValueError(f"both curves must be measured on the same rows: their (n, d) are {sizes[0]} and {sizes[1]}.")

@@ -636,7 +636,7 @@ def test_a_curve_through_nodes_of_an_isotropic_gaussian_is_its_own():
         ([1.0, 0.5], [0.1, 0.2], "increasing"),
         ([0.0, 0.5], [0.1, 0.1], "positive"),
         ([0.5], [0.1], "two"),
-        ([0.5, 1.0], [0.1], r"\(2,\), \(1,\)"),
+        ([0.5, 1.0], [0.1], r"\(2,\) and \(1,\)"),
     ],
 )
 def test_node_values_of_no_mmse_are_refused_and_the_message_says_where(snr, values, message):
@@ -647,7 +647,7 @@ def test_node_values_of_no_mmse_are_refused_and_the_message_says_where(snr, valu
 @pytest.mark.parametrize(("snr", "first"), [(0.1, 0.5), (1.0, 0.6)])
 def test_node_values_above_what_the_total_variance_leaves_are_refused(snr, first):
     total = 0.4 if first == 0.5 else 1.0  # V <= M/(1 + snr M): .3846 and .5
-    with pytest.raises(ValueError, match=rf"at snr {snr:g} it is {first:g}, .* total variance {total:g}"):
+    with pytest.raises(ValueError, match=rf"at snr {snr:g} it is {first:g}, .* total_variance = {total:g}"):
         information.mmse_from_nodes([snr, 3.0], [first, 0.1], 1, total_variance=total)
 
 
