@@ -191,7 +191,7 @@ def _check_numbers(n_nodes, n_noises, products, axes):
             f"n_noises = {n_noises}, products = {products}."
         )
     if isinstance(axes, str):
-        raise ValueError(f"axes is an array (d, d) or None: axes = {axes!r}.")
+        raise ValueError(f"axes must be an array (d, d) or None: axes = {axes!r}.")
     if axes is not None and products is not None:
         raise ValueError("products= needs a denoiser in the coordinates of the data: leave axes= out, or products=.")
 

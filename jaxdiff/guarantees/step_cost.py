@@ -68,7 +68,7 @@ def cost_of(kernel: Any, matched: ErrorCurve | None = None, basis: Basis = None)
         raise ValueError(f"path KL is not defined for {name!r}: it is for {', '.join(PATH_COSTS)} (an ODE has none).")
     found = PATH_COSTS[kernel]
     if basis is not None and not found.matches:
-        raise ValueError(f"basis= is an option of moment_matched alone: {kernel} has none.")
+        raise ValueError(f"basis= is an option of moment_matched alone: leave basis= out for {kernel}.")
     return dataclasses.replace(found, basis=basis).with_variance(matched)
 
 

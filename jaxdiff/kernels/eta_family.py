@@ -34,7 +34,8 @@ def eta_family(score: ScoreFn, eta: Number = 1.0, *, frozen: str = "denoiser") -
     check_number(eta, "eta")
     if not eta >= 0 or not isinstance(frozen, str) or frozen not in FROZEN:
         raise ValueError(
-            f"eta is not negative and frozen one of {FROZEN}: eta = {eta:g}, frozen = {described(frozen)}."
+            f"eta must not be negative, and frozen must be one of {FROZEN}: eta = {eta:g}, frozen = "
+            f"{described(frozen)}."
         )
     chosen, noises = (step, 1) if eta > 0 else (noiseless_step, 0)
     coefficients = Coefficients(float(eta), frozen)

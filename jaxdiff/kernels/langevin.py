@@ -50,7 +50,9 @@ def langevin(
         raise ValueError(f"scheme is one of {SCHEMES}: scheme = {described(scheme)}.")
     check_number(time, "time")
     if not EARLIEST <= time <= LATEST:
-        raise ValueError(f"time is the OU time whose law is sampled, in [{EARLIEST:g}, {LATEST:g}]: time = {time:g}.")
+        raise ValueError(
+            f"time, the OU time whose law is sampled, must lie in [{EARLIEST:g}, {LATEST:g}]: time = {time:g}."
+        )
     for name, value in (("variance", 1.0 if variance is None else variance), ("friction", friction)):
         check_number(value, name)
         if not 0 < value < np.inf:

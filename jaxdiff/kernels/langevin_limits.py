@@ -93,7 +93,7 @@ def _root(function, low, high):
 
 def _settings(kernel):
     if not isinstance(kernel.coefficients, Coefficients):
-        raise ValueError(f"these are the limits of kernels.langevin: the kernel is {kernel.name}.")
+        raise ValueError(f"these limits are for kernels.langevin: the kernel is {kernel.name}.")
     return kernel.coefficients
 
 

@@ -63,11 +63,14 @@ def predictor_corrector(
     if not (step_size is None or callable(step_size)):
         check_number(step_size, "step_size", "a number or a function of the OU time")
     if predictor.own_clock or not corrector.own_clock:
-        raise ValueError(f"predict on OU times and correct at one: {predictor.name}, {corrector.name}.")
+        raise ValueError(
+            f"the predictor must run on OU times and the corrector at one: they are {predictor.name} and "
+            f"{corrector.name}."
+        )
     if isinstance(predictor.init, CorrectedInit):
         raise ValueError(f"{predictor.name} corrects itself and would undo another corrector: take another predictor.")
     if not _same(predictor.score, corrector.score):
-        raise ValueError("predictor and corrector must be made from the same score.")
+        raise ValueError("predictor and corrector must be made from the same score: pass one score to both kernels.")
     if m < 1 or m != int(m) or not (step_size is None or callable(step_size) or step_size > 0):
         raise ValueError(f"m is a whole number, at least 1, and step_size positive: m = {m}, step_size = {step_size}.")
     if step_size is None and corrector.noises_per_step > 1:

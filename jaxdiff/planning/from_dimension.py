@@ -41,7 +41,7 @@ def data_free_plan(
         raise ValueError(f"dim must be a positive whole number: dim = {dim}.")
     moment = checked_moment(second_moment, dim)
     if moment == 0:
-        raise ValueError("second_moment = 0 says that the data are all 0: there is nothing to sample.")
+        raise ValueError("second_moment must be positive: second_moment = 0 says that the data are all 0.")
     dim, free = int(dim), horizon is None
     check_ends(LATEST if free else horizon, early_stop)
     horizons = np.geomspace(early_stop, LATEST, HORIZONS)[1:] if free else np.array([float(horizon)])

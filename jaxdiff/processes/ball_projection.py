@@ -89,5 +89,5 @@ def radius_of(data: Any, *, margin: Number = MARGIN) -> float:
     if rows.ndim != 2 or not np.isfinite(rows).all() or not rows.any():
         raise ValueError(f"data are finite rows (n, d), not all of them 0: they have shape {rows.shape}.")
     if not 0 <= margin < np.inf:
-        raise ValueError(f"margin is a fraction of the largest norm, 0 or more: margin = {margin:g}.")
+        raise ValueError(f"margin, a fraction of the largest norm, must be 0 or more: margin = {margin:g}.")
     return float((1 + margin) * np.sqrt(np.sum(rows**2, axis=1)).max())

@@ -69,7 +69,7 @@ def _two_ends(process):
     ends = np.asarray(process.ends, np.float64)
     if ends.shape != (2,) or np.isnan(ends).any() or ends[0] == ends[1] or np.isinf(ends.min()):
         raise ValueError(
-            f"ends of the process {process.name!r} are its first and its last time, two different numbers, such as "
+            f"ends of the process {process.name!r} must be its first and its last time, two different numbers, such as "
             f"(0.0, 1.0): ends = {process.ends!r}."
         )
     return float(ends[0]), float(ends[1])

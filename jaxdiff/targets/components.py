@@ -157,7 +157,7 @@ def gaussian_moments(
     symmetry, _, _ = tolerances(cov)
     mean, cov = np.asarray(mean, np.float64), np.asarray(cov, np.float64)
     if mean.ndim != 1 or mean.size != (dim or mean.size or 1) or cov.shape not in (mean.shape, mean.shape * 2):
-        raise ValueError(f"moments are mean (d,) and cov (d,) or (d, d): they have {mean.shape} and {cov.shape}.")
+        raise ValueError(f"moments must be mean (d,) and cov (d,) or (d, d): they have {mean.shape} and {cov.shape}.")
     if not (np.isfinite(mean).all() and np.isfinite(cov).all()):
         raise ValueError("moments must be finite: mean or cov holds nan or inf.")
     values, axes = eigen(cov[None], symmetry, symmetry)

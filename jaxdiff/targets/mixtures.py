@@ -86,8 +86,8 @@ def _components(weights, means, covs):
     covs, (k, d) = np.asarray(covs, np.float64), means.shape
     if weights.shape != (k,) or covs.shape not in ((k, d), (k, d, d)):
         raise ValueError(
-            f"shapes disagree: weights {weights.shape}, means {means.shape}, covs {covs.shape}. For K components in d "
-            f"dimensions: (K,), (K, d) and (K, d) or (K, d, d)."
+            f"the shapes must agree: weights {weights.shape}, means {means.shape}, covs {covs.shape}. For K components "
+            f"in d dimensions: (K,), (K, d) and (K, d) or (K, d, d)."
         )
     weights = checked_weights(weights, given)
     if not np.isfinite(covs).all():

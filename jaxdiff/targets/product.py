@@ -60,7 +60,9 @@ def product(factors: Iterable[Any]) -> Target:
         raise ValueError("a product needs factors: pass at least one Target.")
     for factor in factors:
         if not isinstance(factor, Target):
-            raise TypeError(f"the factors of a product are Targets, as targets.gaussian makes them: not {factor!r}.")
+            raise TypeError(
+                f"the factors of a product must be Targets, as targets.gaussian makes them: not {factor!r}."
+            )
     grouped = [list(same) for _, same in groupby(factors, id)]
     runs = tuple((same[0], len(same)) for same in grouped)
     layout = Layout(tuple((copies, one.dim) for one, copies in runs))

@@ -155,8 +155,8 @@ def test_bad_denoisers_are_refused_alike_for_few_rows_and_for_many(denoiser, mes
         (1.1 * np.eye(3), r"axes must have orthonormal columns"),
         (np.full((3, 3), np.nan), r"axes must have orthonormal columns"),
         (np.eye(3)[:, :2], r"axes must .* its shape is \(3, 2\)"),
-        ("pca", "axes is an array .*: axes = 'pca'"),
-        ("coordinates", "axes is an array .*: axes = 'coordinates'"),
+        ("pca", "axes must be an array .*: axes = 'pca'"),
+        ("coordinates", "axes must be an array .*: axes = 'coordinates'"),
     ],
 )
 def test_what_are_no_axes_is_refused(axes, message):

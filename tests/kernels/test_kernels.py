@@ -187,7 +187,10 @@ REFUSED = [
     (lambda: kernels.sa_solver(plain, eta=-1.0), "eta = -1"),
     (lambda: kernels.unipc(plain, 4), "order = 4"),
     (lambda: corrected(kernels.ancestral(plain), kernels.ancestral(plain)), "correct at one"),
-    (lambda: corrected(kernels.langevin(plain, 1.0), kernels.langevin(plain, 1.0)), "predict on OU times"),
+    (
+        lambda: corrected(kernels.langevin(plain, 1.0), kernels.langevin(plain, 1.0)),
+        "the predictor must run on OU times",
+    ),
     (lambda: corrected(kernels.unipc(plain), kernels.langevin(plain, 1.0)), "unipc corrects itself"),
     (lambda: corrected(kernels.ancestral(plain), kernels.langevin(lambda x, t: -x, 1.0)), "same score"),
     (lambda: corrected(kernels.ancestral(plain), kernels.langevin(plain, 1.0), m=0), "m = 0"),

@@ -229,5 +229,5 @@ def test_a_lipschitz_constant_that_is_none_is_refused(question, lipschitz):
 
 @pytest.mark.parametrize("question", [longest_step, default_step, lambda kernel: stationary_variance(kernel, 0.1, 1.0)])
 def test_another_kernel_is_refused_by_name(question):
-    with pytest.raises(ValueError, match=r"the limits of kernels.langevin: the kernel is ddim"):
+    with pytest.raises(ValueError, match=r"these limits are for kernels.langevin: the kernel is ddim"):
         question(kernels.ddim(lambda x, t: -x))

@@ -178,7 +178,7 @@ def test_replicates_of_monte_carlo_factors_are_added_one_by_one():
 def test_what_is_no_product_is_refused():
     with pytest.raises(ValueError, match="at least one Target"):
         targets.product([])
-    with pytest.raises(TypeError, match=r"factors of a product are Targets.*not 3"):
+    with pytest.raises(TypeError, match=r"factors of a product must be Targets.*not 3"):
         targets.product([COIN, 3])
     with pytest.raises(ValueError, match="width 4, this target has dimension 5"):
         PRODUCT.score(jnp.zeros((2, 4)), 0.1)

@@ -63,7 +63,7 @@ def spectral_gap(log_density: Callable[..., Any], box: Numbers, *, cells: Whole 
     """
     box = np.asarray(box, np.float64)
     if box.ndim != 2 or box.shape[0] not in (1, 2) or box.shape[1] != 2 or not (box[:, 0] < box[:, 1]).all():
-        raise ValueError(f"box is ((low, high),) for d = 1, two of those for d = 2: it has shape {box.shape}.")
+        raise ValueError(f"box must be ((low, high),) for d = 1, two of those for d = 2: it has shape {box.shape}.")
     cells = CELLS[len(box)] if cells is None else cells
     if cells < 2:
         raise ValueError(f"a gap needs 2 cells or more along an axis: cells = {cells}.")

@@ -623,7 +623,7 @@ def test_a_horizon_without_a_constant_is_refused_with_one_that_has_it():
 def test_a_step_too_long_is_refused_with_the_limit(lipschitz, limit):
     langevin(1.0, 1.0, 1, 1.0, step_size=limit, lipschitz=lipschitz)
     for step in (limit * 1.001, 0.0, -0.1, np.nan):
-        with pytest.raises(ValueError, match=f"steps up to {limit:.6g}: step_size = "):
+        with pytest.raises(ValueError, match=f"at most {limit:.6g} for the bound: step_size = "):
             langevin(1.0, 1.0, 1, 1.0, step_size=step, lipschitz=lipschitz)
 
 
@@ -639,7 +639,7 @@ def test_either_the_flow_or_a_grid_is_asked_for():
     for ends in ({}, {"early_stop": 0.1, "grid": [1.0, 0.1]}):
         with pytest.raises(ValueError, match="give early_stop, for the exact ODE, or the grid"):
             w2(1.0, 1.0, 1, 1.0, **ends)
-    with pytest.raises(ValueError, match=r"the grid starts at the horizon: grid\[0\] = 0\.9, horizon = 1"):
+    with pytest.raises(ValueError, match=r"the grid must start at the horizon: grid\[0\] = 0\.9, horizon = 1"):
         w2(1.0, 1.0, 1, 1.0, grid=[0.9, 0.1])
     with pytest.raises(ValueError, match="early_stop must lie below the horizon"):
         w2(1.0, 1.0, 1, 1.0, early_stop=1.5)
@@ -668,7 +668,7 @@ def test_a_radius_that_bounds_nothing_is_refused(radius):
 @pytest.mark.parametrize("delta", [0.0, 1.0, -0.1, np.nan])
 def test_a_delta_outside_0_to_1_is_refused(delta):
     for horizon in (pedrotti2023.sufficient_horizon, pedrotti2023.simple_horizon):
-        with pytest.raises(ValueError, match="delta is how far the constant may fall below 1"):
+        with pytest.raises(ValueError, match="delta, how far the constant may fall below 1"):
             horizon(delta, 1.0)
 
 
@@ -680,7 +680,7 @@ def test_a_dimension_that_is_none_is_refused():
 
 @pytest.mark.parametrize("horizon", [0.0, -1.0, 41.0, np.nan])
 def test_a_horizon_that_is_no_time_is_refused(horizon):
-    with pytest.raises(ValueError, match="the horizon is an OU time"):
+    with pytest.raises(ValueError, match="the horizon must be an OU time"):
         langevin(horizon, 1.0, 1, 0.1)
 
 

@@ -82,7 +82,7 @@ def langevin(
     else:
         longest = 1 / (STEP_LIMIT * max(smooth, lipschitz))
         if not 0 < step_size <= longest * (1 + 1e-9):
-            raise ValueError(f"the bound holds for steps up to {longest:.6g}: step_size = {step_size:g}.")
+            raise ValueError(f"step_size must be at most {longest:.6g} for the bound: step_size = {step_size:g}.")
         terms = [
             _nats("mixing", np.exp(-RATE * constant * langevin_time) * kl),
             _nats("step bias", BIAS * lipschitz**2 * dim * step_size / constant),

@@ -49,9 +49,9 @@ def check_radius(radius: Number) -> None:
 def check_horizon(time: Number) -> None:
     """Raise ValueError unless the horizon is an OU time that the package can represent."""
     if not EARLIEST <= time <= LATEST:
-        raise ValueError(f"the horizon is an OU time in [{EARLIEST:g}, {LATEST:g}]: it is {time:g}.")
+        raise ValueError(f"the horizon must be an OU time in [{EARLIEST:g}, {LATEST:g}]: it is {time:g}.")
 
 
 def _check_delta(delta):
     if not 0 < delta < 1:
-        raise ValueError(f"delta is how far the constant may fall below 1, in (0, 1): delta = {delta:g}.")
+        raise ValueError(f"delta, how far the constant may fall below 1, must lie in (0, 1): delta = {delta:g}.")

@@ -130,7 +130,7 @@ def _reversal(horizon, early_stop, grid, dim, radius, one_sided, error):
         return _Reversal(early_stop, "the reverse ODE, solved exactly", stretch, of_score, term)
     grid = check_grid(grid)
     if abs(grid[0] - horizon) > 1e-9 * horizon:
-        raise ValueError(f"the grid starts at the horizon: grid[0] = {grid[0]:g}, horizon = {horizon:g}.")
+        raise ValueError(f"the grid must start at the horizon: grid[0] = {grid[0]:g}, horizon = {horizon:g}.")
     stretch, of_score, local = along_a_grid(grid, dim, radius, one_sided, error)
     term = w2_term("discretisation", local, assumed_if(one_sided is not None), "the denoiser's drift along the ODE")
     return _Reversal(float(grid[-1]), f"{len(grid) - 1} steps of ddim", stretch, of_score, term)
