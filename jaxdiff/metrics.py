@@ -126,7 +126,7 @@ def classifier_accuracy(x: Rows, y: Rows, *, seed: int = 0, row_ids: Any = None)
         )
     rows = np.concatenate([x, y]).astype(np.float64)
     labels = np.repeat([0, 1], [len(x), len(y)])
-    units = intervals.copies(row_ids) if row_ids is not None else _copies(rows)
+    units = intervals.copies(np.asarray(row_ids)) if row_ids is not None else _copies(rows)
     units = np.arange(len(rows)) if units is None else units
     of_x, of_y = np.bincount(units[: len(x)]), np.bincount(units[len(x) :])
     fewest = min(int(np.count_nonzero(sizes)) for sizes in (of_x, of_y))

@@ -93,7 +93,7 @@ def checked_positions(x: ParticlesLike) -> Float[Array, "n d"]:
     return x
 
 
-def check_tolerances(rtol: Scalar, atol: Scalar) -> None:
+def check_tolerances(rtol: Any, atol: Any) -> None:
     """Raise TypeError unless both are numbers; traced ones are trusted."""
     for name, value in (("rtol", rtol), ("atol", atol)):
         if not isinstance(value, Tracer):

@@ -1,7 +1,7 @@
 """Prediction-correction with a finite horizon T_1: inexact Langevin at T_1, then the reversal from T_1."""
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +15,7 @@ from jaxdiff.kernels.langevin_limits import default_step, longest_step
 from jaxdiff.noise import KeyLike
 from jaxdiff.processes import ou
 from jaxdiff.processes.default_times import EARLY_STOP, check_ends
-from jaxdiff.sampling.arguments import GridLike, ParticlesLike, Scalar, WholeNumber
+from jaxdiff.sampling.arguments import GridLike, NoiseSource, ParticlesLike, Scalar, WholeNumber
 from jaxdiff.sampling.sample import sample_in_turn
 from jaxdiff.targets.components import gaussian_moments
 from jaxdiff.types import Kernel, Sampler, ScoreFn, as_score
@@ -138,7 +138,7 @@ def predict_correct(
     moments: tuple[Any, Any] | None = None,
     reversal: Kernel | None = None,
     grid: GridLike = None,
-    noise: Literal["counter", "jax"] = "counter",
+    noise: NoiseSource = "counter",
     chunk: Any = None,
     mesh: Mesh | None = None,
     donate: bool = False,

@@ -1,7 +1,7 @@
 """Sampling: run particles along a grid, along several grids in turn, or with saved positions on the way."""
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from jaxdiff.checks import as_numbers, described
 from jaxdiff.noise import KeyLike
 from jaxdiff.sampling import program
-from jaxdiff.sampling.arguments import GridLike, ParticlesLike, WholeNumber
+from jaxdiff.sampling.arguments import GridLike, NoiseSource, ParticlesLike, WholeNumber
 from jaxdiff.sampling.program import run_in_turn, run_saving, run_stages
 from jaxdiff.sampling.run import Run, kernel_and_grid
 from jaxdiff.types import Kernel, Sampler
@@ -27,7 +27,7 @@ def sample(
     grid: GridLike = None,
     key: KeyLike = None,
     *,
-    noise: Literal["counter", "jax"] = "counter",
+    noise: NoiseSource = "counter",
     chunk: Any = None,
     mesh: Mesh | None = None,
     donate: bool = False,
@@ -116,7 +116,7 @@ def sample_in_turn(
     x: ParticlesLike,
     key: KeyLike,
     *,
-    noise: Literal["counter", "jax"] = "counter",
+    noise: NoiseSource = "counter",
     chunk: Any = None,
     mesh: Mesh | None = None,
     donate: bool = False,
@@ -151,7 +151,7 @@ def trajectory(
     key: KeyLike = None,
     save_at: Any = (),
     *,
-    noise: Literal["counter", "jax"] = "counter",
+    noise: NoiseSource = "counter",
     chunk: Any = None,
     mesh: Mesh | None = None,
     first_particle: WholeNumber = 0,
