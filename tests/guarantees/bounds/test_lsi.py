@@ -218,7 +218,7 @@ def test_the_gap_of_a_heavy_tail_shrinks_as_the_box_grows(freedom):
     "box", [(0.0, 1.0), ((1.0, 0.0),), ((0.0, 0.0),), ((0.0, 1.0),) * 3, ((0.0, np.nan),), ((0.0, 1.0, 2.0),), ()]
 )
 def test_a_box_that_is_none_is_refused(box):
-    with pytest.raises(ValueError, match=r"box is \(\(low, high\),\) for d = 1, two of those for d = 2"):
+    with pytest.raises(ValueError, match=r"box must be \(\(low, high\),\) for d = 1, two of those for d = 2"):
         lsi.spectral_gap(flat, box)
 
 
