@@ -32,7 +32,7 @@ def optimal(
     n_candidates: Whole = 1000,
     start_cost: Callable[..., Any] | None = None,
     polish: bool = True,
-    around: Grid | None = None,
+    around: Float64[np.ndarray, " others"] | None = None,
     longest: Number = math.inf,
 ) -> Grid:
     """The grid of least total cost.
@@ -97,7 +97,7 @@ def fewest(
     n_candidates: Whole = 1000,
     start_cost: Callable[..., Any] | None = None,
     polish: bool = True,
-    around: Grid | None = None,
+    around: Float64[np.ndarray, " others"] | None = None,
     longest: Number = math.inf,
 ) -> Grid | None:
     """The optimal grid of the fewest steps whose total cost is within the budget; None where `most` steps are too few.
