@@ -566,7 +566,7 @@ def test_a_plan_from_dimension_alone_says_so_and_leaves_its_picture(tmp_path):
     assert (tmp_path / "all" / "grids.png").read_bytes().startswith(b"\x89PNG")
     text = said("plan", *asked)
     assert f"{record['evals']} evaluations a sample" in text
-    assert "nothing else is known of them" in text
+    assert "nothing else is assumed of them" in text
     assert "by bounds.benton2024.theorem1" in text
 
 
