@@ -33,7 +33,7 @@ def samplers(told):
 
 
 def last_step(folder):
-    """A row of what the noise of the early stop costs in W2, and what is left of it after a last denoising step."""
+    """A row: the W2 cost of the noise at the early stop, before and after a last denoising step."""
     run = run_folder.load(folder)
     moment = run.dataset.second_moment("held_out")
     noised = information.early_stopping_w2(moment, run.dataset.dim, run.early_stop)

@@ -131,7 +131,7 @@ def _share(achieved, peak):
 
 
 def memory_row(n_steps):
-    """MiB that the compiled program of a large run needs beside its argument and result."""
+    """Memory in MiB that the compiled program of a large run uses, without its argument and result."""
     kernel, n = kernels.exponential_euler(gaussian(MEMORY_DIM).score), MEMORY_COORDINATES // MEMORY_DIM
     grid = grids.exponential_then_uniform(HORIZON, EARLY_STOP, n_steps)
     x, key = jax.ShapeDtypeStruct((n, MEMORY_DIM), jnp.float32), jax.eval_shape(lambda: jax.random.key(0))

@@ -1,4 +1,4 @@
-"""Exact values of what `jaxdiff.bounds` bounds, on eleven laws: closed forms, quadratures, quantiles and lattices.
+"""Exact values of the bounded quantities on eleven laws: closed forms, quadratures, quantiles and lattices.
 
 On the line, the law after a sampler's affine steps is a sum over a lattice of points, so that the density of its
 samples is known. A product of n equal coordinates has n times the KL of one coordinate and sqrt(n) times its W2.
@@ -29,7 +29,7 @@ FINE = 0.3  # lattice points a standard deviation of a step's noise
 
 
 class Case(NamedTuple):
-    """A law, and what is known of it.
+    """A law and its known quantities.
 
     line, copies: one of its equal coordinates as a law on the line, and their number. radius: of a ball with the data.
     normal: mean and variances of a normal law.

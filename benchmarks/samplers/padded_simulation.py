@@ -26,7 +26,7 @@ TRACES = collections.Counter()
 
 
 class Known(NamedTuple):
-    """What a traced simulation looks up by law and dimension; the first two axes of every array."""
+    """Arrays that a traced simulation indexes by law and dimension, their first two axes."""
 
     table: NamedTuple
     widened: np.ndarray  # the variance of each step, over that of ancestral
