@@ -1,6 +1,6 @@
 """Array helpers: NumPy or JAX depending on the argument, dtypes, broadcasting, rounding."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,10 @@ import numpy as np
 from jaxtyping import Array, Num
 
 Scalar = float | int | np.floating | np.integer | Num[Array | np.ndarray, ""]  # one number
+if TYPE_CHECKING:
+    Whole = int | np.integer
+else:  # functions check whole numbers themselves, and their messages say what came
+    Whole = Any
 
 
 def namespace(value: Any) -> Any:

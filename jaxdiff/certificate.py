@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
+from jaxdiff.arrays import Whole
 from jaxdiff.intervals import student_quantile, unskewed
 
 NATS = "nats"  # the unit of terms that add up
@@ -201,7 +202,7 @@ def with_interval(value: float | int, low: float | int, high: float | int) -> st
     return f"{middle} ({below} to {above})"
 
 
-def rows_needed(n: int, half_width: float | int, wanted: float | int) -> int:
+def rows_needed(n: Whole, half_width: float | int, wanted: float | int) -> int:
     """The number of rows with which a half width that n rows give shrinks to the one wanted; two digits, rounded up."""
     needed = n * (half_width / wanted) ** 2
     unit = 10.0 ** max(0, math.floor(math.log10(needed)) - 1)

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray, Real
 
 from jaxdiff import intervals
+from jaxdiff.arrays import Whole
 
 FOLDS = 5  # folds of the cross-validation; with k folds the classifier is fitted k times, to (k - 1)/k of the rows
 CLASSIFIER = (
@@ -24,7 +25,7 @@ class Estimate(NamedTuple):
     standard_error: float
 
 
-def sliced_w2(x: Rows, y: Rows, key: PRNGKeyArray, *, n_projections: int = 512) -> Estimate:
+def sliced_w2(x: Rows, y: Rows, key: PRNGKeyArray, *, n_projections: Whole = 512) -> Estimate:
     """Sliced Wasserstein-2 distance of two samples, sqrt(E_u W2(u.x, u.y)^2) over random directions u.
 
     Args:
@@ -38,7 +39,7 @@ def sliced_w2(x: Rows, y: Rows, key: PRNGKeyArray, *, n_projections: int = 512) 
     Source: Bonneel, Rabin, Peyré, Pfister 2015, J. Math. Imaging Vis. 51.
     """
     x, y = _two_samples(x, y)
-    directions = np.asarray(jax.random.normal(key, (x.shape[1], n_projections)), np.float64)
+    directions = np.asarray(jax.random.normal(key, (x.shape[1], int(n_projections))), np.float64)
     directions = directions / np.linalg.norm(directions, axis=0)
     squares = _w2_squared(np.sort(x @ directions, axis=0), np.sort(y @ directions, axis=0))
     distance = np.sqrt(squares.mean())
@@ -93,7 +94,7 @@ def _two_samples(x, y):
     return x, y
 
 
-def classifier_accuracy(x: Rows, y: Rows, *, seed: int = 0, row_ids: Any = None) -> Estimate:
+def classifier_accuracy(x: Rows, y: Rows, *, seed: Whole = 0, row_ids: Any = None) -> Estimate:
     """Cross-validated accuracy of an RBF support-vector machine that predicts the sample of a row; 0.5 is chance.
 
     Copies of a row, in one sample or in both, are put into the same fold: a classifier that was trained on a row must

@@ -25,7 +25,7 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Integer, UInt32
 
-from jaxdiff.arrays import aligned
+from jaxdiff.arrays import Whole, aligned
 from jaxdiff.checks import described
 
 KeyLike = Any  # one JAX key, of jax.random.key or of jax.random.PRNGKey; `check_key` raises for anything else
@@ -183,11 +183,11 @@ def normal(
     key: KeyLike,
     particle: Integer[ArrayLike, "*particles"],
     step: Integer[ArrayLike, ""],
-    dim: int,
+    dim: Whole,
     dtype: DTypeLike = jnp.float32,
     *,
     slot: Integer[ArrayLike, ""] = 0,
-    slots: int = 1,
+    slots: Whole = 1,
 ) -> Float[Array, "*particles {dim}"]:
     """Standard normal increments of given particles at a given step.
 
@@ -212,7 +212,7 @@ def normal(
 
 
 def initial(
-    key: KeyLike, particle: Integer[ArrayLike, "*particles"], dim: int, dtype: DTypeLike = jnp.float32
+    key: KeyLike, particle: Integer[ArrayLike, "*particles"], dim: Whole, dtype: DTypeLike = jnp.float32
 ) -> Float[Array, "*particles {dim}"]:
     """Starting positions of particles, draws of N(0, I); arguments as for `normal`.
 
@@ -227,7 +227,7 @@ def signs(
     key: KeyLike,
     particle: Integer[ArrayLike, "*particles"],
     index: Integer[ArrayLike, ""],
-    dim: int,
+    dim: Whole,
     dtype: DTypeLike = jnp.float32,
 ) -> Float[Array, "*particles {dim}"]:
     """Random signs, -1 or 1 with equal probability, as probes of Hutchinson's estimate; arguments as for `normal`.

@@ -12,6 +12,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, Float64, Num, UInt32
 
 from jaxdiff.arrays import Scalar
+from jaxdiff.arrays import Whole as Whole
 from jaxdiff.checks import described
 
 # Rows (n, d), and the times (n_steps + 1,) of a grid, before they are checked. The types allow any shape, because the
@@ -26,10 +27,9 @@ Number = Scalar  # one number of Python, NumPy or JAX
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    Whole = int | np.integer
     Numbers = ArrayLike  # a number, a list of numbers, or an array of NumPy or JAX
 else:  # functions check these themselves, and their messages say what came
-    Whole = Numbers = Any
+    Numbers = Any
 Basis = Any  # (d, d) with orthonormal columns; "coordinates" for the unit vectors; None: one number for all directions
 ScoreFn = Callable[..., Any]  # s(x, t): x (..., d), t () OU time -> (..., d), the gradient of log q_t at x
 DenoiserFn = Callable[..., Any]  # D(x, t): x (..., d), t () OU time -> (..., d), an estimate of E[X_0 | X_t = x]

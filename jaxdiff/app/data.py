@@ -14,6 +14,7 @@ from jaxdiff.app import delimited
 from jaxdiff.app.archives import read_npy, read_npz, reshaping
 from jaxdiff.app.columns import positions_of
 from jaxdiff.app.errors import DataError
+from jaxdiff.arrays import Whole
 
 BUILT_IN = ("digits",)
 IMAGE_SHAPES = {"digits": (8, 8)}  # of built-in sets whose rows are images
@@ -99,7 +100,7 @@ class Dataset:
 
 
 def load(
-    source: str | os.PathLike, *, seed: int = 0, header: Any = None, columns: Any = None, key: str | None = None
+    source: str | os.PathLike, *, seed: Whole = 0, header: Any = None, columns: Any = None, key: str | None = None
 ) -> Dataset:
     """A built-in name, or a path to a file whose rows are samples -> Dataset.
 
@@ -129,7 +130,7 @@ def load(
     return split(_check(rows, source, reading), name=name, seed=seed, reading=reading)
 
 
-def split(rows: Shaped[np.ndarray, "n d"], *, name: str, seed: int = 0, reading: Reading = UNREAD) -> Dataset:
+def split(rows: Shaped[np.ndarray, "n d"], *, name: str, seed: Whole = 0, reading: Reading = UNREAD) -> Dataset:
     """Checked rows (n, d) -> Dataset: shuffled by the seed; two thirds train, a sixth held out, a sixth test."""
     rows, whole = rows[np.random.default_rng(seed).permutation(len(rows))], (rows == np.round(rows)).all(axis=0)
     first, second = np.round(np.cumsum(FRACTIONS)[:2] * len(rows)).astype(int)

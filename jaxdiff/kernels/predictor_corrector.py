@@ -64,7 +64,7 @@ def predictor_corrector(
         check_number(step_size, "step_size", "a number or a function of the OU time")
     if predictor.own_clock or not corrector.own_clock:
         raise ValueError(
-            f"the predictor must run on OU times and the corrector at one: they are {predictor.name} and "
+            f"the predictor must run on OU times and the corrector at one fixed OU time: they are {predictor.name} and "
             f"{corrector.name}."
         )
     if isinstance(predictor.init, CorrectedInit):

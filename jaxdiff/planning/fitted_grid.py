@@ -33,7 +33,7 @@ def fit_grid(
     *,
     parameters: Whole = 4,
     reference: Rows | None = None,
-    seed: int = 0,
+    seed: Whole = 0,
 ) -> Grid:
     """The grid on which the end points of an ODE kernel are closest to those of the probability-flow ODE.
 

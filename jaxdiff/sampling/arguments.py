@@ -7,6 +7,7 @@ from jaxtyping import Array, Integer
 
 from jaxdiff.arrays import Scalar as Scalar
 
+# A whole number, also a traced one; `arrays.Whole` is one that must be known while tracing.
 WholeNumber = int | np.integer | Integer[Array | np.ndarray, ""]
 # Arguments that the functions check themselves, with messages of their own: the annotation accepts anything.
 ParticlesLike = Any  # (particles, d) floats, an array or nested lists

@@ -7,6 +7,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
 from jaxdiff import noise
+from jaxdiff.arrays import Whole
 from jaxdiff.checks import check_number
 from jaxdiff.noise import KeyLike
 from jaxdiff.processes import ou
@@ -105,7 +106,7 @@ def _integrated(score, x, signs, ends, tolerances):
 
 
 def bits_per_dim(
-    log_likelihood: Real[ArrayLike, "*points"], dim: int, *, early_stop: Scalar, bin_width: Scalar = 1.0
+    log_likelihood: Real[ArrayLike, "*points"], dim: Whole, *, early_stop: Scalar, bin_width: Scalar = 1.0
 ) -> Float[np.ndarray | np.number, "*points"]:
     """Upper bound on the bits per dimension that a model needs for data on a lattice, such as pixels.
 

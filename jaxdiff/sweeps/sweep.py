@@ -7,6 +7,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from jaxdiff.arrays import Whole
 from jaxdiff.progress import counter
 from jaxdiff.sweeps.calls import called, traced
 from jaxdiff.sweeps.rows import Rows, lock_of
@@ -19,7 +20,7 @@ def run(
     dims: Iterable[Any] | None = None,
     seeds: Iterable[Any] | None = None,
     resume: str | os.PathLike | None = None,
-    batch: int = 64,
+    batch: Whole = 64,
     mesh: Mesh | None = None,
     progress: bool = False,
     **settings: Any,

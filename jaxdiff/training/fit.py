@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 
 from jaxdiff import interrupts
+from jaxdiff.arrays import Whole
 from jaxdiff.noise import KeyLike
 from jaxdiff.processes.default_times import check_ends
 from jaxdiff.progress import counter
@@ -70,8 +71,8 @@ def fit(
     data: RowsLike,
     key: KeyLike,
     *,
-    steps: int,
-    batch_size: int = 256,
+    steps: Whole,
+    batch_size: Whole = 256,
     learning_rate: Scalar = 2e-3,
     weight_decay: Scalar = 1e-2,
     ema_decay: Scalar = 0.999,

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxdiff.arrays import Whole
 from jaxdiff.guarantees.exponential_moment import ExponentialMoment, exponential_moment, moment_bound
 from jaxdiff.noise import KeyLike
 from jaxdiff.processes import forward, ou
@@ -50,11 +51,11 @@ def path_kl_weight(t: Float[Array, "..."]) -> Float[Array, "..."]:
     return ou.snr(t) + 0.1
 
 
-def stratified_times(key: KeyLike, n: int, horizon: Scalar, early_stop: Scalar) -> Float[Array, " {n}"]:
+def stratified_times(key: KeyLike, n: Whole, horizon: Scalar, early_stop: Scalar) -> Float[Array, " {n}"]:
     """(n,) times in random order, one in each of n cells of equal length in log snr, from the horizon to early_stop."""
     key_order, key_jitter = jax.random.split(key)
     low, high = jnp.log(ou.snr(jnp.asarray(horizon))), jnp.log(ou.snr(jnp.asarray(early_stop)))
-    jitter = jax.random.uniform(key_jitter, (n,))
+    jitter = jax.random.uniform(key_jitter, (int(n),))
     cell = jax.random.permutation(key_order, n)  # otherwise row i of a batch would always get noise level i
     fraction = (cell.astype(jitter.dtype) + jitter) / n
     return ou.time(jnp.exp(low + (high - low) * fraction))

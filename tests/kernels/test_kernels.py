@@ -186,7 +186,7 @@ REFUSED = [
     (lambda: kernels.sa_solver(plain, 3, -1), "order = -1"),
     (lambda: kernels.sa_solver(plain, eta=-1.0), "eta = -1"),
     (lambda: kernels.unipc(plain, 4), "order = 4"),
-    (lambda: corrected(kernels.ancestral(plain), kernels.ancestral(plain)), "correct at one"),
+    (lambda: corrected(kernels.ancestral(plain), kernels.ancestral(plain)), "corrector at one fixed OU time"),
     (
         lambda: corrected(kernels.langevin(plain, 1.0), kernels.langevin(plain, 1.0)),
         "the predictor must run on OU times",

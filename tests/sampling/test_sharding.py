@@ -12,11 +12,11 @@ import numpy as np
 from jaxdiff import grids, kernels, noise, targets
 from jaxdiff.sampling.sample import sample
 
-HERE = pathlib.Path(__file__).parent
+WORKER = pathlib.Path(__file__).parents[1] / "one_of_several_processes.py"
 MESHES = """
 import jax, jax.numpy as jnp, numpy as np
 import jaxdiff
-from jaxdiff import driver, grids, kernels, noise, targets
+from jaxdiff import grids, kernels, noise, targets
 
 assert jax.device_count() == 4
 grid, key = grids.exponential_then_uniform(3, 0.05, 9), jax.random.key(0)
@@ -91,13 +91,11 @@ def test_two_processes_give_the_rows_of_one(tmp_path):
         port = free.getsockname()[1]
     results = [tmp_path / f"{rank}.npz" for rank in range(2)]
     processes = [
-        run(
-            str(HERE / "one_of_several_processes.py"), str(port), "2", str(rank), str(out), str(tmp_path / "rows.jsonl")
-        )
+        run(str(WORKER), str(port), "2", str(rank), str(out), str(tmp_path / "rows.jsonl"))
         for rank, out in enumerate(results)
     ]
-    for process in processes:
-        output, _ = process.communicate(timeout=120)
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    for process, output in zip(processes, outputs, strict=True):
         assert process.returncode == 0, output
     law, key, grid = targets.gaussian([0.0, 1.0, 2.0], [0.5, 1.0, 2.0]), jax.random.key(3), grids.log_snr(3, 0.01, 7)
     alone = sample(kernels.ancestral(law.score), noise.initial(key, np.arange(12), 3), grid, key)

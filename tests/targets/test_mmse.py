@@ -132,7 +132,7 @@ def test_log_det_of_a_product_law_is_the_sum_of_its_factors(h):
 def test_path_kl_of_covariance_matching_adds_up_over_factors_within_its_error():
     for target, factors in ((SQUARE, (COIN, COIN)), (TURNED, (LINE,))):  # a Gaussian factor costs nothing
         want = sum(path_kl("covariance_matched", one.mmse, GRID) for one in factors)
-        got, error = (f("covariance_matched", GRID, target.mmse) for f in (path_kl, path_kl_error))
+        got, error = (f("covariance_matched", target.mmse, GRID) for f in (path_kl, path_kl_error))
         assert abs(got - want) < 5 * error
         assert 0 < error < 0.15 * want
         for one in target.mmse.replicates:  # Jensen, of the same draws
