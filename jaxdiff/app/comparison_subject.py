@@ -63,7 +63,7 @@ class Subject:
         if grid_name == BENTON:
             return exponential_then_uniform(self.horizon, self.early_stop, n_steps)
         cost = path_cost_of(name, self.held_out) or path_cost_of(MATCHED, self.held_out)
-        return best(cost, self.held_out, n_steps, self.horizon, self.early_stop)
+        return best(cost, self.held_out, self.horizon, self.early_stop, n_steps)
 
     @property
     def samplers(self):

@@ -72,7 +72,7 @@ def chosen(run, plan, kernel=None, evals=None) -> Chosen:
     cost = path_cost_of(name, curve)
     if cost is None or cost.uses == "log_det":
         cost = path_cost_of(matching, curve)
-    grid = best(cost, curve, evals // built.evals_per_step, run.horizon, run.early_stop)
+    grid = best(cost, curve, run.horizon, run.early_stop, evals // built.evals_per_step)
     return Chosen(Sampler(built, grid), False, axes)
 
 

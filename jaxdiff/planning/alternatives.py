@@ -105,4 +105,4 @@ def _grid_of(cost, shape, ends, n_steps, curve):
     horizon, early_stop = ends
     if shape == BENTON:
         return exponential_then_uniform(horizon, early_stop, n_steps)
-    return best(cost, curve, n_steps, horizon, early_stop)
+    return best(cost, curve, horizon, early_stop, n_steps)

@@ -35,9 +35,9 @@ FOUND: weakref.WeakKeyDictionary[Curve, dict[tuple[Any, ...], Grid]] = weakref.W
 def best(
     cost: PathCost,
     curve: Curve,
-    n_steps: Any,
     horizon: Scalar,
     early_stop: Scalar,
+    n_steps: Any,
     start_cost: Callable[[Any], Any] | None = None,
 ) -> Grid:
     """The grid of least path KL with n_steps, all of them short enough for float32 (grids.longest_step).
@@ -45,8 +45,8 @@ def best(
     Args:
       cost: that of the kernel. Its variance is set from `curve` where cost.variance is None.
       curve: the error curve. A curve never changes, so its grids are remembered for as long as it exists.
-      n_steps: number of steps.
       horizon, early_stop: the grid's first and last OU time.
+      n_steps: number of steps.
       start_cost: t -> nats that a start at time t costs. With it the first time is chosen too, at most the horizon.
 
     Raises:
@@ -57,17 +57,17 @@ def best(
     check_directions(cost, curve)
     n_steps, horizon, early_stop = operator.index(n_steps), float(horizon), float(early_stop)
     options = _options(cost, curve, n_steps) | {"longest": longest_step()}
-    find = lambda start: _searched(cost, curve, n_steps, horizon, early_stop, start, options)
+    find = lambda start: _searched(cost, curve, horizon, early_stop, n_steps, start, options)
     if start_cost is not None or cost.variance is not None:
         return find(start_cost)
-    asked = (cost.kernel, cost.basis is None, n_steps, horizon, early_stop, *options.values())
+    asked = (cost.kernel, cost.basis is None, horizon, early_stop, n_steps, *options.values())
     known = FOUND.setdefault(curve, {})
     if asked not in known:
         known[asked] = find(None)
     return known[asked].copy()
 
 
-def _searched(cost, curve, n_steps, horizon, early_stop, start_cost, options):
+def _searched(cost, curve, horizon, early_stop, n_steps, start_cost, options):
     nats = step_cost(cost, curve)
     found = lambda **more: optimal(nats, horizon, early_stop, n_steps, start_cost=start_cost, **options, **more)
     return found(around=found()) if _costs_a_log_det(cost) else found()

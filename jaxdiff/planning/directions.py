@@ -47,7 +47,7 @@ def _saved_by_directions(cost, curve, grid):
         samples = []
         for basis, sign in ((None, 1), (curve.basis, -1)):
             one = dataclasses.replace(cost, basis=basis)
-            planned = best(one, other, len(grid) - 1, grid[0], grid[-1])
+            planned = best(one, other, grid[0], grid[-1], len(grid) - 1)
             value += sign * own.n / curve.n * path_kl(one.with_variance(other), own, planned)
             samples.append((sign, path_kl_samples(one.with_variance(other), own, planned)))
         gaps.append(difference_of(samples))

@@ -37,12 +37,12 @@ def first_grid(task: Any, horizon: Any, early_stop: Any) -> Grid:
     check_reachable(task.target_kl, start, np.array([horizon]), early_stop)
     curve, start_cost = task.known.curve, start if free else None
     if task.evals is not None:
-        return best(task.cost, curve, int(task.evals), horizon, early_stop, start_cost)
+        return best(task.cost, curve, horizon, early_stop, int(task.evals), start_cost)
     spent = 0.0 if free else float(start(np.array([horizon]))[0])
     grid = fewest_steps(task.cost, curve, task.target_kl - spent, horizon, early_stop, start_cost)
     if grid is None:
         most = most_steps(task.cost)
-        grid = best(task.cost, curve, most, horizon, early_stop, start_cost)
+        grid = best(task.cost, curve, horizon, early_stop, most, start_cost)
         spent += float(np.sum(step_cost(task.cost, curve)(grid[:-1], grid[1:])) + (start(grid[:1])[0] if free else 0.0))
         raise too_many_steps(task.target_kl, most, task.cost.kernel, spent, task.hint)
     return grid

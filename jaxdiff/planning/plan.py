@@ -104,7 +104,7 @@ def plan(
         doubt = doubt_of_directions(cost, known.curve, grid, confidence or CONFIDENCE)
         if doubt:
             task = task._replace(cost=dataclasses.replace(cost, basis=None))
-            grid = best(task.cost, known.curve, len(grid) - 1, grid[0], grid[-1])
+            grid = best(task.cost, known.curve, grid[0], grid[-1], len(grid) - 1)
     start_mean = ou.alpha(float(grid[0])) * target.mean if center and target is not None else None
     grid, certificate = _enough(task._replace(known=known._replace(start_mean=start_mean)), grid)
     said = tuple(text for text in (doubt, task.hint) if text)
@@ -183,7 +183,7 @@ def _enough(task, grid):
     """The best grid with as many steps as `grid` or more, whose certificate meets the goal; and the certificate."""
     curve, n, ends = task.known.curve, len(grid) - 1, (float(grid[0]), float(grid[-1]))
     certifies = functools.partial(certificate_of, task.cost, known=task.known, confidence=task.confidence or CONFIDENCE)
-    grid_at = lambda n, curve=curve: best(task.cost, curve, n, *ends)
+    grid_at = lambda n, curve=curve: best(task.cost, curve, *ends, n)
 
     def certified(steps):
         """The certificate of so many steps, cross-fitted where the curve's rows set the variance or the grid."""

@@ -22,7 +22,7 @@ def gaussian(variance):
 
 
 # Ancestral sampling of N(0, v) costs (r - 1 - log r)/2 a step, r = (1 + v snr_next)/(1 + v snr), convex in log r.
-def best_of_gaussian(variance, n_steps, horizon, early_stop):
+def best_of_gaussian(variance, horizon, early_stop, n_steps):
     """The optimal grid, geometric in 1 + v snr."""
     widening = np.geomspace(*(1 + variance / np.expm1(2 * np.array([horizon, early_stop]))), n_steps + 1)
     return np.log1p(variance / (widening - 1)) / 2
@@ -43,11 +43,11 @@ CLOSE = {"rtol": 1e-4}
 
 def test_a_grid_is_looked_for_once_and_is_that_of_the_closed_form(searches):
     curve = gaussian(0.4)
-    first, again = (best(cost_of("ancestral"), curve, 6, 3.0, 0.01) for _ in range(2))
+    first, again = (best(cost_of("ancestral"), curve, 3.0, 0.01, 6) for _ in range(2))
     assert len(searches) == 1
-    np.testing.assert_allclose(first, best_of_gaussian(0.4, 6, 3.0, 0.01), **CLOSE)
+    np.testing.assert_allclose(first, best_of_gaussian(0.4, 3.0, 0.01, 6), **CLOSE)
     np.testing.assert_array_equal(again, first)
-    for request in ((7, 3.0, 0.01), (6, 4.0, 0.01), (6, 3.0, 0.02)):
+    for request in ((3.0, 0.01, 7), (4.0, 0.01, 6), (3.0, 0.02, 6)):
         for _ in range(2):
             found = best(cost_of("ancestral"), curve, *request)
             np.testing.assert_allclose(found, best_of_gaussian(0.4, *request), **CLOSE)
@@ -59,10 +59,10 @@ def test_curves_share_no_grid_nor_does_a_copy_with_another_value(searches):
     changed = dataclasses.replace(one, value=other.value, integral=other.integral)
     for _ in range(2):
         for curve, variance in ((one, 0.4), (other, 30.0), (changed, 30.0)):
-            found = best(cost_of("ancestral"), curve, 5, 3.0, 0.01)
-            np.testing.assert_allclose(found, best_of_gaussian(variance, 5, 3.0, 0.01), **CLOSE)
+            found = best(cost_of("ancestral"), curve, 3.0, 0.01, 5)
+            np.testing.assert_allclose(found, best_of_gaussian(variance, 3.0, 0.01, 5), **CLOSE)
     assert len(searches) == 3
-    shared = best_of_gaussian(0.4, 5, 3.0, 0.01) / best_of_gaussian(30.0, 5, 3.0, 0.01)
+    shared = best_of_gaussian(0.4, 3.0, 0.01, 5) / best_of_gaussian(30.0, 3.0, 0.01, 5)
     assert np.abs(shared - 1).max() > 0.1  # so a grid of the other curve would have been seen
 
 
@@ -78,7 +78,7 @@ def test_what_is_remembered_is_told_apart_by_kernel_basis_start_and_candidates(s
         directions=along,
         basis="coordinates",
     )
-    request = (5, 3.0, 0.01)
+    request = (3.0, 0.01, 5)
     start = lambda t: (t - 1) ** 2
     samplers = [("ancestral", None), ("moment_matched", None), ("moment_matched", curve.basis)]
     found = []
@@ -90,11 +90,9 @@ def test_what_is_remembered_is_told_apart_by_kernel_basis_start_and_candidates(s
                 options |= {"n_candidates": search.FEW_CANDIDATES, "polish": False}
             cost = step_cost(kernel, curve, basis=basis)
             for start_cost in (None, start):
-                fresh = grids.optimal(cost, *request[1:], request[0], start_cost=start_cost, **options)
+                fresh = grids.optimal(cost, *request, start_cost=start_cost, **options)
                 if kernel == "covariance_matched":
-                    fresh = grids.optimal(
-                        cost, *request[1:], request[0], start_cost=start_cost, around=fresh, **options
-                    )
+                    fresh = grids.optimal(cost, *request, start_cost=start_cost, around=fresh, **options)
                 for _ in range(2):
                     got = best(cost_of(kernel, basis=basis), curve, *request, start_cost)
                     np.testing.assert_array_equal(got, fresh)
@@ -117,15 +115,15 @@ def test_a_wrong_sampler_is_refused_where_grids_of_the_curve_are_known(kernel, b
     along = lambda snr: 1 / (1 + np.asarray(snr)[..., None] * np.array([1.0, 3.0]))
     curve = Curve(lambda snr: along(snr).sum(-1), 2, directions=along, basis=own)
     for name, directions in (("moment_matched", own), ("ancestral", None)):
-        best(cost_of(name, basis=directions), curve, 3, 3.0, 0.01)
+        best(cost_of(name, basis=directions), curve, 3.0, 0.01, 3)
     with pytest.raises(ValueError, match=message):
-        best(cost_of(kernel, basis=basis), curve, 3, 3.0, 0.01)
+        best(cost_of(kernel, basis=basis), curve, 3.0, 0.01, 3)
 
 
 def test_what_a_caller_does_to_a_grid_is_not_seen_by_the_next(searches):
-    curve, kept = gaussian(1.0), best_of_gaussian(1.0, 4, 3.0, 0.01)
+    curve, kept = gaussian(1.0), best_of_gaussian(1.0, 3.0, 0.01, 4)
     for _ in range(3):
-        grid = best(cost_of("ancestral"), curve, 4, 3.0, 0.01)
+        grid = best(cost_of("ancestral"), curve, 3.0, 0.01, 4)
         np.testing.assert_allclose(grid, kept, **CLOSE)
         grid *= 2
     assert len(searches) == 1
@@ -133,7 +131,7 @@ def test_what_a_caller_does_to_a_grid_is_not_seen_by_the_next(searches):
 
 def test_grids_that_are_remembered_keep_no_curve_alive(searches):
     curve = gaussian(1.0)
-    best(cost_of("ancestral"), curve, 4, 3.0, 0.01)
+    best(cost_of("ancestral"), curve, 3.0, 0.01, 4)
     fewest_steps(cost_of("ancestral"), curve, 1.0, 3.0, 0.01)
     gc.collect()
     alive, known = weakref.ref(curve), len(search.FOUND)
@@ -149,18 +147,18 @@ def test_a_search_that_fails_is_not_remembered(searches):
     curve = Curve(value, 1, integral=np.log1p)
     for _ in range(2):
         with pytest.raises(ValueError, match="nan"):
-            best(cost_of("ancestral"), curve, 4, 3.0, 0.01)
+            best(cost_of("ancestral"), curve, 3.0, 0.01, 4)
     broken.clear()
-    found = best(cost_of("ancestral"), curve, 4, 3.0, 0.01)
-    np.testing.assert_allclose(found, best_of_gaussian(1.0, 4, 3.0, 0.01), **CLOSE)
+    found = best(cost_of("ancestral"), curve, 3.0, 0.01, 4)
+    np.testing.assert_allclose(found, best_of_gaussian(1.0, 3.0, 0.01, 4), **CLOSE)
 
 
 @pytest.mark.parametrize("number", [np.asarray, jnp.asarray, np.float64])
 def test_ends_and_steps_may_be_arrays_of_no_axes(number, searches):
     curve = gaussian(1.0)
     for n_steps in (4, np.int64(4), jnp.asarray(4)):
-        found = best(cost_of("ancestral"), curve, n_steps, number(3.0), number(0.01))
-        np.testing.assert_allclose(found, best_of_gaussian(1.0, 4, 3.0, 0.01), **CLOSE)
+        found = best(cost_of("ancestral"), curve, number(3.0), number(0.01), n_steps)
+        np.testing.assert_allclose(found, best_of_gaussian(1.0, 3.0, 0.01, 4), **CLOSE)
     assert len(searches) == 1
 
 
@@ -168,6 +166,6 @@ def test_ends_and_steps_may_be_arrays_of_no_axes(number, searches):
 def test_steps_that_are_no_whole_number_are_refused_though_equal_to_a_known_one(n_steps, searches):
     curve = gaussian(1.0)
     for known in (1, 4):
-        best(cost_of("ancestral"), curve, known, 3.0, 0.01)
+        best(cost_of("ancestral"), curve, 3.0, 0.01, known)
     with pytest.raises(ValueError, match=f"n_steps = {n_steps}"):
-        best(cost_of("ancestral"), curve, n_steps, 3.0, 0.01)
+        best(cost_of("ancestral"), curve, 3.0, 0.01, n_steps)

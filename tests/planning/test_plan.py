@@ -169,7 +169,7 @@ def doubted(curve):
 
 # Of N(0, I) a variance for each direction never pays. Along variances from 0.01 to 4 it does.
 def test_a_variance_for_each_direction_is_planned_only_where_rows_tell_that_it_pays(monkeypatch):
-    known = lambda cost, curve, n, *ends: grids.log_snr(*ends, n)  # a search would take minutes
+    known = lambda cost, curve, *request: grids.log_snr(*request)  # a search would take minutes
     monkeypatch.setattr("jaxdiff.planning.directions.best", known)
     rng = np.random.default_rng(0)
     chosen = [not doubted(rows_of(np.ones(20), 50, rng)) for _ in range(100)]
@@ -185,7 +185,7 @@ def test_what_directions_save_is_a_paired_difference_of_cross_fitted_values(monk
     for own, other in (curve.halves, curve.halves[::-1]):
         each = []
         for basis in (None, "coordinates"):
-            grid = best(cost_of("moment_matched", basis=basis), other, 5, 3.0, 0.01)
+            grid = best(cost_of("moment_matched", basis=basis), other, 3.0, 0.01, 5)
             cost = functools.partial(information.path_kl, "moment_matched", grid=grid, matched=other, basis=basis)
             each.append((cost(own), np.array([cost(group) for group in own.replicates])))
         value += (each[0][0] - each[1][0]) / 2
