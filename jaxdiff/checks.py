@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+MOST_SEED = 2**32 - 1  # the largest seed: JAX gets seeds as numbers of 32 bits
+
 
 def checked_moment(second_moment: Any, dim: Any) -> float:
     """E|X_0|^2 as given, by default d, that of standardised data. ValueError where it is negative or not finite."""

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxdiff.checks import MOST_SEED
 from jaxdiff.curves.interpolation import SAME
 from jaxdiff.grids import check_grid
 from jaxdiff.kernels import PATH_COSTS
 from jaxdiff.processes import ou
 from jaxdiff.processes.default_times import check_ends
 
-MOST_SEED = 2**32 - 1  # the largest seed: NumPy and JAX get it as 32 bits
 TOLERANCE = 1e-6  # relative, of times that were stored as log snr, and of products of a stored basis
 SPLITS = ("train", "held_out", "test")
 

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxdiff.checks import MOST_SEED
+
 GIVEN = ("dim", "mask", "seed", "key")  # arguments that the sweep makes from dims and seeds
-MOST_SEED = 2**32  # seeds and dimensions are below this, because traced functions get them as uint32
 
 
 class Choice(NamedTuple):
@@ -61,10 +62,10 @@ def wanted_by(function, settings, dims, seeds):
 
 
 def whole_numbers(name, values, least):
-    """The Choices of dims or seeds."""
+    """The Choices of dims or seeds. Dims have the limit of seeds."""
     values = list(values)
     for value in values:
-        if isinstance(value, bool) or not hasattr(value, "__index__") or not least <= value < MOST_SEED:
+        if isinstance(value, bool) or not hasattr(value, "__index__") or not least <= value <= MOST_SEED:
             raise ValueError(f"{name} must be whole numbers from {least} to 2^32 - 1: one is {value!r}.")
     return _distinct(name, [Choice(int(value), int(value), True) for value in values])
 

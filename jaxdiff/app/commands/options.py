@@ -12,5 +12,7 @@ class Defaults(argparse.ArgumentDefaultsHelpFormatter):
 
 def check_seed(seed):
     """Raise ValueError unless a seed is a whole number of 32 bits."""
-    if not 0 <= seed < 2**32:
+    from jaxdiff.checks import MOST_SEED
+
+    if not 0 <= seed <= MOST_SEED:
         raise ValueError(f"seed must lie between 0 and 2^32 - 1: seed = {seed}.")
