@@ -9,7 +9,7 @@ from jaxtyping import Array, PRNGKeyArray, Real
 from jaxdiff import intervals
 from jaxdiff.arrays import Whole
 
-FOLDS = 5  # folds of the cross-validation; with k folds the classifier is fitted k times, to (k - 1)/k of the rows
+FOLDS = 5  # folds of the cross-validation. With k folds the classifier is fitted k times, to (k - 1)/k of the rows.
 CLASSIFIER = (
     f"RBF support-vector machine (C = 10, standardised columns, {FOLDS}-fold cross-validation, copies of a row in one "
     f"fold)"

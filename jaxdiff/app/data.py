@@ -18,9 +18,11 @@ from jaxdiff.arrays import Whole
 
 BUILT_IN = ("digits",)
 IMAGE_SHAPES = {"digits": (8, 8)}  # of built-in sets whose rows are images
-FURTHEST = 1e6  # standard deviations; beside a value further out float32 keeps no digits of the other rows
+# Standard deviations from the mean. Float32 numbers of this size are 0.06 apart, so in a sum with a larger value the
+# other rows would lose most of their digits.
+FURTHEST = 1e6
 FRACTIONS = (2 / 3, 1 / 6, 1 / 6)  # of train, held-out and test rows
-LEAST_ROWS = 24  # they leave four held-out and four test rows
+LEAST_ROWS = 24  # rows of a data set; a sixth of them are four held-out rows, another sixth four test rows
 ENDINGS = ".npy, .npz, .csv or .tsv"
 
 

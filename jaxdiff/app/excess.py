@@ -18,8 +18,10 @@ from jaxdiff.planning.alternatives import WIDEST
 from jaxdiff.planning.goal import steps_to_reach
 
 HEADLINE_STEPS = 20  # number of steps in the sentences of the report, as in the plan of `make demo`
-FEWEST_ROWS = 30  # least number of independent test rows for a ratio: a rule of thumb for intervals of a mean
-MOST_STEPS = 20_000  # exponential Euler is tried with at most so many steps, 1,000 times those of the headline
+# The fewest independent test rows for a ratio with its interval. 30 is a rule of thumb for intervals of a mean, which
+# may be too short with fewer.
+FEWEST_ROWS = 30
+MOST_STEPS = 20_000  # the most steps of exponential Euler that are tried, 1,000 times those of the headline
 BISECTIONS = 40  # halvings of the bracket around an end of a ratio's interval; they leave 2^-40 = 1e-12 of it
 
 

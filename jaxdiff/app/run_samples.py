@@ -23,7 +23,7 @@ from jaxdiff.types import Sampler
 
 NUMBERS_AT_ONCE = 2**23  # default limit on rows times columns in a part: 32 MB in float32
 MOST = 2**32  # limit on the number of samples, because particle indices are 32-bit here
-SHOWN = 1000  # how many samples, at most, are kept for the picture
+SHOWN = 1000  # the most samples that are kept for the picture
 ENDINGS = (".npy", ".csv", ".tsv")
 LEAST_BYTES = 2  # least size of a number in a text file: one digit and one separator
 

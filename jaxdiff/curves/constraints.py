@@ -47,7 +47,7 @@ def mmse_from_nodes(snr: Any, values: Any, dim: Any, *, total_variance: Scalar |
             f"at snr {snr[0]:.4g} it is {values[0]:.6g}, more than total_variance = {total_variance:.6g} allows there",
         )
     if broken:
-        raise ValueError(f"no mmse curve has these values: {broken[0]}. Check the values. Check the values.")
+        raise ValueError(f"no mmse curve has these values: {broken[0]}. Check the values.")
     return constrained(snr, np.clip(values, 0, (1 - 1e-12) * dim / snr), dim)
 
 

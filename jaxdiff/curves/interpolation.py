@@ -186,7 +186,7 @@ def _place(knots, u, ndim):
     return i, x.reshape(-1, *(1,) * (ndim - 1))
 
 
-# Rows: derivative at point 0..4 of the quartic through five equidistant points.
+# Rows: the derivative at point 0, ..., 4 of the quartic through five equidistant points, times their distance.
 STENCILS = (
     np.array(
         [[-25, 48, -36, 16, -3], [-3, -10, 18, -6, 1], [1, -8, 0, 8, -1], [-1, 6, -18, 10, 3], [3, -16, 36, -48, 25]]

@@ -22,8 +22,8 @@ from jaxdiff.progress import bar
 from jaxdiff.types import Basis, DenoiserFn, Key, Rows, Times, Whole, as_score
 
 ROWS_AT_ONCE = 4096  # rows in a call of the denoiser: they keep a device busy, and wide rows still fit into memory
-# With `axes` the noises of these rows are kept in the coordinates of the axes, so that they are multiplied once for all
-# levels. They have at most so many elements: 128 MiB in float32.
+# With `axes` the noises of these rows are computed in the coordinates of the axes once, and kept for all levels. They
+# have at most so many numbers, 128 MiB in float32. Where rows are wide, fewer rows are taken at once.
 ELEMENTS_AT_ONCE = 2**25
 AHEAD = 2  # levels that the device computes while the host adds up earlier ones
 

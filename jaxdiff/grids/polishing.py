@@ -9,12 +9,12 @@ from jaxdiff.grids.named import with_ends
 from jaxdiff.processes import ou
 from jaxdiff.types import Grid
 
-# Derivatives are central differences over these fractions of the gap to the nearer neighbour. The first run uses coarse
-# ones, which are robust far from the minimum; the second uses fine ones, whose own error is smaller.
+# Derivatives are central differences over these fractions of the gap in log snr to the nearer neighbour. The first run
+# of Newton's method uses the larger fraction, which is robust far from the minimum. The second run uses the smaller
+# fraction, whose differences are closer to the derivatives.
 STENCILS = 0.02, 0.001
-MOST_OF_GAP = (
-    0.4  # fraction of the gap to its neighbour that a node moves at most; below 1/2, so nodes keep their order
-)
+# A node moves by at most this fraction of the gap to its neighbour in one step. Below 1/2, nodes keep their order.
+MOST_OF_GAP = 0.4
 # A run of Newton's method ends after ROUNDS steps, or when a step lowers the cost by less than PRECISION of itself, or
 # when a damping of MOST_DAMPING times the diagonal still finds no lower cost.
 ROUNDS, PRECISION, MOST_DAMPING = 100, 1e-10, 1e6

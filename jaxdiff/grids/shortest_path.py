@@ -18,8 +18,8 @@ from jaxdiff.processes import ou
 from jaxdiff.types import Grid, Number, Whole
 
 NAMED = (exponential_then_uniform, karras, log_snr)  # a polished grid costs no more than any of these
-# Most steps of a path that is searched for over the candidates. A longer grid is polished from one of half as many
-# steps: the search takes time n_steps n_candidates^2, and 1,000 candidates are too coarse for more steps.
+# The most steps of a path over the candidates. A longer grid is polished from one of half as many steps. The search
+# takes time n_steps n_candidates^2, and the default of 1,000 candidates is too coarse for more steps.
 SEARCHED = 256
 
 

@@ -11,7 +11,7 @@ from jaxdiff.guarantees.path_kl import interpolation_error, path_kl, path_kl_sam
 from jaxdiff.intervals import Ids, Samples, independent, skewness
 from jaxdiff.types import Grid, PathCost
 
-FEWEST_TO_HALVE = 8  # rows. With fewer than four rows a half's standard error means little.
+FEWEST_TO_HALVE = 8  # rows; the standard error of a half with fewer than four rows means little
 
 
 def measured_term(name: str, value: Any, units: Samples, source: str, **options: Any) -> Term:

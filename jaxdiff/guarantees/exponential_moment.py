@@ -13,8 +13,10 @@ from jaxdiff.processes.ball_projection import truncated
 from jaxdiff.processes.default_times import EARLIEST, LATEST
 from jaxdiff.types import Numbers, Rows, ScoreFn, as_score
 
-FEW = 100.0  # effective samples. With fewer, the relative error 1/sqrt(samples) of the mean exceeds a tenth: a doubt.
-LEAST = 20  # positions. From fewer no tail index can be estimated: Hill's takes the 4 largest of 20.
+# Effective samples. With fewer, the relative error 1/sqrt(samples) of the mean exceeds a tenth, and the estimate gets
+# a warning.
+FEW = 100.0
+LEAST = 20  # positions, of which Hill's estimator takes the 4 largest; from fewer no tail index can be estimated
 
 
 class ExponentialMoment(NamedTuple):

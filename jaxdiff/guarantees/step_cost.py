@@ -18,7 +18,9 @@ from jaxdiff.kernels import PATH_COSTS
 from jaxdiff.processes import ou
 from jaxdiff.types import Basis, ErrorCurve, Kernel, PathCost
 
-ELEMENTS_AT_ONCE = 2**17  # steps times directions computed at once: 1 MiB of float64, which fits into a CPU's cache
+# Steps times directions that are computed at once: 1 MiB of float64, which fits into a CPU's cache. More would be
+# written to memory and read again.
+ELEMENTS_AT_ONCE = 2**17
 
 
 def step_cost(

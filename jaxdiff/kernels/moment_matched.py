@@ -17,7 +17,7 @@ from jaxdiff.processes import ou
 from jaxdiff.types import Basis, Kernel, Nodes, Particles, PathCost, ScoreFn, StepTerms, Whole, as_score
 
 TOGETHER = 8  # directions whose factors are multiplied before one logarithm is taken
-OVERFLOWS = 1e35  # the eighth power of a larger factor overflows float64
+OVERFLOWS = 1e35  # the eighth power of a larger factor may overflow float64; then one logarithm is taken of each
 
 
 def moment_matched(

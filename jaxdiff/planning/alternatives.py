@@ -17,7 +17,7 @@ from jaxdiff.types import Grid, PathCost
 
 BENTON, OPTIMAL = "exponential_then_uniform", "optimal"  # the grids that are compared
 ROUNDING = 1e-12  # nats. A smaller discretisation is 0 up to rounding, and no number of steps equals it.
-FEW_STEPS = 100  # Covariance matching is compared up to so many steps: the search of a longer grid takes minutes.
+FEW_STEPS = 100  # Covariance matching is compared up to so many steps: searching for a longer grid takes minutes.
 WIDEST = 3.0  # A number of steps or a ratio is not given where the ends of its interval differ by a larger factor.
 
 

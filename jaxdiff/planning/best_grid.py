@@ -22,12 +22,14 @@ from jaxdiff.guarantees.step_cost import check_directions, step_cost
 from jaxdiff.planning.goal import MOST_EVALS
 from jaxdiff.types import Grid, PathCost
 
-CANDIDATES = 1000  # candidate times. The best grid among them is polished, so more candidates change nothing.
+CANDIDATES = 1000  # candidate times. The best grid among them is polished, so more candidates hardly change it.
 PAIRS = 2**25  # pairs of candidates, times directions, whose costs are held at once: 256 MiB of float64
-# For costs with a log det, candidates in all. The search takes seconds with the fewest and minutes with the most.
+# The least and the largest number of candidates where the cost takes a log det. The search takes seconds with the least
+# and minutes with the largest.
 FEW_CANDIDATES, MOST_CANDIDATES = 400, 2400
-# For costs with a log det, candidates for each step: the number wanted, and the least. With fewer than the least the
-# lengths of the steps jump visibly, because a candidate is far from the optimum.
+# Candidates for each step of the grid where the cost takes a log det: the number that is used, within the limits above,
+# and the least with which `fewest_steps` searches. The nodes of such a grid are candidates. With fewer candidates the
+# lengths of neighbouring steps differ visibly; the time of the search grows with the square of their number.
 CANDIDATES_A_STEP, LEAST_A_STEP = 8, 4
 FOUND: weakref.WeakKeyDictionary[Curve, dict[tuple[Any, ...], Grid]] = weakref.WeakKeyDictionary()  # grids by curve
 

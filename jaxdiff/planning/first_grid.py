@@ -17,7 +17,7 @@ from jaxdiff.types import Grid
 # The longest horizon considered is where the initialisation costs so little: nats, and a fraction of target_kl. A later
 # start cannot lower the sum by more.
 NEGLIGIBLE, NEGLIGIBLE_PART = 1e-6, 1e-3
-TIMES = 400  # at which the initialisation is looked up, to find the longest horizon considered
+TIMES = 400  # times at which the initialisation is computed, to find the longest horizon considered
 
 
 def first_grid(task: Any, horizon: Any, early_stop: Any) -> Grid:

@@ -16,11 +16,15 @@ from jaxdiff.types import Grid, Kernel, Rows, Whole
 
 # The search begins with these grids and compares its result with them.
 NAMED = (log_snr, exponential_then_uniform, karras, geometric, cosine, uniform)
-REFERENCE_STEPS = 500  # of RK4 on the log-snr grid, whose error is far below that of a kernel with few steps
+# Steps of RK4 on the log-snr grid for the reference end points. The error of RK4 falls with the fourth power of the
+# number of steps, so that it is far below the error of a kernel with few steps.
+REFERENCE_STEPS = 500
 CELLS = 256  # cells of the trapezoidal rule that integrates the density of nodes
-# The largest coefficients of degree 1, 2, ... that are searched. The first alone lets the density vary by e^8.
+# The largest absolute values of the coefficients of degree 1, 2, ... that are searched. The first coefficient alone can
+# change the density along the grid by a factor of e^8.
 LARGEST = np.array([4.0, 3.0, 2.0, 1.5, 1.0])
-POPULATION, GENERATIONS = 64, 60  # of differential evolution: seconds for an analytic score
+# Sets of coefficients, and rounds in which differential evolution improves them: seconds for an analytic score.
+POPULATION, GENERATIONS = 64, 60
 NOT_FINITE = 50.0  # stands for the mean log error of a run that is not finite: larger than that of any useful run
 
 

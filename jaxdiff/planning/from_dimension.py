@@ -19,10 +19,10 @@ from jaxdiff.processes.default_times import LATEST, check_ends
 
 KERNEL = "ancestral"  # its variance needs no curve, and its bound has a closed form
 HORIZONS = 2001  # candidate horizons, geometric from the early stop to LATEST: neighbours differ by about 0.5 %
-MOST_STEPS = 1_000_000  # that a target_kl may take; the bound in closed form costs the same for any number
+MOST_STEPS = 1_000_000  # the most steps that a target_kl may take; the bound in closed form takes no longer for more
 SLACK = 1.001  # For evals the shortest horizon is taken whose bound is within this factor of the least one.
-# For grids of more steps the bound ignores the order of the mmse's values (cells=1 of any_grid.upper). That takes far
-# less time, and makes hardly any difference on so fine a grid.
+# Grids of more steps are bounded with cells=1 of any_grid.upper, which ignores that the mmse falls along the grid. This
+# takes far less time, and on so fine a grid it hardly changes the bound.
 FINE_STEPS = 10_000
 
 

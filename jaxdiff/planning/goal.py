@@ -10,10 +10,11 @@ from jaxdiff.arrays import Scalar
 from jaxdiff.certificate import Certificate
 
 MOST_EVALS = 10_000  # evaluations a sample. The search of a grid with more steps takes minutes.
-# A search ends if STALLED times as many steps lower the certified nats by less than the fraction LEAST_GAIN. The nats
-# that are left are then due to the number of rows: twice the steps about halve the discretisation itself.
+# The search for enough steps gives up where STALLED times as many steps lower the certified nats by less than the
+# fraction LEAST_GAIN. Twice the steps about halve the discretisation, so what remains is due to the number of rows. A
+# larger fraction gives up earlier, and may refuse a target that more steps would reach.
 STALLED, LEAST_GAIN = 2, 0.02
-TIMES = 200  # at which the start is looked up, to say in a message which early stop would do
+TIMES = 200  # times at which the initialisation is computed, to say in a message which early stop would be possible
 
 
 def check_goal(target_kl: Any, evals: Any) -> None:

@@ -12,7 +12,7 @@ import weakref
 import jax
 from jax.tree_util import Partial
 
-MOST = 32  # programs kept: each takes about 4 MB of memory and one or two seconds to compile again
+MOST = 32  # programs that are kept: each takes about 4 MB of memory, and one or two seconds to compile again
 
 
 class Recent:

@@ -19,15 +19,20 @@ ELEMENTWISE = ARITHMETIC | frozenset(
     not or pow reduce_precision rem round rsqrt sin sinh tan tanh xor""".split()  # noqa: SIM905
 )
 PRODUCTS, LOOPS = frozenset({"dot_general", "conv_general_dilated"}), frozenset({"scan", "while", "cond"})
-MOST_EQUATIONS = 64  # of a score that is fused: they are written out once a step, so more would compile for longer
-FEW_EQUATIONS = 12  # of a score that is written out for more than two steps, for the same reason
-MOST_UNROLLED = 4  # steps an iteration; more run a little faster and compile for a second longer
-MARK = 8191  # particles to trace a score with, or a few more: a prime, so that no product of other sizes equals it
+# The most equations in the jaxpr of a score that is fused with its steps. They are compiled once for each step of an
+# iteration, so a larger limit means longer compilation. With a smaller one, more scores read their noise from memory.
+MOST_EQUATIONS = 64
+FEW_EQUATIONS = 12  # the most equations of a fused score that is written out for more than two steps of an iteration
+MOST_UNROLLED = 4  # the most steps of an iteration; more run a little faster and compile for a second longer
+MARK = 8191  # particles with which a score is traced, or a larger prime: no product of other sizes equals a prime
 ROUND_MARK = 384_000  # particles, or a multiple of it: 2^10 3 5^3, which batches of usual sizes divide
-FAST_AXIS = 128  # particles; fewer of them on the fast axis would leave vector units partly idle
-FEW_COORDINATES = 16  # with fewer, coordinates fill no vector unit, and particles lie on the fast axis
-# Coordinates a chunk on a CPU. A step that reads its state again from memory needs a chunk that fits into the fastest
-# cache. Matrix products and fused loops read it once in several steps; they lose more to short loops than to memory.
+# The fewest particles on the fast axis, eight vectors of 16 float32 numbers. With fewer, coordinates lie there, because
+# a loop over so few particles would be short.
+FAST_AXIS = 128
+FEW_COORDINATES = 16  # fewer coordinates do not fill a vector of float32, so particles lie on the fast axis
+# Particles times coordinates of a chunk on a CPU. CACHED, 256 KiB of float32, is for scores whose steps read the state
+# more than once, so that it has to stay in a fast cache. STREAMED, 4 MiB, is for matrix products and fused loops, which
+# read the state once in several steps. For them short loops would cost more time than memory does.
 CACHED, STREAMED = 2**16, 2**20
 
 

@@ -20,7 +20,7 @@ from jaxdiff.sampling.sample import sample_in_turn
 from jaxdiff.targets.components import gaussian_moments
 from jaxdiff.types import Kernel, Sampler, ScoreFn, as_score
 
-REVERSAL_STEPS = 20  # steps of the default grid of the reversal: a usual number for solvers of order 2
+REVERSAL_STEPS = 20  # steps of the default grid of the reversal: a usual number of evaluations for solvers of order 2
 ORDER = 2  # order of UniPC, the default kernel of the reversal
 SAME_TIME = 1e-9  # relative distance below which two times count as equal: rounding alone
 ROUNDING = 1e-12  # relative; a quotient so little above a whole number of steps is rounded down to it

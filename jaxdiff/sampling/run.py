@@ -25,7 +25,9 @@ from jaxdiff.types import Kernel, Sampler
 
 SOURCES = ("counter", "jax")  # the values of noise=
 REFRESH = 1.0  # seconds between two moves of the bar
-GROWTH = 16  # a block has at most so many times the steps of the one before, in case one timing was too short
+# A block has at most this factor more steps than the block before, because one timing may be too short by chance. A
+# larger factor may make a block last far longer than REFRESH.
+GROWTH = 16
 
 
 def kernel_and_grid(kernel, grid):

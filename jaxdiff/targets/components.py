@@ -13,12 +13,12 @@ from jaxdiff.processes import ou
 from jaxdiff.types import Numbers, Whole
 
 EPS = np.finfo(np.float64).eps
-ELEMENTS_AT_ONCE = 2**18  # of a block of rows, 2 MiB: it stays in a CPU's cache
-LEAST_ROWS = 32  # of a block, so that its matrix products are not thin
+ELEMENTS_AT_ONCE = 2**18  # numbers in a block of rows: 2 MiB of float64, which stay in a CPU's cache
+LEAST_ROWS = 32  # rows of a block, however wide they are: matrix products of fewer rows are slow
 # Relative tolerances in float64: asymmetry of a covariance; negative eigenvalue of a law's covariance; error of the sum
 # of weights. `tolerances` scales them for coarser dtypes.
 SYMMETRY, DEFINITE, SUM = 1e-8, 1e-12, 1e-9
-MOST_OFF = 1e-2  # error of the sum of weights that is accepted however coarse their dtype is
+MOST_OFF = 1e-2  # the largest error of the sum of weights that is accepted, however coarse their dtype is
 
 
 class Components(NamedTuple):

@@ -9,8 +9,8 @@ from jaxdiff.targets.components import Components, blocks, covariances
 from jaxdiff.targets.posterior_weights import softmax, split_likeliest
 from jaxdiff.types import Basis
 
-# Up to this many coordinates of all components together, squares are taken about the posterior mean, which is simple.
-# Above, matrix products are faster.
+# Where covariances are diagonal: the largest K d, components times coordinates, at which traces are summed from squares
+# about the posterior mean, which is simple. Above, the matrix products of `_diagonal_trace` are faster.
 FEW = 64
 
 

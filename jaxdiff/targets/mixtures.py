@@ -16,9 +16,10 @@ from jaxdiff.targets.mmse import mmse_of
 from jaxdiff.targets.target import Target
 from jaxdiff.types import Numbers, Particles
 
-# Up to these numbers the score is computed without matrix products, see `_few_score`; measured on a CPU.
+# Up to these numbers of components and coordinates the score is computed without matrix products, which would be thin
+# and slow (`_few_score`). Above, matrix products are faster, as measured on a CPU.
 FEW_COMPONENTS, FEW_COORDINATES = 16, 64
-BLOCK = 8  # terms of its sums over coordinates that are written out
+BLOCK = 8  # terms that `_few_score` writes out in its sums over coordinates
 
 
 def gaussian(mean: Numbers, cov: Numbers) -> Target:

@@ -15,8 +15,8 @@ from jaxdiff.targets.posterior_covariance import Distinct, form_of
 # Quadrature: panels around every component, in its standard deviations, with a Gauss rule on each. Panels are a quarter
 # wide, since posterior weights can change within a third of a deviation.
 EDGES, PANEL_NODES = np.linspace(-9, 9, 73), 12
-MOST_COMPONENTS = 16  # of a quadrature; for more, Monte Carlo takes less time
-MOST_COORDINATES = 2048  # for which principal axes are computed: an eigenvalue problem of seconds
+MOST_COMPONENTS = 16  # the most components of a quadrature; for more, Monte Carlo takes less time
+MOST_COORDINATES = 2048  # the largest d for which principal axes are computed: an eigenvalue problem of seconds
 # Monte Carlo: independent replicates give the standard error, which then has 15 degrees of freedom. In all there are
 # PAIRS/K antithetic pairs of draws, between LEAST_DRAWS and MOST_DRAWS. Where a level would then take more
 # multiplications than PRODUCTS, there are fewer, but FEWEST_DRAWS at least.

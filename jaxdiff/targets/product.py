@@ -17,7 +17,9 @@ from jaxdiff.curves.panels import integrated
 from jaxdiff.targets.target import Target
 from jaxdiff.types import Particles
 
-MOST_COORDINATES = 2048  # of a product for which a basis other than the coordinates is built, (d, d)
+# The largest dimension of a product law whose basis is built where it differs from the coordinates: the matrix (d, d)
+# then takes 32 MiB.
+MOST_COORDINATES = 2048
 
 
 @jax.tree_util.register_static

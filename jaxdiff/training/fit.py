@@ -25,7 +25,9 @@ from jaxdiff.training.validation_loss import CHECKS, HeldOutLoss
 __all__ = ["Fit", "Interrupted", "fit", "load_network", "path_kl_weight", "save_network"]
 
 BLOCK_SECONDS = 0.5  # duration of a compiled block of steps; the bar moves, and Ctrl-C has an effect, between blocks
-GROWTH = 4  # a block has at most so many times the steps of the one before, in case one timing was too short
+# A block has at most this factor more steps than the block before, because one timing may be too short by chance. A
+# larger factor may make a block last far longer than BLOCK_SECONDS.
+GROWTH = 4
 # Arguments that `fit` checks itself, with messages of its own: the annotation accepts anything.
 NetworkLike = Any  # a flax.nnx.Module, network(x, t, key)
 RowsLike = Any  # (n, d) real numbers

@@ -8,7 +8,7 @@ from jaxdiff.training.losses import denoising
 from jaxdiff.training.rows import float_rows
 
 CHECKS = 25  # measurements of the held-out loss; more would locate the minimum better, but each with fewer rows
-CHECK_TIME = 0.1  # share of the training time that all measurements together may take
+CHECK_TIME = 0.1  # fraction of the training time that all measurements together may take
 STEP_COST = 1.5  # time of an optimiser step, in forward passes of a batch: 1.5 measured at 784 columns, 3 in theory
 MOST_LEVELS = 64  # limit on the noise levels for each held-out row; it applies if there are few rows
 MOST_PASSES = 2**15  # limit on rows times noise levels of a measurement; it applies if training is long
