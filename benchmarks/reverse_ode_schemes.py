@@ -1,15 +1,16 @@
 """How do the schemes of the reverse ODE converge, on smooth and rough laws, with exact and with perturbed scores?
 
-Every kernel of the ODE and diffrax's adaptive method, from T = 5 to delta, in float64. The error is the root mean
-square (rms) distance of the end points to those of the exact flow (oracles/reverse_ode_problems.py), over the rms of
-the latter. An order is the least squares slope over the last four budgets with errors between ten times the reference's
-and 0.1; half the length of its 95 % interval stands beside it. With a perturbed score the order is towards that score's
-own flow.
+Every kernel of the ODE and diffrax's adaptive method run from T = 5 to delta, in float64. The error is the root mean
+square (rms) distance of the end points to those of the exact flow (oracles/reverse_ode_problems.py), divided by the rms
+size of the exact end points. The order of a method is the slope of -log error against log evaluations, by least
+squares. It is fitted to the four largest budgets whose errors lie between ten times the error of the reference and 0.1.
+The column "half" has half the length of the slope's 95 % interval. With a perturbed score, the order is measured
+towards the flow of that score.
 
 On point masses the flow is steep between two points. A method of order p sends a fraction of order p of the particles
 to the wrong point, so the rms has order p/2, unless delta is so large that the points merge. In more dimensions there
-are only hundreds of draws, which show no fraction below one in their number; there the order of the median particle is
-the informative one. A perturbed score predicts a noise that is wrong by a vector of length eps at every point and time.
+are only some hundred draws, too few to show a fraction below one in some hundred. There the order of the median
+particle says more. A perturbed score predicts a noise that is wrong by a vector of length eps at every point and time.
 The vector's direction changes with x and log snr, and its L2 size is exactly eps.
 """
 

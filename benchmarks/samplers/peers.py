@@ -1,12 +1,13 @@
 """Samplers of jaxdiff and of other libraries as functions: the same start, OU times and score.
 
-The score of a normal mixture is one formula over NumPy, JAX or PyTorch arrays. Every library gets the nodes of our grid
-on its own clock, so that methods of the same name make the same steps:
+The score of a normal mixture is one formula for NumPy, JAX or PyTorch arrays. Every library gets the nodes of the grid
+as times of its own clock, so that methods of the same name make the same steps:
 
 - diffrax: the ODE as dy/dv = predicted noise, y = x/alpha, v = sigma/alpha, where Euler is DDIM and Heun is EDM's; the
   SDE in OU time, with StepTo.
 - diffusionjax: a VP process of N equal steps whose beta at step k is 2 N h_k.
-- diffusers: a beta table of N + 1 times, whose cumulated alphas are alpha^2 at the nodes, float32 like all its tables.
+- diffusers: a table of N + 1 betas, one for each node. The product of 1 - beta up to a node is alpha^2 there. diffusers
+  keeps the table in float32, as it keeps all its tables.
 - azula: a Schedule that looks up alpha and sigma at N + 1 equally spaced times.
 """
 
@@ -195,7 +196,7 @@ def _in_torch(problem):
 
 
 def betas_of(grid):
-    """The betas (N + 1,) of a DDPM process whose cumulated alphas are alpha^2 at a grid's nodes, the last first."""
+    """(N + 1,) betas of DDPM, from the last node to the first: the product of 1 - beta up to a node is alpha^2 there."""
     return -np.expm1(-2 * np.diff(grid[::-1], prepend=0.0))
 
 
