@@ -196,7 +196,7 @@ def _in_torch(problem):
 
 
 def betas_of(grid):
-    """(N + 1,) betas of DDPM, from the last node to the first: the product of 1 - beta up to a node is alpha^2 there."""
+    """(N + 1,) betas of DDPM, from the last node of the grid to the first; alpha^2 is the product of 1 - beta."""
     return -np.expm1(-2 * np.diff(grid[::-1], prepend=0.0))
 
 

@@ -54,14 +54,14 @@ ORDERS = {  # of the error of the output's mean and variance; UniPC's corrector 
     "unipc 3": 4,
 }
 
-NO_ORDER = {  # exact on these laws; its error the corrector's, the noise scale's or the last step's; a random one
-    *(name for name in CASES if name.endswith("ending low")),
-    "moment_matched",
-    "covariance_matched",
-    "langevin",
-    "predictor_corrector",
-    "randomized_midpoint",
-    "heun with churn",
+NO_ORDER = {  # constructors or cases, each with the reason
+    *(name for name in CASES if name.endswith("ending low")),  # the error is that of the last step
+    "moment_matched",  # exact on these laws
+    "covariance_matched",  # exact on these laws
+    "langevin",  # the error is that of its stationary law
+    "predictor_corrector",  # the error is that of the corrector
+    "randomized_midpoint",  # the error is random
+    "heun with churn",  # the error is that of its noise_scale, 1.02
 }
 
 
