@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from jaxdiff.grids.dynamic_programming import rounds_of_least_costs
 from jaxdiff.grids.named import check_request, exponential_then_uniform, karras, log_snr, with_ends
 from jaxdiff.grids.polishing import polished
 from jaxdiff.processes import ou
@@ -183,13 +184,8 @@ class _Search:
             raise ValueError("step_cost returns nan for some pairs of times: check the curve it is made from.")
         cost[self.times - self.times[:, None] > problem.longest] = np.inf
         # rounds[k - 1]: the least cost of reaching each candidate in k steps, and the candidate before it on that path
-        least, self.rounds = problem.start(self.times), []
-        rows = np.arange(n_candidates)
-        for _ in range(n_steps):
-            total = cost + least
-            before = np.argmin(total, axis=1)
-            least = total[rows, before]
-            self.rounds.append((least, before))
+        self.rounds = rounds_of_least_costs(cost, problem.start(self.times), n_steps)
+        least = self.rounds[-1][0]
         if not np.isfinite(least[-1]):
             raise ValueError(f"no grid of {n_steps} steps has a finite cost: check the step_cost, {least[-1]} at best.")
 
