@@ -26,8 +26,6 @@ from jaxdiff.guarantees.information import denoised_w2, early_stopping_w2
 from jaxdiff.guarantees.path_kl import path_kl
 from jaxdiff.training.fit import Fit, Interrupted
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 ROOT = pathlib.Path(__file__).parents[2]
 EARLY_STOP, CONSTANT = 0.002, 7.0  # the default; the table's column that does not vary
 TINY = ["--steps", "4", "--batch-size", "16", "--width", "16", "--depth", "1"]

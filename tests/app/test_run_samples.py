@@ -13,8 +13,6 @@ from jaxdiff.app import run_samples, samplers, saving
 from jaxdiff.grids import exponential_then_uniform
 from jaxdiff.guarantees import path_kl as path_costs
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 N, CONSTANT = 240, 7.0
 MODEL = {"horizon": 4.0, "early_stop": 0.01, "seed": 3, "image_shape": None}
 MODEL["network"] = {"width": 8, "depth": 1, "dropout": 0.0, "seed": 0}

@@ -26,8 +26,6 @@ from jaxdiff.scores import denoiser_in_axes, denoiser_of
 from jaxdiff.training.networks import ResidualMLP
 from jaxdiff.types import Sampler
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 MEAN, COV = np.array([0.5, -1.0, 2.0]), np.array([[1.0, 0.6, -0.2], [0.6, 0.5, 0.1], [-0.2, 0.1, 3.0]])
 ENDS = {"horizon": 3.0, "early_stop": 0.02, "n_nodes": 5, "n_noises": 3}
 N, GROUPS = 50, 32

@@ -318,6 +318,7 @@ def starting(n):
     return noise.initial(jax.random.key(7), jnp.arange(n), 3)
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("langevin", ["plain", "underdamped"])
 def test_it_is_its_stages_one_after_the_other_each_with_its_own_key(langevin, key):
     x = want = starting(1000)

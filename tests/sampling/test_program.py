@@ -88,6 +88,7 @@ def two_points(x, t):
 GAUSSIAN = lambda d: targets.gaussian(np.linspace(-1, 1, d), np.linspace(0.5, 2, d)).score
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("score", [GAUSSIAN, lambda d: two_points], ids=["arithmetic", "elementwise"])
 @pytest.mark.parametrize(("n", "d"), [(1000, 1), (1000, 2), (700, 3), (300, 17), (40, 64), (3, 500)])
 @pytest.mark.parametrize("name", ["exponential_euler", "ddim"])

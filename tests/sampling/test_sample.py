@@ -194,6 +194,7 @@ def test_a_donated_x_is_deleted_and_no_other(key):
         assert not x.is_deleted()
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize(
     ("name", "n_steps"), [(name, 7) for name in family.ONE_EACH] + [("ancestral", 1), ("sa_solver", 1), ("seeds", 2)]
 )

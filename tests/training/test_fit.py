@@ -18,7 +18,7 @@ from jaxdiff.scores import from_network
 from jaxdiff.training.networks import ResidualMLP
 from jaxdiff.training.validation_loss import STEP_COST, HeldOutLoss
 
-pytestmark = [pytest.mark.loose_promotion, pytest.mark.usefixtures("compile_quickly")]
+pytestmark = pytest.mark.loose_promotion
 DTYPE = np.float32
 
 
