@@ -13,6 +13,7 @@ from jaxdiff.noise import computed_in
 from jaxdiff.processes import ou
 from jaxdiff.targets.components import Components, checked_weights, eigen, moments, smoothing_kl, tolerances
 from jaxdiff.targets.mmse import mmse_of
+from jaxdiff.targets.softmax import below_the_largest, log_sum_exp, softmax
 from jaxdiff.targets.target import Target
 from jaxdiff.types import Numbers, Particles
 
@@ -131,7 +132,7 @@ def _full_covariance_score(components, x: Particles, t) -> Particles:
     """Full covariances: from the residuals (..., K, d) in every component's eigenbasis."""
     given, (c, x, t) = x.dtype, _at(components, x, t)
     residual, variance = _residuals(c, x, t)
-    weight = jax.nn.softmax(_log_parts(c, residual, variance), axis=-1)
+    weight = softmax(_log_parts(c, residual, variance), axis=-1)
     return -jnp.einsum("...k,...ke,kde->...d", weight, residual / aligned(variance, residual), c.axes).astype(given)
 
 
@@ -156,8 +157,7 @@ def _few_score(components, x: Particles, t) -> Particles:
     mean, precision, constant = map(column, (mean, precision, constant))
     squares = _sum_in_blocks(lambda at: (mean[:, at] - x[None, at]) ** 2 * precision[:, at], len(x))
     logit = constant - 0.5 * squares
-    # The maximum cancels in the quotient, so it needs no derivative.
-    weight = jnp.exp(logit - jax.lax.stop_gradient(jnp.max(logit, axis=0, keepdims=True)))
+    weight = jnp.exp(below_the_largest(logit, axis=0))
     pull = sum(weight[k][None] * ((mean[k] - x) * precision[k]) for k in range(len(c.means)))
     return jnp.moveaxis(pull / jnp.expand_dims(sum(weight), 0), 0, -1).astype(given)
 
@@ -216,7 +216,7 @@ def _at(components, x, t):
 
 def _log_density(components, x: Particles, t=0.0) -> Float[Array, "*particles"]:
     c, x, t = _at(components, x, t)
-    return jax.nn.logsumexp(_log_parts(c, *_residuals(c, x, t)), axis=-1)
+    return log_sum_exp(_log_parts(c, *_residuals(c, x, t)), axis=-1)
 
 
 def _residuals(c, x, t):

@@ -1,0 +1,52 @@
+"""Scores and densities far from a mixture: finite, and those of float64, however XLA rounds the logits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special
+
+from jaxdiff import targets
+from jaxdiff.targets.softmax import below_the_largest, log_sum_exp, softmax
+
+RNG = np.random.default_rng(5)
+MEANS, VARIANCES, WEIGHTS = RNG.normal(size=(3, 2)), RNG.uniform(0.1, 0.5, (3, 2)), np.array([0.2, 0.5, 0.3])
+MANY = RNG.normal(size=(40, 2))
+LAWS = {
+    "few components": targets.mixture(WEIGHTS, MEANS, VARIANCES),
+    "few points": targets.point_masses(MEANS, WEIGHTS),
+    "full covariances": targets.mixture(WEIGHTS, MEANS, [[[v, 0.05], [0.05, w]] for v, w in VARIANCES]),
+    "many components": targets.mixture(np.full(40, 1 / 40), MANY, RNG.uniform(0.1, 0.5, (40, 2))),
+    "many points": targets.point_masses(MANY),
+}
+T = 1e-3
+
+
+@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
+def test_far_scores_and_densities_are_finite_and_those_of_float64(law):
+    x = np.float32(np.repeat([1e2, 1e4, 1e6, 1e8], 250)[:, None] * RNG.normal(size=(1000, 2)))
+    both = jax.jit(jax.vmap(lambda x, t: (law.score(x, t), law.log_density(x, t)), (0, None)))
+    (score, density), (exact, exact_density) = both(x, np.float32(T)), both(np.float64(x), T)
+    assert np.isfinite(score).all()
+    np.testing.assert_allclose(density, exact_density, rtol=1e-4)
+    # Where two components weigh nearly the same, the rounding of the logits decides between them.
+    error = np.linalg.norm(score - exact, axis=1) / np.linalg.norm(exact, axis=1)
+    assert (np.quantile(error.reshape(4, 250), 0.9, axis=1) < 1e-4).all()
+
+
+def test_usual_logits_give_the_usual_softmax():
+    logit = jnp.asarray(10 * RNG.normal(size=(50, 4)))
+    np.testing.assert_allclose(softmax(logit, -1), special.softmax(logit, axis=-1), rtol=1e-14)
+    np.testing.assert_allclose(log_sum_exp(logit, -1), special.logsumexp(logit, axis=-1), rtol=1e-14)
+    got = jax.jacobian(softmax)(logit[0], -1)
+    weight = special.softmax(logit[0])
+    np.testing.assert_allclose(got, np.diag(weight) - np.outer(weight, weight), rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_large_logits_that_differ_by_rounding_alone_are_the_largest_ones(dtype):
+    eps = np.finfo(dtype).eps
+    largest = dtype(-1e4 / eps)
+    logit = np.array([largest, largest * (1 + 4 * eps), largest * (1 + 4000 * eps)], dtype)
+    np.testing.assert_array_equal(below_the_largest(jnp.asarray(logit), 0)[:2], 0)
+    np.testing.assert_allclose(softmax(jnp.asarray(logit), 0), [0.5, 0.5, 0], atol=1e-30)
