@@ -26,7 +26,8 @@ T = 1e-3
 def test_far_scores_and_densities_are_finite_and_those_of_float64(law):
     x = np.float32(np.repeat([1e2, 1e4, 1e6, 1e8], 250)[:, None] * RNG.normal(size=(1000, 2)))
     both = jax.jit(jax.vmap(lambda x, t: (law.score(x, t), law.log_density(x, t)), (0, None)))
-    (score, density), (exact, exact_density) = both(x, np.float32(T)), both(np.float64(x), T)
+    score, density = map(np.asarray, both(x, np.float32(T)))
+    exact, exact_density = map(np.asarray, both(np.float64(x), T))
     assert np.isfinite(score).all()
     np.testing.assert_allclose(density, exact_density, rtol=1e-4)
     # Where two components weigh nearly the same, the rounding of the logits decides between them.
