@@ -32,7 +32,9 @@ def test_the_demo_leaves_its_files_and_reaches_its_targets(run):
     assert names >= pictures | {"checkpoint", "samples.npy", "report.json", "report.html"}
     assert np.load(run / "samples.npy", allow_pickle=False).shape == (1000, 64)
     report = json.loads((run / "report.json").read_text(encoding="utf-8"))
-    assert len(report["rows"]) == 24
+    named = [(row["n_steps"], row["kernel"], row["grid"]) for row in report["rows"]]
+    samplers = [named_as for _, *named_as in named[:6]]
+    assert [tuple(row) for row in named] == [(n, *sampler) for n in (10, 20, 50, 200) for sampler in samplers]
     rows = {(row["kernel"], row["grid"], row["n_steps"]): row for row in report["rows"]}
     excess = lambda *sampler: rows[sampler]["excess"]["value"]
     assert excess("ancestral", "planned", 20) <= 0.6 * excess("ancestral", "Benton", 20)

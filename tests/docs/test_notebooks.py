@@ -55,6 +55,7 @@ def test_a_percent_script_is_split_into_its_cells():
 
 
 # A fresh interpreter: this process has float64 and strict promotion on, a reader has neither.
+@pytest.mark.slow
 @each_script
 def test_every_notebook_runs_in_small_mode_as_a_plain_script(script, tmp_path):
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
