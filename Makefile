@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := runs/digits
-# Two test processes on two cores: threads of a BLAS would only wait for one another.
-ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
+# Two test processes on two cores: threads of a BLAS would only wait for one another. Tests start many interpreters,
+# which keep their bytecode.
+ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 # Tests spend more time on compiling than on running. With fewer optimisations XLA compiles in half the time. Tests that
 # compare bits, the slow tests and the demo are compiled as users' programs are.
 QUICKLY := XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true \
