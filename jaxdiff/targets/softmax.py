@@ -18,12 +18,12 @@ HARMLESS = 32.0  # exp(32) and exp(-32) are float32 numbers, so the same factor 
 def below_the_largest(logit: Float[Array, "*axes"], axis: int) -> Float[Array, "*axes"]:
     """Logits minus the largest along an axis, at most 0, and 0 at the largest one or at one equal but for rounding.
 
-    The maximum cancels in a softmax, so it has no derivative here.
+    The result has the derivatives of the logits. Those of the maximum cancel in a softmax and are left out.
     """
     largest = jax.lax.stop_gradient(jnp.max(logit, axis=axis, keepdims=True))
     error = ROUNDINGS * jnp.finfo(logit.dtype).eps * jnp.abs(largest)
     below = logit - jnp.where(error > HARMLESS, largest - error, largest)
-    return jnp.where(below > 0, jnp.zeros_like(below), below)
+    return below - jax.lax.stop_gradient(jnp.maximum(below, 0))
 
 
 def softmax(logit: Float[Array, "*axes"], axis: int) -> Float[Array, "*axes"]:
@@ -34,5 +34,5 @@ def softmax(logit: Float[Array, "*axes"], axis: int) -> Float[Array, "*axes"]:
 
 def log_sum_exp(logit: Float[Array, "*axes"], axis: int) -> Float[Array, "*rest"]:
     """The logarithm of the sum of exp(logit) along an axis, finite for all finite logits."""
-    below, largest = below_the_largest(logit, axis), jnp.max(logit, axis=axis)
-    return largest + jnp.log(jnp.sum(jnp.exp(below), axis=axis))
+    largest = jax.lax.stop_gradient(jnp.max(logit, axis=axis))
+    return largest + jnp.log(jnp.sum(jnp.exp(below_the_largest(logit, axis)), axis=axis))

@@ -25,14 +25,16 @@ T = 1e-3
 @pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
 def test_far_scores_and_densities_are_finite_and_those_of_float64(law):
     x = np.float32(np.repeat([1e2, 1e4, 1e6, 1e8], 250)[:, None] * RNG.normal(size=(1000, 2)))
-    both = jax.jit(jax.vmap(lambda x, t: (law.score(x, t), law.log_density(x, t)), (0, None)))
-    score, density = map(np.asarray, both(x, np.float32(T)))
-    exact, exact_density = map(np.asarray, both(np.float64(x), T))
+    every = lambda x, t: (law.score(x, t), law.log_density(x, t), jax.grad(law.log_density)(x, t))
+    every = jax.jit(jax.vmap(every, (0, None)))
+    score, density, slope = map(np.asarray, every(x, np.float32(T)))
+    exact, exact_density, _ = map(np.asarray, every(np.float64(x), T))
     assert np.isfinite(score).all()
     np.testing.assert_allclose(density, exact_density, rtol=1e-4)
     # Where two components weigh nearly the same, the rounding of the logits decides between them.
-    error = np.linalg.norm(score - exact, axis=1) / np.linalg.norm(exact, axis=1)
-    assert (np.quantile(error.reshape(4, 250), 0.9, axis=1) < 1e-4).all()
+    for one in (score, slope):
+        error = np.linalg.norm(one - exact, axis=1) / np.linalg.norm(exact, axis=1)
+        assert (np.quantile(error.reshape(4, 250), 0.9, axis=1) < 1e-4).all()
 
 
 def test_usual_logits_give_the_usual_softmax():
@@ -42,6 +44,7 @@ def test_usual_logits_give_the_usual_softmax():
     got = jax.jacobian(softmax)(logit[0], -1)
     weight = special.softmax(logit[0])
     np.testing.assert_allclose(got, np.diag(weight) - np.outer(weight, weight), rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(jax.grad(log_sum_exp)(logit[0], -1), weight, rtol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
