@@ -1,5 +1,6 @@
 """The kernels as tests run them: every constructor of the list, with the arguments that change what it computes."""
 
+import jax
 import numpy as np
 
 from jaxdiff import grids, kernels, processes, targets
@@ -94,6 +95,25 @@ ONE_EACH += [next(case for case in CASES if case.startswith(name)) for name in k
 def make(name, score=LAW.score):
     """The kernel of a case."""
     return CASES[name](score)
+
+
+def _state_of(kernel):
+    return jax.eval_shape(kernel.init, jax.ShapeDtypeStruct((3, 2), np.float64))
+
+
+def _last_of_each(what):
+    """The last case for each value of what(name, kernel); among multistep methods that is one of high order."""
+    return list({what(name, make(name)): name for name in CASES}.values())
+
+
+# Many cases differ in the numbers of their rows alone, which tests of steps and of orders check for all of them. What
+# is promised of a step whatever its row holds is tested once for each step function, which is what is compiled.
+BY_STEP = _last_of_each(lambda name, kernel: (kernel.step, kernel.noises_per_step, name in PER_DIRECTION))
+# What the loop over steps sees of a kernel: whether its state is more than positions, how many increments a step takes,
+# and whose clock the grid is in.
+BY_STATE = _last_of_each(
+    lambda name, kernel: (len(jax.tree.leaves(_state_of(kernel))) > 1, kernel.noises_per_step, kernel.own_clock)
+)
 
 
 def constructor_of(name):
