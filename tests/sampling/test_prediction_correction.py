@@ -79,9 +79,14 @@ def data_in(d):
 REVERSALS = {"ddim": after_ddim, "exponential_euler": after_exponential_euler}
 
 
-@pytest.mark.parametrize("name", REVERSALS)
 @pytest.mark.parametrize(
-    ("d", "n", "moments"), [(1, 100_000, False), (8, 40_000, False), (8, 40_000, True), (256, 4_000, False)]
+    ("name", "d", "n", "moments"),
+    [
+        ("exponential_euler", 1, 100_000, False),
+        ("exponential_euler", 8, 40_000, True),
+        ("ddim", 8, 40_000, False),
+        ("ddim", 256, 4_000, False),
+    ],
 )
 def test_the_law_of_the_whole_pipeline_on_a_gaussian_is_the_recursion_of_its_formulas(d, n, name, moments, key):
     data, grid = data_in(d), grids.log_snr(HORIZON, 0.05, 5)
