@@ -101,19 +101,19 @@ def _state_of(kernel):
     return jax.eval_shape(kernel.init, jax.ShapeDtypeStruct((3, 2), np.float64))
 
 
-def _last_of_each(what):
-    """The last case for each value of what(name, kernel); among multistep methods that is one of high order."""
-    return list({what(name, make(name)): name for name in CASES}.values())
-
-
 # Many cases differ in the numbers of their rows alone, which tests of steps and of orders check for all of them. What
-# is promised of a step whatever its row holds is tested once for each step function, which is what is compiled.
-BY_STEP = _last_of_each(lambda name, kernel: (kernel.step, kernel.noises_per_step, name in PER_DIRECTION))
-# What the loop over steps sees of a kernel: whether its state is more than positions, how many increments a step takes,
-# and whose clock the grid is in.
-BY_STATE = _last_of_each(
-    lambda name, kernel: (len(jax.tree.leaves(_state_of(kernel))) > 1, kernel.noises_per_step, kernel.own_clock)
-)
+# is promised of a step whatever its row holds is tested once for each step function, which is what is compiled: in its
+# last case, which is one of high order among multistep methods.
+_MADE = {name: make(name) for name in CASES}
+_OF_STEP = {(kernel.step, kernel.noises_per_step, name in PER_DIRECTION): name for name, kernel in _MADE.items()}
+BY_STEP = list(_OF_STEP.values())
+# What the loop over steps sees of a kernel: whether its state is more than positions, and whether a step takes no
+# increment, one or several. The first case of each.
+_OF_STATE = {
+    (len(jax.tree.leaves(_state_of(kernel))) > 1, min(kernel.noises_per_step, 2)): name
+    for name, kernel in reversed(_MADE.items())
+}
+BY_STATE = list(_OF_STATE.values())
 
 
 def constructor_of(name):

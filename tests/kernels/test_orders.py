@@ -330,8 +330,7 @@ def alternating(ratio, n_steps, horizon=4.0, early_stop=0.02):
     return np.append(ou.time(np.exp(ends[0] + np.diff(ends) * places / places[-1]))[:-1], early_stop)
 
 
-@pytest.mark.parametrize("eta", [0.0, 0.4, 1.0, 2.0])
-@pytest.mark.parametrize("ratio", [4, 6, 10])
+@pytest.mark.parametrize(("ratio", "eta"), [(10, 0.0), (10, 0.4), (10, 1.0), (10, 2.0), (6, 1.0), (4, 0.0), (4, 2.0)])
 def test_alternating_steps_do_not_make_a_corrected_method_unstable(ratio, eta):
     variances = np.array([0.02, 0.5, 3.0])
     law = targets.gaussian(np.zeros(3), variances)

@@ -315,7 +315,7 @@ OPTIONS: dict[str, Any] = {
     "step_size": 0.1,
     "moments": ([0.1, 0.0, 1.0], [0.5, 0.5, 1.0]),
     "reversal": kernels.exponential_euler(ELEMENTWISE),
-    "grid": grids.log_snr(0.8, 0.02, 7),
+    "grid": grids.log_snr(0.8, 0.02, 3),
 }
 
 
@@ -339,6 +339,8 @@ def test_it_is_its_stages_one_after_the_other_each_with_its_own_key(langevin, ke
     got = predict_correct(ELEMENTWISE, x, key, langevin=langevin, **OPTIONS)
     assert got.dtype == np.float32
     np.testing.assert_array_equal(got, want)
+    if langevin != "plain":
+        return
     # From a start that nobody has moved the first key is Langevin's.
     want = sample(corrector, x, np.linspace(0.35, 0, 5), jax.random.fold_in(key, 0))
     want = sample(OPTIONS["reversal"], want, OPTIONS["grid"], jax.random.fold_in(key, 1))
@@ -346,6 +348,7 @@ def test_it_is_its_stages_one_after_the_other_each_with_its_own_key(langevin, ke
     np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.bits
 def test_chunks_change_no_bit(key):
     whole = predict_correct(ELEMENTWISE, starting(300), key, **OPTIONS)
     np.testing.assert_array_equal(predict_correct(ELEMENTWISE, starting(300), key, chunk=130, **OPTIONS), whole)

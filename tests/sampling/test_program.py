@@ -95,20 +95,17 @@ GAUSSIAN = lambda d: targets.gaussian(np.linspace(-1, 1, d), np.linspace(0.5, 2,
 @pytest.mark.parametrize(
     ("name", "score", "n", "d"),
     [
-        ("exponential_euler", "arithmetic", 1000, 2),
-        ("exponential_euler", "arithmetic", 300, 17),
-        ("exponential_euler", "elementwise", 1000, 1),
+        ("exponential_euler", "arithmetic", 1000, 1),
         ("exponential_euler", "elementwise", 40, 64),
-        ("exponential_euler", "elementwise", 3, 500),
         ("ddim", "arithmetic", 3, 500),
         ("ddim", "elementwise", 700, 3),
     ],
 )
 def test_elementwise_scores_give_the_same_bits_in_any_batch_and_chunk(name, score, n, d, key):
     kernel = getattr(kernels, name)(GAUSSIAN(d) if score == "arithmetic" else two_points)
-    x, grid = noise.initial(key, jnp.arange(n), d), grids.exponential_then_uniform(3, 0.02, 11)
+    x, grid = noise.initial(key, jnp.arange(n), d), grids.exponential_then_uniform(3, 0.02, 5)
     whole = sample(kernel, x, grid, key)
-    for chunk in sorted({min(chunk, n) for chunk in (1, 16, n // 2 + 1)}):
+    for chunk in (1, n // 2 + 1):
         np.testing.assert_array_equal(sample(kernel, x, grid, key, chunk=chunk), whole)
     fewer = n // 3 + 1
     np.testing.assert_array_equal(sample(kernel, x[:fewer], grid, key), whole[:fewer])
