@@ -8,6 +8,7 @@ import sys
 
 import jax
 import numpy as np
+import pytest
 
 from jaxdiff import grids, kernels, noise, targets
 from jaxdiff.sampling.sample import sample
@@ -92,6 +93,7 @@ def test_any_mesh_gives_the_bits_of_one_device_without_communication():
     assert process.returncode == 0, output
 
 
+@pytest.mark.bits
 def test_two_processes_give_the_rows_of_one(tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
