@@ -152,8 +152,9 @@ STEEP = (  # long first, long last and tiny steps; a step of 35 makes explicit m
 )
 
 
-@every_kernel
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("name", "dtype"), [(name, np.float32) for name in CASES] + [(name, np.float64) for name in BY_STEP]
+)
 def test_no_grid_that_the_checker_accepts_gives_nan_and_a_run_is_what_its_key_says(name, dtype):
     x, key = jnp.ones((3, 2), dtype), jax.random.key(0)
     first, *rest = (sample(make(name), x, grid, key) for grid in STEEP)
