@@ -34,7 +34,12 @@ def unseen():
 
 
 @pytest.mark.parametrize(
-    ("make", "n_steps", "gain"), [(kernels.dpm_solver, 5, 3), (kernels.unipc, 10, 5), (kernels.dpm_solver, 20, 5)]
+    ("make", "n_steps", "gain"),
+    [
+        (kernels.dpm_solver, 5, 3),
+        (kernels.unipc, 10, 5),
+        pytest.param(kernels.dpm_solver, 20, 5, marks=pytest.mark.slow),
+    ],
 )
 def test_a_fitted_grid_is_several_times_better_on_points_it_has_not_seen(make, n_steps, gain):
     kernel = make(RING.score, 2)
@@ -44,8 +49,11 @@ def test_a_fitted_grid_is_several_times_better_on_points_it_has_not_seen(make, n
     assert median(fitted) < min(median(named(*ENDS, n_steps)) for named in NAMED) / gain
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("law", [RING, targets.gaussian(np.zeros(2), [1.0, 0.0])], ids=["ring", "flat"])
+@pytest.mark.parametrize(
+    ("law", "dtype"),
+    [(RING, np.float64), (targets.gaussian(np.zeros(2), [1.0, 0.0]), np.float32)],
+    ids=["ring", "flat"],
+)
 def test_on_its_own_points_it_is_no_worse_than_any_named_grid(law, dtype):
     kernel, x = kernels.exponential_adams(law.score, 2), jax.random.normal(jax.random.key(3), (40, 2), dtype)
     exact = end_points(law.score, x)
