@@ -70,13 +70,13 @@ def check_order(grid, curve, variance):
         assert value(any_grid.lower(name, grid, curve.dim, 1.5 * variance)) <= best + ROUNDING
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(gaussian_cases())
 def test_bounds_enclose_the_exact_path_kl_of_random_gaussians(case):
     check_order(*case)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(mixture_cases())
 def test_bounds_enclose_the_exact_path_kl_of_random_mixtures(case):
     check_order(*case)
