@@ -154,7 +154,8 @@ def test_equal_components_are_the_gaussian_they_make(d, nearly):
     np.testing.assert_allclose(law.mmse.directions(SNR).sum(-1), gaussian.mmse(SNR), rtol=1e-10)
 
 
-def test_covariance_matching_of_a_mixture_costs_nothing_where_it_is_a_gaussian():
+def test_covariance_matching_of_a_mixture_costs_nothing_where_it_is_a_gaussian(monkeypatch):
+    monkeypatch.setattr(posterior, "MOST_DRAWS", posterior.LEAST_DRAWS)
     near = targets.mixture(WEIGHTS, [[-1e-3, 0.0], [1e-3, 0.0]], [[0.5, 0.1], [0.4, 0.1]])
     grid = exponential_then_uniform(3.0, 0.01, 10)
     assert path_kl("ancestral", near.mmse, grid) > 0.1
@@ -211,7 +212,8 @@ def _peak(function):
     return peak, kept
 
 
-def test_a_data_set_takes_a_few_times_its_own_memory():
+def test_a_data_set_takes_a_few_times_its_own_memory(monkeypatch):
+    monkeypatch.setattr(posterior, "LEAST_DRAWS", 1024)  # whose distances from the points take 10 times the memory
     points = RNG.normal(size=(4000, 100))
     peak, law = _peak(lambda: targets.point_masses(points))
     assert peak < 2 * points.nbytes

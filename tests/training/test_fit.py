@@ -41,7 +41,7 @@ def test_training_fits_the_score_of_a_gaussian_to_a_tenth(key):
     # The network is told mean 0 and covariance I, so that all of the difference has to be learned.
     law = targets.gaussian([0.5, -0.5], [[1.0, 0.7], [0.7, 0.8]])
     data = law.sample(key, 8000, DTYPE)
-    fitted = train.fit(network(), data, key, steps=1500, batch_size=256, horizon=4.0, early_stop=0.05)
+    fitted = train.fit(network(), data, key, steps=800, batch_size=256, horizon=4.0, early_stop=0.05)
     learned, test = from_network(fitted.network), law.sample(jax.random.key(5), 4000, DTYPE)
 
     @jax.jit
