@@ -194,7 +194,7 @@ def test_a_score_that_is_off_by_one_percent_is_noticed(monkeypatch):
 
 @pytest.mark.parametrize(("name", "law"), [("exponential_euler", "point mass"), ("ancestral", "N(0, I/4)")])
 def test_pairs_give_the_path_kl_of_many_coordinates(name, law):
-    d, n = 4000, 64
+    d, n = 1000, 64
     widened = np.ones(len(padded_kernels.GRID) - 1)
     run = jax.jit(lambda own, key: padded_simulation.path_kl_of_particles(name, own, mask_of(d, d), key, n, widened))
     each = np.asarray(run(padded(law, d, d), jax.random.key(5)))
