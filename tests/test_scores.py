@@ -38,9 +38,15 @@ def ball(x, t, radius):
     return -x / variance, np.exp(-t) * radius / variance
 
 
+@jax.jit
+def evaluated(score, x, t):
+    """A score under jit, as a pytree: values, radii and points of one shape share a program."""
+    return score(x, t)
+
+
 def truncated_values(values, x, t, radius):
     """What truncation makes of given values of a score at the points x, all (n, d)."""
-    return np.asarray(scores.truncated(Partial(constant, jnp.asarray(values)), radius)(jnp.asarray(x), t))
+    return np.asarray(evaluated(scores.truncated(Partial(constant, jnp.asarray(values)), radius), jnp.asarray(x), t))
 
 
 def norms(rows):
@@ -98,10 +104,10 @@ def corners(x, t):
 def test_no_value_at_any_point_comes_further_from_the_true_score(seed, d, t, law, error, slack):
     rng = np.random.default_rng(seed)
     points = rng.normal(size=(7, d))
-    true = targets.point_masses(points).score if law == "points" else corners
+    true = targets.point_masses(points).score if law == "points" else Partial(corners)
     radius = slack * (norms(points).max() if law == "points" else np.sqrt(d))
     x = rng.normal(size=(50, d)) * 10.0 ** rng.uniform(-2, 1, (50, 1))
-    truth = np.asarray(true(jnp.asarray(x), jnp.asarray(t)))
+    truth = np.asarray(evaluated(true, jnp.asarray(x), t))
     learned = truth + error * rng.normal(size=(50, d))
     before, after = norms(learned - truth), norms(truncated_values(learned, x, t, radius) - truth)
     assert (after <= before + rounding(learned, truth, ball(x, t, radius)[0])).all()
@@ -144,6 +150,11 @@ def test_the_derivative_is_that_of_the_score_inside_and_that_of_the_projection_o
     np.testing.assert_allclose(jax.jacrev(score)(jnp.asarray(outside), t), want, rtol=1e-13, atol=1e-14)
 
 
+@jax.jit
+def jacobians(score, x, t):
+    return jax.vmap(jax.jacfwd(score), in_axes=(0, None))(x, t)
+
+
 @pytest.mark.parametrize("t", [0.1, 0.5, 2.0])
 @pytest.mark.parametrize("kind", ["any matrix", "a rotation", "a symmetric one"])
 def test_the_lipschitz_constant_in_x_is_at_most_the_root_of_l_squared_plus_one_over_sigma_to_the_fourth(kind, t):
@@ -155,7 +166,7 @@ def test_the_lipschitz_constant_in_x_is_at_most_the_root_of_l_squared_plus_one_o
     bound = np.hypot(np.linalg.norm(matrix, 2), 1 / -np.expm1(-2 * t))
     x = jnp.asarray(rng.normal(size=(300, 4)) * 10.0 ** rng.uniform(-2, 2, (300, 1)))
     score = scores.truncated(Partial(linear, jnp.asarray(matrix)), 0.9)
-    slopes = np.linalg.norm(jax.vmap(jax.jacfwd(score), in_axes=(0, None))(x, t), 2, axis=(1, 2))
+    slopes = np.linalg.norm(jacobians(score, x, t), 2, axis=(1, 2))
     assert (slopes <= bound * (1 + 1e-12)).all()
 
 
@@ -169,18 +180,23 @@ def test_the_lipschitz_constant_is_attained_by_a_quarter_turn_just_outside_the_b
     assert slope == pytest.approx(np.hypot(speed, 1 / variance), rel=1e-8)
 
 
+@jax.jit
+def back_in_the_ball(value, x, t, radius):
+    """The score of the denoiser of a constant score, pulled back into the ball of the data."""
+
+    def clipped(x, t):
+        denoised = denoiser_from_score(Partial(constant, value))(x, t)
+        return denoised * jnp.minimum(1, radius / jnp.linalg.norm(denoised, axis=-1, keepdims=True))
+
+    return score_from_denoiser(clipped)(x, t)
+
+
 @FEW
 @given(seeds, dims, times, sizes)
 def test_it_is_the_score_of_the_denoiser_pulled_back_into_the_ball_of_the_data(seed, d, t, radius):
     rng = np.random.default_rng(seed)
     x, value = jnp.asarray(rng.normal(size=(50, d))), jnp.asarray(rng.normal(size=(50, d)) * 3)
-    score = Partial(constant, value)
-
-    def clipped(x, t):
-        denoised = denoiser_from_score(score)(x, t)
-        return denoised * jnp.minimum(1, radius / jnp.linalg.norm(denoised, axis=-1, keepdims=True))
-
-    got, want = truncated_values(value, x, t, radius), np.asarray(score_from_denoiser(clipped)(x, t))
+    got, want = truncated_values(value, x, t, radius), np.asarray(back_in_the_ball(value, x, t, radius))
     centre = ball(np.asarray(x), t, radius)[0]
     assert (norms(got - want) <= 2 * rounding(centre, np.asarray(value), want)).all()
 

@@ -54,6 +54,8 @@ class Law:
         )
         for _ in range(100):
             middle = (low + high) / 2
+            if ((middle == low) | (middle == high)).all():
+                break
             below = self.cdf(middle, t) < levels
             low, high = np.where(below, middle, low), np.where(below, high, middle)
         return (low + high) / 2

@@ -90,9 +90,12 @@ def test_directions_add_up_and_replicates_average_to_the_curve(target):
 
 
 # A coordinate that is N(0, 1) for all components adds nothing to what quadrature on the line knows.
-@pytest.mark.parametrize("rare", [1e-2, 1e-4, 3e-6])
-@pytest.mark.parametrize(("away", "width"), [(3.0, 1.0), (8.0, 1.0), (8.0, 0.4)])  # of one covariance, and of two
-def test_a_rare_component_is_drawn_often_enough(rare, away, width):
+@pytest.mark.parametrize(
+    ("rare", "away", "width"),  # of one covariance, and of two
+    [(1e-2, 3.0, 1.0), (1e-4, 3.0, 1.0), (3e-6, 8.0, 1.0), (1e-4, 8.0, 0.4), (3e-6, 8.0, 0.4)],
+)
+def test_a_rare_component_is_drawn_often_enough(rare, away, width, monkeypatch):
+    monkeypatch.setattr(posterior, "MOST_DRAWS", posterior.LEAST_DRAWS)  # as of many components
     law = np.array([1 - rare, rare]), np.array([0.0, away]), np.array([1.0, width])
     curve = targets.mixture(law[0], [[0.0, 0.0], [away, 0.0]], [[1.0, 1.0], [width, 1.0]]).mmse
     for snr in (0.1, 1.0, 3.0):
@@ -151,7 +154,8 @@ def test_equal_components_are_the_gaussian_they_make(d, nearly):
     np.testing.assert_allclose(law.mmse.directions(SNR).sum(-1), gaussian.mmse(SNR), rtol=1e-10)
 
 
-def test_covariance_matching_of_a_mixture_costs_nothing_where_it_is_a_gaussian():
+def test_covariance_matching_of_a_mixture_costs_nothing_where_it_is_a_gaussian(monkeypatch):
+    monkeypatch.setattr(posterior, "MOST_DRAWS", posterior.LEAST_DRAWS)
     near = targets.mixture(WEIGHTS, [[-1e-3, 0.0], [1e-3, 0.0]], [[0.5, 0.1], [0.4, 0.1]])
     grid = exponential_then_uniform(3.0, 0.01, 10)
     assert path_kl("ancestral", near.mmse, grid) > 0.1
@@ -182,6 +186,7 @@ def test_more_coordinates_than_an_eigenvalue_problem_takes_have_no_directions(mo
 
 def test_blocks_do_not_change_a_monte_carlo_curve(monkeypatch):
     points = np.random.default_rng(3).normal(size=(30, 2))
+    monkeypatch.setattr(posterior, "_draws", lambda k, d: 16)
     curve = lambda: targets.point_masses(points).mmse
     whole = curve()(SNR), curve().log_det(SNR, 0.3)
     monkeypatch.setattr(components, "ELEMENTS_AT_ONCE", 1000)
@@ -207,7 +212,8 @@ def _peak(function):
     return peak, kept
 
 
-def test_a_data_set_takes_a_few_times_its_own_memory():
+def test_a_data_set_takes_a_few_times_its_own_memory(monkeypatch):
+    monkeypatch.setattr(posterior, "LEAST_DRAWS", 1024)  # whose distances from the points take 10 times the memory
     points = RNG.normal(size=(4000, 100))
     peak, law = _peak(lambda: targets.point_masses(points))
     assert peak < 2 * points.nbytes

@@ -1,5 +1,7 @@
 """Targets against SciPy's densities, autodiff, quadrature, and laws whose error curve factorises."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,6 +49,10 @@ LAWS = dict(_laws())
 EVERY_LAW = pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
 
 
+# Called eagerly, every operation of a score or density would be compiled on its own.
+compiled = functools.cache(jax.jit)
+
+
 def positions(target):
     return jnp.asarray(1.5 * np.random.default_rng(1).normal(size=(4, target.dim)))
 
@@ -62,26 +68,26 @@ def test_log_density_and_score_are_those_of_the_noised_components(law):
         laws = [stats.multivariate_normal(np.exp(-t) * m, c) for m, c in zip(means, noised, strict=True)]
         parts = np.array([np.atleast_1d(one.logpdf(x)) for one in laws])
         want = special.logsumexp(parts, axis=0, b=weights[:, None])
-        np.testing.assert_allclose(target.log_density(x, t), want, rtol=1e-9)
+        np.testing.assert_allclose(compiled(target.log_density)(x, t), want, rtol=1e-9)
         pulls = np.array([(one.mean - x) @ np.linalg.inv(c) for one, c in zip(laws, noised, strict=True)])
         want = np.einsum("k,kn,knd->nd", weights, np.exp(parts - want), pulls)
-        np.testing.assert_allclose(target.score(x, t), want, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(compiled(target.score)(x, t), want, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", [name for name in LAWS if name.endswith("2")] + ["line"])
 def test_score_is_the_gradient_of_the_log_density(name):
     target, x = LAWS[name][0], positions(LAWS[name][0])[0]
-    gradient = jax.grad(target.log_density)(x, 0.3)
-    np.testing.assert_allclose(target.score(x, 0.3), gradient, rtol=1e-11, atol=1e-11)
+    gradient = jax.jit(jax.grad(target.log_density))(x, 0.3)
+    np.testing.assert_allclose(compiled(target.score)(x, 0.3), gradient, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("name", ["mixture 2", "full mixture 2", "points 2"])
 def test_float32_particles_keep_their_dtype(name):
     target, x = LAWS[name][0], positions(LAWS[name][0])
     for function in (target.score, target.log_density):
-        got = function(x.astype(jnp.float32), np.float64(0.3))
+        got = compiled(function)(x.astype(jnp.float32), np.float64(0.3))
         assert got.dtype == jnp.float32
-        np.testing.assert_allclose(got, function(x, 0.3), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(got, compiled(function)(x, 0.3), rtol=1e-4, atol=1e-4)
 
 
 # A law of each formulation. The score of a component is the pull to its mean over the noised covariance.
@@ -97,21 +103,30 @@ def test_scores_of_16_bits_are_computed_in_float32_and_rounded_once(name, dtype,
     density = special.logsumexp(parts, axis=0, b=weights[:, None])
     pulls = np.array([(one.mean - wide) @ np.linalg.inv(c) for one, c in zip(laws, noised, strict=True)])
     score = np.einsum("k,kn,knd->nd", weights, np.exp(parts - density), pulls)
-    got = target.score(x, t)
+    got, log_density = compiled(target.score)(x, t), compiled(target.log_density)(x, t)
     assert got.dtype == dtype
     np.testing.assert_allclose(got.astype(float), score, rtol=0.51 * float(jnp.finfo(dtype).eps), atol=1e-4)
-    assert target.log_density(x, t).dtype == jnp.float32
-    np.testing.assert_allclose(target.log_density(x, t), density, rtol=1e-4)
+    assert log_density.dtype == jnp.float32
+    np.testing.assert_allclose(log_density, density, rtol=1e-4)
 
 
 # Of 2,000 equal components bfloat16 draws far fewer: its logarithms of their weights and Gumbel numbers are alike.
 def test_draws_of_16_bits_are_those_of_float32_rounded(key):
     target = targets.point_masses(np.arange(2000.0)[:, None] / 8)
     for dtype in (jnp.bfloat16, jnp.float16):
-        got = target.sample(key, 20_000, dtype=dtype)
+        got = target.sample(key, 4000, dtype=dtype)
         assert got.dtype == dtype
         counts, _ = np.histogram(got.astype(float), bins=20, range=(0, 250))
-        assert np.abs(counts - 1000).max() < 5 * np.sqrt(1000) + 20  # rounding moves some across an edge
+        assert np.abs(counts - 200).max() < 5 * np.sqrt(200) + 4  # rounding moves some across an edge
+
+
+@jax.jit
+def lost_in_float32(score, x, t):
+    """(n,): by how much the score of a float32 particle is off, and the norm of the score's derivative."""
+    rounded = x.astype(jnp.float32)
+    off = score(rounded, t).astype(jnp.float64) - score(rounded.astype(jnp.float64), t)
+    slope = jax.vmap(lambda one: jnp.linalg.norm(jax.jacfwd(lambda x: score(x, t))(one), ord=2))(x)
+    return jnp.linalg.norm(off, axis=-1), slope
 
 
 @pytest.mark.parametrize("name", ["blocks", "blocks shared", "wide", "wide shared", "many", "many shared", "points 5"])
@@ -122,12 +137,8 @@ def test_float32_scores_lose_no_more_than_a_float32_particle_does(name, t):
     x = jnp.asarray(target.sample(jax.random.key(0), 50), jnp.float64)
     if t < 0.1 and name == "points 5":
         x = x + 1e-2 * jax.random.normal(jax.random.key(1), x.shape, x.dtype)  # as far as noise takes it
-    single = target.score(x.astype(jnp.float32), t)
-    slope = jax.vmap(lambda one: jnp.linalg.norm(jax.jacfwd(lambda x: target.score(x, t))(one), ord=2))(x)
-    size = jnp.linalg.norm(x, axis=-1) + jnp.sqrt(target.second_moment)
-    off = jnp.linalg.norm(
-        single.astype(jnp.float64) - target.score(x.astype(jnp.float32).astype(jnp.float64), t), axis=-1
-    )
+    off, slope = lost_in_float32(target.score, x, t)
+    size = np.linalg.norm(x, axis=-1) + np.sqrt(target.second_moment)
     assert float(jnp.max(off / (slope * size))) < 30 * np.finfo(np.float32).eps
 
 

@@ -1,6 +1,7 @@
 """The training loop: fits a Gaussian's score, is reproducible, keeps the best average, reloads."""
 
 import contextlib
+import functools
 import itertools
 import os
 import signal
@@ -26,30 +27,43 @@ def network(seed=0, **options):
     return ResidualMLP(2, width=32, depth=1, rngs=nnx.Rngs(seed), **options)
 
 
+ROWS = np.asarray(jax.random.normal(jax.random.key(2), (100, 2), DTYPE))
+SHORT = {"steps": 60, "held_out": ROWS, "batch_size": 16}
+
+
+@functools.cache
+def usual():
+    """A short run on ROWS."""
+    return train.fit(network(), ROWS, jax.random.key(2), **SHORT)
+
+
 def test_training_fits_the_score_of_a_gaussian_to_a_tenth(key):
     # The network is told mean 0 and covariance I, so that all of the difference has to be learned.
     law = targets.gaussian([0.5, -0.5], [[1.0, 0.7], [0.7, 0.8]])
     data = law.sample(key, 8000, DTYPE)
-    fitted = train.fit(network(), data, key, steps=1500, batch_size=256, horizon=4.0, early_stop=0.05)
+    fitted = train.fit(network(), data, key, steps=800, batch_size=256, horizon=4.0, early_stop=0.05)
     learned, test = from_network(fitted.network), law.sample(jax.random.key(5), 4000, DTYPE)
+
+    @jax.jit
+    def share(score, x, t):
+        exact = law.score(x, t)
+        return jnp.mean(jnp.sum((score(x, t) - exact) ** 2, 1)) / jnp.mean(jnp.sum(exact**2, 1))
+
     for t in (1.0, 0.3, 0.1):
         z = jax.random.normal(jax.random.key(6), test.shape, DTYPE)
         x = (np.exp(-t) * test + np.sqrt(-np.expm1(-2 * t)) * z).astype(DTYPE)
-        exact = law.score(x, t)
-        error = jnp.mean(jnp.sum((learned(x, t) - exact) ** 2, 1)) / jnp.mean(jnp.sum(exact**2, 1))
-        assert float(error) < 0.1**2
-    before = from_network(network())(x, t)
-    assert float(jnp.mean(jnp.sum((before - exact) ** 2, 1)) / jnp.mean(jnp.sum(exact**2, 1))) > 0.3**2
+        assert float(share(learned, x, t)) < 0.1**2
+    assert float(share(from_network(network()), x, t)) > 0.3**2
 
 
-def test_training_is_reproducible_leaves_its_input_alone_and_uses_the_key(key):
-    data, start = np.asarray(jax.random.normal(key, (100, 2), DTYPE)), network()
+def test_training_is_reproducible_leaves_its_input_alone_and_uses_the_key():
+    start = network()
     before = jax.tree.map(np.array, nnx.state(start))
-    runs = [train.fit(start, data, jax.random.key(i), steps=20, held_out=data) for i in (0, 0, 1)]
-    assert runs[0].history == runs[1].history
-    assert runs[0].history != runs[2].history
+    again, other = (train.fit(start, ROWS, jax.random.key(seed), **SHORT) for seed in (2, 3))
+    assert again.history == usual().history
+    assert other.history != usual().history
     jax.tree.map(np.testing.assert_array_equal, before, nnx.state(start))
-    assert runs[0].history[-1]["step"] == 20
+    assert again.history[-1]["step"] == 60
 
 
 def test_held_out_rows_choose_the_average_of_least_loss(key):
@@ -62,10 +76,8 @@ def test_held_out_rows_choose_the_average_of_least_loss(key):
     # 0.15 * 1200 * 64/25 = 460 rows times levels are a tenth of the work, 7 pieces of 57 rows are 399.
     assert (fitted.held_out_rows, fitted.held_out_levels) == (399, 1)
     # The loss of a check is an estimate of the same mean over rows, times and noise as any other draw of it.
-    draws = [
-        losses_module.denoising(fitted.network, jnp.asarray(held_out), k)
-        for k in jax.random.split(jax.random.key(9), 40)
-    ]
+    loss = jax.jit(lambda key: losses_module.denoising(fitted.network, jnp.asarray(held_out), key))
+    draws = [loss(k) for k in jax.random.split(jax.random.key(9), 40)]
     mean, spread = float(np.mean(draws)), float(np.std(draws, ddof=1))
     assert abs(min(losses) - mean) < 4 * spread
 
@@ -97,15 +109,13 @@ def test_a_check_is_the_mean_of_the_losses_of_its_pieces():
 
 
 @pytest.mark.parametrize("blocks", ["short", "long"])
-def test_the_result_does_not_depend_on_the_speed_of_the_machine(key, monkeypatch, blocks):
-    data = np.asarray(jax.random.normal(key, (100, 2), DTYPE))
-    options = {"steps": 60, "held_out": data, "batch_size": 16}
-    usual = train.fit(network(), data, key, **options)
+def test_the_result_does_not_depend_on_the_speed_of_the_machine(monkeypatch, blocks):
+    one = usual()
     monkeypatch.setattr(train, "BLOCK_SECONDS", {"short": 1e-9, "long": 1e9}[blocks])
-    other = train.fit(network(), data, key, **options)
-    assert other.history == usual.history
-    assert [row["step"] for row in usual.history] == [*range(3, 61, 3)]
-    jax.tree.map(np.testing.assert_array_equal, nnx.state(other.network), nnx.state(usual.network))
+    other = train.fit(network(), ROWS, jax.random.key(2), **SHORT)
+    assert other.history == one.history
+    assert [row["step"] for row in one.history] == [*range(3, 61, 3)]
+    jax.tree.map(np.testing.assert_array_equal, nnx.state(other.network), nnx.state(one.network))
 
 
 @pytest.fixture
@@ -124,20 +134,18 @@ def press(monkeypatch):
     return at
 
 
-def test_an_interrupt_ends_training_with_what_a_shorter_look_at_the_same_run_has(key, press):
-    data = np.asarray(jax.random.normal(key, (100, 2), DTYPE)) + 2
-    options = {"steps": 100, "held_out": data, "batch_size": 16}
-    whole = train.fit(network(), data, key, **options)
+def test_an_interrupt_ends_training_with_what_a_shorter_look_at_the_same_run_has(press):
+    whole = usual()
     press(11)
     with pytest.raises(train.Interrupted, match="after 11 steps") as caught:
-        train.fit(network(), data, key, **options)
+        train.fit(network(), ROWS, jax.random.key(2), **SHORT)
     stopped = caught.value
     assert isinstance(stopped, KeyboardInterrupt)
     assert stopped.step == 11
-    assert stopped.fit.history[:2] == whole.history[:2]  # after 4 and 8 steps
-    assert [row["step"] for row in stopped.fit.history] == [4, 8, 11]
+    assert stopped.fit.history[:3] == whole.history[:3]  # after 3, 6 and 9 steps
+    assert [row["step"] for row in stopped.fit.history] == [3, 6, 9, 11]
     best = min(stopped.fit.history, key=lambda row: row["held_out_loss"])
-    check = HeldOutLoss(data, 2, 100, 16, {"weight": train.path_kl_weight, "horizon": 5.0, "early_stop": 1e-3})
+    check = HeldOutLoss(ROWS, 2, 60, 16, {"weight": train.path_kl_weight, "horizon": 5.0, "early_stop": 1e-3})
     assert float(check.of(stopped.fit.network, check.pieces)) == pytest.approx(best["held_out_loss"], rel=1e-5)
 
 

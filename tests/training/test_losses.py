@@ -115,10 +115,10 @@ def time_average(function):
     return value / (HORIZON - EARLY_STOP)
 
 
-def all_losses(score, x0, key):
+def all_losses(score, x0, key, names=tuple(SCORE_WEIGHTS)):
     """One number a weight, of the same draws."""
     options = {"horizon": HORIZON, "early_stop": EARLY_STOP}
-    return jnp.stack([losses.score_matching(score, x0, key, weight=w, **options) for w in SCORE_WEIGHTS.values()])
+    return jnp.stack([losses.score_matching(score, x0, key, weight=SCORE_WEIGHTS[name], **options) for name in names])
 
 
 def assert_means(at, expected, share, key):
@@ -147,13 +147,14 @@ def test_a_wrong_score_loses_its_weighted_error_more_than_the_exact_one(key):
     shift = jnp.asarray([0.7, -1.5])
     law = targets.gaussian([0.3, -0.2], [0.5, 2.0])
     wrong = lambda x, t: law.score(x, t) + shift * t  # of squared error |shift|^2 t^2 everywhere
+    names = "likelihood", "a function"
 
     def difference(keys):
         x0 = law.sample(keys[1], 2000)
-        return all_losses(wrong, x0, keys[0]) - all_losses(law.score, x0, keys[0])
+        return all_losses(wrong, x0, keys[0], names) - all_losses(law.score, x0, keys[0], names)
 
     square = 0.7**2 + 1.5**2
-    expected = [time_average(lambda t, name=name: score_weight(name, t) * square * t**2) for name in SCORE_WEIGHTS]
+    expected = [time_average(lambda t, name=name: score_weight(name, t) * square * t**2) for name in names]
     assert_means(difference, expected, 0.02, key)
 
 
