@@ -1,5 +1,6 @@
 """float64, strict dtype promotion and checked annotations in every test."""
 
+import gc
 import pathlib
 
 import jax
@@ -31,6 +32,7 @@ CHECKED = [f"jaxdiff.{name}" for name in sorted(MODULES - INNER) if not name.end
 assert INNER <= MODULES
 jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
 
+gc.set_threshold(100_000, 50, 100)  # tracing makes many objects, few of which are garbage
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 

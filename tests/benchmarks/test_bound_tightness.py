@@ -13,6 +13,8 @@ from benchmarks.oracles import bound_cases, finite_horizon
 from benchmarks.oracles import exact_values as exactly
 from jaxdiff import grids, kernels, targets
 
+pytestmark = pytest.mark.slow
+
 CASES = exactly.cases()
 MASS, COIN, BUMPS = (CASES[name] for name in ("point mass", "two points", "two bumps"))
 

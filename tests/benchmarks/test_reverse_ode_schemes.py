@@ -15,6 +15,8 @@ from benchmarks.samplers import methods, padded_tables
 from benchmarks.samplers import reverse_ode as runs
 from jaxdiff import grids, kernels, targets
 
+pytestmark = pytest.mark.slow
+
 MEANS, VARIANCES = np.array([1.0, -0.5, 0.3, 0.0]), np.array([0.1, 0.25, 0.5, 2.0])
 
 

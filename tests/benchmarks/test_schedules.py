@@ -14,6 +14,8 @@ from benchmarks.samplers import grid_descent as descent
 from jaxdiff import grids, information, targets
 from jaxdiff.processes import ou
 
+pytestmark = pytest.mark.slow
+
 G = grids.exponential_then_uniform(3.0, 0.01, 36, n_uniform=12)
 SIGNS = targets.point_masses(np.array([[-1.0], [1.0]]))
 NORMAL = targets.gaussian(np.zeros(1), np.ones(1))

@@ -14,6 +14,8 @@ from benchmarks.oracles import score_error_costs as costs
 from jaxdiff import grids, targets
 from jaxdiff.processes import ou
 
+pytestmark = pytest.mark.slow
+
 GRID = grids.exponential_then_uniform(2.0, 0.1, 6)
 EVERY = np.ones(6, bool)
 LAWS = score_errors.laws()

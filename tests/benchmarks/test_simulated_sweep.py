@@ -13,6 +13,8 @@ from benchmarks.samplers import padded_kernels, padded_simulation
 from jaxdiff import grids, information, kernels, sweeps, targets
 from jaxdiff.targets import mmse as posterior
 
+pytestmark = pytest.mark.slow
+
 GRID = grids.exponential_then_uniform(3.0, 0.01, 36, n_uniform=12)  # of the printed numbers
 
 

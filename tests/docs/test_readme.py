@@ -21,6 +21,7 @@ def test_the_readme_shows_python():
 
 
 # A fresh interpreter: this process has float64 and strict promotion on, a reader has neither.
+@pytest.mark.slow
 @pytest.mark.parametrize("block", BLOCKS, ids=[f"block {i}" for i in range(1, len(BLOCKS) + 1)])
 def test_every_python_block_runs_as_a_reader_would_run_it(block, tmp_path):
     plain = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}

@@ -87,13 +87,14 @@ def run(*arguments, flags=""):
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+@pytest.mark.slow
 def test_any_mesh_gives_the_bits_of_one_device_without_communication():
     process = run("-c", MESHES, flags="--xla_force_host_platform_device_count=4")
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
 
 
-@pytest.mark.bits
+@pytest.mark.slow
 def test_two_processes_give_the_rows_of_one(tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
