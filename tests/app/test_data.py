@@ -221,7 +221,7 @@ def test_a_file_that_cannot_be_used_is_refused_in_one_line_with_its_path(tmp_pat
     write(path)
     with pytest.raises(data.DataError, match=message) as caught:
         data.load(path)
-    gc.collect()  # an open file left behind is a warning, and so an error
+    gc.collect(0)  # an open file left behind is a warning, and so an error
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -186,6 +186,7 @@ def test_slopes_are_fitted_against_half_the_logarithm_of_d():
     assert t1_t2_tradeoff.slope([*rows, {"part": "needed", "d": 1, "column": 50.0}], "column") == pytest.approx(0.7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
 def test_the_record_says_what_its_rows_do_and_can_be_drawn(study, tmp_path):
     record = records.read(places.RESULTS / f"{study.name}-cpu.json")

@@ -227,8 +227,13 @@ PAIRED_LAWS = {
 DRAWS = {"gaussian in d = 3": (30_000, 4096, 50_000), "mixture in d = 16": (8000, 1024, 20_000)}
 
 
-@pytest.mark.parametrize("name", [*NAMES, "per direction", "covariance_matched"])
-@pytest.mark.parametrize("law", PAIRED_LAWS)
+PATHS = (*NAMES, "per direction", "covariance_matched")
+IN_16 = [pytest.param("mixture in d = 16", name, marks=pytest.mark.slow) for name in PATHS if name != "ancestral"]
+
+
+@pytest.mark.parametrize(
+    ("law", "name"), [*(("gaussian in d = 3", name) for name in PATHS), ("mixture in d = 16", "ancestral"), *IN_16]
+)
 def test_measured_path_kl_of_a_wrong_denoiser_agrees_with_paired_forward_samples(law, name):
     (n, n_log_det, n_pairs), law, grid, rng = (
         DRAWS[law],

@@ -36,7 +36,7 @@ def unseen():
 @pytest.mark.parametrize(
     ("make", "n_steps", "gain"),
     [
-        (kernels.dpm_solver, 5, 3),
+        pytest.param(kernels.dpm_solver, 5, 3, marks=pytest.mark.slow),
         (kernels.unipc, 10, 5),
         pytest.param(kernels.dpm_solver, 20, 5, marks=pytest.mark.slow),
     ],
