@@ -78,9 +78,9 @@ def _searched(cost, curve, horizon, early_stop, n_steps, start_cost, options):
 def fewest_steps(
     cost: PathCost,
     curve: Curve,
-    budget: Scalar,
     horizon: Scalar,
     early_stop: Scalar,
+    budget: Scalar,
     start_cost: Callable[[Any], Any] | None = None,
 ) -> Grid | None:
     """The best grid with the fewest steps whose path KL is within a budget in nats; see `best` for the arguments.

@@ -39,7 +39,7 @@ def first_grid(task: Any, horizon: Any, early_stop: Any) -> Grid:
     if task.evals is not None:
         return best(task.cost, curve, horizon, early_stop, int(task.evals), start_cost)
     spent = 0.0 if free else float(start(np.array([horizon]))[0])
-    grid = fewest_steps(task.cost, curve, task.target_kl - spent, horizon, early_stop, start_cost)
+    grid = fewest_steps(task.cost, curve, horizon, early_stop, task.target_kl - spent, start_cost)
     if grid is None:
         most = most_steps(task.cost)
         grid = best(task.cost, curve, horizon, early_stop, most, start_cost)

@@ -132,7 +132,7 @@ def test_what_a_caller_does_to_a_grid_is_not_seen_by_the_next(searches):
 def test_grids_that_are_remembered_keep_no_curve_alive(searches):
     curve = gaussian(1.0)
     best(cost_of("ancestral"), curve, 3.0, 0.01, 4)
-    fewest_steps(cost_of("ancestral"), curve, 1.0, 3.0, 0.01)
+    fewest_steps(cost_of("ancestral"), curve, 3.0, 0.01, 1.0)
     gc.collect()
     alive, known = weakref.ref(curve), len(search.FOUND)
     del curve
