@@ -101,9 +101,9 @@ def _state_of(kernel):
     return jax.eval_shape(kernel.init, jax.ShapeDtypeStruct((3, 2), np.float64))
 
 
-# Many cases differ in the numbers of their rows alone, which tests of steps and of orders check for all of them. What
-# is promised of a step whatever its row holds is tested once for each step function, which is what is compiled: in its
-# last case, which is one of high order among multistep methods.
+# Many cases differ only in the numbers of their coefficient rows. test_steps and test_orders check these numbers for
+# every case. Promises that hold for any row are tested with one case of each step function, the last one. Among the
+# multistep methods that is a case of high order.
 _MADE = {name: make(name) for name in CASES}
 _OF_STEP = {(kernel.step, kernel.noises_per_step, name in PER_DIRECTION): name for name, kernel in _MADE.items()}
 BY_STEP = list(_OF_STEP.values())

@@ -16,7 +16,8 @@ from jaxdiff.types import Numbers, Rows, ScoreFn, as_score
 # Effective samples. With fewer, the relative error 1/sqrt(samples) of the mean exceeds a tenth, and the estimate gets
 # a warning.
 FEW = 100.0
-LEAST = 20  # positions, of which Hill's estimator takes the 4 largest; from fewer no tail index can be estimated
+# The fewest positions from which a tail index is estimated. Hill's estimator takes the 4 largest of 20 positions.
+LEAST = 20
 
 
 class ExponentialMoment(NamedTuple):
