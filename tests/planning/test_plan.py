@@ -40,7 +40,7 @@ def few_candidates(monkeypatch):
     monkeypatch.setattr("jaxdiff.planning.best_grid.CANDIDATES", 200)
 
 
-@pytest.mark.usefixtures("no_alternatives")
+@pytest.mark.usefixtures("no_alternatives", "few_candidates")
 @pytest.mark.parametrize(("law", "kernel"), [(COIN, None), (WIDE, "ancestral"), (COIN, "exponential_euler")])
 def test_plan_for_an_accuracy_reaches_it_and_one_evaluation_less_does_not(law, kernel):
     made = plan(0.2, 1e-2, target=law, kernel=kernel)
@@ -66,7 +66,7 @@ def test_the_plan_takes_the_fewest_steps_of_the_closed_form_over_all_horizons(va
     assert plan(target_kl, 1e-3, target=law, kernel="ancestral").evals == fewest
 
 
-@pytest.mark.usefixtures("no_alternatives")
+@pytest.mark.usefixtures("no_alternatives", "few_candidates")
 def test_a_search_by_descent_over_horizon_and_nodes_finds_no_cheaper_plan():
     made = plan(0.1, 1e-2, target=COIN)
     n = int(made.evals / 1.1)
@@ -84,7 +84,7 @@ def test_a_search_by_descent_over_horizon_and_nodes_finds_no_cheaper_plan():
     assert min(optimize.minimize(total, raw, method="L-BFGS-B").fun for raw in starts) > 0.1
 
 
-@pytest.mark.usefixtures("no_alternatives")
+@pytest.mark.usefixtures("no_alternatives", "few_candidates")
 def test_plan_for_a_budget_is_no_worse_than_named_grids_at_any_horizon():
     made = plan(evals=12, early_stop=1e-2, target=COIN)
     for horizon in (0.2, 0.5, 1.0, 3.0, 6.0):
@@ -103,6 +103,7 @@ def test_a_given_horizon_is_kept():
     assert made.predicted_kl == pytest.approx(start + reached, rel=1e-9)
 
 
+@pytest.mark.usefixtures("few_candidates")
 def test_last_alternative_is_exponential_euler_as_good_as_the_plan_and_one_step_less_is_not():
     made = plan(evals=6, early_stop=1e-2, target=COIN, horizon=3.0)
     last, reached = made.alternatives[-1], made.certificate["discretisation"].value
@@ -111,6 +112,7 @@ def test_last_alternative_is_exponential_euler_as_good_as_the_plan_and_one_step_
     assert last["path_kl"] == cost(last["evals"]) <= reached < cost(last["evals"] - 1)
 
 
+@pytest.mark.usefixtures("few_candidates")
 def test_alternatives_at_equal_evaluations_are_no_better_but_for_covariance_matching():
     made = plan(evals=8, early_stop=1e-2, target=COIN)
     reached = made.certificate["discretisation"].value
@@ -124,7 +126,7 @@ def test_alternatives_at_equal_evaluations_are_no_better_but_for_covariance_matc
     assert other.predicted_kl < made.predicted_kl
 
 
-@pytest.mark.usefixtures("no_alternatives")
+@pytest.mark.usefixtures("no_alternatives", "few_candidates")
 def test_a_gaussian_takes_one_evaluation_in_its_own_basis_and_the_run_has_its_law():
     cov = np.array([[1.0, 0.6], [0.6, 0.5]])
     law = targets.gaussian([1.0, -0.5], cov)
@@ -140,7 +142,7 @@ def test_a_gaussian_takes_one_evaluation_in_its_own_basis_and_the_run_has_its_la
     assert (np.abs(products.mean(0) - want) < 5 * products.std(0) / np.sqrt(len(x))).all()
 
 
-@pytest.mark.usefixtures("no_alternatives")
+@pytest.mark.usefixtures("no_alternatives", "few_candidates")
 def test_a_measured_curve_brings_its_own_ends_and_none_may_contradict_them(key):
     law = targets.gaussian([0.0], [0.5])
     ends = {"horizon": 3.0, "early_stop": 0.01}
@@ -310,7 +312,7 @@ def test_exponential_euler_is_not_as_good_as_an_excess_of_nothing_in_any_number_
 
 
 # Few rows look better in sample than they do to each other, so that the first number of steps is too small.
-@pytest.mark.usefixtures("no_alternatives")
+@pytest.mark.usefixtures("no_alternatives", "few_candidates")
 def test_a_plan_from_rows_reaches_its_target_cross_fitted_and_with_confidence_at_its_upper_end(key):
     law = targets.gaussian(np.zeros(8), np.linspace(0.2, 2.0, 8))
     options = {"horizon": 3.0, "early_stop": 0.01, "n_nodes": 41, "n_noises": 1}
@@ -328,7 +330,7 @@ def test_a_plan_from_rows_reaches_its_target_cross_fitted_and_with_confidence_at
         plan(0.5, dim=2, confidence=0.9)
     with pytest.raises(ValueError, match="confidence = 2"):
         plan(0.5, curve=curve, confidence=2.0)
-    few = loss_curve(denoiser_from_score(law.score), law.sample(key, 40), key, **options)
+    few = loss_curve(denoiser_from_score(law.score), law.sample(key, 6), key, **options)
     with pytest.raises(ValueError, match=r"not reached with these rows: .* at the upper end of the 0.9 interval"):
         plan(0.1, curve=few, confidence=0.9)
 
@@ -359,7 +361,7 @@ def test_a_plan_for_what_a_budget_reaches_with_covariance_matching_takes_no_more
     assert plan(target_kl=reached * (1 + 1e-3), **options).evals in (n - 1, n)
 
 
-@pytest.mark.usefixtures("no_alternatives")
+@pytest.mark.usefixtures("no_alternatives", "few_candidates")
 def test_records_print_in_a_line():
     made = plan(evals=3, target=COIN, horizon=5.0)
     assert repr(made) == f"Plan(horizon=5.0, kernel={made.kernel!r}, evals=3)"
@@ -479,6 +481,7 @@ FAR = [
 ]
 
 
+@pytest.mark.usefixtures("few_candidates")
 @pytest.mark.parametrize(("law", "goal"), FAR)
 def test_a_plan_for_any_units_takes_no_step_that_float32_does_not_allow(law, goal):
     made = plan(**law, **goal)
@@ -489,7 +492,7 @@ def test_a_plan_for_any_units_takes_no_step_that_float32_does_not_allow(law, goa
     assert made.predicted_kl <= goal.get("target_kl", np.inf)
 
 
-@pytest.mark.usefixtures("no_alternatives")
+@pytest.mark.usefixtures("no_alternatives", "few_candidates")
 @pytest.mark.parametrize(
     ("law", "goal"),
     [
@@ -512,7 +515,7 @@ def test_a_plan_for_any_units_is_run_in_float32_to_the_law(law, goal):
 COV = np.array([[0.5, 0.2, 0.0], [0.2, 0.4, 0.1], [0.0, 0.1, 0.05]])
 
 
-@pytest.mark.usefixtures("no_alternatives")
+@pytest.mark.usefixtures("no_alternatives", "few_candidates")
 @pytest.mark.parametrize(
     ("law", "centred", "goal"),
     [
@@ -546,7 +549,7 @@ def test_a_centred_plan_costs_what_the_centred_law_costs(law, centred, goal):
     assert want.to_dict()["start_mean"] is None
 
 
-@pytest.mark.usefixtures("no_alternatives")
+@pytest.mark.usefixtures("no_alternatives", "few_candidates")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_run_of_a_centred_plan_has_the_law_about_its_mean(dtype):
     mean = np.array([1e3, -40.0, 0.0])
@@ -568,7 +571,7 @@ def test_a_run_of_a_centred_plan_has_the_law_about_its_mean(dtype):
         made.start(draws[:5, :2])
 
 
-@pytest.mark.usefixtures("no_alternatives")
+@pytest.mark.usefixtures("no_alternatives", "few_candidates")
 def test_a_mean_far_from_0_brings_the_advice_to_center(monkeypatch):
     advice = lambda made: [text for text in made.certificate.warnings if "center=True" in text]
     (text,) = advice(plan(evals=3, target=targets.gaussian([-30.0], [0.25])))

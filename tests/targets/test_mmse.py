@@ -14,17 +14,21 @@ from jaxdiff.targets import mmse as posterior
 
 RNG = np.random.default_rng(0)
 COIN = targets.point_masses([[-1.0], [1.0]])
-SQUARE = targets.point_masses([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+CORNERS = [[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]]
+SQUARE = targets.point_masses(CORNERS)
 WEIGHTS, CENTRES, WIDTHS, REST = np.array([0.3, 0.7]), np.array([-1.5, 1.0]), np.array([0.04, 0.3]), (0.5, 0.1)
 LINE = targets.mixture(WEIGHTS, CENTRES[:, None], WIDTHS[:, None])
 TURN = np.linalg.qr(RNG.normal(size=(3, 3)))[0]
-TURNED = targets.mixture(
-    WEIGHTS,
-    [m * TURN[:, 0] for m in CENTRES],
-    [TURN @ np.diag([v, *REST]) @ TURN.T for v in WIDTHS],
-)
-GRID = exponential_then_uniform(3.0, 0.01, 36, n_uniform=12)
+TURNED_COVARIANCES = [TURN @ np.diag([v, *REST]) @ TURN.T for v in WIDTHS]
+TURNED = targets.mixture(WEIGHTS, [m * TURN[:, 0] for m in CENTRES], TURNED_COVARIANCES)
+GRID = exponential_then_uniform(3.0, 0.01, 12, n_uniform=4)
 SNR = np.array([0.05, 1.0, 6.0])
+
+
+@pytest.fixture
+def few_draws(monkeypatch):
+    """Monte Carlo curves that are made in the test have 1,024 pairs of draws."""
+    monkeypatch.setattr(posterior, "_draws", lambda k, d: 1024 // posterior.REPLICATES)
 
 
 def _of_replicates(curve, name, *at):
@@ -71,8 +75,18 @@ def test_directions_of_a_product_law_are_its_factors():
     assert error[:, 0].max() < 0.02
 
 
-@pytest.mark.parametrize("target", [SQUARE, TURNED, targets.point_masses(RNG.normal(size=(20, 1)))])
-def test_directions_add_up_and_replicates_average_to_the_curve(target):
+@pytest.mark.usefixtures("few_draws")
+@pytest.mark.parametrize(
+    ("make", "given"),
+    [
+        (targets.point_masses, (CORNERS,)),
+        (targets.mixture, (WEIGHTS, [m * TURN[:, 0] for m in CENTRES], TURNED_COVARIANCES)),
+        (targets.point_masses, (RNG.normal(size=(20, 1)),)),
+    ],
+    ids=["one covariance", "two covariances", "on the line"],
+)
+def test_directions_add_up_and_replicates_average_to_the_curve(make, given):
+    target = make(*given)
     curve, snr = target.mmse, np.array([[0.05, 1.0], [6.0, 10.0]])
     directions = curve.directions(snr)
     assert directions.shape == (2, 2, target.dim)
@@ -90,12 +104,12 @@ def test_directions_add_up_and_replicates_average_to_the_curve(target):
 
 
 # A coordinate that is N(0, 1) for all components adds nothing to what quadrature on the line knows.
+@pytest.mark.usefixtures("few_draws")
 @pytest.mark.parametrize(
     ("rare", "away", "width"),  # of one covariance, and of two
     [(1e-2, 3.0, 1.0), (1e-4, 3.0, 1.0), (3e-6, 8.0, 1.0), (1e-4, 8.0, 0.4), (3e-6, 8.0, 0.4)],
 )
-def test_a_rare_component_is_drawn_often_enough(rare, away, width, monkeypatch):
-    monkeypatch.setattr(posterior, "MOST_DRAWS", posterior.LEAST_DRAWS)  # as of many components
+def test_a_rare_component_is_drawn_often_enough(rare, away, width):
     law = np.array([1 - rare, rare]), np.array([0.0, away]), np.array([1.0, width])
     curve = targets.mixture(law[0], [[0.0, 0.0], [away, 0.0]], [[1.0, 1.0], [width, 1.0]]).mmse
     for snr in (0.1, 1.0, 3.0):
@@ -143,6 +157,7 @@ def test_path_kl_of_covariance_matching_adds_up_over_factors_within_its_error():
             assert path_kl("covariance_matched", one, GRID) < matched
 
 
+@pytest.mark.usefixtures("few_draws")
 @pytest.mark.parametrize("d", [2, 16])
 @pytest.mark.parametrize("nearly", [0.0, 1e-13])  # one covariance, or two that are told apart
 def test_equal_components_are_the_gaussian_they_make(d, nearly):
@@ -165,7 +180,7 @@ def test_covariance_matching_of_a_mixture_costs_nothing_where_it_is_a_gaussian(m
 
 def test_a_log_det_that_would_take_too_long_is_refused_when_asked_for():
     law = targets.point_masses(RNG.normal(size=(600, 400)))
-    assert law.mmse(1.0) > 0
+    assert law.mmse.replicates[0].value.value(np.array([1.0])) > 0  # one level, not a panel of twelve
     with pytest.raises(ValueError, match=r"600 components in 400 dimensions.*use moment_matched"):
         law.mmse.log_det(1.0, 0.1)
     few = targets.point_masses(RNG.normal(size=(5, 400)))  # in four dimensions
