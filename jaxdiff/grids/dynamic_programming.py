@@ -11,11 +11,11 @@ def rounds_of_least_costs(
 ) -> list[tuple[Float64[np.ndarray, " ends"], Int[np.ndarray, " ends"]]]:
     """The least cost of reaching each candidate in 1, 2, ..., n_rounds steps, and the candidate before it on that path.
 
-    cost: that of the step from each candidate (column) to each later one (row); it is not read elsewhere.
+    cost: that of the step from each candidate (column) to each later one (row); inf on and above the diagonal.
     least: the cost of starting at each candidate.
 
-    Candidate k is reached from those before it alone, cost[k, :k]. Blocks of ROWS_AT_ONCE candidates leave out most
-    pairs that do not occur, and their sums stay in the processor's cache.
+    A candidate is reached from earlier ones alone. Blocks of ROWS_AT_ONCE candidates leave out most of the pairs that
+    cost inf, and their sums stay in the processor's cache.
     """
     n, rounds = len(least), []
     blocks = [(first, min(first + ROWS_AT_ONCE, n)) for first in range(0, n, ROWS_AT_ONCE)]

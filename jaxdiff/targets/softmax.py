@@ -16,9 +16,10 @@ HARMLESS = 32.0  # exp(32) and exp(-32) are float32 numbers, so the same factor 
 
 
 def below_the_largest(logit: Float[Array, "*axes"], axis: int) -> Float[Array, "*axes"]:
-    """Logits minus the largest along an axis, at most 0, and 0 at the largest one or at one equal but for rounding.
+    """Logits minus the largest along an axis, at most 0; the largest one is at most 32 below 0.
 
-    The result has the derivatives of the logits. Those of the maximum cancel in a softmax and are left out.
+    Where 32 roundings of the largest logit exceed 32, all logits within these roundings count as equal and get 0. The
+    result has the derivatives of the logits. Those of the maximum cancel in a softmax and are left out.
     """
     largest = jax.lax.stop_gradient(jnp.max(logit, axis=axis, keepdims=True))
     error = ROUNDINGS * jnp.finfo(logit.dtype).eps * jnp.abs(largest)
@@ -33,6 +34,7 @@ def softmax(logit: Float[Array, "*axes"], axis: int) -> Float[Array, "*axes"]:
 
 
 def log_sum_exp(logit: Float[Array, "*axes"], axis: int) -> Float[Array, "*rest"]:
-    """The logarithm of the sum of exp(logit) along an axis, finite for all finite logits."""
+    """The logarithm of the sum of exp(logit) along an axis: finite for finite logits, -inf if all are -inf."""
     largest = jax.lax.stop_gradient(jnp.max(logit, axis=axis))
-    return largest + jnp.log(jnp.sum(jnp.exp(below_the_largest(logit, axis)), axis=axis))
+    found = largest + jnp.log(jnp.sum(jnp.exp(below_the_largest(logit, axis)), axis=axis))
+    return jnp.where(jnp.isfinite(largest), found, largest)

@@ -53,9 +53,10 @@ def path_kl_weight(t: Float[Array, "..."]) -> Float[Array, "..."]:
 
 def stratified_times(key: KeyLike, n: Whole, horizon: Scalar, early_stop: Scalar) -> Float[Array, " {n}"]:
     """(n,) times in random order, one in each of n cells of equal length in log snr, from the horizon to early_stop."""
+    n = int(n)
     key_order, key_jitter = jax.random.split(key)
     low, high = jnp.log(ou.snr(jnp.asarray(horizon))), jnp.log(ou.snr(jnp.asarray(early_stop)))
-    jitter = jax.random.uniform(key_jitter, (int(n),))
+    jitter = jax.random.uniform(key_jitter, (n,))
     cell = jax.random.permutation(key_order, n)  # otherwise row i of a batch would always get noise level i
     fraction = (cell.astype(jitter.dtype) + jitter) / n
     return ou.time(jnp.exp(low + (high - low) * fraction))

@@ -29,7 +29,7 @@ def started(d, n=N):
 def moved(kernel, x, grid):
     """The particles after all steps, with the same noise in every call."""
     noises = kernel.noises_per_step
-    z = jax.random.normal(KEY, (len(grid) - 1, noises, *x.shape), x.dtype)
+    z = np.random.default_rng(5).standard_normal((len(grid) - 1, noises, *x.shape))
 
     def step(state, now):
         row, z = now
@@ -48,14 +48,15 @@ def functional(x):
 def derivatives(value, count):
     """A program that gives a value, and its derivatives along a direction in each of `count` arguments.
 
-    They are taken in forward and in reverse mode.
+    They are taken in forward and in reverse mode, which share what they keep of the value's computation.
     """
 
     @jax.jit(compiler_options=QUICK)
     def program(arguments, directions):
         alone = [jnp.zeros((count, *d.shape)).at[i].set(d) for i, d in enumerate(directions)]
-        forward = jax.vmap(lambda *tangents: jax.jvp(value, arguments, tangents)[1])(*alone)
-        out, gradients = jax.value_and_grad(value, argnums=tuple(range(count)))(*arguments)
+        out, pushed = jax.linearize(value, *arguments)
+        gradients = jax.linear_transpose(pushed, *arguments)(jnp.ones_like(out))
+        forward = jax.vmap(pushed)(*alone)
         return out, forward, jnp.stack([jnp.sum(g * d) for g, d in zip(gradients, directions, strict=True)])
 
     return lambda *given: program(*(tuple(map(jnp.asarray, one)) for one in given))

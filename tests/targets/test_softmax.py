@@ -55,3 +55,14 @@ def test_large_logits_that_differ_by_rounding_alone_are_the_largest_ones(dtype):
     logit = np.array([largest, largest * (1 + 4 * eps), largest * (1 + 4000 * eps)], dtype)
     np.testing.assert_array_equal(below_the_largest(jnp.asarray(logit), 0)[:2], 0)
     np.testing.assert_allclose(softmax(jnp.asarray(logit), 0), [0.5, 0.5, 0], atol=1e-30)
+
+
+# In float32 the logits of particles at 1e20 overflow. Their logarithm is then -inf, as the logarithm of a density of 0.
+@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
+def test_a_density_below_every_number_has_the_logarithm_minus_infinity(law):
+    assert np.asarray(jax.jit(law.log_density)(np.full((1, 2), 1e20, np.float32), np.float32(T))).item() == -np.inf
+
+
+def test_logits_of_minus_infinity_sum_to_nothing():
+    logit = jnp.array([[-np.inf, -np.inf], [-np.inf, 1.5]])
+    np.testing.assert_array_equal(log_sum_exp(logit, -1), [-np.inf, 1.5])

@@ -30,8 +30,9 @@ def test_default_weight_is_the_likelihoods_plus_a_tenth_of_edms():
     assert float(losses.path_kl_weight(t)) == pytest.approx(float(likelihood + 0.1 * (edm - likelihood)))
 
 
-def test_times_are_one_to_each_cell_of_log_snr(key):
-    t = np.asarray(losses.stratified_times(key, 50, 5.0, 1e-3))
+@pytest.mark.parametrize("n", [50, np.int64(50)])
+def test_times_are_one_to_each_cell_of_log_snr(key, n):
+    t = np.asarray(losses.stratified_times(key, n, 5.0, 1e-3))
     u, ends = np.log(ou.snr(t)), np.log(ou.snr(np.array([5.0, 1e-3])))
     cell = np.floor((u - ends[0]) / (ends[1] - ends[0]) * 50)
     np.testing.assert_array_equal(np.sort(cell), np.arange(50))
