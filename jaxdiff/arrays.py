@@ -10,7 +10,7 @@ from jaxtyping import Array, Num
 Scalar = float | int | np.floating | np.integer | Num[Array | np.ndarray, ""]  # one number
 if TYPE_CHECKING:
     Whole = int | np.integer
-else:  # functions check whole numbers themselves, and their messages say what came
+else:  # functions check whole numbers themselves, and their messages state the value that was given
     Whole = Any
 
 

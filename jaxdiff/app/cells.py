@@ -2,7 +2,7 @@
 
 MINUS = "\u2212"  # the typographic minus sign
 FORTRAN = r"[+-]?(\d+[.,]?\d*|[.,]\d+)[dD][+-]?\d+"  # pattern of a double-precision number as Fortran writes it
-ENOUGH_TO_COUNT = 5  # the fewest cells that do not count by one (1, 2, 3, ...) by chance; fewer may be ordinary data
+ENOUGH_TO_COUNT = 5  # so many cells that count by one (1, 2, 3, ...) are taken for row numbers; fewer may be data
 
 
 def number(cell):

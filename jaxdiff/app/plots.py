@@ -142,8 +142,8 @@ def grids(
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.set(yscale="log", xlabel="log snr (data on the right)", ylabel=f"path KL of the step, nats ({of})")
     right.set_ylim(bottom=max(highest, 1e-12) / DECADES)  # cheaper steps are cut off
-    for ax in (left, right):
-        ax.legend(fontsize=8, framealpha=0.85, edgecolor="none")
+    for ax, corner in ((left, "lower left"), (right, "lower right")):  # costs begin low, and planned grids cost alike
+        ax.legend(fontsize=8, framealpha=0.85, edgecolor="none", loc=corner)
     saved(figure, path)
 
 

@@ -12,7 +12,7 @@ class Defaults(argparse.ArgumentDefaultsHelpFormatter):
 
 def check_seed(seed):
     """Raise ValueError unless a seed is a whole number of 32 bits."""
-    from jaxdiff.checks import MOST_SEED
+    from jaxdiff.checks import MOST_SEED  # here, because jaxdiff.checks imports JAX and --help must not wait for it
 
     if not 0 <= seed <= MOST_SEED:
         raise ValueError(f"seed must lie between 0 and 2^32 - 1: seed = {seed}.")
