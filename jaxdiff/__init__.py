@@ -12,6 +12,7 @@ from jaxdiff.certificate import Certificate
 from jaxdiff.curves import Curve
 from jaxdiff.guarantees import bounds, information
 from jaxdiff.guarantees.certify import certify
+from jaxdiff.guarantees.certify_w2 import certify_w2
 from jaxdiff.guarantees.difference import certify_difference
 from jaxdiff.planning.fitted_grid import fit_grid
 from jaxdiff.planning.plan import plan
@@ -46,6 +47,7 @@ __all__ = [
     "bounds",
     "certify",
     "certify_difference",
+    "certify_w2",
     "curves",
     "data",
     "fit_grid",

@@ -7,9 +7,10 @@ from typing import Any
 from jaxdiff.arrays import Whole
 from jaxdiff.intervals import student_quantile, unskewed
 
-NATS = "nats"  # the unit of terms that add up
+NATS, W2 = "nats", "W2"  # units in which terms add up: path KL, and the Wasserstein-2 distance
 UNKNOWN = "unknown"  # the status of a term without a value
 INITIALISATION, DISCRETISATION, SCORE_ERROR = "initialisation", "discretisation", "score error"
+REFERENCE = "reference"
 EARLY_STOPPING_W2, EARLY_STOPPING_TV = "early stopping W2", "early stopping TV"
 CONFIDENCE = 0.95  # the default confidence of intervals, as is usual
 ROUNDING = 1e-13  # nats. Smaller values are printed as 0: the rounding error of a path KL is about as large.
@@ -30,7 +31,7 @@ class Term:
       standard_error: that of the value; 0 where the value is not an estimate.
       status: "exact", "measured", "bound", "assumed" or "unknown".
       source: how the value was found.
-      unit: terms in nats add up. Terms in other units ("W2", "TV") are not part of the sum.
+      unit: terms in the certificate's unit add up. Terms in other units are not part of the sum.
       degrees: degrees of freedom of the standard error.
       margin: an interval at the certificate's confidence that holds at any number of rows, as its half width or as its
         lengths (below, above) the value; or None.
@@ -38,6 +39,8 @@ class Term:
       skewness: that of the degrees + 1 samples whose mean is the value. The interval is the union of Student's interval
         and the one that Hall's transformation corrects for skewness. At skewness 0 the two are equal.
       allowance: a bound on another error that is not random, in `unit`. It is added to both sides of an interval.
+      root: True where the value is the root of a mean of squares. The standard error, the degrees and the skewness are
+        then those of the squares, and the interval has the roots of the ends of theirs.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Term:
     bias: float = 0.0
     skewness: float = 0.0
     allowance: float = 0.0
+    root: bool = False
 
     def half_width_above(self, probability: float | int) -> float | int:
         """The length of the interval above the value: with this probability the term is at most the value plus it."""
@@ -70,7 +74,11 @@ class Term:
         if self.skewness != 0 and math.isfinite(self.degrees):
             w = self.skewness / math.sqrt(self.degrees + 1)
             corrected = -unskewed(-student, w) if above else unskewed(student, w)
-        return max(student, corrected) * self.standard_error + self.bias + self.allowance
+        half = max(student, corrected) * self.standard_error
+        if self.root:
+            end = math.sqrt(max(self.value**2 + (half if above else -half), 0.0))
+            half = end - self.value if above else self.value - end
+        return half + self.bias + self.allowance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +91,7 @@ class Certificate:
       confidence: that of the intervals.
       assumptions: sentences, without which the bound does not hold.
       warnings: sentences about what makes the bound or its interval doubtful.
+      unit: that of the bound, "nats" or "W2".
     """
 
     subject: str
@@ -90,6 +99,7 @@ class Certificate:
     confidence: float
     assumptions: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    unit: str = NATS
 
     def __getitem__(self, name: str) -> Term:
         """The term of this name; the KeyError for another name lists those that exist."""
@@ -100,25 +110,27 @@ class Certificate:
 
     @property
     def known(self) -> float | int:
-        """The sum of the known terms in nats."""
-        return sum(term.value for term in self._nats() if term.status != UNKNOWN)
+        """The sum of the known terms in the certificate's unit."""
+        return sum(term.value for term in self._summed() if term.status != UNKNOWN)
 
     @property
     def known_upper(self) -> float | int:
-        """The sum of the known terms in nats, each at its upper end at the certificate's confidence."""
-        known = [term for term in self._nats() if term.status != UNKNOWN]
+        """The sum of the known terms in the certificate's unit, each at its upper end at its confidence."""
+        known = [term for term in self._summed() if term.status != UNKNOWN]
         return self.known + sum(term.half_width_above(self.confidence) for term in known)
 
     @property
     def upper(self) -> float | int:
-        """An upper bound on the sum of all terms in nats, at the certificate's confidence; inf if one is unknown."""
-        if not self._nats() or any(term.status == UNKNOWN for term in self._nats()):
+        """An upper bound on the sum of all terms in the unit, at the given confidence; inf if one is unknown."""
+        if not self._summed() or any(term.status == UNKNOWN for term in self._summed()):
             return math.inf
         return self.known_upper
 
     @property
     def total_variation(self) -> float:
-        """An upper bound on total variation, from `upper`."""
+        """An upper bound on total variation, from `upper`; ValueError where the bound is not in nats."""
+        if self.unit != NATS:
+            raise ValueError(f"total variation needs a bound in nats, and this one is in {self.unit}: take that of certify.")
         return total_variation(max(self.upper, 0.0))
 
     def interval(self, name: str) -> tuple[float | int, float | int]:
@@ -144,13 +156,14 @@ class Certificate:
         ]
         terms = [term | {"margin": tuple(term["margin"])} if _is_pair(term.get("margin")) else term for term in terms]
         texts = {name: tuple(record.get(name, ())) for name in ("assumptions", "warnings")}
-        return cls(record["subject"], tuple(Term(**term) for term in terms), record["confidence"], **texts)
+        terms = tuple(Term(**term) for term in terms)
+        return cls(record["subject"], terms, record["confidence"], **texts, unit=record.get("unit", NATS))
 
     def __str__(self):
         """A table with one line for each term."""
         width = max(15, *(len(term.name) for term in self.terms))
-        lines = [f"{self.subject}, nats", *(f"  {self._line(term, width)}".rstrip() for term in self.terms)]
-        if self._nats():
+        lines = [f"{self.subject}, {self.unit}", *(f"  {self._line(term, width)}".rstrip() for term in self.terms)]
+        if self._summed():
             lines.append(f"  {'together':<{width}}{self.known:>12.6g}  of what is known")
         lines += [f"  {text}" for text in self._below_zero()]
         if self.known < self.upper < math.inf:
@@ -163,17 +176,17 @@ class Certificate:
         value = UNKNOWN if term.status == UNKNOWN else f"{0 if rounding else term.value + 0.0:.6g}"
         low, high = self.interval(term.name)
         known = f"{self.confidence:.0%} [{low:.6g}, {high:.6g}]" if high > low else ""
-        source = term.source if term.unit == NATS else f"{term.unit}: {term.source}"
+        source = term.source if term.unit == self.unit else f"{term.unit}: {term.source}"
         return f"{term.name:<{width}}{value:>12}  {term.status:<9} {known:<28}{source}"
 
     def _below_zero(self):
         """A sentence for each estimate below 0 nats, which says whether the true value can be below 0."""
         learned = any(term.name == SCORE_ERROR and term.status == UNKNOWN for term in self.terms)
-        low = [term for term in self._nats() if term.status != UNKNOWN and term.value < -ROUNDING]
+        low = [term for term in self._summed() if term.status != UNKNOWN and term.value < -ROUNDING and not term.root]
         return [f"{term.name} below 0: {below_zero(self.interval(term.name)[1], learned=learned)}" for term in low]
 
-    def _nats(self):
-        return [term for term in self.terms if term.unit == NATS]
+    def _summed(self):
+        return [term for term in self.terms if term.unit == self.unit]
 
 
 def below_zero(high: float | int, *, learned: bool = True) -> str:

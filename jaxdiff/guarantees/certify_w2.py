@@ -1,0 +1,167 @@
+"""Bounds the W2 distance of samples from what the same score gives in the limit of many steps, and from the data."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from jaxdiff import noise
+from jaxdiff.certificate import (
+    CONFIDENCE,
+    DISCRETISATION,
+    EARLY_STOPPING_W2,
+    INITIALISATION,
+    REFERENCE,
+    SCORE_ERROR,
+    UNKNOWN,
+    W2,
+    Certificate,
+    Term,
+)
+from jaxdiff.checks import check_whole, described
+from jaxdiff.grids import check_grid
+from jaxdiff.guarantees.certify import check_confidence
+from jaxdiff.guarantees.end_point_distances import FEWEST, gaps_of, parts_of, starts_of
+from jaxdiff.guarantees.path_kl import standard_error
+from jaxdiff.intervals import doubts, skewness
+from jaxdiff.processes import ou
+from jaxdiff.targets import Target
+from jaxdiff.types import Numbers, Rows, Sampler, Whole
+
+PARTICLES = 2048  # the standard error of the mean square is then about 3 % of it for Gaussian differences
+REFERENCE_STEPS = 512  # the reference has at least so many steps
+SETTLED = 1.5  # where a halving of the reference's steps gains less than this factor, the reference has not converged
+
+
+def certify_w2(
+    sampler: Any,
+    key: noise.KeyLike,
+    *,
+    target: Target | None = None,
+    rows: Rows | None = None,
+    dim: Whole | None = None,
+    particles: Whole = PARTICLES,
+    reference_steps: Whole = REFERENCE_STEPS,
+    scale: Numbers = 1.0,
+    confidence: float | int = CONFIDENCE,
+) -> Certificate:
+    """The terms of an upper bound on W2(law of the samples, data), measured by running pairs of particles together.
+
+    W2 is at most the root mean square distance under any coupling. A particle of the sampler and one of a fine
+    reference of the same score start at one point and follow one Brownian path, and their distance at the end is
+    measured. This needs no Lipschitz constant, and holds for every kernel and every score. For an ODE kernel the
+    reference is UniPC of order 3; for a kernel with noise it is the same kernel with smaller steps.
+
+    Args:
+      sampler: a kernel and its grid, in OU time. The kernel's score is the one that is certified.
+      key: a JAX key for starts, noise and rows.
+      target: a known law, whose exact score the sampler has. Or give rows, or dim.
+      rows: (n, d) independent rows of the data that did not train the score.
+      dim: d, where neither target nor rows is given. Initialisation and early stopping are then unknown.
+      particles: how many pairs are run. With rows each row starts particles / n of them, rounded up.
+      reference_steps: the reference has at least so many steps: those of the grid, divided into 4, 8, 16, ... parts.
+      scale: a number or (d,), the data's units in those of the rows: distances are those of scale times x.
+      confidence: that of the intervals, between 0 and 1.
+
+    Returns:
+      A Certificate in units of W2, whose terms add up by the triangle inequality. "discretisation" is the distance from
+      the reference, "reference" what the reference itself may be off by, from a halving of its steps; "initialisation"
+      the distance between runs from noised rows and from noise alone. "score error" is 0 for a target, and else
+      unknown.
+
+    Raises:
+      TypeError: sampler is not a Sampler.
+      ValueError: not exactly one of target, rows and dim is given; fewer than 8 rows; a grid in the kernel's own time;
+        a bad number of particles or steps; end points that are not finite, with the time and the share of particles.
+    """
+    if not isinstance(sampler, Sampler):
+        raise TypeError(f"sampler must be a Sampler, as Sampler(kernel, grid): it is {described(sampler)}.")
+    if sum(one is not None for one in (target, rows, dim)) != 1:
+        raise ValueError(
+            "give exactly one of target= (exact score), rows= (of the data) and dim= (nothing else known)."
+        )
+    check_confidence(confidence)
+    check_whole(particles, "particles", least=FEWEST)
+    check_whole(reference_steps, "reference_steps")
+    kernel, grid = sampler
+    if kernel.own_clock:
+        raise ValueError(f"a certificate in W2 needs a grid in OU time: that of {kernel.name} is its own running time.")
+    grid = check_grid(grid)
+    starts = starts_of(grid, key, target, rows, dim, int(particles))
+    gaps = gaps_of(kernel, grid, starts, key, parts_of(grid, int(reference_steps)), scale)
+    terms = [_measured(DISCRETISATION, gaps.coarse, starts.rows, f"distance from {gaps.reference}")]
+    terms.append(_reference(gaps, starts.rows))
+    terms.append(_initialisation(gaps, starts))
+    terms.append(_score_error(target))
+    terms.append(_early_stopping(starts, grid, scale))
+    subject = f"W2(data, {kernel.name} in {len(grid) - 1} steps)"
+    assumptions = () if rows is None else ("rows of the data are independent; intervals are asymptotic",)
+    return Certificate(subject, tuple(terms), confidence, assumptions, _warnings(gaps, starts), unit=W2)
+
+
+# Particles that start from the same row share a row, and rows are what is independent.
+def _units(squares, rows):
+    """(n,) independent means of squares: those of each row, or of each particle."""
+    return squares if rows is None else squares.reshape(-1, rows).mean(0)
+
+
+def _measured(name, squares, rows, source):
+    """The Term of a root mean square distance."""
+    units = _units(squares, rows)
+    value, error = math.sqrt(np.mean(units)), standard_error(units)
+    options = {"degrees": len(units) - 1, "skewness": skewness(units), "root": True}
+    return Term(name, value, error, "measured", f"{source}; {len(squares)} particles", unit=W2, **options)
+
+
+# Let r be the distance of the reference from a run with half its steps, and q the factor by which such a halving lowers
+# the distance. Twice, four times, ... as many steps would move the end points by r/q, r/q^2, ..., which is r/(q - 1) in
+# all. The term is never less than r.
+def _reference(gaps, rows):
+    """What the reference may be off by, from a halving of its steps."""
+    ratio = _ratio(gaps)
+    said = f"its distance from half its steps; a halving gains a factor of {ratio:.3g}"
+    if not ratio > SETTLED:
+        return Term(REFERENCE, math.nan, 0.0, UNKNOWN, f"{said}: not converged", unit=W2)
+    return _measured(REFERENCE, gaps.fine / min(1.0, ratio - 1) ** 2, rows, said)
+
+
+def _ratio(gaps):
+    """The factor by which a halving of the steps lowers the distance; inf where the distance is a rounding error."""
+    fine, halves = math.sqrt(np.mean(gaps.fine)), math.sqrt(np.mean(gaps.halves))
+    return halves / fine if fine > gaps.rounding else math.inf
+
+
+def _initialisation(gaps, starts):
+    if starts.x0 is None:
+        return Term(INITIALISATION, math.nan, 0.0, UNKNOWN, "needs rows= of the data, or target=", unit=W2)
+    return _measured(INITIALISATION, gaps.start, starts.rows, "distance of runs from noised rows and from noise alone")
+
+
+def _score_error(target):
+    if target is None:
+        how = "distance of the reference from the data at the early stop"
+        return Term(SCORE_ERROR, math.nan, 0.0, UNKNOWN, how, unit=W2)
+    return Term(SCORE_ERROR, 0.0, 0.0, "assumed", "the score is the target's own", unit=W2)
+
+
+def _early_stopping(starts, grid, scale):
+    """The root mean square distance of X_0 and the X_t made from it."""
+    if starts.x0 is None:
+        return Term(EARLY_STOPPING_W2, math.nan, 0.0, UNKNOWN, "needs rows= of the data, or target=", unit=W2)
+    t, dim = float(grid[-1]), starts.x0.shape[1]
+    scale = np.broadcast_to(np.asarray(scale, np.float64), dim)
+    squares = np.sum((scale * np.asarray(starts.x0, np.float64)) ** 2, axis=1)
+    each = (1 - ou.alpha(t)) ** 2 * squares + ou.sigma(t) ** 2 * np.sum(scale**2)
+    return _measured(EARLY_STOPPING_W2, each, starts.rows, "distance of X_0 and the X_t made from it")
+
+
+def _warnings(gaps, starts):
+    """Sentences on a reference that has not converged, and on squares with heavy tails."""
+    found = doubts(_units(gaps.coarse, starts.rows)) if np.any(gaps.coarse) else ()
+    ratio = _ratio(gaps)
+    if not ratio > SETTLED:
+        found += (
+            f"the reference has not converged: a halving of its steps lowers its distance by a factor of {ratio:.3g} "
+            f"only, so there is no limit to certify against; take more reference_steps=, or a kernel that converges",
+        )
+    return found

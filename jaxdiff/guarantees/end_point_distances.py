@@ -1,0 +1,109 @@
+"""Runs a sampler and its refinements from the same starts, and measures how far apart they end."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff import kernels, noise
+from jaxdiff.checks import as_array, check_whole, described
+from jaxdiff.processes import forward
+from jaxdiff.sampling.coupled import end_points, refined
+from jaxdiff.types import Grid, Kernel
+
+FEWEST = 8  # rows or particles; Student's interval of fewer means little
+
+
+class Starts(NamedTuple):
+    """x (n, d) positions at the horizon, z (n, d) the noise in them, x0 (n, d) the rows, rows: how many of these."""
+
+    x: Any
+    z: Any
+    x0: Any
+    rows: int | None
+
+
+class Gaps(NamedTuple):
+    """Squared distances (n,) of end points.
+
+    Attributes:
+      coarse: of the sampler from the reference.
+      fine: of the reference from a run with half its steps.
+      halves: of that run from one with a quarter of the steps.
+      start: of the sampler's runs from noised rows and from noise alone.
+      reference: the reference in words.
+      rounding: the size of the rounding error of its end points.
+    """
+
+    coarse: Any
+    fine: Any
+    halves: Any
+    start: Any
+    reference: str
+    rounding: float
+
+
+def starts_of(grid: Any, key: Any, target: Any, rows: Any, dim: Any, particles: int) -> Starts:
+    """The starts of a certificate: noised rows, noised draws of the target, or noise alone."""
+    if rows is not None:
+        rows = as_array(rows, "rows", "(n, d) of floats")
+        if rows.ndim != 2 or len(rows) < FEWEST:
+            raise ValueError(f"rows must be (n, d) with at least {FEWEST} rows: they are {described(rows)}.")
+        repeats, dim = -(-particles // len(rows)), rows.shape[1]
+        x0 = jnp.tile(rows, (repeats, 1))
+    elif target is not None:
+        dim = target.dim
+        x0 = jnp.asarray(target.sample(jax.random.fold_in(key, 1), particles))
+    else:
+        check_whole(dim, "dim")
+        x0 = None
+    n, dtype = particles if x0 is None else len(x0), jnp.float32 if x0 is None else noise.computed_in(x0.dtype)
+    z = noise.initial(key, jnp.arange(n), int(dim), dtype)
+    x = z if x0 is None else forward(x0.astype(dtype), grid[0], z)
+    return Starts(x, z, x0, None if rows is None else len(rows))
+
+
+def parts_of(grid: Grid, reference_steps: int) -> int:
+    """Into how many parts the reference divides each step: a power of 2, at least 4."""
+    return max(4, 2 ** math.ceil(math.log2(reference_steps / (len(grid) - 1))))
+
+
+def gaps_of(kernel: Kernel, grid: Grid, starts: Starts, key: Any, parts: int, scale: Any) -> Gaps:
+    """All runs of a certificate: the sampler from both starts; the reference, and twice with half its steps."""
+    if kernel.noises_per_step:
+        fine = kernel
+        name = f"its limit: {kernel.name} in {parts * (len(grid) - 1)} steps, on the same Brownian path"
+    else:
+        fine = kernels.unipc(kernel.score)
+        name = f"the probability-flow ODE: unipc in {parts * (len(grid) - 1)} steps"
+    scale = np.asarray(scale, np.float64)
+    ended = lambda kernel, grid, x, parts: scale * _finite(kernel, grid, x, parts, key)
+    reference, half, quarter = (ended(fine, refined(grid, parts // k), starts.x, k) for k in (1, 2, 4))
+    coarse = ended(kernel, grid, starts.x, parts)
+    from_noise = coarse if starts.x0 is None else ended(kernel, grid, starts.z, parts)
+    square = lambda x: np.sum(x**2, axis=1)
+    rounding = float(jnp.finfo(starts.x.dtype).eps) * parts * (len(grid) - 1) * math.sqrt(np.mean(square(reference)))
+    return Gaps(
+        coarse=square(coarse - reference),
+        fine=square(reference - half),
+        halves=square(half - quarter),
+        start=square(coarse - from_noise),
+        reference=name,
+        rounding=rounding,
+    )
+
+
+def _finite(kernel, grid, x, parts, key):
+    """End points (n, d) in float64. ValueError where some are not finite."""
+    ended = end_points(kernel, grid, x, key, parts=parts)
+    until = np.asarray(ended.finite_until)
+    lost = until < len(grid) - 1
+    if lost.any():
+        k = int(until.min())
+        raise ValueError(
+            f"{np.mean(lost):.0%} of the particles are not finite at the end of {kernel.name} in {len(grid) - 1} "
+            f"steps; the first is lost in the step from t = {grid[k]:.6g} to {grid[k + 1]:.6g}. Check the score there."
+        )
+    return np.asarray(ended.x, np.float64)
