@@ -130,7 +130,7 @@ class Certificate:
     def total_variation(self) -> float:
         """An upper bound on total variation, from `upper`; ValueError where the bound is not in nats."""
         if self.unit != NATS:
-            raise ValueError(f"total variation needs a bound in nats, and this one is in {self.unit}: take that of certify.")
+            raise ValueError(f"total variation needs a bound in nats, as certify makes it: this one is in {self.unit}.")
         return total_variation(max(self.upper, 0.0))
 
     def interval(self, name: str) -> tuple[float | int, float | int]:

@@ -160,7 +160,7 @@ def test_a_certificate_of_a_known_law_bounds_its_w2_and_survives_json():
     again = Certificate.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False)))
     assert (again, again.upper) == (found, found.upper)
     assert str(found).startswith("W2(data, ddim in 6 steps), W2\n")
-    with pytest.raises(ValueError, match="needs a bound in nats, and this one is in W2"):
+    with pytest.raises(ValueError, match=r"needs a bound in nats, .* this one is in W2"):
         _ = found.total_variation
 
 
