@@ -1,5 +1,6 @@
 """certify_w2: distances of end points are closed forms on Gaussians, terms add up, unknown terms stay unknown."""
 
+import dataclasses
 import itertools
 import json
 
@@ -126,6 +127,18 @@ def test_runs_down_a_grid_and_its_refinement_follow_one_brownian_path(make):
 def test_undivided_increments_are_those_of_sample(kernel):
     x = noise.initial(KEY, jnp.arange(30), 2, jnp.float64)
     np.testing.assert_allclose(end_points(kernel, GRID, x, KEY).x, sample(kernel, x, GRID, KEY), rtol=1e-11, atol=1e-12)
+
+
+# A kernel that adds its increments up, of six steps with two increments each of four parts: parts 0, 1, ..., 47 in order.
+def test_increments_are_sums_over_parts_that_no_other_increment_has():
+    adds = lambda score, x, row, z: x + z[0] + 10 * z[1]
+    kernel = dataclasses.replace(kernels.seeds(LAW.score), step=adds)
+    draws = np.array([noise.normal(KEY, np.arange(5), m, 2, jnp.float64) for m in range(48)])
+    snr = 1 / np.expm1(2 * refined(GRID, 8))
+    growth = np.diff(snr).reshape(12, 4)
+    z = np.einsum("kj,kjnd->knd", np.sqrt(growth / growth.sum(1, keepdims=True)), draws.reshape(12, 4, 5, 2))
+    got = end_points(kernel, GRID, jnp.zeros((5, 2)), KEY, parts=4).x
+    np.testing.assert_allclose(got, z[::2].sum(0) + 10 * z[1::2].sum(0), rtol=1e-11)
 
 
 def test_increments_keep_variance_one_and_refined_grids_their_nodes():
