@@ -129,7 +129,7 @@ def test_undivided_increments_are_those_of_sample(kernel):
     np.testing.assert_allclose(end_points(kernel, GRID, x, KEY).x, sample(kernel, x, GRID, KEY), rtol=1e-11, atol=1e-12)
 
 
-# A kernel that adds its increments up, of six steps with two increments each of four parts: parts 0, 1, ..., 47 in order.
+# A kernel that adds up its increments: six steps of two increments, each of four parts, which are draws 0, 1, ..., 47.
 def test_increments_are_sums_over_parts_that_no_other_increment_has():
     adds = lambda score, x, row, z: x + z[0] + 10 * z[1]
     kernel = dataclasses.replace(kernels.seeds(LAW.score), step=adds)
