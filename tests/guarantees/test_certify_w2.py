@@ -187,6 +187,13 @@ def test_the_interval_of_a_root_has_the_roots_of_the_ends():
     assert Term("a", 0.1, 0.5, "measured", "", degrees=20, root=True).half_width_below(0.95) == 0.1  # ends at 0
 
 
+def test_particles_that_start_from_one_row_count_as_one():
+    of_rows = np.array([1.0, 4.0, 9.0, 2.0, 7.0, 3.0, 8.0, 5.0])
+    term = _measured("a", np.tile(of_rows, 3), 8, "")  # rows are repeated as a whole
+    assert (term.value, term.degrees) == (pytest.approx(np.sqrt(of_rows.mean())), 7)
+    assert term.standard_error == pytest.approx(of_rows.std(ddof=1) / np.sqrt(8))
+
+
 # Differences N(0, 1) in d directions have mean square d. 500 repetitions: the binomial error of 95 % is 1 %.
 @pytest.mark.parametrize("dim", [1, 16])
 def test_the_upper_end_covers_the_true_distance_as_often_as_it_says(dim):
