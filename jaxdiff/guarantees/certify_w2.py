@@ -157,7 +157,13 @@ def _early_stopping(starts, grid, scale):
 
 def _warnings(gaps, starts):
     """Sentences on a reference that has not converged, and on squares with heavy tails."""
-    found = doubts(_units(gaps.coarse, starts.rows)) if np.any(gaps.coarse) else ()
+    found, units = (), _units(gaps.coarse, starts.rows)
+    if np.any(units) and doubts(units):
+        most = np.sort(units)[-math.ceil(len(units) / 100) :]
+        found = (
+            f"the interval of the discretisation may cover less than it says: the largest 1 % of the squared distances "
+            f"make up {most.sum() / units.sum():.0%} of their sum; take more {'rows' if starts.rows else 'particles'}",
+        )
     ratio = _ratio(gaps)
     if not ratio > SETTLED:
         found += (

@@ -12,14 +12,15 @@ from scipy import stats
 
 from jaxdiff import Certificate, Sampler, certify_w2, grids, kernels, noise, sample, targets
 from jaxdiff.certificate import Term
-from jaxdiff.guarantees.certify_w2 import _measured
+from jaxdiff.guarantees.certify_w2 import _measured, _warnings
+from jaxdiff.guarantees.end_point_distances import Gaps, Starts
 from jaxdiff.sampling.coupled import end_points, refined, weights_of
 
 MEAN, VARIANCE = np.array([0.5, -1.0]), np.array([0.3, 2.0])
 LAW = targets.gaussian(MEAN, VARIANCE)
 GRID = grids.log_snr(3.0, 0.01, 6)
 KEY = jax.random.key(3)
-DIM = {"dim": 2}
+NO_ROWS = Starts(None, None, None, None)
 
 
 def noised(t):
@@ -209,6 +210,14 @@ def test_a_reference_that_does_not_converge_is_unknown_and_said():
     found = certify_w2(Sampler(kernels.ddim(jumps), GRID), KEY, dim=2, particles=200)
     assert found["reference"].status == "unknown"
     assert any("has not converged" in text and "reference_steps=" in text for text in found.warnings)
+
+
+# 300 squared distances of which three are large: 3 (100) of 297 (1) + 300 are 50 %.
+def test_a_few_distances_that_make_up_the_mean_are_said():
+    warned = lambda squares: _warnings(Gaps(squares, np.ones(9), 4 * np.ones(9), squares, "", 0.0), NO_ROWS)
+    (text,) = warned(np.append(np.ones(297), [100.0, 100.0, 100.0]))
+    assert "the largest 1 % of the squared distances make up 50% of their sum; take more particles" in text
+    assert warned(np.random.default_rng(0).chisquare(5, size=300)) == ()
 
 
 def test_what_cannot_be_certified_is_refused_in_words():
