@@ -182,7 +182,7 @@ class Certificate:
     def _below_zero(self):
         """A sentence for each estimate below 0 nats, which says whether the true value can be below 0."""
         learned = any(term.name == SCORE_ERROR and term.status == UNKNOWN for term in self.terms)
-        low = [term for term in self._summed() if term.status != UNKNOWN and term.value < -ROUNDING and not term.root]
+        low = [term for term in self._summed() if term.status != UNKNOWN and term.value < -ROUNDING]
         return [f"{term.name} below 0: {below_zero(self.interval(term.name)[1], learned=learned)}" for term in low]
 
     def _summed(self):

@@ -99,7 +99,7 @@ def certify_w2(
     return Certificate(subject, tuple(terms), confidence, assumptions, _warnings(gaps, starts), unit=W2)
 
 
-# Particles that start from the same row share a row, and rows are what is independent.
+# Rows are independent of each other. Particles that start from the same row are not.
 def _units(squares, rows):
     """(n,) independent means of squares: those of each row, or of each particle."""
     return squares if rows is None else squares.reshape(-1, rows).mean(0)

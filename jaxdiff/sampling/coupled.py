@@ -41,8 +41,8 @@ def refined(grid: Grid, parts: Whole) -> Float64[np.ndarray, " finer"]:
     return np.append(np.concatenate([grid[:-1, None], between], axis=1).ravel(), grid[-1])
 
 
-# With the denoiser frozen, the reverse SDE is linear, and what a part of a step contributes to the step's noise has a
-# variance in proportion to the part's growth of snr. So increments z_j of the parts make the increment
+# With the denoiser frozen, the reverse SDE is linear. The noise that a part of a step adds then has, at the end of the
+# step, a variance in proportion to the part's growth of snr. So increments z_j of the parts make the increment
 #   sum_j w_j z_j,   w_j^2 = growth of part j / growth of the step,   sum_j w_j^2 = 1,
 # of the whole step. It is standard normal and independent over the steps whatever the weights are.
 def weights_of(grid: Grid, slots: Whole, parts: Whole) -> Float[np.ndarray, "steps slots parts"]:

@@ -48,7 +48,7 @@ def functional(x):
 def derivatives(value, count):
     """A program that gives a value, and its derivatives along a direction in each of `count` arguments.
 
-    They are taken in forward and in reverse mode, which share what they keep of the value's computation.
+    They are taken in forward and in reverse mode, both from one linearisation of the value.
     """
 
     @jax.jit(compiler_options=QUICK)
