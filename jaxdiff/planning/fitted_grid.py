@@ -8,21 +8,15 @@ import numpy as np
 
 from jaxdiff import kernels
 from jaxdiff.arrays import Scalar
-from jaxdiff.grids import check_grid, cosine, exponential_then_uniform, geometric, karras, log_snr, uniform
+from jaxdiff.grids import check_grid, log_snr
 from jaxdiff.grids.named import check_request, with_ends
-from jaxdiff.processes import ou
+from jaxdiff.planning.grid_shapes import LARGEST, NAMED, first_coefficients, levels, nodes_of
 from jaxdiff.sampling.sample import sample
 from jaxdiff.types import Grid, Kernel, Rows, Whole
 
-# The search begins with these grids and compares its result with them.
-NAMED = (log_snr, exponential_then_uniform, karras, geometric, cosine, uniform)
 # Steps of RK4 on the log-snr grid for the reference end points. The error of RK4 falls with the fourth power of the
 # number of steps, so that it is far below the error of a kernel with few steps.
 REFERENCE_STEPS = 500
-CELLS = 256  # cells of the trapezoidal rule that integrates the density of nodes
-# The largest absolute values of the coefficients of degree 1, 2, ... that are searched. The first coefficient alone can
-# change the density along the grid by a factor of e^8.
-LARGEST = np.array([4.0, 3.0, 2.0, 1.5, 1.0])
 # Sets of coefficients, and rounds in which differential evolution improves them: seconds for an analytic score.
 POPULATION, GENERATIONS = 64, 60
 NOT_FINITE = 50.0  # stands for the mean log error of a run that is not finite: larger than that of any useful run
@@ -79,10 +73,9 @@ def fit_grid(
     named = np.stack([make(horizon, early_stop, n_steps) for make in NAMED])
     if n_steps == 1:
         return named[0]
-    ends, largest = np.log(ou.snr(named[0, [0, -1]])), LARGEST[:parameters]
-    first = np.random.default_rng(seed).uniform(-largest, largest, (POPULATION, parameters))
-    first[: len(named)] = np.clip([_coefficients_of(grid, parameters, ends) for grid in named], -largest, largest)
-    grids_of = jax.vmap(functools.partial(_grid_of, n_steps=n_steps, ends=ends))
+    ends, largest = levels(horizon, early_stop), LARGEST[:parameters]
+    first = first_coefficients(horizon, early_stop, n_steps, parameters, POPULATION, seed)
+    grids_of = jax.vmap(functools.partial(nodes_of, n_steps=n_steps, ends=ends))
     fit = differential_evolution(
         lambda columns: np.asarray(errors(grids_of(jnp.asarray(columns.T)))),
         list(zip(-largest, largest, strict=True)),
@@ -114,24 +107,3 @@ def _errors(kernel, x, reference, grids):
         return jnp.where(jnp.isfinite(error), error, NOT_FINITE)
 
     return jax.vmap(of)(grids)
-
-
-def _grid_of(theta, n_steps, ends):
-    """The grid whose density between `ends` in log snr is exp(sum_j theta_j T_j), T_j Chebyshev's, j = 1, 2, ..."""
-    place = np.linspace(0, 1, CELLS + 1)
-    density = jnp.exp(jnp.asarray(_chebyshev(place, len(theta))) @ theta)
-    mass = jnp.concatenate([jnp.zeros(1), jnp.cumsum(density[1:] + density[:-1])])
-    nodes = jnp.interp(np.linspace(0, 1, n_steps + 1), mass / mass[-1], place)
-    return ou.time(jnp.exp(ends[0] + (ends[1] - ends[0]) * nodes))
-
-
-def _coefficients_of(grid, parameters, ends):
-    """The coefficients theta of the density that is closest to a grid's, by least squares of its logarithm."""
-    place = (np.log(ou.snr(grid)) - ends[0]) / (ends[1] - ends[0])
-    columns = np.column_stack([np.ones(len(grid) - 1), _chebyshev((place[1:] + place[:-1]) / 2, parameters)])
-    return np.linalg.lstsq(columns, -np.log(np.diff(place)), rcond=None)[0][1:]
-
-
-def _chebyshev(place, degree):
-    """T_1, ..., T_degree at places in [0, 1], in columns."""
-    return np.polynomial.chebyshev.chebvander(2 * place - 1, degree)[:, 1:]

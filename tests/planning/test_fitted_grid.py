@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxdiff import fit_grid, grids, kernels, sample, targets
-from jaxdiff.planning.fitted_grid import NAMED
+from jaxdiff.planning.grid_shapes import NAMED
 
 ANGLES = np.arange(8) * np.pi / 4
 RING = targets.mixture(np.full(8, 1 / 8), 2 * np.c_[np.cos(ANGLES), np.sin(ANGLES)], np.full((8, 2), 0.01))
