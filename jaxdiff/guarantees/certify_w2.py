@@ -21,7 +21,7 @@ from jaxdiff.certificate import (
 from jaxdiff.checks import check_whole, described
 from jaxdiff.grids import check_grid
 from jaxdiff.guarantees.certify import check_confidence
-from jaxdiff.guarantees.end_point_distances import FEWEST, gaps_of, parts_of, starts_of
+from jaxdiff.guarantees.end_point_distances import FEWEST, SETTLED, Starts, gaps_of, halving, parts_of, starts_of
 from jaxdiff.guarantees.path_kl import standard_error
 from jaxdiff.intervals import doubts, skewness
 from jaxdiff.processes import ou
@@ -30,7 +30,6 @@ from jaxdiff.types import Numbers, Rows, Sampler, Whole
 
 PARTICLES = 2048  # the standard error of the mean square is then about 3 % of it for Gaussian differences
 REFERENCE_STEPS = 512  # the reference has at least so many steps
-SETTLED = 1.5  # where a halving of the reference's steps gains less than this factor, the reference has not converged
 
 
 def certify_w2(
@@ -89,11 +88,11 @@ def certify_w2(
     grid = check_grid(grid)
     starts = starts_of(grid, key, target, rows, dim, int(particles))
     gaps = gaps_of(kernel, grid, starts, key, parts_of(grid, int(reference_steps)), scale)
-    terms = [_measured(DISCRETISATION, gaps.coarse, starts.rows, f"distance from {gaps.reference}")]
+    terms = [measured_term(DISCRETISATION, gaps.coarse, starts.rows, f"distance from {gaps.reference}")]
     terms.append(_reference(gaps, starts.rows))
     terms.append(_initialisation(gaps, starts))
     terms.append(_score_error(target))
-    terms.append(_early_stopping(starts, grid, scale))
+    terms.append(early_stopping_term(starts, float(grid[-1]), scale))
     subject = f"W2(data, {kernel.name} in {len(grid) - 1} steps)"
     assumptions = () if rows is None else ("rows of the data are independent; intervals are asymptotic",)
     return Certificate(subject, tuple(terms), confidence, assumptions, _warnings(gaps, starts), unit=W2)
@@ -105,8 +104,8 @@ def _units(squares, rows):
     return squares if rows is None else squares.reshape(-1, rows).mean(0)
 
 
-def _measured(name, squares, rows, source):
-    """The Term of a root mean square distance."""
+def measured_term(name: str, squares: Any, rows: int | None, source: str) -> Term:
+    """The Term of a root mean square distance, from squared distances (n,); rows: how many of these are independent."""
     units = _units(squares, rows)
     value, error = math.sqrt(np.mean(units)), standard_error(units)
     options = {"degrees": len(units) - 1, "skewness": skewness(units), "root": True}
@@ -122,19 +121,19 @@ def _reference(gaps, rows):
     said = f"its distance from half its steps; a halving gains a factor of {ratio:.3g}"
     if not ratio > SETTLED:
         return Term(REFERENCE, math.nan, 0.0, UNKNOWN, f"{said}: not converged", unit=W2)
-    return _measured(REFERENCE, gaps.fine / min(1.0, ratio - 1) ** 2, rows, said)
+    return measured_term(REFERENCE, gaps.fine / min(1.0, ratio - 1) ** 2, rows, said)
 
 
 def _ratio(gaps):
-    """The factor by which a halving of the steps lowers the distance; inf where the distance is a rounding error."""
-    fine, halves = math.sqrt(np.mean(gaps.fine)), math.sqrt(np.mean(gaps.halves))
-    return halves / fine if fine > gaps.rounding else math.inf
+    return halving(gaps.fine, gaps.halves, gaps.rounding)
 
 
 def _initialisation(gaps, starts):
     if starts.x0 is None:
         return Term(INITIALISATION, math.nan, 0.0, UNKNOWN, "needs rows= of the data, or target=", unit=W2)
-    return _measured(INITIALISATION, gaps.start, starts.rows, "distance of runs from noised rows and from noise alone")
+    return measured_term(
+        INITIALISATION, gaps.start, starts.rows, "distance of runs from noised rows and from noise alone"
+    )
 
 
 def _score_error(target):
@@ -144,15 +143,15 @@ def _score_error(target):
     return Term(SCORE_ERROR, 0.0, 0.0, "assumed", "the score is the target's own", unit=W2)
 
 
-def _early_stopping(starts, grid, scale):
-    """The root mean square distance of X_0 and the X_t made from it."""
+def early_stopping_term(starts: Starts, t: float, scale: Any) -> Term:
+    """The Term of an early stop at OU time t: the root mean square distance of X_0 and the X_t made from it."""
     if starts.x0 is None:
         return Term(EARLY_STOPPING_W2, math.nan, 0.0, UNKNOWN, "needs rows= of the data, or target=", unit=W2)
-    t, dim = float(grid[-1]), starts.x0.shape[1]
+    dim = starts.x0.shape[1]
     scale = np.broadcast_to(np.asarray(scale, np.float64), dim)
     squares = np.sum((scale * np.asarray(starts.x0, np.float64)) ** 2, axis=1)
     each = (1 - ou.alpha(t)) ** 2 * squares + ou.sigma(t) ** 2 * np.sum(scale**2)
-    return _measured(EARLY_STOPPING_W2, each, starts.rows, "distance of X_0 and the X_t made from it")
+    return measured_term(EARLY_STOPPING_W2, each, starts.rows, "distance of X_0 and the X_t made from it")
 
 
 def _warnings(gaps, starts):

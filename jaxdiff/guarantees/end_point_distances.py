@@ -10,10 +10,13 @@ import numpy as np
 from jaxdiff import kernels, noise
 from jaxdiff.checks import as_array, check_whole, described
 from jaxdiff.processes import forward
-from jaxdiff.sampling.coupled import end_points, refined
-from jaxdiff.types import Grid, Kernel
+from jaxdiff.sampling.coupled import EndPoints, end_points, refined
+from jaxdiff.types import Grid, Kernel, Particles, Whole
+
+Squares = Any  # (n,) squared distances
 
 FEWEST = 8  # rows or particles; Student's interval of fewer means little
+SETTLED = 1.5  # where a halving of the reference's steps gains less than this factor, the reference has not converged
 
 
 class Starts(NamedTuple):
@@ -84,26 +87,48 @@ def gaps_of(kernel: Kernel, grid: Grid, starts: Starts, key: Any, parts: int, sc
     coarse = ended(kernel, grid, starts.x, parts)
     from_noise = coarse if starts.x0 is None else ended(kernel, grid, starts.z, parts)
     square = lambda x: np.sum(x**2, axis=1)
-    rounding = float(jnp.finfo(starts.x.dtype).eps) * parts * (len(grid) - 1) * math.sqrt(np.mean(square(reference)))
     return Gaps(
         coarse=square(coarse - reference),
         fine=square(reference - half),
         halves=square(half - quarter),
         start=square(coarse - from_noise),
         reference=name,
-        rounding=rounding,
+        rounding=rounding_of(reference, parts * (len(grid) - 1), starts.x.dtype),
     )
+
+
+def halving(fine: Squares, halves: Squares, rounding: float) -> float:
+    """The factor by which a halving of the steps lowers a distance; inf where the distance is a rounding error.
+
+    fine: (n,) squared distances of runs from those with half their steps. halves: (n,) of the latter from runs with a
+    quarter.
+    """
+    of_fine, of_halves = math.sqrt(np.mean(fine)), math.sqrt(np.mean(halves))
+    return of_halves / of_fine if of_fine > rounding else math.inf
+
+
+def rounding_of(x: np.ndarray, n_steps: int, dtype: Any) -> float:
+    """The size of the rounding error of end points (n, d) after so many steps in a dtype."""
+    return float(jnp.finfo(dtype).eps) * n_steps * math.sqrt(np.mean(np.sum(x**2, axis=1)))
 
 
 def _finite(kernel, grid, x, parts, key):
     """End points (n, d) in float64. ValueError where some are not finite."""
     ended = end_points(kernel, grid, x, key, parts=parts)
-    until = np.asarray(ended.finite_until)
-    lost = until < len(grid) - 1
-    if lost.any():
-        k = int(until.min())
-        raise ValueError(
-            f"{np.mean(lost):.0%} of the particles are not finite at the end of {kernel.name} in {len(grid) - 1} "
-            f"steps; the first is lost in the step from t = {grid[k]:.6g} to {grid[k + 1]:.6g}. Check the score there."
-        )
+    if not np.isfinite(ended.x).all():
+        raise no_end_points(kernel, grid, x, key, parts, ended)
     return np.asarray(ended.x, np.float64)
+
+
+def no_end_points(
+    kernel: Kernel, grid: Grid, x: Particles, key: Any, parts: Whole = 1, ended: EndPoints | None = None
+) -> ValueError:
+    """The error for end points that are not finite: the time, and the share of particles."""
+    ended = end_points(kernel, grid, x, key, parts=parts) if ended is None else ended
+    until = np.asarray(ended.finite_until)
+    k = min(int(until.min()), len(grid) - 2)
+    return ValueError(
+        f"{np.mean(until < len(grid) - 1):.0%} of the particles are not finite at the end of {kernel.name} in "
+        f"{len(grid) - 1} steps; the first is lost in the step from t = {grid[k]:.6g} to {grid[k + 1]:.6g}. Check the "
+        f"score there."
+    )

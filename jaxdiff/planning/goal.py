@@ -17,12 +17,15 @@ STALLED, LEAST_GAIN = 2, 0.02
 TIMES = 200  # times at which the initialisation is computed, to say in a message which early stop would be possible
 
 
-def check_goal(target_kl: Any, evals: Any) -> None:
-    """Raise ValueError unless exactly one goal is given: a positive target_kl in nats, or a whole number of evals."""
-    if (target_kl is None) == (evals is None):
-        raise ValueError("give exactly one of target_kl (nats) and evals (score evaluations).")
-    if target_kl is not None and not 0 < target_kl < np.inf:
-        raise ValueError(f"target_kl must be positive and finite, in nats: target_kl = {target_kl:g}.")
+def check_goal(target: Any, evals: Any, name: str = "target_kl", unit: str = "nats") -> None:
+    """Raise ValueError unless exactly one goal is given: a positive accuracy, or a whole number of evals.
+
+    name, unit: of the accuracy.
+    """
+    if (target is None) == (evals is None):
+        raise ValueError(f"give exactly one of {name} ({unit}) and evals (score evaluations).")
+    if target is not None and not 0 < target < np.inf:
+        raise ValueError(f"{name} must be positive and finite, in {unit}: {name} = {target:g}.")
     if evals is not None and (not 1 <= evals <= MOST_EVALS or evals != int(evals)):
         raise ValueError(f"evals must be a whole number from 1 to {MOST_EVALS}: evals = {evals}.")
 

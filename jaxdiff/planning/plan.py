@@ -12,22 +12,33 @@ from jaxdiff.arrays import Scalar
 from jaxdiff.certificate import CONFIDENCE
 from jaxdiff.curves import MeasuredCurve
 from jaxdiff.curves.curve import as_curve
-from jaxdiff.guarantees.certify import Known, certificate_of, check_confidence
+from jaxdiff.guarantees.certify import Known, certificate_of
 from jaxdiff.guarantees.cross_fit import cross_fits, cross_fitted
 from jaxdiff.guarantees.step_cost import cost_of
 from jaxdiff.guarantees.terms import moment_of
+from jaxdiff.noise import KeyLike
 from jaxdiff.planning.alternatives import alternatives_to
+from jaxdiff.planning.arguments import (
+    check_centred,
+    check_data_free,
+    check_kl_only,
+    check_planned_confidence,
+    check_w2_only,
+    checked_score,
+    ends_of,
+)
 from jaxdiff.planning.best_grid import best
 from jaxdiff.planning.directions import doubt_of_directions
 from jaxdiff.planning.first_grid import first_grid, start_cost_of
-from jaxdiff.planning.from_dimension import KERNEL as DATA_FREE_KERNEL
 from jaxdiff.planning.from_dimension import data_free_plan
 from jaxdiff.planning.goal import check_goal, enough_steps
 from jaxdiff.planning.record import Plan
+from jaxdiff.planning.w2_plan import Known as SamplesKnown
+from jaxdiff.planning.w2_plan import w2_plan
 from jaxdiff.processes import ou
 from jaxdiff.processes.default_times import EARLY_STOP
 from jaxdiff.targets import Target
-from jaxdiff.types import ErrorCurve, Kernel, PathCost
+from jaxdiff.types import ErrorCurve, Kernel, PathCost, Rows, ScoreFn
 
 KERNEL = "moment_matched"  # its path KL is never above that of exponential Euler or ancestral sampling on the same grid
 FAR = 3.0  # standard deviations. If the mean is further from 0, the certificate recommends a start near the mean.
@@ -46,8 +57,22 @@ def plan(
     kernel: Kernel | str | None = None,
     confidence: float | int | None = None,
     center: bool = False,
+    target_w2: Scalar | None = None,
+    metric: str | None = None,
+    score: ScoreFn | None = None,
+    rows: Rows | None = None,
+    key: KeyLike | None = None,
+    progress: bool = False,
 ) -> Plan:
-    """The sampler of least predicted path KL for a budget of evaluations, or the one of fewest for an accuracy.
+    """The sampler of least predicted error for a budget of evaluations, or the one of fewest for an accuracy.
+
+    The error is the path KL by default, and the distance of the samples in W2 with target_w2= or metric="w2". Path KL
+    is right for a guarantee in KL, which holds for samplers with noise. W2 is right for the look of the samples, and
+    for a deterministic map from noise to samples. `print(plan)` says which of the two a plan minimises.
+
+    A plan in W2 needs a score, and compares samplers by running them: UniPC, DPM-Solver++, DDIM, Heun's method,
+    SA-Solver and, with a curve, moment matching, on named grids and on fitted ones. It chooses the one whose end points
+    are closest to those of many steps with the same score, and certifies it on other particles (`certify_w2`).
 
     How much a plan promises depends on what is known of the data. With `dim` and `second_moment` alone it is a bound
     for all such data, for ancestral sampling. With a known `target` the path KL is exact. With the loss `curve` of a
@@ -57,14 +82,15 @@ def plan(
       target_kl: nats that initialisation and discretisation may cost together. Give this or evals.
       evals: score evaluations that a sample may cost.
       early_stop: OU time at which the run stops, default 1e-3. A measured curve has its own, and its own horizon.
-      dim: d, alone or where curve is a plain callable.
+      dim: d, alone or where curve is a plain callable. In W2, where neither target nor rows is given.
       second_moment: E|X_0|^2. The default is the mean over a measured curve's rows, else d, that of standardised data.
       target: a known law, sampled with its exact score.
       curve: the loss curve of a learned denoiser on held-out data; or, together with dim, a callable snr -> loss.
-      horizon: OU time at which the run starts. By default the best one is found together with the grid.
-      kernel: a kernel with a path KL, or its name. The default is "moment_matched", or "ancestral" where only dim is
-        known. Moment matching takes a variance for each direction where the curve has a basis and the held-out rows
-        show that this costs less than one variance.
+      horizon: OU time at which the run starts. By default the best one is found together with the grid; in W2 it is 5,
+        more where the root mean square of the data's coordinates is above 1.
+      kernel: a kernel with a path KL, or its name; in W2 the name of one of those above. The default is
+        "moment_matched", or "ancestral" where only dim is known. Moment matching takes a variance for each direction
+        where the curve has a basis and the held-out rows show that this costs less than one variance.
       confidence: with target_kl and a curve or target. target_kl must then hold at the upper end of the certificate's
         interval at this confidence, `certificate.known_upper`. By default it must hold at the measured value.
       center: True plans for a run of a target that starts from N(alpha(horizon) mean, I): `x = made.start(x)` moves
@@ -72,6 +98,13 @@ def plan(
         the same law q_early_stop as without. False, the default, plans for a run from N(0, I). Such a run of a law
         whose mean is far from 0 starts at a longer horizon. That costs exponential Euler many steps, and kernels of the
         reverse bridge about one for every 9 units of OU time. The certificate then warns and recommends center=True.
+      target_w2: the W2 distance that all known terms of the certificate may cost together, at the upper ends of their
+        intervals. Give this, target_kl or evals.
+      metric: "kl" or "w2", with evals; by default "kl".
+      score: s(x, t), for a plan in W2; by default the target's.
+      rows: (n, d) rows of the data that did not train the score, for a plan in W2.
+      key: a JAX key for the particles of a plan in W2; by default jax.random.key(0).
+      progress: show a bar while a plan in W2 is made.
 
     Returns:
       A Plan: the kernel and its optimal grid, of which `plan.sampler(score)` makes the Sampler. Its alternatives are
@@ -82,20 +115,29 @@ def plan(
     Raises:
       ValueError: neither or both of target_kl and evals, or both of target and curve, are given; no number of steps
         reaches target_kl; so few evals take steps that are too long for float32; or center=True without a target whose
-        mean is known. The message says what to do.
+        mean is known. In W2: the score is not finite at some time; no reference converges; early stopping alone costs
+        target_w2; times outside those of the model. The message says what to do.
     """
+    if target_w2 is not None or metric == "w2":
+        check_w2_only(target_kl, metric, second_moment, center)
+        score = target.score if score is None and target is not None else score
+        known = SamplesKnown(checked_score(score), target, rows, dim, None if curve is None else as_curve(curve, dim))
+        name = kernel.name if isinstance(kernel, Kernel) else kernel
+        ends = {"horizon": horizon, "early_stop": early_stop}
+        return w2_plan(target_w2, evals, known, **ends, kernel=name, confidence=confidence, key=key, progress=progress)
+    check_kl_only(metric, score, rows, key)
     check_goal(target_kl, evals)
-    _check_planned_confidence(confidence, target_kl, target is None and curve is None)
+    check_planned_confidence(confidence, target_kl, target is None and curve is None)
     early_stop = EARLY_STOP if early_stop is None and not isinstance(curve, MeasuredCurve) else early_stop
     if target is None and curve is None:
-        _check_data_free(dim, kernel, center)
+        check_data_free(dim, kernel, center)
         return data_free_plan(target_kl, evals, early_stop, dim, second_moment, horizon)
     known, moment_about_start = _known(target, curve, dim, second_moment, center)
     cost = cost_of(KERNEL if kernel is None else kernel)
     if cost.matches and known.curve.dim > 1:
         cost = dataclasses.replace(cost, basis=known.curve.basis)
     if isinstance(known.curve, MeasuredCurve):
-        horizon, early_stop = _ends(known.curve, horizon, early_stop)
+        horizon, early_stop = ends_of(known.curve, horizon, early_stop)
     exact = target is not None and not known.curve.replicates
     start = functools.partial(start_cost_of, known.curve, moment_about_start, exact)
     task = _Task(cost, known, start, target_kl, evals, confidence, "" if center else _far_mean(target))
@@ -148,7 +190,7 @@ def _known(target, curve, dim, second_moment, center):
     if target is not None and curve is not None:
         raise ValueError("give at most one of target= (exact score) and curve= (learned denoiser).")
     if target is None:
-        _check_centred(center, target)
+        check_centred(center, target)
         curve = as_curve(curve, dim)
         moment = moment_of(curve, second_moment, curve.dim)
         return Known(curve, moment), moment
@@ -156,14 +198,6 @@ def _known(target, curve, dim, second_moment, center):
         raise ValueError("a target brings its own second_moment: leave it out.")
     known = Known(as_curve(target.mmse, dim), target.second_moment, target)
     return known, target.moment_about(target.mean) if center else target.second_moment
-
-
-def _check_centred(center, target):
-    if center and target is None:
-        raise ValueError(
-            "center=True needs target=, whose mean is known. Without one centre the data, and give second_moment= "
-            "about their mean."
-        )
 
 
 def _far_mean(target):
@@ -197,34 +231,3 @@ def _enough(task, grid):
         return grid, certified(n)
     enough, certificate = enough_steps(certified, n, task.cost.kernel, task.target_kl, task.confidence, task.hint)
     return grid if enough == n else grid_at(enough), certificate
-
-
-def _check_planned_confidence(confidence, target_kl, data_free):
-    if confidence is None:
-        return
-    if target_kl is None or data_free:
-        raise ValueError(
-            "confidence= is how surely target_kl= is reached, by a curve= or a target=: give both, or leave "
-            "confidence= out."
-        )
-    check_confidence(confidence)
-
-
-def _check_data_free(dim, kernel, center):
-    _check_centred(center, None)
-    if dim is None:
-        raise ValueError("give what is known of the data: dim= (with second_moment=), target= or curve=.")
-    if kernel not in (None, DATA_FREE_KERNEL):
-        name = kernel.name if isinstance(kernel, Kernel) else kernel
-        raise ValueError(f"with dim alone a plan is for {DATA_FREE_KERNEL}: {name} needs target= or curve=.")
-
-
-def _ends(curve, *asked):
-    """Horizon and early stop of a measured curve. ValueError where others were asked for."""
-    for name, asks, has in zip(("horizon", "early_stop"), asked, curve.ends, strict=True):
-        if asks is not None and not np.isclose(asks, has, rtol=1e-6):
-            raise ValueError(
-                f"the curve was measured with {name} = {has:g}, not {asks:g}: leave {name}= out, or measure the curve "
-                f"with this {name}."
-            )
-    return curve.ends

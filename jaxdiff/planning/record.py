@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxdiff import kernels
-from jaxdiff.certificate import Certificate
+from jaxdiff.certificate import W2, Certificate
 from jaxdiff.curves import Curve
 from jaxdiff.types import Basis, Particles, Sampler, ScoreFn
 
@@ -20,13 +20,15 @@ class Plan:
       grid: (evals + 1,) OU times from the horizon to the early stop.
       kernel: name of the planned kernel, a constructor of jaxdiff.kernels.
       evals: score evaluations for each sample.
-      certificate: the terms of the bound on KL(q_early_stop || law of the samples).
-      alternatives: the path KL of other kernels and grids, as JSON data.
+      certificate: the terms of the bound on KL(q_early_stop || law of the samples); for a plan with metric="w2" on the
+        W2 distance of the samples to the data.
+      alternatives: the path KL, or the distance in W2, of other kernels and grids, as JSON data.
       basis: the directions, each with its own variance of moment matching: the curve's basis. None: one variance for
         all directions.
       curve: the error curve that moment matching sets its variance from; None for other kernels.
       start_mean: (d,) where the plan was made with center=True, alpha(horizon) times the law's mean. The run then
         starts from N(start_mean, I), else from N(0, I). `start` makes the start from draws of N(0, I).
+      options: keyword arguments of the kernel's constructor, for example {"order": 2}.
     """
 
     horizon: float
@@ -38,12 +40,13 @@ class Plan:
     basis: Basis = dataclasses.field(default=None, repr=False)
     start_mean: np.ndarray | None = dataclasses.field(default=None, repr=False)
     curve: Curve | None = dataclasses.field(default=None, repr=False)
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def sampler(self, score: ScoreFn) -> Sampler:
         """The planned kernel with a score, down the planned grid: `sample(plan.sampler(score), x, key=key)`."""
         if self.curve is not None:
             return Sampler(kernels.moment_matched(score, self.curve, basis=self.basis), self.grid)
-        return Sampler(getattr(kernels, self.kernel)(score), self.grid)
+        return Sampler(getattr(kernels, self.kernel)(score, **self.options), self.grid)
 
     def start(self, x: Particles) -> Particles:
         """The particles at the horizon, from draws x (particles, d) of N(0, I), as noise.initial makes them.
@@ -61,20 +64,43 @@ class Plan:
         return x + np.asarray(self.start_mean, x.dtype)[None]
 
     @property
+    def metric(self) -> str:
+        """What the plan minimises: "kl" the path KL, "w2" the distance of the samples in W2."""
+        return "w2" if self.certificate.unit == W2 else "kl"
+
+    @property
     def predicted_kl(self) -> Any:
-        """The sum of the known terms in nats: initialisation and discretisation."""
-        return self.certificate.known
+        """The sum of the known terms in nats: initialisation and discretisation; None for a plan in W2."""
+        return self.certificate.known if self.metric == "kl" else None
+
+    @property
+    def predicted_w2(self) -> Any:
+        """The sum of the known terms in W2; None for a plan of path KL."""
+        return self.certificate.known if self.metric == "w2" else None
+
+    def __str__(self):
+        """Kernel, evaluations and horizon, what the plan minimises, and the certificate."""
+        options = "".join(f", {name} {value}" for name, value in self.options.items())
+        minimised = {
+            "kl": "the path KL; for the look of the samples, plan with metric='w2'",
+            "w2": "the distance of the samples in W2; for a guarantee in KL, plan with metric='kl'",
+        }[self.metric]
+        first = f"{self.kernel}{options}: {self.evals} evaluations a sample, from horizon {self.horizon:.4g}"
+        return f"{first}\nminimises {minimised}\n{self.certificate}"
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON data, without curve and basis."""
         return {
             "horizon": self.horizon,
             "grid": [float(t) for t in self.grid],
+            "metric": self.metric,
             "kernel": self.kernel,
+            "options": self.options,
             "evals": self.evals,
             "per_direction": self.basis is not None,
             "start_mean": None if self.start_mean is None else [float(m) for m in self.start_mean],
             "predicted_kl": self.predicted_kl,
+            "predicted_w2": self.predicted_w2,
             "certificate": self.certificate.to_dict(),
             "alternatives": list(self.alternatives),
         }

@@ -12,7 +12,7 @@ from scipy import stats
 
 from jaxdiff import Certificate, Sampler, certify_w2, grids, kernels, noise, sample, targets
 from jaxdiff.certificate import Term
-from jaxdiff.guarantees.certify_w2 import _measured, _warnings
+from jaxdiff.guarantees.certify_w2 import _warnings, measured_term
 from jaxdiff.guarantees.end_point_distances import Gaps, Starts
 from jaxdiff.sampling.coupled import end_points, refined, weights_of
 
@@ -190,7 +190,7 @@ def test_the_interval_of_a_root_has_the_roots_of_the_ends():
 
 def test_particles_that_start_from_one_row_count_as_one():
     of_rows = np.array([1.0, 4.0, 9.0, 2.0, 7.0, 3.0, 8.0, 5.0])
-    term = _measured("a", np.tile(of_rows, 3), 8, "")  # rows are repeated as a whole
+    term = measured_term("a", np.tile(of_rows, 3), 8, "")  # rows are repeated as a whole
     assert (term.value, term.degrees) == (pytest.approx(np.sqrt(of_rows.mean())), 7)
     assert term.standard_error == pytest.approx(of_rows.std(ddof=1) / np.sqrt(8))
 
@@ -200,7 +200,7 @@ def test_particles_that_start_from_one_row_count_as_one():
 def test_the_upper_end_covers_the_true_distance_as_often_as_it_says(dim):
     rng, above = np.random.default_rng(4), []
     for _ in range(500):
-        term = _measured("a", np.sum(rng.normal(size=(200, dim)) ** 2, 1), None, "")
+        term = measured_term("a", np.sum(rng.normal(size=(200, dim)) ** 2, 1), None, "")
         above.append(term.value + term.half_width_above(0.95) >= np.sqrt(dim))
     assert 0.93 <= np.mean(above) <= 0.99
 
