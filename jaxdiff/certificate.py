@@ -92,6 +92,7 @@ class Certificate:
       assumptions: sentences, without which the bound does not hold.
       warnings: sentences about what makes the bound or its interval doubtful.
       unit: that of the bound, "nats" or "W2".
+      dim: d, where a bound in W2 is also given per coordinate; else None.
     """
 
     subject: str
@@ -100,6 +101,7 @@ class Certificate:
     assumptions: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     unit: str = NATS
+    dim: int | None = None
 
     def __getitem__(self, name: str) -> Term:
         """The term of this name; the KeyError for another name lists those that exist."""
@@ -125,6 +127,13 @@ class Certificate:
         if not self._summed() or any(term.status == UNKNOWN for term in self._summed()):
             return math.inf
         return self.known_upper
+
+    @property
+    def per_coordinate(self) -> float:
+        """`known` over the root of d: the root mean square over coordinates. ValueError where d is not recorded."""
+        if self.dim is None:
+            raise ValueError(f"a bound per coordinate needs a certificate in W2: this one is in {self.unit}.")
+        return self.known / math.sqrt(self.dim)
 
     @property
     def total_variation(self) -> float:
@@ -157,7 +166,14 @@ class Certificate:
         terms = [term | {"margin": tuple(term["margin"])} if _is_pair(term.get("margin")) else term for term in terms]
         texts = {name: tuple(record.get(name, ())) for name in ("assumptions", "warnings")}
         terms = tuple(Term(**term) for term in terms)
-        return cls(record["subject"], terms, record["confidence"], **texts, unit=record.get("unit", NATS))
+        return cls(
+            record["subject"],
+            terms,
+            record["confidence"],
+            **texts,
+            unit=record.get("unit", NATS),
+            dim=record.get("dim"),
+        )
 
     def __str__(self):
         """A table with one line for each term."""
@@ -165,6 +181,9 @@ class Certificate:
         lines = [f"{self.subject}, {self.unit}", *(f"  {self._line(term, width)}".rstrip() for term in self.terms)]
         if self._summed():
             lines.append(f"  {'together':<{width}}{self.known:>12.6g}  of what is known")
+        if self.dim is not None and self.dim > 1:
+            line = f"  {'per coordinate':<{width}}{self.per_coordinate:>12.6g}"
+            lines.append(f"{line}  root mean square over {self.dim} coordinates")
         lines += [f"  {text}" for text in self._below_zero()]
         if self.known < self.upper < math.inf:
             lines.append(f"  {'at most':<{width}}{self.upper:>12.6g}  with {self.confidence:.0%} confidence")
@@ -177,7 +196,7 @@ class Certificate:
         low, high = self.interval(term.name)
         known = f"{self.confidence:.0%} [{low:.6g}, {high:.6g}]" if high > low else ""
         source = term.source if term.unit == self.unit else f"{term.unit}: {term.source}"
-        return f"{term.name:<{width}}{value:>12}  {term.status:<9} {known:<28}{source}"
+        return f"{term.name:<{width}}{value:>12}  {term.status:<9} {known:<27} {source}"
 
     def _below_zero(self):
         """A sentence for each estimate below 0 nats, which says whether the true value can be below 0."""

@@ -1,6 +1,7 @@
 """Bounds the W2 distance of samples from what the same score gives in the limit of many steps, and from the data."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,18 @@ from jaxdiff.certificate import (
 from jaxdiff.checks import check_whole, described
 from jaxdiff.grids import check_grid
 from jaxdiff.guarantees.certify import check_confidence
-from jaxdiff.guarantees.end_point_distances import FEWEST, SETTLED, Starts, gaps_of, halving, parts_of, starts_of
+from jaxdiff.guarantees.end_point_distances import (
+    FEWEST,
+    SETTLED,
+    Starts,
+    ends_of,
+    gaps_of,
+    halving,
+    parts_of,
+    starts_of,
+)
 from jaxdiff.guarantees.path_kl import standard_error
+from jaxdiff.guarantees.two_sample import two_sample_terms
 from jaxdiff.intervals import doubts, skewness
 from jaxdiff.processes import ou
 from jaxdiff.targets import Target
@@ -66,13 +77,32 @@ def certify_w2(
       A Certificate in units of W2, whose terms add up by the triangle inequality. "discretisation" is the distance from
       the reference, "reference" what the reference itself may be off by, from a halving of its steps; "initialisation"
       the distance between runs from noised rows and from noise alone. "score error" is 0 for a target, and else
-      unknown.
+      unknown. With rows the certificate also lists the sliced W2 and the energy distance of the reference to the noised
+      rows, each beside its floor, in units of their own, outside the sum: they show the score's error without bounding
+      it.
 
     Raises:
       TypeError: sampler is not a Sampler.
       ValueError: not exactly one of target, rows and dim is given; fewer than 8 rows; a grid in the kernel's own time;
         a bad number of particles or steps; end points that are not finite, with the time and the share of particles.
     """
+    check = {"particles": particles, "reference_steps": reference_steps, "confidence": confidence}
+    return certificates_w2(sampler, key, target=target, rows=rows, dim=dim, scales=(scale,), **check)[0]
+
+
+def certificates_w2(
+    sampler: Any,
+    key: noise.KeyLike,
+    *,
+    target: Target | None,
+    rows: Rows | None,
+    dim: Whole | None,
+    particles: Whole,
+    reference_steps: Whole,
+    scales: Sequence[Numbers],
+    confidence: float | int,
+) -> list[Certificate]:
+    """The certificates of `certify_w2` in several units, from the same runs: one for each of `scales`."""
     if not isinstance(sampler, Sampler):
         raise TypeError(f"sampler must be a Sampler, as Sampler(kernel, grid): it is {described(sampler)}.")
     if sum(one is not None for one in (target, rows, dim)) != 1:
@@ -87,15 +117,22 @@ def certify_w2(
         raise ValueError(f"a certificate in W2 needs a grid in OU time: that of {kernel.name} is its own running time.")
     grid = check_grid(grid)
     starts = starts_of(grid, key, target, rows, dim, int(particles))
-    gaps = gaps_of(kernel, grid, starts, key, parts_of(grid, int(reference_steps)), scale)
-    terms = [measured_term(DISCRETISATION, gaps.coarse, starts.rows, f"distance from {gaps.reference}")]
-    terms.append(_reference(gaps, starts.rows))
-    terms.append(_initialisation(gaps, starts))
-    terms.append(_score_error(target))
-    terms.append(early_stopping_term(starts, float(grid[-1]), scale))
+    ends = ends_of(kernel, grid, starts, key, parts_of(grid, int(reference_steps)))
     subject = f"W2(data, {kernel.name} in {len(grid) - 1} steps)"
     assumptions = () if rows is None else ("rows of the data are independent; intervals are asymptotic",)
-    return Certificate(subject, tuple(terms), confidence, assumptions, _warnings(gaps, starts), unit=W2)
+    found = []
+    for scale in scales:
+        gaps = gaps_of(ends, scale)
+        terms = [measured_term(DISCRETISATION, gaps.coarse, starts.rows, f"distance from {gaps.reference}")]
+        terms += [_reference(gaps, starts.rows), _initialisation(gaps, starts), _score_error(target)]
+        terms += [
+            early_stopping_term(starts, float(grid[-1]), scale),
+            *two_sample_terms(ends, starts, grid, key, scale),
+        ]
+        warnings = _warnings(gaps, starts)
+        one = Certificate(subject, tuple(terms), confidence, assumptions, warnings, unit=W2, dim=ends.coarse.shape[1])
+        found.append(one)
+    return found
 
 
 # Rows are independent of each other. Particles that start from the same row are not.
@@ -118,7 +155,8 @@ def measured_term(name: str, squares: Any, rows: int | None, source: str) -> Ter
 def _reference(gaps, rows):
     """What the reference may be off by, from a halving of its steps."""
     ratio = _ratio(gaps)
-    said = f"its distance from half its steps; a halving gains a factor of {ratio:.3g}"
+    gain = f"a halving gains a factor of {ratio:.3g}" if ratio < math.inf else "a rounding error"
+    said = f"its distance from half its steps; {gain}"
     if not ratio > SETTLED:
         return Term(REFERENCE, math.nan, 0.0, UNKNOWN, f"{said}: not converged", unit=W2)
     return measured_term(REFERENCE, gaps.fine / min(1.0, ratio - 1) ** 2, rows, said)

@@ -28,6 +28,28 @@ class Starts(NamedTuple):
     rows: int | None
 
 
+class Ends(NamedTuple):
+    """End points (n, d), float64.
+
+    Attributes:
+      coarse: of the sampler. reference, half, quarter: of the reference, and of runs with a half and a quarter of its
+        steps. These four start at x, from_noise and limit at z.
+      from_noise: of the sampler.
+      limit: of the reference; None where there are no rows to compare them with.
+      name: the reference in words.
+      rounding: the size of its rounding error, relative to that of its end points.
+    """
+
+    coarse: np.ndarray
+    reference: np.ndarray
+    half: np.ndarray
+    quarter: np.ndarray
+    from_noise: np.ndarray
+    limit: np.ndarray | None
+    name: str
+    rounding: float
+
+
 class Gaps(NamedTuple):
     """Squared distances (n,) of end points.
 
@@ -73,7 +95,7 @@ def parts_of(grid: Grid, reference_steps: int) -> int:
     return max(4, 2 ** math.ceil(math.log2(reference_steps / (len(grid) - 1))))
 
 
-def gaps_of(kernel: Kernel, grid: Grid, starts: Starts, key: Any, parts: int, scale: Any) -> Gaps:
+def ends_of(kernel: Kernel, grid: Grid, starts: Starts, key: Any, parts: int) -> Ends:
     """All runs of a certificate: the sampler from both starts; the reference, and twice with half its steps."""
     if kernel.noises_per_step:
         fine = kernel
@@ -81,19 +103,26 @@ def gaps_of(kernel: Kernel, grid: Grid, starts: Starts, key: Any, parts: int, sc
     else:
         fine = kernels.unipc(kernel.score)
         name = f"the probability-flow ODE: unipc in {parts * (len(grid) - 1)} steps"
-    scale = np.asarray(scale, np.float64)
-    ended = lambda kernel, grid, x, parts: scale * _finite(kernel, grid, x, parts, key)
+    ended = lambda kernel, grid, x, parts: _finite(kernel, grid, x, parts, key)
     reference, half, quarter = (ended(fine, refined(grid, parts // k), starts.x, k) for k in (1, 2, 4))
     coarse = ended(kernel, grid, starts.x, parts)
     from_noise = coarse if starts.x0 is None else ended(kernel, grid, starts.z, parts)
-    square = lambda x: np.sum(x**2, axis=1)
+    limit = None if starts.rows is None else ended(fine, refined(grid, parts), starts.z, 1)
+    rounding = float(jnp.finfo(starts.x.dtype).eps) * parts * (len(grid) - 1)
+    return Ends(coarse, reference, half, quarter, from_noise, limit, name, rounding)
+
+
+def gaps_of(ends: Ends, scale: Any) -> Gaps:
+    """The squared distances of end points in units of which the particles' own are `scale`, a number or (d,)."""
+    scale = np.asarray(scale, np.float64)
+    square = lambda x: np.sum((scale * x) ** 2, axis=1)
     return Gaps(
-        coarse=square(coarse - reference),
-        fine=square(reference - half),
-        halves=square(half - quarter),
-        start=square(coarse - from_noise),
-        reference=name,
-        rounding=rounding_of(reference, parts * (len(grid) - 1), starts.x.dtype),
+        coarse=square(ends.coarse - ends.reference),
+        fine=square(ends.reference - ends.half),
+        halves=square(ends.half - ends.quarter),
+        start=square(ends.coarse - ends.from_noise),
+        reference=ends.name,
+        rounding=ends.rounding * math.sqrt(np.mean(square(ends.reference))),
     )
 
 

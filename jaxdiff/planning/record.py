@@ -40,7 +40,7 @@ class Plan:
     basis: Basis = dataclasses.field(default=None, repr=False)
     start_mean: np.ndarray | None = dataclasses.field(default=None, repr=False)
     curve: Curve | None = dataclasses.field(default=None, repr=False)
-    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    options: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     def sampler(self, score: ScoreFn) -> Sampler:
         """The planned kernel with a score, down the planned grid: `sample(plan.sampler(score), x, key=key)`."""
