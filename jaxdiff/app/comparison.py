@@ -7,34 +7,45 @@ import numpy as np
 
 from jaxdiff.app.comparison_subject import PLANNED, Subject, subject_of
 from jaxdiff.app.excess import HEADLINE_STEPS, difference, excesses, gains, step_ratio
+from jaxdiff.app.quality import quality, verdict
 from jaxdiff.app.run_folder import Run
-from jaxdiff.app.two_samples import BATCHES, Judge, batch, noise_floor
+from jaxdiff.app.two_samples import BATCHES, Judge, batches_of, noise_floor
 from jaxdiff.certificate import BELOW_ZERO, DISCRETISATION
 from jaxdiff.curves import Curve
 from jaxdiff.curves.measured import GROUPS
 from jaxdiff.guarantees.certify import certify
+from jaxdiff.guarantees.certify_w2 import PARTICLES, REFERENCE_STEPS, certificates_w2
 from jaxdiff.metrics import CLASSIFIER
 from jaxdiff.progress import bar
+
+OF_PLAN = ("metric", "kernel", "options", "per_direction", "evals", "horizon", "predicted_kl", "predicted_w2")
 
 
 def certified(run: Run, plan, held_out: Curve, test: Curve, *, confidence=0.95, progress=False):
     """The report of a run as JSON data: a row for each sampler, noise floor, step ratio and certificate of the plan."""
     subject, key = subject_of(run, held_out, test), run.key("compare")
-    subject = dataclasses.replace(subject, per_direction=plan["per_direction"])
+    of_path = plan["path_kl_plan"] or plan  # the plan of least path KL
+    subject = dataclasses.replace(subject, per_direction=of_path["per_direction"], plan=plan)
     moment = run.dataset.second_moment("test")
-    basis = test.basis if plan["per_direction"] else None
+    basis = test.basis if of_path["per_direction"] else None
     known = {"curve": test, "matched": held_out, "basis": basis, "second_moment": moment}
-    planned = certify(plan["kernel"], plan["grid"], confidence=confidence, **known)
-    rows = compare(subject, key, planned=plan["evals"], progress=progress)
+    planned = certify(of_path["kernel"], of_path["grid"], confidence=confidence, **known)
+    in_w2, in_units = _in_w2(run, subject, confidence)
+    floor, looks = noise_floor(subject, key, progress=progress), quality(subject, key, progress=progress)
+    rows = compare(subject, key, planned=of_path["evals"], progress=progress)
     excess = excesses(subject, HEADLINE_STEPS)
     return {
         "data": run.dataset.name,
         "rows": rows,
-        "noise_floor": noise_floor(subject, key, progress=progress),
+        "noise_floor": floor,
+        "quality": looks,
         "step_ratio": step_ratio(subject, HEADLINE_STEPS, confidence=confidence, excess=excess),
-        "plan": {name: plan[name] for name in ("kernel", "per_direction", "evals", "horizon", "predicted_kl")},
+        "plan": {name: plan[name] for name in OF_PLAN},
         "certificate": planned.to_dict(),
         "certificate_text": str(planned),
+        "certificate_w2": in_w2.to_dict(),
+        "certificate_w2_text": str(in_w2),
+        "lead": [verdict(looks, floor, plan), _of_units(in_units), *_verdict_w2(plan, in_w2)],
         "summary": [
             gains(subject, excess, confidence),
             difference(subject, excess, confidence),
@@ -42,6 +53,34 @@ def certified(run: Run, plan, held_out: Curve, test: Curve, *, confidence=0.95, 
         ],
         "notes": _notes(subject, rows),
     }
+
+
+def _in_w2(run, subject, confidence):
+    """The certificates in W2 of the planned sampler on the test rows: standardised, and in the data's own units."""
+    sampler = dataclasses.replace(subject, in_axes=None).of_plan()
+    options = {"particles": PARTICLES, "reference_steps": REFERENCE_STEPS, "confidence": confidence}
+    known = {"target": None, "rows": run.dataset.test, "dim": None, "scales": (1.0, run.dataset.scale)}
+    return certificates_w2(sampler, run.key("certify W2"), **known, **options)
+
+
+def _of_units(certificate):
+    """A sentence with the bound in the data's own units."""
+    return (
+        f"In the units of the data the known terms of the W2 distance are {certificate.known:.4g} together, "
+        f"{certificate.per_coordinate:.4g} per column (root mean square); {certificate.known_upper:.4g} at most, with "
+        f"{certificate.confidence:.0%} confidence."
+    )
+
+
+def _verdict_w2(plan, certificate):
+    """A sentence on whether the test rows show that target_w2 is reached; none if the plan has no target_w2."""
+    if plan.get("target_w2") is None:
+        return []
+    shown = "met" if certificate.known_upper <= plan["target_w2"] else "not shown to be met"
+    return [
+        f"Target: {plan['target_w2']:g} in W2; on the test rows the known terms are {certificate.known_upper:.4g} at "
+        f"most ({certificate.confidence:.0%}): {shown}."
+    ]
 
 
 def _verdict(plan, certificate):
@@ -67,10 +106,10 @@ def _notes(subject, rows):
         f"the same for every row of the table, and data alone cannot give it. DDIM is an ODE, for which no path KL is "
         f"defined.",
         *([BELOW_ZERO] if low else []),
-        f"Sliced W2 (standardised columns) and accuracy compare samples with the test rows noised to t = "
-        f"{subject.early_stop:g}; they are means over {BATCHES} batches of {n} samples. ± is one standard error over "
-        f"batches. It does not contain the error from the choice of the test rows, which is common to all rows of the "
-        f"table. Classifier: {CLASSIFIER}.",
+        f"Sliced W2, energy distance (standardised columns) and accuracy compare samples with the test rows noised to "
+        f"t = {subject.early_stop:g}; they are means over {BATCHES} batches of {n} samples. ± is one standard error "
+        f"over batches. It does not contain the error from the choice of the test rows, which is common to all rows of "
+        f"the table. Classifier: {CLASSIFIER}.",
         f"Seconds: time of one batch of {n} samples without compilation, on {jax.default_backend()} with jax "
         f"{jax.__version__}.",
         "A smaller excess is a better guarantee, but the samples need not look better: compare the columns.",
@@ -101,9 +140,7 @@ def compare(subject: Subject, key, *, n_steps=(10, 20, 50, 200), planned=None, p
 
 def _row(subject, judge, key, n_steps, name, grid_name):
     sampler = subject.sampler(name, grid_name, n_steps)
-    batches, seconds = zip(
-        *(batch(subject, sampler, jax.random.fold_in(key, 100 + i)) for i in range(BATCHES)), strict=True
-    )
+    batches, seconds = batches_of(subject, sampler, key)
     excess = subject.excess(name, sampler.grid)
     return {
         "kernel": name,

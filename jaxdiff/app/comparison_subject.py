@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from jaxdiff.grids import exponential_then_uniform
 from jaxdiff.guarantees.certify import discretisation_of
 from jaxdiff.metrics import Estimate
 from jaxdiff.planning.best_grid import best
+from jaxdiff.planning.grid_shapes import resampled
 from jaxdiff.scores import denoiser_of
 from jaxdiff.types import DenoiserFn, Sampler
 
@@ -39,6 +41,7 @@ class Subject:
       train_rows, test_rows: (n, d), standardised.
       horizon, early_stop: OU times between which the samplers run.
       per_direction: whether the plan has a variance for each direction; no effect if the curves have no basis.
+      plan: the contents of plan.json; None where only the samplers of SAMPLERS are compared.
       in_axes: the denoiser in the coordinates of axes, and the axes, which are the basis of the held-out curve; or
         None.
     """
@@ -51,6 +54,7 @@ class Subject:
     horizon: float
     early_stop: float
     per_direction: bool = True
+    plan: dict[str, Any] | None = None
     in_axes: tuple[DenoiserFn, np.ndarray] | None = None
 
     @functools.cached_property
@@ -75,11 +79,19 @@ class Subject:
         """The name of the planned sampler: moment matching, with a variance for each direction or one for all."""
         return planned_name(MATCHED, self.per_direction and self.held_out.basis is not None)
 
-    def kernel(self, name):
+    def kernel(self, name, options=None):
         """The kernel in the coordinates of `in_axes`. Moment matching sets its variance from the held-out curve."""
         if self.in_axes is None:
-            return kernel_of(name, self.denoiser, self.held_out)
-        return kernel_of(name, self.in_axes[0], self._curve_in_axes)
+            return kernel_of(name, self.denoiser, self.held_out, options)
+        return kernel_of(name, self.in_axes[0], self._curve_in_axes, options)
+
+    def of_plan(self, evals=None) -> Sampler:
+        """The planned sampler; with another number of evaluations the shape of its grid, resampled."""
+        plan = self.plan
+        assert plan is not None
+        kernel = self.kernel(planned_name(plan["kernel"], plan["per_direction"]), plan["options"])
+        same = evals in (None, plan["evals"])
+        return Sampler(kernel, plan["grid"] if same else resampled(plan["grid"], evals // kernel.evals_per_step))
 
     def sampler(self, name, grid_name, n_steps) -> Sampler:
         """The kernel with its grid."""

@@ -10,6 +10,7 @@ from jaxtyping import Real
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from jaxdiff.app.quality import WORDS
 from jaxdiff.app.samplers import PER_DIRECTION, label_of, path_cost_of
 from jaxdiff.curves import Curve, MeasuredCurve
 from jaxdiff.files import written
@@ -23,6 +24,8 @@ COLOURS = {  # of each (kernel, grid) in all figures
     ("moment_matched", "planned"): "#1f4e79",
     (PER_DIRECTION, "planned"): "#8c6bb1",
 }
+QUALITY_COLOURS = ("#1f4e79", "#8c6bb1", "#4f9d69", "#b3492d", "#333333", "#777777")
+PLANNED_COLOUR = "#c2306b"  # of the sampler of a plan in W2
 INK = "#333333"  # of titles and of lines that are no result
 DECADES = 1e4  # the axis of path KL ends at 1/DECADES of the largest step
 MARKED = 100  # nodes: a grid of more is drawn as a line, since its dots would touch
@@ -114,7 +117,7 @@ def loss_curve(path: pathlib.Path | str, curve: MeasuredCurve, train_variance: f
 def grids(
     path: pathlib.Path | str, curve: Curve, samplers: Mapping[tuple[str, str], Any], *, of: str = "held-out rows"
 ) -> None:
-    """Draw the grids of {(kernel, grid name): grid}, and the path KL of each of their steps.
+    """Draw the grids of {(kernel, grid name): grid}, and the path KL of each of their steps, where it is defined.
 
     of: the rows that the curve was measured on, for the label.
     """
@@ -130,9 +133,11 @@ def grids(
                 "o-" if len(grid) <= MARKED else "-",
                 ms=3,
                 lw=1.2,
-                color=COLOURS[kernel_name, grid_name],
+                color=COLOURS.get((kernel_name, grid_name), PLANNED_COLOUR),
                 label=name,
             )
+        if path_cost_of(kernel_name, curve) is None:
+            continue
         cost = step_cost(path_cost_of(kernel_name, curve), curve)(grid[:-1], grid[1:])
         # matplotlib draws a stair from edge to edge, so each step of the grid is as wide as its interval of log snr
         right.stairs(cost, np.log(ou.snr(grid)), color=COLOURS[kernel_name, grid_name], lw=1.5, baseline=None,
@@ -144,6 +149,41 @@ def grids(
     right.set_ylim(bottom=max(highest, 1e-12) / DECADES)  # cheaper steps are cut off
     for ax, corner in ((left, "lower left"), (right, "lower right")):  # costs begin low, and planned grids cost alike
         ax.legend(fontsize=8, framealpha=0.85, edgecolor="none", loc=corner)
+    saved(figure, path)
+
+
+def quality(path: pathlib.Path | str, rows: Sequence[Mapping[str, Any]], floor: Mapping[str, Any]) -> None:
+    """Draw two-sample distances against evaluations, from the rows of `app.quality`, with one standard error.
+
+    Rows of one label and several numbers of evaluations are a line; a row alone is a reference, drawn across.
+    """
+    figure = canvas(12, 4.4)
+    panels = figure.subplots(1, len(WORDS))
+    labels = dict.fromkeys(row["label"] for row in rows)
+    for ax, (measure, words) in zip(panels, WORDS.items(), strict=True):
+        for index, label in enumerate(labels):
+            own = [row for row in rows if row["label"] == label]
+            values, errors = zip(*((row[measure]["value"], row[measure]["standard_error"]) for row in own), strict=True)
+            colour = QUALITY_COLOURS[index % len(QUALITY_COLOURS)]
+            if len(own) == 1:
+                ax.axhline(values[0], color=colour, ls=("--", ":")[index % 2], lw=1.2, label=label)
+            else:
+                evals = [row["evals"] for row in own]
+                ax.errorbar(evals, values, errors, fmt="o-", ms=3.5, lw=1.4, capsize=2, color=colour, label=label)
+        value, error = floor[measure]["value"], floor[measure]["standard_error"]
+        ax.axhspan(value - error, value + error, color="#999999", alpha=0.3, lw=0, label="train rows (floor)")
+        ax.set(xscale="log", xlabel="score evaluations a sample", ylabel=words)
+        ticks = sorted({row["evals"] for row in rows if row["evals"] < MARKED})
+        ax.set_xticks(ticks, [str(n) for n in ticks])
+        ax.minorticks_off()
+        if measure == "accuracy":
+            ax.set_ylim(top=1.02)
+        else:
+            ax.set_yscale(
+                "symlog" if value - error <= 0 else "log", **({"linthresh": 0.05} if value - error <= 0 else {})
+            )
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, frameon=False, fontsize=8.5, loc="outside lower center", ncols=3)
     saved(figure, path)
 
 

@@ -12,6 +12,7 @@ from jaxdiff.checks import MOST_SEED
 from jaxdiff.curves.interpolation import SAME
 from jaxdiff.grids import check_grid
 from jaxdiff.kernels import PATH_COSTS
+from jaxdiff.planning.w2_candidates import KERNELS
 from jaxdiff.processes import ou
 from jaxdiff.processes.default_times import check_ends
 
@@ -46,6 +47,10 @@ def _each(holds, size=None):
     return lambda value: isinstance(value, list) and size in (None, len(value)) and all(map(holds, value))
 
 
+OF_KERNEL: dict[str, list[dict[str, Any]]] = {}  # the options that a plan gives to a kernel
+for _name, _options in KERNELS:
+    OF_KERNEL.setdefault(_name, []).append(_options)
+PLANNED = tuple(dict.fromkeys((*PATH_COSTS, *OF_KERNEL)))  # kernels of a plan
 NUMBER = Field("a finite number", _is_number)
 NUMBER_OR_NULL = Field("a finite number or null", lambda value: value is None or _is_number(value))
 RECORD = Field("a record", lambda value: isinstance(value, dict))
@@ -72,11 +77,18 @@ NETWORK = {
 PLAN = {
     "horizon": NUMBER,
     "grid": Field("a list of finite numbers", _each(_is_number)),
-    "kernel": Field(f"one of {', '.join(PATH_COSTS)}", lambda value: isinstance(value, str) and value in PATH_COSTS),
+    "metric": Field("kl or w2", lambda value: value in ("kl", "w2")),
+    "kernel": Field(f"one of {', '.join(PLANNED)}", lambda value: isinstance(value, str) and value in PLANNED),
+    "options": Field(
+        "a record of orders and truth values",
+        lambda value: isinstance(value, dict) and all(isinstance(one, int) for one in value.values()),
+    ),
     "per_direction": Field("true or false", lambda value: isinstance(value, bool)),
     "evals": _whole(1),
     "predicted_kl": NUMBER_OR_NULL,
+    "predicted_w2": NUMBER_OR_NULL,
     "target_kl": NUMBER_OR_NULL,
+    "target_w2": NUMBER_OR_NULL,
 }
 
 
@@ -113,13 +125,19 @@ def check_model(record):
 def grid_of(record, horizon, early_stop):
     """The grid of a plan's record. Raises ValueError unless the plan can be run and runs between these times."""
     _check(record, PLAN)
+    options = OF_KERNEL.get(record["kernel"], [{}])
+    steps = record["evals"] // (2 if record["kernel"] == "heun" else 1)
     grid = check_grid(record["grid"])
     ends = f"grid runs from {grid[0]:.6g} to {grid[-1]:.6g}, the model from {horizon:.6g} to {early_stop:.6g}"
     moment_matched = record["kernel"] == "moment_matched"
     _demand(
         (ends, np.allclose(grid[[0, -1]], [horizon, early_stop], rtol=TOLERANCE, atol=0)),
         (f"horizon is {record['horizon']:.6g}, not the grid's", math.isclose(record["horizon"], grid[0])),
-        (f"evals is {record['evals']}, and the grid has {len(grid) - 1} steps", record["evals"] == len(grid) - 1),
+        (f"evals is {record['evals']}, and the grid has {len(grid) - 1} steps", steps == len(grid) - 1),
+        (
+            f"options is {json.dumps(record['options'])[:60]}, which {record['kernel']} lacks",
+            record["options"] in options,
+        ),
         (f"per_direction is true of {record['kernel']}", moment_matched or not record["per_direction"]),
     )
     return grid

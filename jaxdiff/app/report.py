@@ -6,7 +6,9 @@ import math
 import pathlib
 
 from jaxdiff.app.plots import label
-from jaxdiff.app.samplers import label_of
+from jaxdiff.app.quality import WORDS
+from jaxdiff.app.samplers import label_of, planned_label
+from jaxdiff.app.two_samples import MEASURES
 from jaxdiff.certificate import BELOW_ZERO, below_zero, with_interval
 from jaxdiff.files import written
 
@@ -30,11 +32,19 @@ COLUMNS = (
     "excess of path KL, nats",
     "sliced W2 to test rows",
     "classifier accuracy (0.5 is perfect)",
+    "energy distance",
     "score evaluations a sample",
     "seconds a batch",
 )
-PICTURES = (
+LEADING = (
     ("samples.png", "Samples beside rows of the data."),
+    (
+        "quality.png",
+        "Distances of samples from test rows against the evaluations that a sample costs, with one standard error. The "
+        "grey band is the floor: train rows against test rows.",
+    ),
+)
+PICTURES = (
     (
         "loss_curve.png",
         "The held-out loss of the denoiser against log snr. Every path KL is computed from this curve.",
@@ -48,9 +58,21 @@ PICTURES = (
 
 def text_table(report):
     """The table for a terminal."""
-    rows = [("sampler, grid", "steps", "excess, nats", "sliced W2", "accuracy", "evals", "seconds")]
+    rows = [("sampler, grid", "steps", "excess, nats", "sliced W2", "accuracy", "energy", "evals", "seconds")]
     rows += [_cells(row) for row in report["rows"]]
     rows.append(("train rows (noise floor)", "", "", *_two_sample(report["noise_floor"]), "", ""))
+    return _lined_up(rows)
+
+
+def quality_table(report):
+    """The distances of samples from test rows for a terminal: the plan, others, and the floor."""
+    rows = [("sampler", "evals", *(WORDS[name] for name in MEASURES))]
+    rows += [(row["label"], str(row["evals"]), *_two_sample(row)) for row in report["quality"]]
+    rows.append(("train rows (noise floor)", "", *_two_sample(report["noise_floor"])))
+    return _lined_up(rows)
+
+
+def _lined_up(rows):
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     line = lambda row: "  ".join(
         cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
@@ -118,9 +140,9 @@ def _with_ratio(ratio, name):
 
 
 def write_page(path, report, *, pictures=None):
-    """Write the page. It contains the pictures that are in the folder `pictures`, by default the folder of `path`."""
-    folder = pathlib.Path(path).parent if pictures is None else pathlib.Path(pictures)
-    shown = "".join(_picture(folder / name, caption) for name, caption in PICTURES if (folder / name).exists())
+    """Write the page. It contains the pictures that are in its own folder, and in the folder `pictures`."""
+    folders = [pathlib.Path(path).parent, *([] if pictures is None else [pathlib.Path(pictures)])]
+    leading, shown = _pictures(LEADING, folders), _pictures(PICTURES, folders)
     rows = "".join(
         _table_row(row, previous) for row, previous in zip(report["rows"], [None, *report["rows"]], strict=False)
     )
@@ -129,9 +151,14 @@ def write_page(path, report, *, pictures=None):
 <html lang="en"><head><meta charset="utf-8"><title>jaxdiff: {html.escape(report["data"])}</title>
 <style>{STYLE}</style></head><body>
 <h1>{html.escape(report["data"])}: planned and certified</h1>
-<p class="headline">{html.escape(headline(report))}</p>
-{"".join(f"<p>{html.escape(line)}</p>" for line in report["summary"])}
-<h2>Certificate of the planned sampler, on the test rows</h2><pre>{html.escape(report["certificate_text"])}</pre>
+<p class="headline">{html.escape(report["lead"][0])}</p>
+{leading}
+<h2>Certificate of the samples in W2, on the test rows</h2><pre>{html.escape(report["certificate_w2_text"])}</pre>
+{_paragraphs(report["lead"][1:])}
+<h2>Path KL</h2>
+<p>{html.escape(headline(report))}</p>
+{_paragraphs(report["summary"])}
+<h2>Certificate of the least path KL, on the test rows</h2><pre>{html.escape(report["certificate_text"])}</pre>
 <h2>Samplers</h2>
 <table><thead><tr>{"".join(f"<th>{name}</th>" for name in COLUMNS)}</tr></thead>
 <tbody>{rows}<tr class="first"><td>train rows (noise floor)</td>{floor}</tr></tbody></table>
@@ -143,6 +170,16 @@ def write_page(path, report, *, pictures=None):
         draft.write_text(page, encoding="utf-8")
 
 
+def _pictures(named, folders):
+    """The pictures that are in one of the folders."""
+    found = [(folder / name, caption) for name, caption in named for folder in folders if (folder / name).exists()]
+    return "".join(_picture(path, caption) for path, caption in found)
+
+
+def _paragraphs(lines):
+    return "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+
+
 def _cells(row):
     excess = "not defined" if row["excess"] is None else _plus_minus(row["excess"])
     name = label(row["kernel"], row["grid"])
@@ -150,7 +187,7 @@ def _cells(row):
 
 
 def _two_sample(row):
-    return _plus_minus(row["sliced_w2"]), _plus_minus(row["accuracy"])
+    return tuple(_plus_minus(row[name]) for name in MEASURES)
 
 
 def _plus_minus(estimate):
@@ -175,10 +212,21 @@ def _picture(path, caption):
 def alternatives(rows):
     """A line for each alternative sampler of a plan, with its path KL and its evaluations."""
     lines = [_alternative(row) for row in rows]
-    return lines + ([f"  {BELOW_ZERO}"] if any(row["path_kl"] < 0 for row in rows) else [])
+    return lines + ([f"  {BELOW_ZERO}"] if any(row.get("path_kl", 0) < 0 for row in rows) else [])
+
+
+def _alternative_in_w2(row):
+    name = planned_label(row["kernel"], row["options"])
+    if row["w2"] is None:
+        distance = f"unknown, because its reference does not converge (a halving of its steps gains {row['gain']:.3g})"
+    else:
+        distance = f"{row['w2']:.4g} from its reference"
+    return f"  alternative: {name}, {row['grid']} grid: {distance}, with {row['evals']} evaluations (pilots)"
 
 
 def _alternative(row):
+    if "w2" in row:
+        return _alternative_in_w2(row)
     name = row["kernel"] + (" per direction" if row["per_direction"] else "")
     how = f", by bounds.{row['bound']}" if "bound" in row else ""
     error, interval = row.get("standard_error", 0.0), row.get("evals_interval")

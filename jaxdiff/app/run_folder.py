@@ -24,7 +24,7 @@ from jaxdiff.training.networks import ResidualMLP
 PARTS = ("model.json", "data.npz", "checkpoint")  # the files of a trained run
 IN_AXES_FROM = 256  # columns; from so many on, a network's two products with its axes take most of its time
 # Files that become wrong when the plan, or the model, is replaced.
-OF_THE_PLAN = ("samples.npy", "samples.png", "report.json", "report.html")
+OF_THE_PLAN = ("samples.npy", "samples.png", "report.json", "report.html", "quality.png")
 OF_THE_MODEL = ("plan.json", "loss_curve.png", "grids.png", "held_out_curve.npz", "test_curve.npz", *OF_THE_PLAN)
 # A record vouches for all files that belong to it. An older record is removed first, and a new one is written last.
 RECORDS = ("model.json", "plan.json")
@@ -112,9 +112,19 @@ def load_plan(run: Run) -> dict[str, Any]:
       RunError: it is missing or damaged.
     """
     with _reading(run.folder / "plan.json", f"jaxdiff plan {run.folder}") as path:
-        record = read_json(path)
-        record["grid"] = grid_of(record, run.horizon, run.early_stop)
-        return {name: record[name] for name in PLAN}
+        record = _plan_of(read_json(path), run)
+        other = record.get("path_kl_plan")
+        return {name: record[name] for name in PLAN} | {"path_kl_plan": other and _plan_of(other, run)}
+
+
+def _plan_of(record, run):
+    record = {
+        "metric": "kl",
+        "options": {},
+        "predicted_w2": None,
+        "target_w2": None,
+    } | record  # earlier plans lack these
+    return record | {"grid": grid_of(record, run.horizon, run.early_stop)}
 
 
 def read_json(path: pathlib.Path) -> Any:

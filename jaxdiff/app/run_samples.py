@@ -16,6 +16,7 @@ from jaxdiff.app import run_folder
 from jaxdiff.app.samplers import MATCHED, PER_DIRECTION, in_axes, kernel_of, path_cost_of, planned_name
 from jaxdiff.guarantees import information
 from jaxdiff.planning.best_grid import best
+from jaxdiff.planning.grid_shapes import resampled
 from jaxdiff.progress import bar
 from jaxdiff.sampling.sample import sample, trajectory
 from jaxdiff.scores import denoiser_of
@@ -45,9 +46,9 @@ class Chosen(NamedTuple):
 def chosen(run, plan, kernel=None, evals=None) -> Chosen:
     """The sampler of a plan, or another kernel, or the plan's kernel with another number of evaluations.
 
-    If it is another sampler than the plan's, the kernel gets its best grid for the held-out curve. A kernel without a
-    path KL gets the best grid of moment matching. If there are many columns, the network computes in the coordinates of
-    its principal axes (`samplers.in_axes`).
+    The planned kernel of a plan in W2 gets the shape of the planned grid with another number of steps. Another kernel
+    gets its best grid for the held-out curve, or, where it has no path KL, the best grid of moment matching. If there
+    are many columns, the network computes in the coordinates of its principal axes (`samplers.in_axes`).
 
     Raises:
       ValueError: there is no such kernel, the kernel needs more than a score, or evals do not suffice for a step.
@@ -58,10 +59,12 @@ def chosen(run, plan, kernel=None, evals=None) -> Chosen:
     curve = run_folder.measured(run, "held_out") if not planned or name == matching else None
     found = in_axes(run, None if curve is None or name != PER_DIRECTION else curve.basis)
     denoiser, axes = (denoiser_of(run.network), None) if found is None else (found[0], found[1].astype(np.float32))
+    options = plan["options"] if kernel in (None, plan["kernel"]) else {}
     if curve is None:
-        return Chosen(Sampler(kernel_of(name, denoiser, None), plan["grid"]), True, axes)
+        return Chosen(Sampler(kernel_of(name, denoiser, None, options), plan["grid"]), True, axes)
     in_coordinates = axes is not None and name == PER_DIRECTION  # then the axes are the basis of the curve
-    built = kernel_of(name, denoiser, dataclasses.replace(curve, basis="coordinates") if in_coordinates else curve)
+    own = dataclasses.replace(curve, basis="coordinates") if in_coordinates else curve
+    built = kernel_of(name, denoiser, own, options)
     if planned:
         return Chosen(Sampler(built, plan["grid"]), True, axes)
     evals = plan["evals"] if evals is None else evals
@@ -69,10 +72,13 @@ def chosen(run, plan, kernel=None, evals=None) -> Chosen:
         raise ValueError(
             f"a step of {name} takes {built.evals_per_step} evaluations: evals = {evals}. Give at least as many."
         )
+    n_steps = evals // built.evals_per_step
+    if plan["metric"] == "w2" and kernel in (None, plan["kernel"]):
+        return Chosen(Sampler(built, resampled(plan["grid"], n_steps)), False, axes)
     cost = path_cost_of(name, curve)
     if cost is None or cost.uses == "log_det":
         cost = path_cost_of(matching, curve)
-    grid = best(cost, curve, run.horizon, run.early_stop, evals // built.evals_per_step)
+    grid = best(cost, curve, run.horizon, run.early_stop, n_steps)
     return Chosen(Sampler(built, grid), False, axes)
 
 

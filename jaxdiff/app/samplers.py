@@ -23,6 +23,12 @@ def label_of(name: str) -> str:
     return {"exponential_euler": "exponential Euler", "ddim": "DDIM"}.get(name, name.replace("_", " "))
 
 
+def planned_label(name: str, options: dict[str, Any]) -> str:
+    """A planned kernel and its options in words, as "unipc, order 2"."""
+    said = (f"{option} {value}" if value is not True else option for option, value in options.items())
+    return ", ".join(one.replace("_", " ") for one in (label_of(name), *said))
+
+
 def planned_name(kernel, per_direction):
     """The name of a plan's sampler; moment matching has two, for one variance or one in each direction."""
     return PER_DIRECTION if kernel == MATCHED and per_direction else kernel
@@ -35,8 +41,10 @@ def path_cost_of(name, curve) -> Any:
     return kernels.PATH_COSTS.get(name)
 
 
-def kernel_of(name, denoiser, curve) -> Kernel:
+def kernel_of(name, denoiser, curve, options=None) -> Kernel:
     """The kernel of a sampler. Moment matching sets its variance from the curve; the others need only the denoiser.
+
+    options: keyword arguments of the kernel's constructor.
 
     Raises:
       ValueError: there is no such kernel, or the kernel needs more than a score.
@@ -46,7 +54,7 @@ def kernel_of(name, denoiser, curve) -> Kernel:
         return kernels.moment_matched(score, curve, basis=curve.basis if name == PER_DIRECTION else None)
     if name not in kernels_of_a_score():
         raise ValueError(f"kernel must be one of {', '.join(sorted([*kernels_of_a_score(), MATCHED]))}: it is {name}.")
-    return getattr(kernels, name)(score)
+    return getattr(kernels, name)(score, **(options or {}))
 
 
 @functools.cache

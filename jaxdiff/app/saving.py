@@ -89,7 +89,10 @@ def _check_unchanged(run, plan):
 
 
 def _comparable(plan):
-    return plan | {"grid": plan["grid"].tolist()}
+    """A plan whose arrays are lists, so that == compares them."""
+    if not isinstance(plan, dict):
+        return plan.tolist() if isinstance(plan, np.ndarray) else plan
+    return {name: _comparable(value) for name, value in plan.items()}
 
 
 def _replace(folder, place, instead_of):

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from scipy.interpolate import PchipInterpolator
 
 from jaxdiff.arrays import namespace
 from jaxdiff.grids import cosine, exponential_then_uniform, geometric, karras, log_snr, uniform
@@ -34,6 +35,14 @@ def nodes_of(theta: Any, n_steps: Whole, ends: Any) -> Any:
 def shaped(theta: np.ndarray, horizon: Scalar, early_stop: Scalar, n_steps: Whole) -> Grid:
     """The grid of `nodes_of` in float64, with exact ends."""
     return with_ends(nodes_of(theta, n_steps, levels(horizon, early_stop)), horizon, early_stop)
+
+
+def resampled(grid: Grid, n_steps: Whole) -> Grid:
+    """The grid of n_steps whose nodes lie as densely in log snr as those of another grid."""
+    place, wanted = np.linspace(0, 1, len(grid)), np.linspace(0, 1, int(n_steps) + 1)
+    level = np.log(ou.snr(grid))
+    between = PchipInterpolator(place, level)(wanted) if len(grid) > 2 else np.interp(wanted, place, level)
+    return with_ends(ou.time(np.exp(between)), grid[0], grid[-1])
 
 
 def levels(horizon: Scalar, early_stop: Scalar) -> np.ndarray:

@@ -8,7 +8,8 @@ import numpy as np
 from jaxdiff import kernels
 from jaxdiff.certificate import W2, Certificate
 from jaxdiff.curves import Curve
-from jaxdiff.types import Basis, Particles, Sampler, ScoreFn
+from jaxdiff.planning.model_times import grid_of_times, times_of
+from jaxdiff.types import Basis, Grid, Particles, Sampler, ScoreFn
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,6 +63,28 @@ class Plan:
         if x.ndim != 2 or x.shape[1] != len(self.start_mean):
             raise ValueError(f"x must be (particles, {len(self.start_mean)}) for this plan: its shape is {x.shape}.")
         return x + np.asarray(self.start_mean, x.dtype)[None]
+
+    def times(self, clock: Any) -> np.ndarray:
+        """The nodes of the grid in the time of a model's own process, from noise to data.
+
+        Samplers of other libraries take them: `timesteps=` of the schedulers of diffusers ("ddpm"), the sigmas of
+        k-diffusion and of EDM's sampler ("edm", to which they append 0), the times of flow matching ("flow").
+
+        Args:
+          clock: "ddpm" (a table of 1,000 rows), "edm" (sigma/alpha), "flow", "vp", "vp_cosine", "ve", or a Process.
+
+        Returns:
+          (n_steps + 1,) float64. For a table they are the nearest whole rows, no two of them equal, as int64. Rounding
+          to rows moves the nodes: `certify_w2(Sampler(kernel, plan.rounded(clock)), ...)` measures what that costs.
+
+        Raises:
+          ValueError: there is no such clock, a node lies outside the process's times, or a table has too few rows.
+        """
+        return times_of(self.grid, clock)
+
+    def rounded(self, clock: Any) -> Grid:
+        """(n_steps + 1,) the OU times of `times(clock)`: the grid itself, unless the clock is a table."""
+        return grid_of_times(self.grid, clock)
 
     @property
     def metric(self) -> str:

@@ -19,7 +19,7 @@ def add(commands):
 def run(options):
     """Measure the run, and write and print the report."""
     from jaxdiff import files
-    from jaxdiff.app import report, run_folder
+    from jaxdiff.app import plots, report, run_folder
     from jaxdiff.app.comparison import certified
     from jaxdiff.app.saving import writing
 
@@ -31,10 +31,14 @@ def run(options):
     with writing(run, "report.json", plan=plan) as drafts:
         run_folder.keep(run, "test", test, into=drafts.folder)
         files.write_json(drafts.folder / "report.json", record)
+        plots.quality(drafts.folder / "quality.png", record["quality"], record["noise_floor"])
         report.write_page(drafts.folder / "report.html", record, pictures=run.folder)
     if options.json:
         print(files.to_json(record), end="")
         return
+    print(report.quality_table(record))
+    print("\n".join(record["lead"]), end="\n\n")
+    print(record["certificate_w2_text"], end="\n\n")
     print(record["certificate_text"])
     print(report.text_table(record))
     print(report.headline(record))

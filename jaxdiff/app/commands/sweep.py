@@ -1,10 +1,7 @@
 """jaxdiff sweep: call a function of the user for all dimensions, settings and seeds."""
 
-import importlib
 import json
 import pathlib
-import runpy
-import sys
 from typing import Any
 
 from jaxdiff.app.commands.options import Defaults
@@ -43,13 +40,14 @@ def add(commands):
 def run(options):
     """Run the sweep and print its rows."""
     from jaxdiff import sweeps
+    from jaxdiff.app.functions import function_of
     from jaxdiff.app.tables import table
 
     if options.seeds is not None and options.seeds < 1:
         raise ValueError(f"--seeds must be a number of seeds, 1 at least: it is {options.seeds}.")
     settings: dict[str, Any] = dict(map(_setting, options.settings))
     rows = sweeps.run(
-        _function(options.function),
+        function_of(options.function, "function"),
         dims=options.dims,
         seeds=None if options.seeds is None else range(options.seeds),
         resume=options.out,
@@ -61,29 +59,6 @@ def run(options):
         print("\n".join(map(json.dumps, rows)))
     else:
         print(table(rows if options.seeds is None else sweeps.over_seeds(rows)))
-
-
-def _function(name):
-    """The function of FILE.py:NAME or MODULE:NAME."""
-    place, _, attribute = name.rpartition(":")
-    if not place or not attribute:
-        raise ValueError(f"the function must be given as FILE.py:NAME or MODULE:NAME: it is {name}.")
-    if place.endswith(".py"):
-        there = runpy.run_path(place)
-    else:
-        sys.path.insert(0, "")  # modules of the working directory, as python -m finds them
-        try:
-            there = vars(importlib.import_module(place))
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{place}.".startswith(f"{error.name}."):
-                raise
-            raise ValueError(
-                f"there is no module {place} here: give FILE.py:{attribute}, or run this in the folder of the module."
-            ) from error
-    function = there.get(attribute)
-    if not callable(function):
-        raise ValueError(f"{place} has no function {attribute}: check the name after the colon.")
-    return function
 
 
 def _setting(text):
