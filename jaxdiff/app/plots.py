@@ -27,6 +27,7 @@ COLOURS = {  # of each (kernel, grid) in all figures
 QUALITY_COLOURS = ("#1f4e79", "#8c6bb1", "#4f9d69", "#b3492d", "#333333", "#777777")
 PLANNED_COLOUR = "#c2306b"  # of the sampler of a plan in W2
 INK = "#333333"  # of titles and of lines that are no result
+BEYOND = 5.0  # medians; larger distances are above a panel of quality
 DECADES = 1e4  # the axis of path KL ends at 1/DECADES of the largest step
 MARKED = 100  # nodes: a grid of more is drawn as a line, since its dots would touch
 SHOWN = 1000  # rows in a panel of samples, and train rows that determine its axes
@@ -155,7 +156,8 @@ def grids(
 def quality(path: pathlib.Path | str, rows: Sequence[Mapping[str, Any]], floor: Mapping[str, Any]) -> None:
     """Draw two-sample distances against evaluations, from the rows of `app.quality`, with one standard error.
 
-    Rows of one label and several numbers of evaluations are a line; a row alone is a reference, drawn across.
+    Rows of one label and several numbers of evaluations are a line; a row alone is a reference, drawn across. Values
+    above BEYOND times the median are cut off.
     """
     figure = canvas(12, 4.4)
     panels = figure.subplots(1, len(WORDS))
@@ -176,12 +178,10 @@ def quality(path: pathlib.Path | str, rows: Sequence[Mapping[str, Any]], floor: 
         ticks = sorted({row["evals"] for row in rows if row["evals"] < MARKED})
         ax.set_xticks(ticks, [str(n) for n in ticks])
         ax.minorticks_off()
-        if measure == "accuracy":
-            ax.set_ylim(top=1.02)
-        else:
-            ax.set_yscale(
-                "symlog" if value - error <= 0 else "log", **({"linthresh": 0.05} if value - error <= 0 else {})
-            )
+        every = [row[measure]["value"] for row in rows]
+        shown = [one for one in every if one <= BEYOND * np.median(every)]
+        low, high = min(*shown, value - error), max(*shown, value + error)
+        ax.set_ylim(low - 0.08 * (high - low), high + 0.08 * (high - low))
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, frameon=False, fontsize=8.5, loc="outside lower center", ncols=3)
     saved(figure, path)

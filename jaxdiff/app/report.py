@@ -41,7 +41,7 @@ LEADING = (
     (
         "quality.png",
         "Distances of samples from test rows against the evaluations that a sample costs, with one standard error. The "
-        "grey band is the floor: train rows against test rows.",
+        "grey band is the floor: train rows against test rows. Distances far above the others are cut off.",
     ),
 )
 PICTURES = (
