@@ -65,13 +65,13 @@ def verdict(rows, floor, plan):
         error = np.hypot(ours["standard_error"], theirs["standard_error"])
         if ours["value"] > theirs["value"] + error:
             worse.append(WORDS[name])
-    shown = (
-        f"worse by more than a standard error in {' and '.join(worse)}" if worse else "within a standard error in all"
-    )
-    return (
-        f"Samples of the plan in {plan['evals']} evaluations, compared with test rows: {', '.join(parts)}. Against the "
-        f"same network in {REFERENCE_STEPS:,} steps the plan is {shown}."
-    )
+    than = f"the same network in {REFERENCE_STEPS:,} steps"
+    if worse:
+        where = " and ".join(worse)
+        said = f"are further from the test rows than those of {than}, by more than a standard error, in {where}"
+    else:
+        said = f"are as close to the test rows as those of {than}, within a standard error, in all three measures"
+    return f"Samples of the plan, at {plan['evals']} evaluations each, {said}: {', '.join(parts)}."
 
 
 def _said(estimate):

@@ -17,10 +17,19 @@ from jaxdiff.types import Kernel
 MATCHED = "moment_matched"
 PER_DIRECTION = "moment_matched_per_direction"
 
+IN_WORDS = {
+    "exponential_euler": "exponential Euler",
+    "ddim": "DDIM",
+    "unipc": "UniPC",
+    "dpm_solver": "DPM-Solver++",
+    "sa_solver": "SA-Solver",
+    "heun": "Heun",
+}
+
 
 def label_of(name: str) -> str:
     """A sampler's name in words."""
-    return {"exponential_euler": "exponential Euler", "ddim": "DDIM"}.get(name, name.replace("_", " "))
+    return IN_WORDS.get(name, name.replace("_", " "))
 
 
 def planned_label(name: str, options: dict[str, Any]) -> str:
