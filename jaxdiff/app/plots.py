@@ -157,7 +157,7 @@ def quality(path: pathlib.Path | str, rows: Sequence[Mapping[str, Any]], floor: 
     """Draw two-sample distances against evaluations, from the rows of `app.quality`, with one standard error.
 
     Rows of one label and several numbers of evaluations are a line; a row alone is a reference, drawn across. Values
-    above BEYOND times the median are cut off.
+    above BEYOND times the median of their sizes are cut off.
     """
     figure = canvas(12, 4.4)
     panels = figure.subplots(1, len(WORDS))
@@ -179,8 +179,8 @@ def quality(path: pathlib.Path | str, rows: Sequence[Mapping[str, Any]], floor: 
         ax.set_xticks(ticks, [str(n) for n in ticks])
         ax.minorticks_off()
         every = [row[measure]["value"] for row in rows]
-        shown = [one for one in every if one <= BEYOND * np.median(every)]
-        low, high = min(*shown, value - error), max(*shown, value + error)
+        shown = [value - error, value + error, *(one for one in every if one <= BEYOND * np.median(np.abs(every)))]
+        low, high = min(shown), max(shown)
         ax.set_ylim(low - 0.08 * (high - low), high + 0.08 * (high - low))
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, frameon=False, fontsize=8.5, loc="outside lower center", ncols=3)

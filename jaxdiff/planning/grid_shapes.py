@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 from scipy.interpolate import PchipInterpolator
 
 from jaxdiff.arrays import namespace
@@ -37,7 +38,7 @@ def shaped(theta: np.ndarray, horizon: Scalar, early_stop: Scalar, n_steps: Whol
     return with_ends(nodes_of(theta, n_steps, levels(horizon, early_stop)), horizon, early_stop)
 
 
-def resampled(grid: Grid, n_steps: Whole) -> Grid:
+def resampled(grid: Grid, n_steps: Whole) -> Float64[np.ndarray, " others"]:
     """The grid of n_steps whose nodes lie as densely in log snr as those of another grid."""
     place, wanted = np.linspace(0, 1, len(grid)), np.linspace(0, 1, int(n_steps) + 1)
     level = np.log(ou.snr(grid))

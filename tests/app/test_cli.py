@@ -52,7 +52,7 @@ def made(tmp_path_factory):
     with jax.numpy_dtype_promotion("standard"):  # Optax, see conftest.py
         said("train", folder / "table.csv", "--out", folder / "trained", *TINY)
     shutil.copytree(folder / "trained", folder / "planned")
-    printed = said("plan", folder / "planned", "--evals", 5, "--json")
+    printed = said("plan", folder / "planned", "--evals", 5, "--metric", "kl", "--json")
     return SimpleNamespace(
         table=folder / "table.csv", trained=folder / "trained", planned=folder / "planned", plan_said=printed
     )
@@ -72,6 +72,8 @@ def certified(run):
     folder = shutil.copytree(run, run.parent / "certified")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(comparison, "compare", functools.partial(comparison.compare, n_steps=STEPS))
+        patch.setattr(comparison, "quality", functools.partial(comparison.quality, evals=(5,)))
+        patch.setattr(comparison, "PARTICLES", 64)
         return SimpleNamespace(folder=folder, certify_said=said("certify", folder))
 
 
@@ -96,7 +98,7 @@ def test_every_command_leaves_its_own_files(made, run, certified):
     assert listed[0] == {"model.json", "data.npz", "checkpoint"}
     assert listed[1] - listed[0] == {"plan.json", "loss_curve.png", "grids.png", "held_out_curve.npz"}
     assert listed[2] - listed[1] == {"samples.npy", "samples.png"}
-    assert listed[3] - listed[2] == {"report.json", "report.html", "test_curve.npz"}
+    assert listed[3] - listed[2] == {"report.json", "report.html", "test_curve.npz", "quality.png"}
     for name in ("loss_curve.png", "grids.png", "samples.png"):
         assert image.imread(run / name).size > 100_000
     model = strict((made.trained / "model.json").read_text(encoding="utf-8"))
@@ -168,7 +170,7 @@ def test_a_target_kl_is_met_by_the_fewest_steps(made, copy):
     met = strict(said("plan", run, "--target-kl", target, "--json"))
     assert met["predicted_kl"] <= target
     assert 2 <= met["evals"] <= 5
-    assert strict(said("plan", run, "--evals", met["evals"] - 1, "--json"))["predicted_kl"] > target
+    assert strict(said("plan", run, "--metric", "kl", "--evals", met["evals"] - 1, "--json"))["predicted_kl"] > target
 
 
 def test_the_report_has_six_samplers_at_each_number_of_steps(made, certified):
@@ -181,7 +183,7 @@ def test_the_report_has_six_samplers_at_each_number_of_steps(made, certified):
     planned = [(5, apart, "planned")]  # the plan's own number of steps
     assert named == planned + [(n, *sampler) for n in STEPS for sampler in samplers]
     for row in rows:
-        assert {"excess", "sliced_w2", "accuracy", "evals", "seconds"} <= row.keys()
+        assert {"excess", "sliced_w2", "accuracy", "energy_distance", "evals", "seconds"} <= row.keys()
         assert (row["excess"] is None) == (row["kernel"] == "ddim")
         assert row["excess"] is None or row["excess"]["standard_error"] > 0
         assert row["evals"] == row["n_steps"]
@@ -235,6 +237,8 @@ def test_the_summary_states_what_twenty_test_rows_carry(certified):
 
 def test_a_target_that_was_asked_for_gets_a_verdict(copy, monkeypatch):
     monkeypatch.setattr(comparison, "compare", lambda *_, **__: [])
+    monkeypatch.setattr(comparison, "quality", functools.partial(comparison.quality, evals=()))
+    monkeypatch.setattr(comparison, "PARTICLES", 64)
     run = copy("trained")
     plan = strict(said("plan", run, "--target-kl", 0.5, "--json"))
     assert plan["target_kl"] == 0.5
@@ -259,10 +263,10 @@ def test_samples_start_from_the_normal_law(copy, monkeypatch):
 def test_a_new_plan_removes_what_was_made_by_the_old_one(certified, tmp_path):
     folder = shutil.copytree(certified.folder, tmp_path / "run")
     with contextlib.redirect_stderr(io.StringIO()) as told:
-        assert main(["plan", str(folder), "--evals", "4"]) == 0
+        assert main(["plan", str(folder), "--evals", "4", "--metric", "kl"]) == 0
     assert (
-        "removed, because they belong to the former plan: samples.npy, samples.png, report.json, report.html"
-        in told.getvalue()
+        "removed, because they belong to the former plan: samples.npy, samples.png, report.json, report.html, "
+        "quality.png" in told.getvalue()
     )
     left = {path.name for path in folder.iterdir()}
     assert not left & {"samples.npy", "samples.png", "report.json", "report.html"}
@@ -274,7 +278,7 @@ def test_the_page_opens_without_a_network(certified):
     sources = re.findall(r"""(?:src|href)\s*=\s*["']?([^"'\s>]*)""", page)
     pictures = [base64.b64decode(source.removeprefix("data:image/png;base64,"), validate=True) for source in sources]
     assert pictures == [
-        (certified.folder / name).read_bytes() for name in ("samples.png", "loss_curve.png", "grids.png")
+        (certified.folder / name).read_bytes() for name in ("samples.png", "quality.png", "loss_curve.png", "grids.png")
     ]
     assert not re.search(r"https?://|url\(|@import|<script", page)
     assert page.count("<tr") == 1 + 1 + 6 * len(STEPS) + 1
@@ -536,7 +540,7 @@ def test_a_command_before_its_plan_is_refused_with_the_command_to_run(command, c
         ("plan --target-kl 0", "target.kl = 0"),
         ("plan --target-kl nan", "target.kl = nan"),
         ("plan --evals 20000", "evals = 20000"),
-        ("plan --dim 3", "one of a run folder and --dim"),
+        ("plan --dim 3", "one of a run folder, --dim and --model"),
         ("plan --second-moment 3", "--second-moment"),
         ("sample -n 0", "n = 0"),
         ("sample --seed -5", "seed = -5"),
@@ -555,8 +559,10 @@ def test_an_accuracy_out_of_reach_is_refused_with_the_cost_of_the_start(copy, ca
 
 def test_an_early_stop_that_is_not_the_runs_is_refused(copy, capsys):
     run = copy("trained")
-    sentence = refused(capsys, run, "plan", run, "--early-stop", "0.3", after_work=True)
+    sentence = refused(capsys, run, "plan", run, "--metric", "kl", "--early-stop", "0.3", after_work=True)
     assert re.search(rf"measured with early_stop = {EARLY_STOP:g}, not 0\.3", sentence)
+    sentence = refused(capsys, run, "plan", run, "--early-stop", "0.3")
+    assert f"--early-stop must be that of the run, {EARLY_STOP:g}: it is 0.3" in sentence
 
 
 def test_a_plan_from_dimension_alone_says_so_and_leaves_its_picture(tmp_path):
@@ -574,7 +580,7 @@ def test_a_plan_from_dimension_alone_says_so_and_leaves_its_picture(tmp_path):
 
 
 def test_a_plan_is_for_a_run_or_for_a_dimension_not_for_both_or_neither(copy, capsys):
-    assert "one of a run folder and --dim" in refused(capsys, copy("trained"), "plan")
+    assert "one of a run folder, --dim and --model" in refused(capsys, copy("trained"), "plan")
 
 
 DAMAGED = {"torn": '{"grid": [5.0,', "empty": "", "a list": "[]", "without keys": "{}"}

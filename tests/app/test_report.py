@@ -26,14 +26,19 @@ def by_hand(name="digits"):
         {"kernel": kernel, "grid": grid, "n_steps": n, "evals": n, "seconds": 0.126}
         | {"excess": None if kernel == "ddim" else estimate(228.673, 1.74)}
         | {"sliced_w2": estimate(0.27166, 0.00246), "accuracy": estimate(0.8575, 0.0)}
+        | {"energy_distance": estimate(0.0312, 0.0044)}
         for kernel, grid, n in steps
     ]
     return {
         "data": name,
         "rows": rows,
-        "noise_floor": {"sliced_w2": estimate(0.1, 12.0), "accuracy": estimate(0.5, 0.02)},
+        "noise_floor": {"sliced_w2": estimate(0.1, 12.0), "accuracy": estimate(0.5, 0.02)}
+        | {"energy_distance": estimate(-0.004, 0.01)},
         "step_ratio": step_ratio(),
         "certificate_text": "KL(q || p) <= 6 & more",
+        "certificate_w2_text": "W2(data, p) <= 3 & more",
+        "lead": ["the samples: 2 < 3", "in units: 4 > 3"],
+        "quality": [],
         "summary": ["a summary: 3 > 2"],
         "notes": ["a note: 1 < 2"],
     }

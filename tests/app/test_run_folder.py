@@ -393,7 +393,15 @@ def plan_in(run, **changes):
         ("grid runs from 4 to 0.02, the model from 4 to 0.01", {"grid": [4.0, 0.5, 0.1, 0.02]}),
         ("horizon is 5, not the grid's", {"horizon": 5.0}),
         ('kernel is ["moment_matched"], not one of ', {"kernel": ["moment_matched"]}),
-        ('kernel is "ddim", not one of exponential_euler, ', {"kernel": "ddim"}),
+        ('kernel is "euler", not one of exponential_euler, ', {"kernel": "euler"}),
+        (
+            'options is {"order": 4}, which unipc lacks',
+            {"kernel": "unipc", "options": {"order": 4}, "per_direction": False},
+        ),
+        ("evals is 3, and the grid has 3 steps", {"kernel": "heun", "per_direction": False}),
+        ("options is [2], not a record of", {"options": [2]}),
+        ('metric is "w3", not kl or w2', {"metric": "w3"}),
+        ("target_w2 is Infinity, not a finite number or null", {"target_w2": np.inf}),
         ("per_direction is 1, not true or false", {"per_direction": 1}),
         ("per_direction is true of ancestral", {"kernel": "ancestral"}),
         ("per_direction is missing", {"per_direction": ...}),
@@ -412,7 +420,8 @@ def test_a_plan_comes_back_as_it_can_be_run(here):
     plan_in(here)
     plan = runs.load_plan(here)
     assert plan.pop("grid").tolist() == PLAN["grid"]
-    assert plan == {name: PLAN[name] for name in plan}
+    earlier = {"metric": "kl", "options": {}, "predicted_w2": None, "target_w2": None, "path_kl_plan": None}
+    assert plan == {name: (earlier | PLAN)[name] for name in plan}  # a plan of an earlier version lacks these
     plan_in(here, grid=[4.0 * (1 + 1e-12), 1, 0.1, 0.01])  # times as another form of them gives them back
     runs.load_plan(here)
 
@@ -611,14 +620,16 @@ def test_a_disk_that_fills_up_costs_no_older_file(here, curve, argv, place, monk
         if not (here.folder / name).exists():
             (here.folder / name).write_text("old")
     before = contents(here.folder)
-    made = SimpleNamespace(to_dict=lambda: dict(PLAN), evals=3)
+    made = SimpleNamespace(to_dict=lambda: dict(PLAN), evals=3, kernel="unipc", options={}, grid=np.array(PLAN["grid"]))
     monkeypatch.setattr(runs, "load", lambda folder: here)
     monkeypatch.setattr(runs, "measure", lambda *args, **options: curve)
     monkeypatch.setattr(plan_module, "plan", lambda *args, **options: made)
-    monkeypatch.setattr(comparison, "certified", lambda *args, **options: {"rows": []})
+    monkeypatch.setattr(
+        comparison, "certified", lambda *args, **options: {"rows": [], "quality": [], "noise_floor": {}}
+    )
     monkeypatch.setattr(comparison_subject, "subject_of", lambda *args: SimpleNamespace(samplers=[]))
     for module in (plots, report):
-        for name in ("loss_curve", "grids", "write_page"):
+        for name in ("loss_curve", "grids", "quality", "write_page"):
             if hasattr(module, name):
                 draw = lambda path, *args, **options: path.write_text("new")
                 monkeypatch.setattr(module, name, draw)

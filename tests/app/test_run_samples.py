@@ -35,7 +35,15 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def plan():
     grid = exponential_then_uniform(4.0, 0.01, 6)
-    return {"kernel": "moment_matched", "per_direction": True, "evals": 6, "grid": grid, "horizon": 4.0}
+    return {
+        "metric": "kl",
+        "options": {},
+        "kernel": "moment_matched",
+        "per_direction": True,
+        "evals": 6,
+        "grid": grid,
+        "horizon": 4.0,
+    }
 
 
 def together(run, sampler, n, seed=0, **options):

@@ -420,7 +420,15 @@ def test_a_run_in_its_axes_spares_every_product_with_them(of_scattered, monkeypa
     assert {turn is None for turn in seen} == {True}
 
 
-PLAN = {"kernel": "moment_matched", "per_direction": True, "evals": 4, "grid": GRID, "horizon": 4.0}
+PLAN = {
+    "metric": "kl",
+    "options": {},
+    "kernel": "moment_matched",
+    "per_direction": True,
+    "evals": 4,
+    "grid": GRID,
+    "horizon": 4.0,
+}
 
 
 @pytest.mark.parametrize("older", [False, True], ids=["own axes", "other axes"])

@@ -15,6 +15,8 @@ def run(options):
 
     metric, goal = _goal(options)
     run = run_folder.load(options.run)
+    if metric == "w2" and options.early_stop not in (None, run.early_stop):
+        raise ValueError(f"--early-stop must be that of the run, {run.early_stop:g}: it is {options.early_stop:g}.")
     curve = run_folder.measure(run, "held_out", progress=True)
     moment = run.dataset.second_moment("held_out")
     made, other = _made(run, curve, moment, metric, goal, options)
@@ -66,8 +68,6 @@ def _made(run, curve, moment, metric, goal, options):
         known = {"curve": curve, "second_moment": moment, "confidence": options.confidence}
         return plan(early_stop=options.early_stop, **known, **goal), None
     ends = {"horizon": run.horizon, "early_stop": run.early_stop}
-    if options.early_stop not in (None, run.early_stop):
-        raise ValueError(f"--early-stop must be that of the run, {run.early_stop:g}: it is {options.early_stop:g}.")
     known = {"score": score_from_denoiser(denoiser_of(run.network)), "rows": run.dataset.held_out, "curve": curve}
     how = {"metric": "w2", "confidence": options.confidence, "key": run.key("plan"), "progress": True}
     made = plan(**known, **ends, **how, **goal)
