@@ -63,24 +63,31 @@ def mixture(name, size):
     return Case(name, law.mmse, law.mmse, measured)
 
 
-def digits(size):
-    """A network trained on the digits.
-
-    Sliced W2 of samples to the test rows, as many samples as there are train rows.
-    """
+def trained_on_digits(steps):
+    """(data set, denoiser, loss curve on held-out rows, loss curve on test rows) of a network trained on the digits."""
     from jaxdiff import data, runs, train
-    from jaxdiff.app.comparison_subject import Subject
     from jaxdiff.scores import denoiser_of
 
     dataset = data.load("digits")
     network = runs.build(dataset, {"width": 192, "depth": 3, "dropout": 0.1, "seed": 0})
     options = {"horizon": HORIZON, "early_stop": DIGITS_EARLY_STOP}
-    key, key_start, key_run, key_sliced = jax.random.split(jax.random.key(0), 4)
-    fitted = train.fit(network, dataset.train, key, steps=TRAINING[size], held_out=dataset.held_out, **options)
+    key = jax.random.split(jax.random.key(0), 4)[0]
+    fitted = train.fit(network, dataset.train, key, steps=steps, held_out=dataset.held_out, **options)
     denoiser = denoiser_of(fitted.network)
-    planned, judged = (
-        information.loss_curve(denoiser, rows, key, **options) for rows in (dataset.held_out, dataset.test)
-    )
+    curves = (information.loss_curve(denoiser, rows, key, **options) for rows in (dataset.held_out, dataset.test))
+    return dataset, denoiser, *curves
+
+
+def digits(size):
+    """A network trained on the digits.
+
+    Sliced W2 of samples to the test rows, as many samples as there are train rows.
+    """
+    from jaxdiff.app.comparison_subject import Subject
+
+    options = {"horizon": HORIZON, "early_stop": DIGITS_EARLY_STOP}
+    dataset, denoiser, planned, judged = trained_on_digits(TRAINING[size])
+    key_start, key_run, key_sliced = jax.random.split(jax.random.key(0), 4)[1:]
     subject = Subject(denoiser, planned, judged, dataset.train, dataset.test, **options)
     distance = lambda x: metrics.sliced_w2(x, dataset.test, key_sliced, n_projections=PROJECTIONS).value
     start = jax.random.normal(key_start, dataset.train.shape, jnp.float32)
