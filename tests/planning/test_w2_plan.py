@@ -69,7 +69,7 @@ def test_steps_of_a_kernel_with_noise_follow_one_brownian_path():
     assert PILOTS.squares(kernel, grid, reference, places).max() < 1e-18
     ended = PILOTS.ends(kernel, grid, places)
     spread = np.sqrt(-np.expm1(-2 * ENDS[1]))  # of the law at the early stop
-    assert np.std(ended) == pytest.approx(spread, rel=0.25)
+    np.testing.assert_allclose(np.std(ended, axis=0), spread, rtol=0.3)  # 64 particles
 
 
 def test_nodes_are_moved_to_the_nearest_of_the_fine_grid_or_not_at_all():
@@ -202,5 +202,5 @@ def test_a_model_is_not_planned_for_outside_its_own_times(few):
 # A score that jumps back and forth in time faster than any step: no halving brings end points closer.
 def test_a_reference_that_does_not_converge_is_told_with_its_factor(few):
     rough = lambda x, t: -x * (1 + 40 * jnp.sign(jnp.sin(1e6 * t)))
-    with pytest.raises(ValueError, match=r"no reference of 512 steps converges: .*: unipc 1|ddim 1"):
+    with pytest.raises(ValueError, match=r"no reference of 512 steps converges: .*: ddim 0\.\d"):
         plan(evals=4, metric="w2", score=rough, dim=2, kernel="ddim", horizon=1.0, early_stop=0.5)

@@ -43,6 +43,7 @@ def run(options):
         raise ValueError("a plan for --model is in W2: leave --metric kl out. A path KL needs a loss curve.")
     process = process_named(options.clock)
     score = score_from_model(function_of(options.model, "model"), process, PREDICTS[options.predicts])
+    _check_shape(score, options)
     known: dict[str, Any] = {"dim": options.dim} if options.data is None else {"rows": _rows(options)}
     evals = EVALS if options.evals is None and options.target_w2 is None else options.evals
     goal: dict[str, Any] = {"target_w2": options.target_w2, "evals": evals, "metric": "w2"}
@@ -58,6 +59,23 @@ def run(options):
     print_plan(made, record, as_json=options.json)
     if not options.json:
         _print_times(made, times, score, known, options)
+
+
+def _check_shape(score, options):
+    """Raise ValueError unless the model can be evaluated at positions of --dim columns."""
+    import jax
+    import jax.numpy as jnp
+
+    from jaxdiff.files import brief
+
+    y, t = jax.ShapeDtypeStruct((8, options.dim), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
+    try:
+        jax.eval_shape(score, y, t)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{options.model} cannot be evaluated at y of shape (n, {options.dim}) and one time: {brief(error)}. "
+            f"It must return an array of the shape of y; check --dim."
+        ) from error
 
 
 def _print_times(made, times, score, known, options):
