@@ -73,7 +73,7 @@ def test_a_run_is_planned_for_its_samples_and_certified_both_ways(few, trained, 
     assert plans | {("unipc", 1000), ("ancestral", 1000)} <= found
     page = (trained / "report.html").read_text(encoding="utf-8")
     assert page.index("Certificate of the samples in W2") < page.index("Path KL")
-    assert page.count("<img") == 5
+    assert page.count("<img") == 4
     units = re.search(r"In the units of the data the known terms of the W2 distance are (\S+) together", told)
     assert float(units[1]) > 0
 
@@ -104,7 +104,7 @@ def test_a_model_from_elsewhere_gets_its_grid_in_its_own_times(few, model, tmp_p
     record = json.loads((tmp_path / "out" / "plan.json").read_text(encoding="utf-8"))
     np.testing.assert_allclose(record["times"], np.sqrt(np.expm1(2 * np.array(record["grid"]))), rtol=1e-6)
     assert "times of edm, from noise to data: [" in told
-    assert "rounding" not in told
+    assert "rounding to whole rows" not in told
 
 
 def test_rows_of_a_table_are_whole_and_the_cost_of_rounding_is_told(few, tmp_path, capsys):
