@@ -14,6 +14,7 @@ from jaxdiff.guarantees import bounds, information
 from jaxdiff.guarantees.certify import certify
 from jaxdiff.guarantees.certify_w2 import certify_w2
 from jaxdiff.guarantees.difference import certify_difference
+from jaxdiff.guarantees.score_error import certify_score_error
 from jaxdiff.planning.fitted_grid import fit_grid
 from jaxdiff.planning.plan import plan
 from jaxdiff.planning.record import Plan
@@ -47,6 +48,7 @@ __all__ = [
     "bounds",
     "certify",
     "certify_difference",
+    "certify_score_error",
     "certify_w2",
     "curves",
     "data",

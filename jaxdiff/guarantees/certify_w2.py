@@ -79,7 +79,7 @@ def certify_w2(
       the distance between runs from noised rows and from noise alone. "score error" is 0 for a target, and else
       unknown. With rows the certificate also lists the sliced W2 and the energy distance of the reference to the noised
       rows, each beside its floor, in units of their own, outside the sum: they show the score's error without bounding
-      it.
+      it. `certify_score_error` bounds that error from below, by the loss of a better denoiser.
 
     Raises:
       TypeError: sampler is not a Sampler.

@@ -76,6 +76,19 @@ def _check_paired(costs, grids, curves):
     """Raise ValueError unless two samplers can be compared row by row."""
     if not np.allclose(grids[0][[0, -1]], grids[1][[0, -1]], rtol=1e-9, atol=0):
         raise ValueError(f"the grids must have the same ends: {grids[0][[0, -1]]} and {grids[1][[0, -1]]}.")
+    check_same_rows(curves)
+    for cost, grid, curve in zip(costs, grids, curves, strict=True):
+        if cost.matches and cost.variance in (None, curve):
+            raise ValueError(
+                "in a difference the variance of moment_matched must be set on other rows: make the kernel with "
+                "their curve."
+            )
+        if cost.variance is not None:
+            check_variance_curve(cost.variance, curve, grid)
+
+
+def check_same_rows(curves: Sequence[Any]) -> None:
+    """Raise ValueError unless two curves are measured on the same rows, as far as can be told."""
     if not all(isinstance(one, MeasuredCurve) for one in curves):
         kinds = " and ".join(type(one).__name__ for one in curves)
         raise ValueError(f"a paired difference needs two measured curves, made by loss_curve: they are {kinds}.")
@@ -85,14 +98,6 @@ def _check_paired(costs, grids, curves):
     squares = [one.squares for one in curves]
     if not any(each is None for each in squares) and not np.allclose(*squares, rtol=1e-5):
         raise ValueError("both curves must be measured on the same rows in the same order: their |X_0|^2 differ.")
-    for cost, grid, curve in zip(costs, grids, curves, strict=True):
-        if cost.matches and cost.variance in (None, curve):
-            raise ValueError(
-                "in a difference the variance of moment_matched must be set on other rows: make the kernel with "
-                "their curve."
-            )
-        if cost.variance is not None:
-            check_variance_curve(cost.variance, curve, grid)
 
 
 # The path KL is its excess plus (1/2) int L dsnr minus a constant of the data, (1/2) int mmse dsnr.
