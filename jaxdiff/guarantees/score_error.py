@@ -23,8 +23,8 @@ def certify_score_error(curve: Any, other: Any, *, confidence: float | int = CON
     """How far the denoiser of `curve` is at least from the exact one, in nats, because another denoiser is better.
 
     The error of a learned score, (1/2) int (L - V) dsnr with its loss L and the unknown mmse V, is at least the same
-    integral with the loss of any other denoiser in place of V. Both losses are of the same rows, so that the interval is
-    that of paired rows.
+    integral with the loss of any other denoiser in place of V. Both losses are of the same rows, so that the interval
+    is that of paired rows.
 
     Args:
       curve: the MeasuredCurve of the denoiser whose error is bounded.
