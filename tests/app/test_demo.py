@@ -28,11 +28,12 @@ def run(tmp_path_factory):
 @pytest.mark.slow
 def test_the_demo_leaves_its_files_and_reaches_its_targets(run):
     names = {path.name for path in run.iterdir()}
-    pictures = {"samples.png", "loss_curve.png", "grids.png"}
+    pictures = {"samples.png", "quality.png", "loss_curve.png", "grids.png"}
     assert names >= pictures | {"checkpoint", "samples.npy", "report.json", "report.html"}
     assert np.load(run / "samples.npy", allow_pickle=False).shape == (1000, 64)
     report = json.loads((run / "report.json").read_text(encoding="utf-8"))
-    named = [(row["n_steps"], row["kernel"], row["grid"]) for row in report["rows"]]
+    (evals, *planned), *named = [(row["n_steps"], row["kernel"], row["grid"]) for row in report["rows"]]
+    assert (evals, planned) == (8, ["moment_matched_per_direction", "planned"])  # of least path KL
     samplers = [named_as for _, *named_as in named[:6]]
     assert [tuple(row) for row in named] == [(n, *sampler) for n in (10, 20, 50, 200) for sampler in samplers]
     rows = {(row["kernel"], row["grid"], row["n_steps"]): row for row in report["rows"]}
@@ -45,3 +46,12 @@ def test_the_demo_leaves_its_files_and_reaches_its_targets(run):
     assert report["step_ratio"]["ratio"] >= 25
     worst = report["noise_floor"]["accuracy"]["value"] + 0.25  # the samples are digits, not noise: noise is told at 1.0
     assert rows["moment_matched", "planned", 200]["accuracy"]["value"] < worst
+    in_quality = {(row["sampler"], row["evals"]): row for row in report["quality"]}
+    ours, reference = in_quality["the plan", 8], in_quality["unipc", 1000]
+    for measure in ("sliced_w2", "accuracy", "energy_distance"):
+        error = np.hypot(ours[measure]["standard_error"], reference[measure]["standard_error"])
+        assert ours[measure]["value"] <= reference[measure]["value"] + error
+        assert ours[measure]["value"] < in_quality["DDIM, log snr grid", 8][measure]["value"]
+    terms = {term["name"]: term["value"] for term in report["certificate_w2"]["terms"]}
+    assert terms["reference"] < 0.1 * terms["discretisation"]
+    assert terms["discretisation"] < 1
