@@ -4,7 +4,6 @@ import dataclasses
 import math
 from typing import Any
 
-from jaxdiff.arrays import Whole
 from jaxdiff.intervals import student_quantile, unskewed
 
 NATS, W2 = "nats", "W2"  # units in which terms add up: path KL, and the Wasserstein-2 distance
@@ -221,24 +220,6 @@ def below_zero(high: float | int, *, learned: bool = True) -> str:
             "network's own error is to be added, and is unknown"
         )
     return "an estimate from rows can be below 0 by chance where the true value is 0 or little more; see its interval"
-
-
-def with_interval(value: float | int, low: float | int, high: float | int) -> str:
-    """A number and its interval, rounded to a third of the half width: "42 (25 to 70)"; an exact number alone."""
-    if not high > low:
-        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-    power = math.floor(math.log10((high - low) / 6))
-    unit, places = 10.0**power, max(0, -power)
-    ends = (round(value / unit), math.floor(low / unit + 1e-9), math.ceil(high / unit - 1e-9))
-    middle, below, above = (f"{end * unit:,.{places}f}" for end in ends)
-    return f"{middle} ({below} to {above})"
-
-
-def rows_needed(n: Whole, half_width: float | int, wanted: float | int) -> int:
-    """The number of rows with which a half width that n rows give shrinks to the one wanted; two digits, rounded up."""
-    needed = n * (half_width / wanted) ** 2
-    unit = 10.0 ** max(0, math.floor(math.log10(needed)) - 1)
-    return int(math.ceil(needed / unit - 1e-9) * unit)
 
 
 def _is_pair(margin):

@@ -159,3 +159,21 @@ def _least_mean(x, needed):
         middle = (low + high) / 2
         low, high = (middle, high) if middle == 0 or wealth(middle) >= needed else (low, middle)
     return low
+
+
+def with_interval(value: float | int, low: float | int, high: float | int) -> str:
+    """A number and its interval, rounded to a third of the half width: "42 (25 to 70)"; an exact number alone."""
+    if not high > low:
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    power = math.floor(math.log10((high - low) / 6))
+    unit, places = 10.0**power, max(0, -power)
+    ends = (round(value / unit), math.floor(low / unit + 1e-9), math.ceil(high / unit - 1e-9))
+    middle, below, above = (f"{end * unit:,.{places}f}" for end in ends)
+    return f"{middle} ({below} to {above})"
+
+
+def rows_needed(n: int | np.integer, half_width: float | int, wanted: float | int) -> int:
+    """The number of rows with which a half width that n rows give shrinks to the one wanted; two digits, rounded up."""
+    needed = n * (half_width / wanted) ** 2
+    unit = 10.0 ** max(0, math.floor(math.log10(needed)) - 1)
+    return int(math.ceil(needed / unit - 1e-9) * unit)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from jaxdiff.certificate import Certificate, Term, rows_needed, with_interval
-from jaxdiff.intervals import student_quantile, unskewed
+from jaxdiff.certificate import Certificate, Term
+from jaxdiff.intervals import rows_needed, student_quantile, unskewed, with_interval
 
 TERMS = (
     Term("initialisation", 0.01, 0.0, "bound", "from E|X_0|^2"),

@@ -8,12 +8,12 @@ import numpy as np
 
 from jaxdiff.app.comparison_subject import BENTON, PLANNED, Subject
 from jaxdiff.app.samplers import MATCHED, PER_DIRECTION, label_of, path_cost_of
-from jaxdiff.certificate import CONFIDENCE, Certificate, rows_needed, with_interval
+from jaxdiff.certificate import CONFIDENCE, Certificate
 from jaxdiff.curves import MeasuredCurve
 from jaxdiff.guarantees.cross_fit import measured_term, units_of
 from jaxdiff.guarantees.difference import DIFFERENCE, difference_of
 from jaxdiff.guarantees.path_kl import interpolation_error, path_kl, path_kl_samples
-from jaxdiff.intervals import copies, doubts
+from jaxdiff.intervals import copies, doubts, rows_needed, with_interval
 from jaxdiff.planning.alternatives import WIDEST
 from jaxdiff.planning.goal import steps_to_reach
 

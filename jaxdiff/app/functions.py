@@ -6,7 +6,7 @@ import sys
 
 
 def function_of(name, what):
-    """The function of FILE.py:NAME or MODULE:NAME; `what` is what a message calls it.
+    """The function of FILE.py:NAME or MODULE:NAME; messages call it by the word `what`.
 
     Raises:
       ValueError: there is no such module or function.

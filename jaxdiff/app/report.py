@@ -9,8 +9,9 @@ from jaxdiff.app.plots import label
 from jaxdiff.app.quality import WORDS
 from jaxdiff.app.samplers import label_of, planned_label
 from jaxdiff.app.two_samples import MEASURES
-from jaxdiff.certificate import BELOW_ZERO, below_zero, with_interval
+from jaxdiff.certificate import BELOW_ZERO, below_zero
 from jaxdiff.files import written
+from jaxdiff.intervals import with_interval
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }

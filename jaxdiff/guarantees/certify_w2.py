@@ -77,9 +77,9 @@ def certify_w2(
       A Certificate in units of W2, whose terms add up by the triangle inequality. "discretisation" is the distance from
       the reference, "reference" what the reference itself may be off by, from a halving of its steps; "initialisation"
       the distance between runs from noised rows and from noise alone. "score error" is 0 for a target, and else
-      unknown. With rows the certificate also lists the sliced W2 and the energy distance of the reference to the noised
-      rows, each beside its floor, in units of their own, outside the sum: they show the score's error without bounding
-      it. `certify_score_error` bounds that error from below, by the loss of a better denoiser.
+      unknown. With rows the certificate also lists two distances of the reference from the noised rows: sliced W2 and
+      energy distance. Each source says which distance samples of equal laws have. These two are no part of the sum.
+      They show the error of the score and do not bound it. `certify_score_error` bounds that error from below.
 
     Raises:
       TypeError: sampler is not a Sampler.

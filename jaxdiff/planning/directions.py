@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxdiff.certificate import rows_needed
 from jaxdiff.guarantees.cross_fit import measured_term
 from jaxdiff.guarantees.difference import difference_of
 from jaxdiff.guarantees.path_kl import path_kl, path_kl_samples
+from jaxdiff.intervals import rows_needed
 from jaxdiff.planning.best_grid import best
 from jaxdiff.types import Grid, PathCost
 

@@ -28,7 +28,7 @@ class Reference(NamedTuple):
 
     Attributes:
       x: (n, d) float64, end points in STEPS steps.
-      error: what they may be off by in W2; inf where a halving of the steps shows no convergence.
+      error: a bound on their own error in W2; inf where a halving of the steps shows no convergence.
       gain: the factor by which a halving of the steps lowers the distance.
     """
 

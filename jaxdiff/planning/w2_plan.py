@@ -36,7 +36,7 @@ FITTING, CHOOSING, PROVING = 101, 102, 103  # what the keys of the three sets ar
 
 
 class Known(NamedTuple):
-    """What a plan in W2 knows: the score, one of target, rows (n, d) and dim, and perhaps a curve."""
+    """The inputs of a plan in W2: the score; one of target, rows (n, d) and dim; and a curve or None."""
 
     score: ScoreFn
     target: Target | None
@@ -46,7 +46,7 @@ class Known(NamedTuple):
 
     @property
     def law(self) -> dict[str, Any]:
-        """The arguments of certify_w2 that say what is known of the data."""
+        """The arguments target, rows and dim of certify_w2; two of them are None."""
         return {"target": self.target, "rows": self.rows, "dim": self.dim}
 
 

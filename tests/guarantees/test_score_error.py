@@ -1,4 +1,4 @@
-"""The lower bound on the error of a score: closed forms of Gaussians, coverage, and what is refused."""
+"""The lower bound on the error of a score: closed forms of Gaussians, coverage, and errors."""
 
 import jax
 import jax.numpy as jnp

@@ -42,7 +42,7 @@ def run(options):
 
 
 def _goal(options):
-    """The metric, and the arguments of `plan` that say what is asked for."""
+    """The metric, and the goal as arguments of `plan`: an accuracy or a number of evaluations."""
     from jaxdiff.planning.goal import check_goal
 
     if options.second_moment is not None or options.out is not None:
