@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdiff import data, processes, runs
-from jaxdiff.app import comparison, saving
+from jaxdiff import data, kernels, processes, runs
+from jaxdiff.app import comparison, run_samples, saving
 from jaxdiff.app.cli import main
 from jaxdiff.planning import w2_plan
 
@@ -64,6 +64,12 @@ def test_a_run_is_planned_for_its_samples_and_certified_both_ways(few, trained, 
     assert "20 samples, 5 evaluations each" in said(capsys, "sample", trained, "-n", 20)
     other = said(capsys, "sample", trained, "-n", 20, "--evals", 7, "--out", trained.parent / "x.npy")
     assert "20 samples, 8 evaluations each" in other
+    run = runs.load(trained)
+    kernel = run_samples.chosen(run, runs.load_plan(run)).sampler.kernel
+    orders = [kernels.unipc(kernel.score, order) for order in (2, 3)]
+    grid = np.array(plan["grid"])
+    agree = [all(map(np.array_equal, kernel.coefficients(grid), one.coefficients(grid))) for one in orders]
+    assert agree == [True, False]
     told = said(capsys, "certify", trained)
     report = json.loads((trained / "report.json").read_text(encoding="utf-8"))
     assert "W2(data, unipc in 4 steps), W2" in told

@@ -76,6 +76,17 @@ def test_equal_rows_are_parted_evenly():
     np.testing.assert_array_equal(times_of(grid, table), [9, 6, 5, 4, 1])
 
 
+@pytest.mark.parametrize("order", [1, 2])
+def test_the_sampler_of_a_plan_has_the_options_of_its_kernel(order):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(20, 2)))
+    ends = [
+        sample(one, x, key=jax.random.key(0))
+        for one in (made(GRID, order=order).sampler(LAW.score), Sampler(kernels.unipc(LAW.score, order), GRID))
+    ]
+    np.testing.assert_array_equal(*ends)
+    assert np.abs(ends[0] - sample(kernels.unipc(LAW.score, 3), x, GRID, jax.random.key(0))).max() > 1e-3
+
+
 def test_bad_clocks_and_times_outside_are_refused():
     with pytest.raises(ValueError, match=r"clock must be one of ddpm, .*: it is 'ddim'"):
         made(GRID).times("ddim")
