@@ -32,6 +32,7 @@ from jaxdiff.guarantees.end_point_distances import (
     parts_of,
     starts_of,
 )
+from jaxdiff.guarantees.exact_w2 import exact_terms
 from jaxdiff.guarantees.path_kl import standard_error
 from jaxdiff.guarantees.two_sample import two_sample_terms
 from jaxdiff.intervals import doubts, skewness
@@ -79,7 +80,8 @@ def certify_w2(
       the distance between runs from noised rows and from noise alone. "score error" is 0 for a target, and else
       unknown. With rows the certificate also lists two distances of the reference from the noised rows: sliced W2 and
       energy distance. Each source says which distance samples of equal laws have. These two are no part of the sum.
-      They show the error of the score and do not bound it. `certify_score_error` bounds that error from below.
+      They show the error of the score and do not bound it. `certify_score_error` bounds that error from below. For a
+      normal law, and for an ODE kernel on a law on the line, the certificate also has the exact distance, "exact W2".
 
     Raises:
       TypeError: sampler is not a Sampler.
@@ -128,6 +130,7 @@ def certificates_w2(
         terms += [
             early_stopping_term(starts, float(grid[-1]), scale),
             *two_sample_terms(ends, starts, grid, key, scale),
+            *exact_terms(kernel, grid, target, scale),
         ]
         warnings = _warnings(gaps, starts)
         one = Certificate(subject, tuple(terms), confidence, assumptions, warnings, unit=W2, dim=ends.coarse.shape[1])

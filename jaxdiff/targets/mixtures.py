@@ -12,6 +12,7 @@ from jaxdiff.arrays import aligned, like, rounded_product, wide
 from jaxdiff.noise import computed_in
 from jaxdiff.processes import ou
 from jaxdiff.targets.components import Components, checked_weights, eigen, moments, smoothing_kl, tolerances
+from jaxdiff.targets.exact_laws import normal_covariance, quantiles_of
 from jaxdiff.targets.mmse import mmse_of
 from jaxdiff.targets.softmax import below_the_largest, log_sum_exp, softmax
 from jaxdiff.targets.target import Target
@@ -78,6 +79,8 @@ def _target(name, components):
         smoothing_kl=functools.partial(smoothing_kl, components),
         mean=mean,
         total_variance=total_variance,
+        cov=normal_covariance(components),
+        quantiles=quantiles_of(components),
     )
 
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
+from scipy.linalg import block_diag
 
 from jaxdiff.curves import Curve
 from jaxdiff.curves.panels import integrated
@@ -80,7 +81,15 @@ def product(factors: Iterable[Any]) -> Target:
         smoothing_kl=lambda t: math.fsum(copies * one.smoothing_kl(t) for one, copies in runs),
         mean=_whole([one.mean for one in factors], np.concatenate),
         total_variance=_whole([one.total_variance for one in factors], math.fsum),
+        cov=_whole([one.cov for one in factors], _joint),
     )
+
+
+def _joint(covs):
+    """The covariance of independent normal laws: (d,) if all of them are diagonals, else (d, d)."""
+    if all(cov.ndim == 1 for cov in covs):
+        return np.concatenate(covs)
+    return np.asarray(block_diag(*(np.diag(cov) if cov.ndim == 1 else cov for cov in covs)))
 
 
 def _whole(parts, join):

@@ -26,6 +26,8 @@ class Target:
       smoothing_kl: t -> an upper bound on KL(q_0 || q_t) in nats; inf for a law without a density.
       mean: (d,) float64, E X_0; None where it is not known.
       total_variance: E|X_0 - mean|^2; None where it is not known.
+      cov: the covariance of a normal law, (d,) a diagonal or (d, d) float64; None for other laws.
+      quantiles: (levels, t=0.0) -> (n,) float64, those of q_t on the line; None for other laws.
     """
 
     name: str
@@ -38,6 +40,8 @@ class Target:
     smoothing_kl: Callable[[float], float] = dataclasses.field(default=lambda t: math.inf, repr=False)
     mean: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)  # so that laws hash
     total_variance: float | None = dataclasses.field(default=None, repr=False)
+    cov: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)
+    quantiles: Callable[..., Any] | None = dataclasses.field(default=None, repr=False)
 
     def moment_about(self, point: Numbers) -> float:
         """E|X_0 - point|^2 for a point (d,), without cancellation where the mean is far from 0.
