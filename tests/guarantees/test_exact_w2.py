@@ -57,6 +57,13 @@ def test_affine_steps_follow_recursions_by_hand(kernel, moments):
     assert exact_w2(kernel, GRID, LAW) == pytest.approx(distance, rel=1e-9)
 
 
+def test_the_distance_from_a_noised_law():
+    (mean, variance), t = ddim_moments(GRID), 0.3
+    noised = np.exp(-2 * t) * VARIANCE - np.expm1(-2 * t)
+    square = np.sum((mean - np.exp(-t) * MEAN) ** 2 + (np.sqrt(variance) - np.sqrt(noised)) ** 2)
+    assert exact_w2(kernels.ddim(LAW.score), GRID, LAW, t) == pytest.approx(np.sqrt(square), rel=1e-9)
+
+
 # Kernels with memory, with several noises and evaluations in a step, and with both.
 @pytest.mark.parametrize("name", ["unipc", "sa_solver", "seeds", "heun", "randomized_midpoint"])
 def test_the_law_at_the_end_has_the_moments_of_samples(name):
