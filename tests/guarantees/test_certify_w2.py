@@ -100,8 +100,8 @@ def exact_distances(grid):
     }
 
 
-# In 93 to 99 % of 500 certificates the upper end of a term at 95 % must be above the exact distance. `upper` adds up the
-# half widths of the terms, so it may be above the exact sum more often.
+# In 93 to 99 % of 500 certificates the upper end of a term at 95 % must be above the exact distance. `upper` adds up
+# the half widths of the terms, so it may be above the exact sum more often.
 @pytest.mark.slow
 def test_upper_limits_cover_exact_distances():
     exact = {name: math.sqrt(square) for name, square in exact_distances(GRID).items()}
