@@ -92,6 +92,8 @@ class Certificate:
       warnings: sentences about what makes the bound or its interval doubtful.
       unit: that of the bound, "nats" or "W2".
       dim: d, where a bound in W2 is also given per coordinate; else None.
+      joint: the half width of the sum, relative to the half widths of its known terms added up. It is below 1 where the
+        terms are measured on the same particles and are not perfectly correlated.
     """
 
     subject: str
@@ -101,6 +103,7 @@ class Certificate:
     warnings: tuple[str, ...] = ()
     unit: str = NATS
     dim: int | None = None
+    joint: float = 1.0
 
     def __getitem__(self, name: str) -> Term:
         """The term of this name; the KeyError for another name lists those that exist."""
@@ -116,9 +119,9 @@ class Certificate:
 
     @property
     def known_upper(self) -> float | int:
-        """The sum of the known terms in the certificate's unit, each at its upper end at its confidence."""
+        """The upper end of the sum of the known terms in the certificate's unit, at its confidence."""
         known = [term for term in self._summed() if term.status != UNKNOWN]
-        return self.known + sum(term.half_width_above(self.confidence) for term in known)
+        return self.known + self.joint * sum(term.half_width_above(self.confidence) for term in known)
 
     @property
     def upper(self) -> float | int:
@@ -172,6 +175,7 @@ class Certificate:
             **texts,
             unit=record.get("unit", NATS),
             dim=record.get("dim"),
+            joint=record.get("joint", 1.0),
         )
 
     def __str__(self):

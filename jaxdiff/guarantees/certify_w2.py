@@ -124,17 +124,17 @@ def certificates_w2(
     assumptions = () if rows is None else ("rows of the data are independent; intervals are asymptotic",)
     found = []
     for scale in scales:
-        gaps = gaps_of(ends, scale)
+        gaps, t = gaps_of(ends, scale), float(grid[-1])
         terms = [measured_term(DISCRETISATION, gaps.coarse, starts.rows, f"distance from {gaps.reference}")]
         terms += [_reference(gaps, starts.rows), _initialisation(gaps, starts), _score_error(target)]
         terms += [
-            early_stopping_term(starts, float(grid[-1]), scale),
+            early_stopping_term(starts, t, scale),
             *two_sample_terms(ends, starts, grid, key, scale),
             *exact_terms(kernel, grid, target, scale),
         ]
-        warnings = _warnings(gaps, starts)
-        one = Certificate(subject, tuple(terms), confidence, assumptions, warnings, unit=W2, dim=ends.coarse.shape[1])
-        found.append(one)
+        joint = joint_of(_summed(gaps, starts, t, scale), starts.rows)
+        more = {"unit": W2, "dim": ends.coarse.shape[1], "joint": joint}
+        found.append(Certificate(subject, tuple(terms), confidence, assumptions, _warnings(gaps, starts), **more))
     return found
 
 
@@ -152,6 +152,27 @@ def measured_term(name: str, squares: Any, rows: int | None, source: str) -> Ter
     return Term(name, value, error, "measured", f"{source}; {len(squares)} particles", unit=W2, **options)
 
 
+# To first order the root of a mean of squares s moves with the mean of s/(2 root). The sum of several roots, measured
+# on the same particles, moves with the mean of the sum of these.
+def joint_of(measured: Sequence[Any], rows: int | None) -> float:
+    """The standard error of a sum of root mean squares over the sum of their standard errors, at most 1.
+
+    measured: squared distances (n,) of the same particles, one array for each root; rows: as in `measured_term`.
+    """
+    units = [_units(squares, rows) for squares in measured]
+    slopes = [unit / (2 * math.sqrt(np.mean(unit))) for unit in units if np.any(unit)]
+    apart = sum(map(standard_error, slopes))
+    return standard_error(sum(slopes)) / apart if apart > 0 else 1.0
+
+
+def _summed(gaps, starts, t, scale):
+    """The squared distances (n,) of the known terms."""
+    found, ratio = [gaps.coarse], _ratio(gaps)
+    if ratio > SETTLED:
+        found.append(_left_by_reference(gaps, ratio))
+    return found if starts.x0 is None else [*found, gaps.start, _early_stopping(starts, t, scale)]
+
+
 # Let r be the distance of the reference from a run with half its steps, and q the factor by which such a halving lowers
 # the distance. Twice, four times, ... as many steps would move the end points by r/q, r/q^2, ..., which is r/(q - 1) in
 # all. The term is never less than r.
@@ -162,7 +183,11 @@ def _reference(gaps, rows):
     said = f"its distance from half its steps; {gain}"
     if not ratio > SETTLED:
         return Term(REFERENCE, math.nan, 0.0, UNKNOWN, f"{said}: not converged", unit=W2)
-    return measured_term(REFERENCE, gaps.fine / min(1.0, ratio - 1) ** 2, rows, said)
+    return measured_term(REFERENCE, _left_by_reference(gaps, ratio), rows, said)
+
+
+def _left_by_reference(gaps, ratio):
+    return gaps.fine / min(1.0, ratio - 1) ** 2
 
 
 def _ratio(gaps):
@@ -188,11 +213,15 @@ def early_stopping_term(starts: Starts, t: float, scale: Any) -> Term:
     """The Term of an early stop at OU time t: the root mean square distance of X_0 and the X_t made from it."""
     if starts.x0 is None:
         return Term(EARLY_STOPPING_W2, math.nan, 0.0, UNKNOWN, "needs rows= of the data, or target=", unit=W2)
-    dim = starts.x0.shape[1]
-    scale = np.broadcast_to(np.asarray(scale, np.float64), dim)
+    source = "distance of X_0 and the X_t made from it"
+    return measured_term(EARLY_STOPPING_W2, _early_stopping(starts, t, scale), starts.rows, source)
+
+
+def _early_stopping(starts, t, scale):
+    """(n,) squared distances of X_0 and X_t, averaged over the noise."""
+    scale = np.broadcast_to(np.asarray(scale, np.float64), starts.x0.shape[1])
     squares = np.sum((scale * np.asarray(starts.x0, np.float64)) ** 2, axis=1)
-    each = (1 - ou.alpha(t)) ** 2 * squares + ou.sigma(t) ** 2 * np.sum(scale**2)
-    return measured_term(EARLY_STOPPING_W2, each, starts.rows, "distance of X_0 and the X_t made from it")
+    return (1 - ou.alpha(t)) ** 2 * squares + ou.sigma(t) ** 2 * np.sum(scale**2)
 
 
 def _warnings(gaps, starts):

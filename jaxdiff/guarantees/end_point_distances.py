@@ -16,6 +16,7 @@ from jaxdiff.types import Grid, Kernel, Particles, Whole
 Squares = Any  # (n,) squared distances
 
 FEWEST = 8  # rows or particles; Student's interval of fewer means little
+BLOCK = 4096  # particles run at once, so that the network's activations fit into memory
 SETTLED = 1.5  # where a halving of the reference's steps gains less than this factor, the reference has not converged
 
 
@@ -143,7 +144,8 @@ def rounding_of(x: np.ndarray, n_steps: int, dtype: Any) -> float:
 
 def _finite(kernel, grid, x, parts, key):
     """End points (n, d) in float64. ValueError where some are not finite."""
-    ended = end_points(kernel, grid, x, key, parts=parts)
+    blocks = [end_points(kernel, grid, x[i : i + BLOCK], key, parts=parts, first=i) for i in range(0, len(x), BLOCK)]
+    ended = EndPoints(*map(np.concatenate, zip(*blocks, strict=True)))
     if not np.isfinite(ended.x).all():
         raise no_end_points(kernel, grid, x, key, parts, ended)
     return np.asarray(ended.x, np.float64)

@@ -54,12 +54,14 @@ def weights_of(grid: Grid, slots: Whole, parts: Whole) -> Float[np.ndarray, "ste
     return np.sqrt(growth / growth.sum(-1, keepdims=True))
 
 
-def end_points(kernel: Kernel, grid: Grid, x: Particles, key: KeyLike, *, parts: Whole = 1) -> EndPoints:
+def end_points(
+    kernel: Kernel, grid: Grid, x: Particles, key: KeyLike, *, parts: Whole = 1, first: Whole = 0
+) -> EndPoints:
     """Where particles end if each increment of the kernel is made from `parts` increments of a refined grid.
 
     Runs with the same key whose grids have parts n_steps in common follow one Brownian path: end_points(kernel, grid,
     x, key, parts=8) and end_points(kernel, refined(grid, 8), x, key). With parts = 1 the increments are those of
-    `sample` for particles 0, 1, ...
+    `sample` for particles first, first + 1, ...
 
     Args:
       kernel: a kernel whose grid is in OU time.
@@ -67,19 +69,20 @@ def end_points(kernel: Kernel, grid: Grid, x: Particles, key: KeyLike, *, parts:
       x: (particles, d), float32 or float64, the positions at the first time.
       key: a JAX key.
       parts: finer increments in each increment of the kernel.
+      first: the number of the first particle.
     """
     slots = max(kernel.noises_per_step, 1)
     rounded = lambda column: np.asarray(column).astype(x.dtype)
     rows = jax.tree.map(rounded, kernel.coefficients(grid)), rounded(weights_of(grid, slots, parts))
     static = kernel.init, kernel.step, kernel.position, kernel.noises_per_step
-    return EndPoints(*compiled.recent(_run, static, (kernel.score, rows, key, x)))
+    return EndPoints(*compiled.recent(_run, static, (kernel.score, rows, key, x, np.uint32(first))))
 
 
 def _run(static, arguments, _):
     init, step, position, noises = static
-    score, rows, key, x = arguments
+    score, rows, key, x, first_particle = arguments
     n_steps, slots, parts = rows[1].shape
-    index = jnp.arange(len(x), dtype=jnp.uint32)
+    index = first_particle + jnp.arange(len(x), dtype=jnp.uint32)
 
     def increment(weights, first):
         """The sum over increments first, first + 1, ... of weights times increments."""
