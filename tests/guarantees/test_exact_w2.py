@@ -10,6 +10,7 @@ from scipy import linalg, stats
 
 from jaxdiff import Sampler, certify_w2, grids, kernels, sample, targets
 from jaxdiff.guarantees.exact_w2 import EXACT_W2, Normal, end_law, exact_terms, exact_w2, normal_w2
+from jaxdiff.guarantees.line_w2 import map_w2
 
 MEAN, VARIANCE = np.array([0.5, -1.0]), np.array([0.3, 2.0])
 LAW = targets.gaussian(MEAN, VARIANCE)
@@ -111,11 +112,29 @@ def test_quantiles_of_laws_on_the_line():
     assert ROTATED.quantiles is None
 
 
+# Mass moved from -1 to 1 costs 4 for each unit. A cell of equal probability is 6e-5 wide.
+@pytest.mark.parametrize("moved", [1e-6, 1e-4, 0.1])
+def test_little_mass_that_goes_to_another_mode_is_seen(moved):
+    split = stats.norm.ppf(0.3 + moved)
+    found = map_w2(lambda z: np.where(z < split, -1.0, 1.0), lambda levels: np.where(levels < 0.3, -1.0, 1.0))
+    assert found == pytest.approx(2 * np.sqrt(moved), rel=0.02)
+
+
+# z -> |z| is not monotone: the quantiles of |z| are those of z at (1 + level)/2.
+@pytest.mark.parametrize(("through", "quantiles"), [
+    (lambda z: 0.5 + 2 * z, lambda levels: stats.norm(0.5, 2).ppf(levels)),
+    (np.abs, lambda levels: stats.norm.ppf((1 + levels) / 2)),
+])  # fmt: skip
+def test_the_distance_of_a_law_from_itself_is_zero(through, quantiles):
+    assert map_w2(through, quantiles) < 1e-3
+    assert map_w2(through, lambda levels: quantiles(levels) + 0.01) == pytest.approx(0.01, rel=1e-3)
+
+
 def test_w2_on_the_line_has_the_closed_form_of_a_normal_law():
     law = targets.gaussian([0.5], [4.0])
     as_line = targets.Target(**{**vars(law), "cov": None})
     kernel = kernels.ddim(law.score)
-    assert exact_w2(kernel, GRID, as_line) == pytest.approx(exact_w2(kernel, GRID, law), rel=1e-3)
+    assert exact_w2(kernel, GRID, as_line) == pytest.approx(exact_w2(kernel, GRID, law), rel=1e-6)
 
 
 # With more steps the end points approach those of the exact ODE. The start keeps a small distance: the particles start
