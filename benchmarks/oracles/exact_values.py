@@ -103,8 +103,13 @@ class Lattice(NamedTuple):
 
 
 def chain(law, kernel, grid, start=(0.0, 1.0)):
-    """The law of a particle on the line after a kernel's affine steps, from a normal start."""
+    """The law of a particle on the line after a kernel's affine steps, from a normal start.
+
+    Of a kernel in d dimensions it is the law of one coordinate; the law and the noise are equal in all of them.
+    """
     rows = kernel.coefficients(grid)
+    if np.ndim(rows.spread) > 1:
+        rows = rows._replace(spread=rows.spread[:, 0])
     mean, deviation = law.at(np.append(rows.t, rows.t[-1] if kernel.own_clock else grid[-1])[:, None])
     low = min((mean - line.REACH * deviation).min(), start[0] - line.REACH * start[1])
     high = max((mean + line.REACH * deviation).max(), start[0] + line.REACH * start[1])
