@@ -1,7 +1,7 @@
 """Exact distances of a sampler's end points from q_t: W2, and KL(q_t || samples).
 
-Normal laws stay normal under every kernel. On the line, an ODE kernel maps quantiles, and a kernel with affine steps and
-noise has its density on a lattice. For a product of equal coordinates this is computed for one of them.
+Normal laws stay normal under every kernel. On the line, an ODE kernel maps quantiles, and a kernel with affine steps
+and noise has its density on a lattice. For a product of equal coordinates this is computed for one of them.
 """
 
 import dataclasses
