@@ -16,6 +16,7 @@ from jaxdiff.guarantees.exact_w2 import Normal, end_law, exact_w2
 from jaxdiff.processes import ou
 
 LEVELS = 2**20  # quantiles of a density on a lattice: mass of 1e-6 that goes to another mode is seen
+FINER = 64  # points for each of a lattice, between which its distribution function is linear
 
 
 def end_w2(case, sampler, t):
@@ -51,7 +52,7 @@ def has_lattice(kernel):
 
 def lattice_quantiles(lattice, levels):
     """The quantiles of a density on a lattice."""
-    y = np.linspace(lattice.y[0], lattice.y[-1], 8 * len(lattice.y))
+    y = np.linspace(lattice.y[0], lattice.y[-1], FINER * len(lattice.y))
     mass = CubicSpline(lattice.y, lattice.p).antiderivative()(y)
     return np.interp(levels, np.maximum.accumulate(mass) / mass[-1], y)
 
