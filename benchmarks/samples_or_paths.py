@@ -67,8 +67,8 @@ def law_case(name, case):
     distance = lambda x: metrics.sliced_w2(x, exact, key_slices, n_projections=PROJECTIONS).value
     start = jax.random.normal(key_start, (PARTICLES, law.dim), jnp.float32)
     floor = max(map(distance, others))
-    exact = None if case.line is None and case.normal is None else case
-    return Case(name, law.score, {"target": law}, {"target": law}, EARLY_STOP, start, distance, floor, exact)
+    known = None if case.line is None and case.normal is None else case
+    return Case(name, law.score, {"target": law}, {"target": law}, EARLY_STOP, start, distance, floor, known)
 
 
 def _noised(law, key, t):
