@@ -21,15 +21,30 @@ ESTIMATES = ("excess", "sliced_w2", "accuracy")  # each a value with its standar
 COLUMNS = ("kernel", "grid", "n_steps", *ESTIMATES, "evals")
 
 
+QUALITY = ("sliced_w2", "accuracy", "energy_distance")
+
+
+def quality(told):
+    """A row for every sampler and number of evaluations of the report's picture of quality."""
+    for row in told["quality"]:
+        own = {"part": "quality", "sampler": row["label"], "evals": row["evals"]}
+        yield own | {key: value for name in QUALITY for key, value in _estimate(name, row[name])}
+
+
+def _estimate(name, estimate):
+    """A value and its standard error; None for both where there is none."""
+    value, error = (estimate["value"], estimate["standard_error"]) if estimate else (None, None)
+    return ((name, value), (f"{name}_error", error))
+
+
 def samplers(told):
     """A row for every sampler of a report, and one of the train rows, which are the noise floor."""
     floor = told["noise_floor"] | {"kernel": "train rows", "excess": None}
     for row in (*told["rows"], floor):
         own = {name: row[name] for name in ("kernel", "grid", "n_steps", "evals", "seconds") if name in row}
-        for name in ESTIMATES:
-            value, error = (row[name]["value"], row[name]["standard_error"]) if row[name] else (None, None)
-            own |= {name: value, f"{name}_error": error}
-        yield {"part": "sampler"} | own
+        yield (
+            {"part": "sampler"} | own | {key: value for name in ESTIMATES for key, value in _estimate(name, row[name])}
+        )
 
 
 def last_step(folder):
@@ -42,8 +57,8 @@ def last_step(folder):
 
 
 def rows(folder, told):
-    """Samplers, the ratio of steps at equal path KL, and the last step."""
-    return [*samplers(told), {"part": "steps"} | told["step_ratio"], last_step(folder)]
+    """Quality against evaluations, samplers, the ratio of steps at equal path KL, and the last step."""
+    return [*quality(told), *samplers(told), {"part": "steps"} | told["step_ratio"], last_step(folder)]
 
 
 def main(argv=None):

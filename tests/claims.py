@@ -222,6 +222,7 @@ def of_digits(rows):
         "confidence, percent": 100 * steps["confidence"],
         "steps of the planned sampler": steps["n_steps"],
         "test rows": steps["rows"],
+        "evaluations of a sampler": sorted({row["evals"] for row in rows if row["part"] == "quality"}),
         "steps on the page": sorted({row["n_steps"] for row in samplers if "n_steps" in row}),
         "digits": len(load_digits().data),
         "W2 with and without the last step": (last["denoised_w2"], last["noised_w2"]),

@@ -13,7 +13,7 @@ import family
 import pytest
 from test_orders import ORDERS
 
-from benchmarks import step_throughput, work_precision
+from benchmarks import digits, step_throughput, work_precision
 from benchmarks.__main__ import questions
 from benchmarks.harness import places
 from benchmarks.oracles import work_precision_tables
@@ -103,6 +103,7 @@ COMPARED = {  # tables that tests below compare with records cell by cell: headi
     ("What a plan knows, and a certificate says", 1): "planning",
     ("Which kernel for which budget", 0): "work_precision",
     ("What the demo measures", 0): "digits",
+    ("What the demo measures", 1): "digits",
     ("Speed", 0): "step_throughput",
 }
 KERNELS = "The kernels"
@@ -238,11 +239,34 @@ SAMPLERS_OF_THE_DEMO = (
 )
 
 
+def test_the_table_of_quality_is_its_record():
+    rows = [row for row in claims.record("digits")["rows"] if row["part"] == "quality"]
+    floor = next(row for row in claims.record("digits")["rows"] if row.get("kernel") == "train rows")
+    (_, _, *heads), *printed = table_under("What the demo measures")
+    for name, cell in zip(("sliced_w2", "accuracy"), heads, strict=False):
+        assert claims.agrees(*claims.numbers_in(cell.partition("floor")[2]), floor[name]), cell
+    expected = [row for row in rows if row["evals"] in (8, 1000)]
+    assert [row[0] for row in printed] == [row["sampler"] for row in expected]
+    for row, (_, evals, *cells) in zip(expected, printed, strict=True):
+        assert claims.agrees(evals, row["evals"])
+        for name, cell in zip(digits.QUALITY, cells, strict=True):
+            numbers, values = claims.numbers_in(cell), (row[name], row[f"{name}_error"])
+            assert all(map(claims.agrees, numbers, values)), f"{row['sampler']}: {cell}, and {values}"
+
+
+def test_the_plan_in_8_evaluations_is_as_close_as_1000_steps():
+    rows = [row for row in claims.record("digits")["rows"] if row["part"] == "quality"]
+    plan = next(row for row in rows if row["sampler"].startswith("the plan") and row["evals"] == 8)
+    many = next(row for row in rows if row["sampler"].startswith("UniPC") and row["evals"] == 1000)
+    for name in digits.QUALITY:
+        assert plan[name] <= many[name] + many[f"{name}_error"], name
+
+
 def test_the_table_of_the_demo_is_its_record():
     rows = [row for row in claims.record("digits")["rows"] if row["part"] == "sampler"]
     floor = next(row for row in rows if row["kernel"] == "train rows")
     of = {(row["kernel"], row["grid"]): row for row in rows if row.get("n_steps") == 20}
-    (_, _, *floors), *printed = table_under("What the demo measures")
+    (_, _, *floors), *printed = table_under("What the demo measures", place=1)
     for name, cell in zip(("sliced_w2", "accuracy"), floors, strict=True):
         assert claims.agrees(*claims.numbers_in(cell.partition("floor")[2]), floor[name]), cell
     assert len(printed) == len(SAMPLERS_OF_THE_DEMO)
