@@ -145,7 +145,7 @@ def rounding_of(x: np.ndarray, n_steps: int, dtype: Any) -> float:
 def _finite(kernel, grid, x, parts, key):
     """End points (n, d) in float64. ValueError where some are not finite."""
     blocks = [end_points(kernel, grid, x[i : i + BLOCK], key, parts=parts, first=i) for i in range(0, len(x), BLOCK)]
-    ended = EndPoints(*map(np.concatenate, zip(*blocks, strict=True)))
+    ended = EndPoints(*map(jnp.concatenate, zip(*blocks, strict=True)))
     if not np.isfinite(ended.x).all():
         raise no_end_points(kernel, grid, x, key, parts, ended)
     return np.asarray(ended.x, np.float64)

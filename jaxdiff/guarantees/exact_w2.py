@@ -110,8 +110,9 @@ def exact_w2(kernel: Kernel, grid: Grid, target: Target, t: Scalar = 0.0) -> flo
     found = None if target.cov is None else end_law(kernel, grid, target.dim)
     if found is not None:
         return normal_w2(found, _noised(target, t))
-    if target.quantiles is not None and not kernel.noises_per_step:
-        return map_w2(lambda x: _through(kernel, grid, x), lambda levels: target.quantiles(levels, t))
+    quantiles = target.quantiles
+    if quantiles is not None and not kernel.noises_per_step:
+        return map_w2(lambda x: _through(kernel, grid, x), lambda levels: quantiles(levels, t))
     return None
 
 
