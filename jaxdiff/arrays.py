@@ -71,6 +71,12 @@ def aligned(value: Any, x: Any) -> Any:
 # product can be the one that is fused and so stays unrounded: on a CPU the choice differs between array shapes. Adding
 # a zero that the compiler cannot fold, 0 times a traced number, makes the first product a sum of its own, which is
 # rounded. Only the second product can then be fused with the addition that follows. This costs no measurable time.
+def read_often(score: Any, x: Any) -> Any:
+    """x, which a step reads more than once. The loop over steps may pass a score that writes it to memory."""
+    keep = getattr(score, "keep", None)
+    return x if keep is None else keep(x)
+
+
 def rounded_product(factor: Any, x: Any, traced: Any) -> Any:
     """factor times x, rounded before anything is added to it; `traced` is any finite number that is not a constant."""
     return factor * x + 0 * traced

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
-from jaxdiff.arrays import namespace, root, rounded_product
+from jaxdiff.arrays import namespace, read_often, root, rounded_product
 from jaxdiff.kernels._lagrange import lagrange
 from jaxdiff.legendre import gauss
 from jaxdiff.processes import denoiser_from_score, noise_from_score, ou
@@ -51,15 +51,14 @@ class Row(NamedTuple):
 class CorrectedRow(NamedTuple):
     """A Row, and the coefficients that correct the position at t once the output there is known.
 
-    The corrected position is keep_before x_before + weights_before . outputs + noise_before, with the outputs at t, at
-    the node before, and so on.
+    A step ends at keep x + spread z, its `base`, plus a sum of outputs. With the outputs at t, at the node before, and
+    so on, the corrected position at t is the base of the step before plus weights_before . outputs.
     """
 
     t: Any
     keep: Any
     weights: Any
     spread: Any
-    keep_before: Any
     weights_before: Any
 
 
@@ -71,12 +70,11 @@ class State(NamedTuple):
 
 
 class CorrectedState(NamedTuple):
-    """A State with the corrected position at the node before and the noise of the step from there to x."""
+    """A State with the base of the step to x: keep times the corrected position before it, plus its noise."""
 
     x: Any
     past: tuple[Any, ...]
-    before: Any
-    noise: Any
+    base: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +96,7 @@ class CorrectedInit:
 
     def __call__(self, x: Particles) -> CorrectedState:
         """The state at the start."""
-        return CorrectedState(x, (jnp.zeros_like(x),) * self.past, x, jnp.zeros_like(x))
+        return CorrectedState(x, (jnp.zeros_like(x),) * self.past, x)
 
 
 def position(state: State | CorrectedState) -> Particles:
@@ -124,8 +122,8 @@ class Step:
 
     def __call__(self, score: ScoreFn, state: State, row: Row, z: Particles | None) -> State:
         """One step; z None for an ODE."""
-        outputs = (self.output(score, state.x, row.t), *state.past)
-        x = _combined(row.keep, state.x, row.weights, outputs)
+        outputs = (read_often(score, self.output(score, state.x, row.t)), *state.past)
+        x = _with_outputs(rounded_product(row.keep, state.x, row.t), row.weights, outputs)
         return State(x if z is None else x + row.spread * z, outputs[:-1])
 
 
@@ -137,14 +135,14 @@ class CorrectedStep:
 
     def __call__(self, score: ScoreFn, state: CorrectedState, row: CorrectedRow, z: Particles | None) -> CorrectedState:
         """One step; z None for an ODE."""
-        outputs = (self.output(score, state.x, row.t), *state.past)
-        here = _combined(row.keep_before, state.before, row.weights_before, outputs) + state.noise
-        noise = jnp.zeros_like(here) if z is None else row.spread * z
-        return CorrectedState(_combined(row.keep, here, row.weights, outputs) + noise, outputs[:-1], here, noise)
+        outputs = (read_often(score, self.output(score, state.x, row.t)), *state.past)
+        here = _with_outputs(state.base, row.weights_before, outputs)
+        base = rounded_product(row.keep, here, row.t)
+        base = read_often(score, base if z is None else base + row.spread * z)
+        return CorrectedState(_with_outputs(base, row.weights, outputs), outputs[:-1], base)
 
 
-def _combined(keep, x, weights, outputs):
-    total = rounded_product(keep, x, weights[0])
+def _with_outputs(total, weights, outputs):
     for weight, one in zip(weights, outputs, strict=False):  # a step may use fewer outputs than the state keeps
         total = total + weight * one
     return total
@@ -231,15 +229,10 @@ def denoiser_weights(grid: Nodes, nodes: Table, known: Known, eta: float) -> Tab
     return xp.einsum("nq,nqp->np", mass, lagrange(nodes, known, u))
 
 
-def before(row: Row, keep: Float[Any, " steps"], weights: Table) -> CorrectedRow:
-    """A CorrectedRow from a Row and from the corrector's keep and weights (n_steps, ...) of every step.
+def before(row: Row, weights: Table) -> CorrectedRow:
+    """A CorrectedRow from a Row and from the corrector's weights (n_steps, ...) of every step.
 
     A step's weights begin with that of the output at its end. At node 0 there is nothing to correct.
     """
-    xp = namespace(keep)
-    zeros = xp.zeros_like(weights[:1])
-    return CorrectedRow(
-        **row._asdict(),
-        keep_before=xp.concatenate([xp.ones_like(keep[:1]), keep[:-1]]),
-        weights_before=xp.concatenate([zeros, weights[:-1]]),
-    )
+    xp = namespace(weights)
+    return CorrectedRow(**row._asdict(), weights_before=xp.concatenate([xp.zeros_like(weights[:1]), weights[:-1]]))

@@ -64,7 +64,9 @@ def sa_solver(
         raise ValueError(f"eta must not be negative: eta = {eta:g}. 0 is the ODE, 1 the reverse SDE.")
     coefficients = Coefficients(int(predictor_order), int(corrector_order), float(eta), bool(lower_order_final))
     past = int(max(predictor_order, corrector_order)) - 1
-    init, step = (CorrectedInit(past), CorrectedStep(denoised)) if corrector_order else (Init(past), Step(denoised))
+    init, step = Init(past), Step(denoised)
+    if corrector_order:
+        init, step = CorrectedInit(past), CorrectedStep(denoised)
     return Kernel("sa_solver", as_score(score), coefficients, init, step, position, 1, int(eta > 0))
 
 
@@ -89,4 +91,4 @@ class Coefficients:
         nodes, known = denoiser_history(grid, depth, self.eta, lower_final=self.lower_final, beside=1)
         nodes = xp.concatenate([level[1:, None], nodes], axis=1)
         known = xp.concatenate([xp.ones((len(nodes), 1), bool), known], axis=1)
-        return before(row, keep, denoiser_weights(grid, nodes, known, self.eta))
+        return before(row, denoiser_weights(grid, nodes, known, self.eta))

@@ -73,7 +73,7 @@ class Coefficients:
         weights = denoiser_weights(grid, nodes, known, 0.0)
         halves = xp.where(np.arange(self.order + 1) < 2, weights.sum(-1, keepdims=True) / 2, 0)
         weights = xp.where(known.sum(-1, keepdims=True) > 2, weights, halves)
-        return before(row, row.keep, weights)
+        return before(row, weights)
 
 
 def _padded(weights, width):

@@ -9,14 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.tree_util import Partial
 
 from jaxdiff import kernels, noise
 from jaxdiff.grids import log_snr
 from jaxdiff.guarantees.end_point_distances import SETTLED, halving, no_end_points, rounding_of
 from jaxdiff.processes import ou
 from jaxdiff.sampling import compiled
-from jaxdiff.sampling.score_calls import evaluate
+from jaxdiff.sampling.storing import score_of_step
 from jaxdiff.types import Grid, Kernel, Particles, Scalar
 
 STEPS = 512  # of the reference, equal in log snr. No sampler that is compared has more.
@@ -69,7 +68,7 @@ class Pilots:
         path, index = None, np.zeros(STEPS + 1, np.int32)
         if kernel.noises_per_step:
             path, index[: n + 1] = self.path, places
-        static = kernel.init, kernel.step, kernel.position
+        static = kernel.init, kernel.step, kernel.position, kernel.evals_per_step
         x = self.x if path is None else self.x[: path.shape[1]]
         return np.asarray(compiled.recent(_run, static, (kernel.score, rows, np.int32(n), index, path, x)), np.float64)
 
@@ -107,13 +106,13 @@ def pilots_of(x: Particles, horizon: Scalar, early_stop: Scalar, key: Any) -> Pi
 
 
 def _run(static, arguments, _):
-    init, step, position = static
+    init, step, position, evals = static
     score, (rows, per_increment), n_steps, index, path, x = arguments
 
     def one(k, state):
         row = jax.tree.map(lambda column: column[k], rows)
         z = None if path is None else (path[index[k + 1]] - path[index[k]]) * per_increment[k]
-        return step(Partial(evaluate, score), state, row, z)
+        return step(score_of_step(score, state, evals, k), state, row, z)
 
     return position(lax.fori_loop(0, n_steps, one, init(x)))
 

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Float64, Int
 
 from jaxdiff import noise
@@ -14,7 +13,7 @@ from jaxdiff.arrays import Whole
 from jaxdiff.noise import KeyLike
 from jaxdiff.processes import ou
 from jaxdiff.sampling import compiled
-from jaxdiff.sampling.score_calls import evaluate
+from jaxdiff.sampling.storing import score_of_step
 from jaxdiff.types import Grid, Kernel, Particles
 
 
@@ -74,12 +73,12 @@ def end_points(
     slots = max(kernel.noises_per_step, 1)
     rounded = lambda column: np.asarray(column).astype(x.dtype)
     rows = jax.tree.map(rounded, kernel.coefficients(grid)), rounded(weights_of(grid, slots, parts))
-    static = kernel.init, kernel.step, kernel.position, kernel.noises_per_step
+    static = kernel.init, kernel.step, kernel.position, kernel.noises_per_step, kernel.evals_per_step
     return EndPoints(*compiled.recent(_run, static, (kernel.score, rows, key, x, np.uint32(first))))
 
 
 def _run(static, arguments, _):
-    init, step, position, noises = static
+    init, step, position, noises, evals = static
     score, rows, key, x, first_particle = arguments
     n_steps, slots, parts = rows[1].shape
     index = first_particle + jnp.arange(len(x), dtype=jnp.uint32)
@@ -93,9 +92,8 @@ def _run(static, arguments, _):
         (state, until), (k, (row, weights)) = carried, at
         first = k.astype(jnp.uint32) * jnp.uint32(slots * parts)
         z = [increment(weights[s], first + jnp.uint32(s * parts)) for s in range(noises)]
-        state = step(
-            Partial(evaluate, score), state, row, None if noises == 0 else z[0] if noises == 1 else jnp.stack(z)
-        )
+        z = None if noises == 0 else z[0] if noises == 1 else jnp.stack(z)
+        state = step(score_of_step(score, state, evals, k), state, row, z)
         until = jnp.where((until == n_steps) & ~_finite(position(state)), k, until)
         return (state, until), None
 

@@ -29,10 +29,14 @@ ROUND_MARK = 384_000  # particles, or a multiple of it: 2^10 3 5^3, which batche
 # The fewest particles on the fast axis, eight vectors of 16 float32 numbers. With fewer, coordinates lie there, because
 # a loop over so few particles would be short.
 FAST_AXIS = 128
+# The most arrays of a state whose steps are fused with an elementwise score. XLA on a CPU computes a fused loop again
+# for each array that it makes.
+MOST_FUSED = 2
 FEW_COORDINATES = 16  # fewer coordinates do not fill a vector of float32, so particles lie on the fast axis
 # Particles times coordinates of a chunk on a CPU. CACHED, 256 KiB of float32, is for scores whose steps read the state
 # more than once, so that it has to stay in a fast cache. STREAMED, 4 MiB, is for matrix products and fused loops, which
-# read the state once in several steps. For them short loops would cost more time than memory does.
+# read the state once in several steps, and for steps whose arrays are stored, because each array is a loop of its own.
+# For all of these short loops would cost more time than memory does.
 CACHED, STREAMED = 2**16, 2**20
 
 
@@ -50,6 +54,14 @@ class Traits(NamedTuple):
     products: bool
 
 
+class StepTraits(NamedTuple):
+    """What a step of a kernel takes and keeps: Gaussian increments, score evaluations, leaves of its state."""
+
+    noises: int
+    evals: int
+    leaves: int
+
+
 class Layout(NamedTuple):
     """How the particles and steps of a run are arranged.
 
@@ -58,12 +70,14 @@ class Layout(NamedTuple):
       particles_last: the loop carries states (d, n), with particles on the fast axis.
       unroll: steps an iteration of the scan.
       fused: these steps are written out, so that XLA makes one loop over particles and coordinates of them.
+      stored: scores and new states are written to memory, because a step reads them several times.
     """
 
     chunk: int
     particles_last: bool
     unroll: int
     fused: bool
+    stored: bool
 
 
 def traits(jaxpr, n) -> Traits:
@@ -135,22 +149,25 @@ def _jaxprs(value):
             yield one
 
 
-def choose(found: Traits, shape, n_steps, noises, *, chunk=None, platform="cpu") -> Layout:
-    """The layout of a run of (n, d) particles on one device, with `noises` increments a step.
+def choose(found: Traits, of_step: StepTraits, shape, n_steps, *, chunk=None, platform="cpu") -> Layout:
+    """The layout of a run of (n, d) particles on one device.
 
     An elementwise score is fused with its noise, two steps in one loop, or four if it is arithmetic alone. For any
     other score the noise is written to memory, two increments a call of the cipher. Particles lie on the fast axis if
     there are few coordinates or the score sums over them. On a CPU a chunk fits into the caches; an accelerator runs
-    all particles at once.
+    all particles at once. On a CPU the arrays that a step reads several times are stored: see `storing`.
     """
     n, d = shape
     last = d < FEW_COORDINATES or not (found.elementwise or found.products)
+    several = of_step.leaves > MOST_FUSED if found.elementwise else of_step.leaves > 1 or of_step.evals > 1
+    stored = several and platform == "cpu"
     if chunk is None:
-        chunk = _equal_chunks(n, (CACHED if last else STREAMED) // d) if platform == "cpu" else n
-    unroll = 2 if found.elementwise or noises == 1 else 1
-    if found.arithmetic and not last:
+        chunk = _equal_chunks(n, (CACHED if last and not stored else STREAMED) // d) if platform == "cpu" else n
+    fused = found.elementwise and not stored
+    unroll = 2 if (fused and of_step.noises < 2) or of_step.noises == 1 else 1
+    if found.arithmetic and fused and not last and of_step.noises < 2:
         unroll = _unrolled(n_steps)
-    return Layout(min(chunk, n), last and min(chunk, n) >= FAST_AXIS, unroll, found.elementwise)
+    return Layout(min(chunk, n), last and min(chunk, n) >= FAST_AXIS, unroll, fused, stored)
 
 
 def _unrolled(n_steps):

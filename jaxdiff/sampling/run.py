@@ -85,6 +85,7 @@ class Run:
             kernel.step,
             kernel.position,
             kernel.noises_per_step,
+            kernel.evals_per_step,
             source,
             chunk,
             mesh,
@@ -128,7 +129,7 @@ class Run:
         if not isinstance(last, Tracer):
             check_times(self.kernel.score, last)
         step = ddim(self.kernel.score)
-        program = self.program._replace(init=step.init, step=step.step, position=step.position, noises=0)
+        program = self.program._replace(init=step.init, step=step.step, position=step.position, noises=0, evals=1)
         return program, self.columns(step.coefficients(namespace(last).concatenate([last, 0 * last])))
 
     def columns(self, coefficients):

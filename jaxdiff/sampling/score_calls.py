@@ -106,7 +106,9 @@ def layout_of(program, score, n_steps, shape):
         chunk = _all_at_once(program, n)
     jaxpr, n = (jaxpr, n) if marked is None else (marked, mark)
     found = layout.traits(jaxpr.jaxpr, n)
-    return layout.choose(found, shape, n_steps, program.noises, chunk=chunk, platform=program.platform)
+    state = jax.eval_shape(program.init, jax.ShapeDtypeStruct((n, *shape[1:]), program.dtype))
+    of_step = layout.StepTraits(program.noises, program.evals, len(jax.tree.leaves(state)))
+    return layout.choose(found, of_step, shape, n_steps, chunk=chunk, platform=program.platform)
 
 
 def _traced_with(traced, mark):

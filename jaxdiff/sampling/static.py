@@ -14,7 +14,7 @@ class Program(NamedTuple):
     """All that is static: runs with equal programs, shapes and trees share a compilation.
 
     Attributes:
-      init, step, position, noises: those of the kernel.
+      init, step, position, noises, evals: those of the kernel.
       source: of the noise, "counter" or "jax".
       chunk: particles that run at a time; None lets `layout.choose` decide.
       mesh, axes: the mesh and its axes over which the particles are distributed; None and () for one device.
@@ -26,6 +26,7 @@ class Program(NamedTuple):
     step: Callable
     position: Callable
     noises: int
+    evals: int
     source: str
     chunk: int | None
     mesh: jax.sharding.Mesh | None

@@ -7,10 +7,11 @@ import pytest
 
 from jaxdiff import targets
 from jaxdiff.sampling import layout
-from jaxdiff.sampling.layout import Traits
+from jaxdiff.sampling.layout import StepTraits, Traits
 
 ARITHMETIC, ELEMENTWISE = Traits(True, True, False), Traits(True, False, False)
 PRODUCTS, SUMS = Traits(False, False, True), Traits(False, False, False)
+ONE = StepTraits(noises=1, evals=1, leaves=1)
 
 
 def read(score, d=3):
@@ -78,33 +79,59 @@ def test_the_mark_is_a_prime_of_which_no_size_is_a_multiple():
 @pytest.mark.parametrize("n", [1, 2, 127, 1000, 4096, 70_000, 2**20])
 @pytest.mark.parametrize("d", [1, 2, 15, 16, 64, 1024, 2**17])
 def test_a_chunk_on_a_cpu_is_small_and_cuts_the_particles_evenly(found, n, d):
-    chosen = layout.choose(found, (n, d), 50, 1)
+    chosen = layout.choose(found, ONE, (n, d), 50)
     most = layout.STREAMED if d >= 16 and (found.elementwise or found.products) else layout.CACHED
     assert 1 <= chosen.chunk <= n
     assert chosen.chunk * d <= max(1.5 * most, d) + 32 * d
     chunks = -(-n // chosen.chunk)
     assert chunks * chosen.chunk - n <= 32 * chunks
     assert chosen.chunk == n or chosen.chunk % 1024 != 0
-    assert layout.choose(found, (n, d), 50, 1, platform="gpu").chunk == n
-    assert layout.choose(found, (n, d), 50, 1, chunk=3).chunk == min(3, n)
+    assert layout.choose(found, ONE, (n, d), 50, platform="gpu").chunk == n
+    assert layout.choose(found, ONE, (n, d), 50, chunk=3).chunk == min(3, n)
 
 
 @pytest.mark.parametrize("n_steps", range(1, 60))
 def test_bodies_are_pairs_of_steps_and_a_rest_is_short(n_steps):
-    long = layout.choose(ARITHMETIC, (1000, 64), n_steps, 1).unroll
+    long = layout.choose(ARITHMETIC, ONE, (1000, 64), n_steps).unroll
     assert long % 2 == 0
     assert 2 <= long <= layout.MOST_UNROLLED
     assert n_steps // long + n_steps % long <= n_steps // 2 + n_steps % 2
-    assert layout.choose(ELEMENTWISE, (1000, 64), n_steps, 1).unroll == 2
-    assert layout.choose(SUMS, (1000, 64), n_steps, 1).unroll == 2
-    assert [layout.choose(SUMS, (1000, 64), n_steps, noises).unroll for noises in (0, 2, 3)] == [1, 1, 1]
+    assert layout.choose(ELEMENTWISE, ONE, (1000, 64), n_steps).unroll == 2
+    assert layout.choose(SUMS, ONE, (1000, 64), n_steps).unroll == 2
+    assert [layout.choose(SUMS, ONE._replace(noises=noises), (1000, 64), n_steps).unroll for noises in (0, 2, 3)] == [
+        1,
+        1,
+        1,
+    ]
 
 
 def test_particles_lie_on_the_fast_axis_where_it_pays():
-    last = lambda found, n, d: layout.choose(found, (n, d), 50, 1).particles_last
+    last = lambda found, n, d: layout.choose(found, ONE, (n, d), 50).particles_last
     assert last(ARITHMETIC, 10_000, 2)
     assert last(PRODUCTS, 10_000, 2)
     assert last(SUMS, 10_000, 64)
     assert not last(ARITHMETIC, 10_000, 64)
     assert not last(PRODUCTS, 10_000, 64)
     assert not last(SUMS, 4, 64)
+
+
+@pytest.mark.parametrize(
+    ("found", "evals", "leaves", "stored"),
+    [
+        (SUMS, 1, 1, False),
+        (SUMS, 2, 1, True),
+        (PRODUCTS, 1, 2, True),
+        (ARITHMETIC, 4, 1, False),
+        (ELEMENTWISE, 1, 2, False),
+        (ELEMENTWISE, 1, 3, True),
+    ],
+)
+def test_arrays_that_a_step_reads_several_times_are_stored_on_a_cpu(found, evals, leaves, stored):
+    of_step = StepTraits(0, evals, leaves)
+    chosen = layout.choose(found, of_step, (100_000, 64), 50)
+    assert chosen.stored is stored
+    assert chosen.fused is (found.elementwise and not stored)
+    assert layout.choose(found, of_step, (100_000, 64), 50, platform="gpu").stored is False
+    if stored:
+        assert chosen.unroll == 1
+        assert chosen.chunk * 64 > layout.STREAMED / 2  # long loops

@@ -13,9 +13,8 @@ from jaxdiff.sampling import layout, score_calls, static
 TABLE = np.arange(30_000.0, dtype=np.float32).reshape(10_000, 3)
 LABELS = np.arange(10_000) % 3
 MATRIX = np.arange(9.0, dtype=np.float32).reshape(3, 3)
-PROGRAM = static.Program(  # of which the layout of a score reads the last six alone
-    *(None, None, None, 1, "counter"), chunk=2, mesh=None, axes=(), platform="cpu", stored=jnp.dtype("float32")
-)
+FIELDS = {"init": lambda x: x, "step": None, "position": None, "noises": 1, "evals": 1, "source": "counter"}
+PROGRAM = static.Program(**FIELDS, chunk=2, mesh=None, axes=(), platform="cpu", stored=jnp.dtype("float32"))
 
 
 def read(score, n=1000):

@@ -142,10 +142,29 @@ def in_the_chosen_layout():
 )
 def test_layout_and_length_of_a_body_change_nothing(last, unroll, fused, monkeypatch):
     kernel, x, grid, key, plain = in_the_chosen_layout()
-    chosen = lambda *args, **options: layout.Layout(300, last, unroll, fused)
+    chosen = lambda *args, **options: layout.Layout(300, last, unroll, fused, stored=False)
     monkeypatch.setattr(layout, "choose", chosen)
     kernel = dataclasses.replace(kernel, score=jax.tree_util.Partial(lambda x, t: two_points(x, t)))  # traced anew
     np.testing.assert_allclose(sample(kernel, x, grid, key), plain, rtol=1e-12)
+
+
+# Kernels with memory, with several evaluations or noises in a step; 11 steps leave one over after pairs.
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("name", ["unipc", "sa_solver", "deis", "heun", "seeds", "dpm_solver"])
+def test_writing_states_to_memory_changes_nothing(name, last, monkeypatch):
+    _, x, grid, key, _ = in_the_chosen_layout()
+    options = {"eta": 1.0} if name == "dpm_solver" else {}
+    ends = []
+    for stored, unroll in ((False, 1), (True, 1), (True, 2)):
+        kernel = getattr(kernels, name)(jax.tree_util.Partial(lambda x, t: two_points(x, t)), **options)
+        if unroll == 2 and kernel.noises_per_step != 1:
+            continue
+        chosen = lambda *args, stored=stored, unroll=unroll, **more: layout.Layout(100, last, unroll, False, stored)
+        monkeypatch.setattr(layout, "choose", chosen)
+        ends.append(sample(kernel, x, grid, key))
+        ends.append(sample(kernel, x, grid, key, progress=True))
+    for one in ends[1:]:
+        np.testing.assert_allclose(one, ends[0], rtol=1e-11, atol=1e-13)
 
 
 def test_a_score_that_holds_something_for_every_particle_is_given_them_all(key):
