@@ -27,7 +27,7 @@ from benchmarks.harness import command_line, records
 from benchmarks.harness.environment import environment
 from benchmarks.harness.timing import interleaved
 from benchmarks.laws.throughput import LAWS, gaussian
-from benchmarks.samplers.throughput import EARLY_STOP, HORIZON, N_STEPS, PEERS, functions, importable
+from benchmarks.samplers.throughput import EARLY_STOP, HORIZON, N_STEPS, PEERS, functions, importable, particles
 from jaxdiff import grids, kernels, tables
 
 NAME = "step_throughput"
@@ -76,12 +76,6 @@ COLUMNS = ("method", "median_ms", "spread_ms", "first_s", "mega_steps_per_s", "s
 LIMIT_COLUMNS = ("score", "d", "method", "gb_per_s", "share_of_memory", "tflops", "share_of_flops")
 MEMORY_COLUMNS = ("score", "d", "particles", "method", "temporary_mib")
 BAR_COLUMNS = ("score", "d", "particles", "method", "median_s", "over_run")
-
-
-def particles(law, d, coordinates):
-    """The number of particles: fewer for the network, and fewest where d is small, as its work is by particle."""
-    share = 1 if law.flops is None else 16 if d < 16 else 4
-    return max(1, coordinates // share // d)
 
 
 def rows_of(law, d, n, timings, repeats, peaks):

@@ -211,6 +211,18 @@ def of_step_throughput(rows):
     }
 
 
+def of_kernel_throughput(rows):
+    """Times for an evaluation over DDIM's: with the network of all kernels, with exact scores of those without noise."""
+    rows = [row for row in rows if row["part"] == "kernel"]
+    of = lambda law, kind: ends(
+        row["over_ddim"] for row in rows if (row["score"], row["kind"]) == (law, kind) and not row["noises"]
+    )
+    return {
+        "network": ends(row["over_ddim"] for row in rows if row["score"] == "mlp"),
+        **{(law, kind): of(law, kind) for law in ("mixture", "gaussian") for kind in ("stages", "multistep")},
+    }
+
+
 def of_digits(rows):
     """The ratio of steps at equal path KL."""
     steps = next(row for row in rows if row["part"] == "steps")

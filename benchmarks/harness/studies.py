@@ -21,13 +21,14 @@ class Study(NamedTuple):
     draw: Callable  # (rows, path) -> path
     hidden: tuple[str, ...] = ()  # parts that are too long to print
     seed: int = 0  # of all random draws
+    double: bool = True  # float64 is on: float32 is too coarse for differences between laws
     peers: tuple[str, ...] = ()  # packages whose versions the record names
 
 
 def main(study, argv=None):
     """Run a study: print table and verdict, write record and figure."""
     options = command_line.parsed(command_line.parser(study.question), argv)
-    jax.config.update("jax_enable_x64", True)  # float32 is too coarse for differences between laws
+    jax.config.update("jax_enable_x64", study.double)
     about = environment(study.peers) | {"seed": study.seed}
     print(study.question, end="\n\n")
     rows = study.rows(options.quick, options.repeats)

@@ -14,6 +14,12 @@ N_STEPS, HORIZON, EARLY_STOP = 50, 5.0, 1e-2
 GRID = grids.exponential_then_uniform(HORIZON, EARLY_STOP, N_STEPS)
 
 
+def particles(law, d, coordinates):
+    """The number of particles: fewer for the network, and fewest where d is small, as its work is by particle."""
+    share = 1 if law.flops is None else 16 if d < 16 else 4
+    return max(1, coordinates // share // d)
+
+
 @jax.jit
 def plain_scan(score, table, x, key):
     """The step of exponential Euler with noise of jax.random, down a table of coefficients."""
