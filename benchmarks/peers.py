@@ -3,8 +3,8 @@
 The libraries are diffrax, diffusionjax, and on the CPU diffusers and azula (extra `peers`; a library that is not
 installed is left out). For each law and number of evaluations one interleaved run in float32 starts all samplers from
 the same draws of N(0, I) at T = 5 and takes them to 1e-3 on the same nodes (samplers/peers.py): equal steps of log snr
-for the ODE, Benton's grid with noise. PyTorch runs eagerly, and everything of JAX is compiled. `first_s` is the first
-call, `seconds` the median of the others.
+for the ODE, Benton's grid with noise. PyTorch runs eagerly, or with a compiled score; everything of JAX is compiled.
+`first_s` is the first call, `seconds` the median of the others.
 
 Deterministic methods are measured by the median relative distance to the end points of 2,000 steps of RK4 in float64; a
 peer's end points are also compared with those of jaxdiff's method of the same name. Methods with noise are measured by
@@ -35,6 +35,7 @@ SAMPLES, PROJECTIONS, FLOORS = 2048, 128, 4  # of energy distances; of sliced W2
 REFERENCE, REFERENCE_STEPS = 512, 2000  # particles and steps of the fine solution
 SAME = 1e-3  # relative distance up to which two runs of a deterministic method agree; float32 tables leave 1e-5
 ERRORS = 5  # standard errors up to which two energy distances agree
+CLEARLY = 1 / 1.1  # a ratio of times below this is clearly faster
 FAR = 3.0  # relative distances beyond it are not drawn
 OURS = "jaxdiff"
 
@@ -131,7 +132,7 @@ def _row(method, timing, ends, exact):
     end, own = ends[method[:2]], ends.get((OURS, method.name))
     row = {
         "package": method.package,
-        "version": importlib.metadata.version(method.package),
+        "version": importlib.metadata.version(peer_samplers.library(method.package)),
         "method": method.name,
         "draws": method.draws,
         "seconds": timing.median,
@@ -218,6 +219,7 @@ def verdict(rows):
     for package in dict.fromkeys(row["package"] for _, row in pairs):
         ratios = [row["seconds"] / own["seconds"] for own, row in pairs if row["package"] == package]
         slower = f", faster than jaxdiff in {sum(r < 1 for r in ratios)} of {len(ratios)}" if min(ratios) < 1 else ""
+        slower += f", by more than 10 % in {sum(r < CLEARLY for r in ratios)}" if min(ratios) < CLEARLY else ""
         speeds.append(f"{package} {np.median(ratios):.3g} ({min(ratios):.2g} to {max(ratios):.2g}{slower})")
     name = lambda row: f"{row['package']} {row['method']} on {row['law']} at {row['evals']}"
     sides = best(rows)
@@ -238,7 +240,7 @@ def draw(rows, path):
     rows = [row for row in rows if not row.get("missing") and not row.get("diverged")]
     rows = [row for row in rows if row["draws"] or row["distance"] < FAR]
     laws, styles = list(dict.fromkeys(row["law"] for row in rows)), ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))
-    packages = list(dict.fromkeys([OURS, *peer_samplers.NEEDS]))
+    packages = list(dict.fromkeys(one.package for one in METHODS))
     figure = plots.canvas(max(8, 3.6 * len(laws) + 1.5), 6.6)
     axes = figure.subplots(2, len(laws), squeeze=False)
     for (line, column), draws in zip(enumerate(("distance", "sliced_w2")), (False, True), strict=True):

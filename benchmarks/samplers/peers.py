@@ -9,6 +9,8 @@ as times of its own clock, so that methods of the same name make the same steps:
 - diffusers: a table of N + 1 betas, one for each node. The product of 1 - beta up to a node is alpha^2 there. diffusers
   keeps the table in float32, as it keeps all its tables.
 - azula: a Schedule that looks up alpha and sigma at N + 1 equally spaced times.
+
+PyTorch runs the score eagerly, or compiled by torch.compile (COMPILED); the loops of its libraries run in Python.
 """
 
 import functools
@@ -31,6 +33,7 @@ NEEDS = {  # libraries by name, and the packages that each needs
     "azula": ("torch", "azula"),
 }
 DDIM, HEUN, DPM, EULER_MARUYAMA, ANCESTRAL = "DDIM", "Heun in v", "DPM-Solver++ 2M", "Euler-Maruyama", "ancestral"
+COMPILED = ", compiled"  # behind the name of a library of PyTorch whose score is compiled
 TSIT5_EVALS = 6  # a step; the last stage is the first of the next step
 
 
@@ -82,7 +85,12 @@ class Problem(NamedTuple):
 
 def installed(package):
     """Whether this package can be imported here."""
-    return all(importlib.util.find_spec(name) is not None for name in NEEDS.get(package, ()))
+    return all(importlib.util.find_spec(name) is not None for name in NEEDS.get(library(package), ()))
+
+
+def library(package):
+    """The library of a package's name, which may say that a score is compiled."""
+    return package.removesuffix(COMPILED)
 
 
 def ours(problem, name, grid, *args, **options):
@@ -186,13 +194,27 @@ def with_diffusionjax(problem):
     return called
 
 
-def _in_torch(problem):
+def _torch_score(mixture, x, alpha, noise):
+    import torch
+
+    return score_of(mixture, x, alpha, noise, torch.log, functools.partial(torch.softmax, dim=-1))
+
+
+@functools.cache
+def _compiled_score():
+    """The score in PyTorch, compiled once for every shape."""
+    import torch
+
+    return torch.compile(_torch_score)
+
+
+def _in_torch(problem, *, compiled=False):
     """The score s(x, alpha, noise's variance) and the start, in PyTorch."""
     import torch
 
     mixture = Mixture(*(torch.tensor(array, dtype=torch.float32) for array in problem.mixture))
-    softmax = functools.partial(torch.softmax, dim=-1)
-    return lambda x, alpha, noise: score_of(mixture, x, alpha, noise, torch.log, softmax), torch.tensor(problem.x)
+    score = _compiled_score() if compiled else _torch_score
+    return lambda x, *times: score(mixture, x, *map(torch.as_tensor, times)), torch.tensor(problem.x)
 
 
 def betas_of(grid):
@@ -200,12 +222,12 @@ def betas_of(grid):
     return -np.expm1(-2 * np.diff(grid[::-1], prepend=0.0))
 
 
-def with_diffusers(problem, name, grid, *, eta=None, **options):
+def with_diffusers(problem, name, grid, *, eta=None, compiled=False, **options):
     """A scheduler of diffusers, from table entry N to entry 0; eta is DDIM's."""
     import diffusers
     import torch
 
-    score, x = _in_torch(problem)
+    score, x = _in_torch(problem, compiled=compiled)
     n, alpha, noise = len(grid) - 1, ou.alpha(grid), ou.sigma(grid) ** 2
     given = {"num_train_timesteps": n + 1, "trained_betas": betas_of(grid).tolist()} | options
     extra = {} if eta is None else {"eta": eta}
@@ -227,24 +249,24 @@ def with_diffusers(problem, name, grid, *, eta=None, **options):
     return run
 
 
-def diffusers_ddim(problem, grid, eta):
+def diffusers_ddim(problem, grid, eta, *, compiled=False):
     """diffusers' DDIM, or with eta 1 its DDPM."""
     options = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1, "timestep_spacing": "leading"}
-    return with_diffusers(problem, "DDIMScheduler", grid, eta=eta, **options)
+    return with_diffusers(problem, "DDIMScheduler", grid, eta=eta, compiled=compiled, **options)
 
 
-def diffusers_dpm(problem, grid):
+def diffusers_dpm(problem, grid, *, compiled=False):
     """diffusers' DPM-Solver++ 2M, of second order to the end."""
     options = {"final_sigmas_type": "sigma_min", "lower_order_final": False}
-    return with_diffusers(problem, "DPMSolverMultistepScheduler", grid, **options)
+    return with_diffusers(problem, "DPMSolverMultistepScheduler", grid, compiled=compiled, **options)
 
 
-def with_azula(problem, name, grid):
+def with_azula(problem, name, grid, *, compiled=False):
     """A sampler of azula."""
     import torch
     from azula import denoise, noise, sample
 
-    score, x = _in_torch(problem)
+    score, x = _in_torch(problem, compiled=compiled)
     n = len(grid) - 1
     table = [torch.tensor(array, dtype=torch.float32) for array in (ou.alpha(grid), ou.sigma(grid))]
 
@@ -278,23 +300,31 @@ class Method(NamedTuple):
     make: Any
 
 
+def in_torch(package, name, draws, make):
+    """A method of a library of PyTorch, with its score run eagerly and compiled."""
+    return (
+        Method(package, name, draws, make),
+        Method(package + COMPILED, name, draws, lambda p: make(p, compiled=True)),
+    )
+
+
 METHODS = (
     Method("jaxdiff", DDIM, False, lambda p: ours(p, "ddim", p.nodes())),
     Method("diffrax", DDIM, False, lambda p: with_diffrax(p, "Euler", 1)),
-    Method("diffusers", DDIM, False, lambda p: diffusers_ddim(p, p.nodes(), 0.0)),
-    Method("azula", DDIM, False, lambda p: with_azula(p, "DDIMSampler", p.nodes())),
+    *in_torch("diffusers", DDIM, False, lambda p, **how: diffusers_ddim(p, p.nodes(), 0.0, **how)),
+    *in_torch("azula", DDIM, False, lambda p, **how: with_azula(p, "DDIMSampler", p.nodes(), **how)),
     Method("jaxdiff", HEUN, False, lambda p: ours(p, "heun", p.nodes(2))),
     Method("diffrax", HEUN, False, lambda p: with_diffrax(p, "Heun", 2)),
-    Method("azula", HEUN, False, lambda p: with_azula(p, "HeunSampler", p.nodes(2))),
+    *in_torch("azula", HEUN, False, lambda p, **how: with_azula(p, "HeunSampler", p.nodes(2), **how)),
     Method("jaxdiff", DPM, False, lambda p: ours(p, "dpm_solver", p.nodes(), 2)),
-    Method("diffusers", DPM, False, lambda p: diffusers_dpm(p, p.nodes())),
+    *in_torch("diffusers", DPM, False, lambda p, **how: diffusers_dpm(p, p.nodes(), **how)),
     Method("diffrax", "Tsit5 in v", False, lambda p: with_diffrax(p, "Tsit5", TSIT5_EVALS)),
     Method("jaxdiff", "UniPC 2", False, lambda p: ours(p, "unipc", p.nodes(), 2)),
     Method("jaxdiff", EULER_MARUYAMA, True, lambda p: ours(p, "euler_maruyama", p.noisy_nodes)),
     Method("diffrax", EULER_MARUYAMA, True, with_diffrax_noise),
     Method("diffusionjax", EULER_MARUYAMA, True, with_diffusionjax),
     Method("jaxdiff", ANCESTRAL, True, lambda p: ours(p, "ancestral", p.noisy_nodes)),
-    Method("diffusers", ANCESTRAL, True, lambda p: diffusers_ddim(p, p.noisy_nodes, 1.0)),
-    Method("azula", ANCESTRAL, True, lambda p: with_azula(p, "DDPMSampler", p.noisy_nodes)),
+    *in_torch("diffusers", ANCESTRAL, True, lambda p, **how: diffusers_ddim(p, p.noisy_nodes, 1.0, **how)),
+    *in_torch("azula", ANCESTRAL, True, lambda p, **how: with_azula(p, "DDPMSampler", p.noisy_nodes, **how)),
     Method("jaxdiff", "moment matched, planned", True, planned),
 )

@@ -61,9 +61,10 @@ def test_the_score_in_jax_is_that_of_the_target_and_of_numpy(name):
         np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
-def test_the_score_in_torch_is_that_of_numpy():
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_score_in_torch_is_that_of_numpy(compiled):
     torch = pytest.importorskip("torch")
-    score, x = peer_samplers._in_torch(problem())
+    score, x = peer_samplers._in_torch(problem(), compiled=compiled)
     assert x.dtype == torch.float32
     for t in (0.01, 0.5, 3.0):
         expected = in_numpy(START.astype(np.float64), t)
@@ -174,8 +175,15 @@ def test_the_verdict_says_who_is_faster_and_that_methods_agree():
     rows[3] |= {"seconds": 0.5}
     said = peers.verdict(rows)
     assert "2 runs of the same method: all agree" in said
-    assert "diffrax 2.25 (0.5 to 4, faster than jaxdiff in 1 of 2)" in said
+    assert "diffrax 2.25 (0.5 to 4, faster than jaxdiff in 1 of 2, by more than 10 % in 1)" in said
     assert "nearer than the peers' best in 0 of 2 cases, theirs in 0" in said
+
+
+def test_the_verdict_says_who_is_clearly_faster():
+    rows = [row("jaxdiff", False), row("diffrax", False, seconds=0.95), row("azula, compiled", False, seconds=0.5)]
+    said = peers.verdict(rows)
+    assert "diffrax 0.95 (0.95 to 0.95, faster than jaxdiff in 1 of 1)" in said
+    assert "azula, compiled 0.5 (0.5 to 0.5, faster than jaxdiff in 1 of 1, by more than 10 % in 1)" in said
 
 
 def test_the_verdict_shouts_where_methods_disagree():
