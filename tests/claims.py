@@ -212,7 +212,7 @@ def of_step_throughput(rows):
 
 
 def of_kernel_throughput(rows):
-    """Times for an evaluation over DDIM's: of all kernels with the network, of those without noise with exact scores."""
+    """Times for an evaluation over DDIM's: of all kernels with the network, without noise with exact scores."""
     rows = [row for row in rows if row["part"] == "kernel"]
     of = lambda law, kind: ends(
         row["over_ddim"] for row in rows if (row["score"], row["kind"]) == (law, kind) and not row["noises"]
