@@ -20,6 +20,12 @@ def checked_moment(second_moment: Any, dim: Any) -> float:
     return moment
 
 
+def check_confidence(confidence: float | int) -> None:
+    """Raise ValueError unless the confidence is a probability between 0 and 1."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be a probability between 0 and 1, as 0.95 is: confidence = {confidence:g}.")
+
+
 def described(value: Any) -> str:
     """A short description of a value for a message."""
     if value is None or isinstance(value, bool | int | float | complex | str):

@@ -7,19 +7,22 @@ import numpy as np
 
 from jaxdiff.arrays import Scalar
 from jaxdiff.certificate import CONFIDENCE, DISCRETISATION, Certificate, Term
+from jaxdiff.checks import check_confidence
 from jaxdiff.curves import Curve, MeasuredCurve
 from jaxdiff.curves.constraints import check_mmse
 from jaxdiff.curves.curve import as_curve
 from jaxdiff.grids import check_grid
 from jaxdiff.guarantees import caveats
+from jaxdiff.guarantees.certify_w2 import certify_w2
 from jaxdiff.guarantees.cross_fit import cross_fits, cross_fitted, measured_term, source_of, units_of
 from jaxdiff.guarantees.path_kl import interpolation_error, path_kl, path_kl_samples, range_of_rows, standard_error
 from jaxdiff.guarantees.step_cost import cost_of
 from jaxdiff.guarantees.terms import early_stopping, initialisation, moment_about_start, moment_of, score_error
 from jaxdiff.intervals import bounded
+from jaxdiff.noise import KeyLike
 from jaxdiff.processes import ou
 from jaxdiff.targets import Target
-from jaxdiff.types import Basis, ErrorCurve, Grid, Kernel, Numbers, PathCost, Sampler, Times
+from jaxdiff.types import Basis, ErrorCurve, Grid, Kernel, Numbers, PathCost, Rows, Sampler, Times
 
 
 def certify(
@@ -35,8 +38,14 @@ def certify(
     dim: Scalar | None = None,
     confidence: float | int = CONFIDENCE,
     start_mean: Numbers | None = None,
+    metric: str = "kl",
+    key: KeyLike | None = None,
+    rows: Rows | None = None,
 ) -> Certificate:
     """The terms of an upper bound on KL(q_early_stop || law of the samples), in nats, for a run from N(start_mean, I).
+
+    With metric="w2" they are those of a bound on W2(data, samples), as `certify_w2` measures it for the same sampler.
+    That function has more options.
 
     Args:
       kernel: a Sampler, as Plan.sampler makes it. Or, with a grid, a kernel or the name of one that has a path KL; see
@@ -57,6 +66,9 @@ def certify(
       confidence: that of the intervals, between 0 and 1.
       start_mean: (d,) the mean of the normal law that the run of a target starts from, as Plan.start_mean; default 0.
         With a curve centre the data instead, which does not change the curve.
+      metric: "kl" for the path KL, or "w2" for the samples. The latter takes target, rows or dim, and a key.
+      key: a JAX key for metric="w2".
+      rows: (n, d) independent rows of the data that did not train the score, for metric="w2".
 
     Returns:
       A Certificate. Its terms in nats add up to the bound. Two more terms say what early stopping costs in W2 and in
@@ -69,6 +81,11 @@ def certify(
         a curve given as exact that cannot be an mmse curve, or that implies a larger E|X_0|^2 than second_moment; a
         `matched` that is not a curve of other rows; losses that are too large for the ball of `radius`.
     """
+    if metric != "kl" or key is not None or rows is not None:
+        of_kl = {"curve": curve, "matched": matched, "basis": basis, "second_moment": second_moment, "radius": radius}
+        _check_w2(metric, key, of_kl | {"start_mean": start_mean})
+        known: dict[str, Any] = {"target": target, "rows": rows, "dim": dim, "confidence": confidence}
+        return certify_w2(sampler_of(kernel, grid), key, **known)
     if (target is None) == (curve is None):
         raise ValueError("give exactly one of target= (exact score) and curve= (learned denoiser).")
     check_confidence(confidence)
@@ -83,6 +100,24 @@ def certify(
     second_moment = moment_of(known, second_moment) if target is None else target.second_moment
     about = Known(known, second_moment, target, start_mean)
     return certificate_of(cost, grid, about, confidence=confidence, radius=radius)
+
+
+def sampler_of(kernel: Any, grid: Any) -> Any:
+    """The Sampler of a kernel and a grid; the first argument where there is no grid."""
+    return kernel if grid is None else Sampler(kernel, grid)
+
+
+def _check_w2(metric, key, of_kl):
+    """Raise ValueError unless the arguments are those of a certificate in W2."""
+    if metric not in ("kl", "w2"):
+        raise ValueError(f"metric must be 'kl' (path KL) or 'w2' (the samples): metric = {metric!r}.")
+    if metric == "kl":
+        raise ValueError("key= and rows= are for a certificate in W2: pass metric='w2' too, or leave them out.")
+    if key is None:
+        raise ValueError("metric='w2' runs particles and needs key=, as jax.random.key(0): key = None.")
+    for name, value in of_kl.items():
+        if value is not None:
+            raise ValueError(f"{name}= is for a certificate in path KL: leave {name}= out with metric='w2'.")
 
 
 def _judged(kernel, grid, curve, matched, basis):
@@ -203,9 +238,3 @@ def discretisation_of(
     margin = bounded(samples, *range_of_rows(cost, curve, grid, radius), confidence)
     source += ", betting interval of bounded rows"
     return Term(DISCRETISATION, value, standard_error(samples), "measured", source, margin=margin, bias=bias)
-
-
-def check_confidence(confidence: float | int) -> None:
-    """Raise ValueError unless the confidence is a probability between 0 and 1."""
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be a probability between 0 and 1, as 0.95 is: confidence = {confidence:g}.")

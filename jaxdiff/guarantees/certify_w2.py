@@ -19,9 +19,8 @@ from jaxdiff.certificate import (
     Certificate,
     Term,
 )
-from jaxdiff.checks import check_whole, described
+from jaxdiff.checks import check_confidence, check_whole, described
 from jaxdiff.grids import check_grid
-from jaxdiff.guarantees.certify import check_confidence
 from jaxdiff.guarantees.end_point_distances import (
     FEWEST,
     SETTLED,

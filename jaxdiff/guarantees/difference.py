@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from jaxdiff.certificate import CONFIDENCE, Certificate
+from jaxdiff.checks import check_confidence
 from jaxdiff.curves import Curve, MeasuredCurve
 from jaxdiff.grids import check_grid
 from jaxdiff.guarantees.caveats import caveats
-from jaxdiff.guarantees.certify import check_confidence, check_variance_curve
+from jaxdiff.guarantees.certify import check_variance_curve
 from jaxdiff.guarantees.cross_fit import in_groups, measured_term, units_of
 from jaxdiff.guarantees.information import information_gain
 from jaxdiff.guarantees.path_kl import interpolation_error, level_samples, path_kl, path_kl_samples

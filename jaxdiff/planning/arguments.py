@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxdiff.checks import check_confidence
 from jaxdiff.curves import MeasuredCurve
-from jaxdiff.guarantees.certify import check_confidence
 from jaxdiff.planning.from_dimension import KERNEL as DATA_FREE_KERNEL
 from jaxdiff.types import Kernel, ScoreFn, as_score
 

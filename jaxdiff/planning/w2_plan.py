@@ -15,8 +15,8 @@ import numpy as np
 
 from jaxdiff import noise
 from jaxdiff.certificate import CONFIDENCE, DISCRETISATION, INITIALISATION, Certificate
+from jaxdiff.checks import check_confidence
 from jaxdiff.curves import Curve
-from jaxdiff.guarantees.certify import check_confidence
 from jaxdiff.guarantees.certify_w2 import certify_w2, early_stopping_term, measured_term
 from jaxdiff.guarantees.end_point_distances import Starts, starts_of
 from jaxdiff.planning.goal import check_goal

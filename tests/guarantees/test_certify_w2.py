@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxdiff import Certificate, Sampler, certify_w2, grids, kernels, noise, sample, targets
+from jaxdiff import Certificate, Sampler, certify, certify_w2, grids, kernels, noise, sample, targets
 from jaxdiff.certificate import Term
 from jaxdiff.guarantees import end_point_distances
 from jaxdiff.guarantees.certify_w2 import _warnings, joint_of, measured_term
@@ -284,6 +284,22 @@ def test_a_few_distances_that_make_up_the_mean_are_said():
     (text,) = warned(np.append(np.ones(297), [100.0, 100.0, 100.0]))
     assert "the largest 1 % of the squared distances make up 50% of their sum; take more particles" in text
     assert warned(np.random.default_rng(0).chisquare(5, size=300)) == ()
+
+
+def test_certify_measures_the_same_with_the_metric_w2():
+    sampler, rows = Sampler(kernels.ddim(LAW.score), GRID), np.asarray(LAW.sample(KEY, 50), np.float32)
+    for known in ({"target": LAW}, {"rows": rows}, {"dim": 2}):
+        expected = certify_w2(sampler, KEY, confidence=0.9, **known)
+        assert str(certify(sampler, metric="w2", key=KEY, confidence=0.9, **known)) == str(expected)
+        assert str(certify(sampler.kernel, GRID, metric="w2", key=KEY, confidence=0.9, **known)) == str(expected)
+    with pytest.raises(ValueError, match=r"metric='w2' runs particles and needs key="):
+        certify(sampler, metric="w2", target=LAW)
+    with pytest.raises(ValueError, match=r"curve= is for a certificate in path KL: leave curve= out"):
+        certify(sampler, metric="w2", key=KEY, rows=rows, curve=LAW.mmse)
+    with pytest.raises(ValueError, match=r"key= and rows= are for a certificate in W2: pass metric='w2' too"):
+        certify(sampler, target=LAW, key=KEY)
+    with pytest.raises(ValueError, match=r"metric must be 'kl' \(path KL\) or 'w2' .* metric = 'tv'"):
+        certify(sampler, target=LAW, metric="tv")
 
 
 def test_what_cannot_be_certified_is_refused_in_words():
