@@ -84,8 +84,8 @@ def certify(
     if metric != "kl" or key is not None or rows is not None:
         of_kl = {"curve": curve, "matched": matched, "basis": basis, "second_moment": second_moment, "radius": radius}
         _check_w2(metric, key, of_kl | {"start_mean": start_mean})
-        known: dict[str, Any] = {"target": target, "rows": rows, "dim": dim, "confidence": confidence}
-        return certify_w2(sampler_of(kernel, grid), key, **known)
+        of_data: dict[str, Any] = {"target": target, "rows": rows, "dim": dim}
+        return certify_w2(_sampler(kernel, grid), key, confidence=confidence, **of_data)
     if (target is None) == (curve is None):
         raise ValueError("give exactly one of target= (exact score) and curve= (learned denoiser).")
     check_confidence(confidence)
@@ -102,7 +102,7 @@ def certify(
     return certificate_of(cost, grid, about, confidence=confidence, radius=radius)
 
 
-def sampler_of(kernel: Any, grid: Any) -> Any:
+def _sampler(kernel, grid) -> Any:
     """The Sampler of a kernel and a grid; the first argument where there is no grid."""
     return kernel if grid is None else Sampler(kernel, grid)
 
