@@ -5,8 +5,9 @@ it). `over_ddim` is the time for an evaluation over that of DDIM. `over_score` i
 loop which evaluates the score as often, `over_parts` over the sum of that loop and of as many Gaussian increments as
 the kernel draws. All methods of a case take turns in one run. A last part times planning, fits and likelihoods.
 
-LIMITS has the requirements: at most so many times DDIM, for kernels by the number of their evaluations in a step and by
-whether they keep earlier outputs. Kernels with noise are held to `over_parts`, as DDIM draws none.
+STAGES and MULTISTEP are the requirements: at most so many times DDIM, for kernels with several evaluations in a step
+and for those that keep earlier outputs. Kernels with noise are held to `over_parts`, as DDIM draws none. `later_s` is
+the first call, compilation included, less that of the same steps in a plain jitted scan; at most LATER seconds.
 
 Calls that are no single kernel are timed once they are compiled: Langevin with a reversal, likelihoods, plans and a
 fitted grid. Where the number of evaluations is known, `over_score` is the time over that of as many in a bare loop.
@@ -29,7 +30,7 @@ NAME = "kernel_throughput"
 QUESTION = "How long does every kernel take for an evaluation, over DDIM and over its bare evaluations?"
 EVALS, HORIZON, EARLY_STOP = 48, 5.0, 1e-3
 DIMENSIONS, COORDINATES = {"quick": (64,), "full": (2, 64, 1024, 16384)}, {"quick": 2**17, "full": 2**19}
-STAGES, MULTISTEP, WITH_NOISE = 1.3, 1.5, 1.3
+STAGES, MULTISTEP, LATER = 1.3, 1.5, 0.3
 DENSE, LANCZOS = 16, 4  # of covariance matching: the d in which it is dense, and its products in more dimensions
 TICKS = (0.5, 1, 2, 5, 10, 20)
 CALLED, PILOTS, POINTS = 64, 512, 64  # d of the calls; particles for a fit; those of likelihoods and Jacobians
@@ -82,11 +83,35 @@ def case_rows(law, d, n, repeats):
     )
     score, noise = (timings[name].median / EVALS for name in ("score alone", "noise alone"))
     score = min(score, timings["ddim"].median / EVALS)
-    return [_row(law, d, n, name, kernel, timings, score, noise) for name, kernel in found.items()]
+    plain = {name: first_of_plain_scan(kernel, x, key) for name, kernel in found.items()}
+    return [_row(law, d, n, name, kernel, timings, score, noise, plain[name]) for name, kernel in found.items()]
 
 
-def _row(law, d, n, name, kernel, timings, score, noise):
-    """The row of a kernel; score and noise: seconds of one bare evaluation and of one bare increment."""
+@functools.partial(jax.jit, static_argnames=("init", "step", "position", "noises"))
+def plain_scan(score, table, x, key, *, init, step, position, noises):
+    """Steps of a kernel in a scan, with noise of jax.random."""
+
+    def one(state, row_and_key):
+        row, key = row_and_key
+        z = jax.random.normal(key, (noises,) * (noises > 1) + x.shape, x.dtype) if noises else None
+        return step(score, state, row, z), None
+
+    keys = jax.random.split(key, len(jax.tree.leaves(table)[0]))
+    return position(jax.lax.scan(one, init(x), (table, keys))[0])
+
+
+def first_of_plain_scan(kernel, x, key):
+    """Seconds of the first call of a plain scan of the kernel's steps."""
+    table = jax.tree.map(lambda column: jnp.asarray(column, x.dtype), kernel.coefficients(grid_of(kernel)))
+    how = {"init": kernel.init, "step": kernel.step, "position": kernel.position, "noises": kernel.noises_per_step}
+    return interleaved({"plain": functools.partial(plain_scan, kernel.score, table, x, key, **how)}, 1)["plain"].first
+
+
+def _row(law, d, n, name, kernel, timings, score, noise, plain):
+    """The row of a kernel.
+
+    score, noise: seconds of one bare evaluation and of one bare increment. plain: of a plain scan's first call.
+    """
     n_steps = len(grid_of(kernel)) - 1
     evals, own, ddim = n_steps * kernel.evals_per_step, timings[name].median, timings["ddim"].median / EVALS
     return {
@@ -99,6 +124,7 @@ def _row(law, d, n, name, kernel, timings, score, noise):
         "noises": kernel.noises_per_step * n_steps / evals,
         "median_ms": 1e3 * own,
         "first_s": timings[name].first,
+        "later_s": timings[name].first - plain,
         "over_ddim": own / evals / ddim,
         "over_score": own / evals / score,
         "over_parts": own / (evals * score + n_steps * kernel.noises_per_step * noise),
@@ -173,7 +199,7 @@ def met(row):
     most = {"stages": STAGES, "multistep": MULTISTEP}.get(row["kind"])
     if most is None:
         return None
-    return row["over_parts"] <= WITH_NOISE * most / STAGES if row["noises"] else row["over_ddim"] <= most
+    return row["over_parts" if row["noises"] else "over_ddim"] <= most
 
 
 def verdict(rows):
@@ -181,7 +207,11 @@ def verdict(rows):
     rows = [row for row in rows if row["part"] == "kernel"]
     held = [(row, met(row)) for row in rows if met(row) is not None]
     ratio = lambda row: row["over_parts" if row["noises"] else "over_ddim"]
-    said = f"{sum(good for _, good in held)} of {len(held)} requirements met."
+    late = [row["later_s"] for row in rows]
+    said = (
+        f"{sum(good for _, good in held)} of {len(held)} requirements on the time of an evaluation are met, and "
+        f"{sum(seconds <= LATER for seconds in late)} of {len(late)} on the first call."
+    )
     for law in dict.fromkeys(row["score"] for row, _ in held):
         own = [ratio(row) for row, _ in held if row["score"] == law]
         missed = [row for row, good in held if row["score"] == law and not good]
@@ -214,7 +244,8 @@ def draw(rows, path):
 
 
 COLUMNS = (
-    "score", "d", "kernel", "kind", "median_ms", "seconds", "first_s", "over_ddim", "over_score", "over_parts",
+    "score", "d", "kernel", "kind", "median_ms", "seconds", "first_s", "later_s", "over_ddim", "over_score",
+    "over_parts",
 )  # fmt: skip
 STUDY = studies.Study(NAME, QUESTION, rows, COLUMNS, verdict, draw, double=False)
 

@@ -1,5 +1,6 @@
 """The study kernel_throughput: the kernels it covers, their requirements, and a verdict that comes out both ways."""
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -10,7 +11,7 @@ from jaxdiff import kernels
 
 
 def row(kind="stages", ratio=1.2, noises=0.0, parts=1.2, law="mixture"):
-    own = {"kernel": "one", "kind": kind, "noises": noises, "over_ddim": ratio, "over_parts": parts}
+    own = {"kernel": "one", "kind": kind, "noises": noises, "over_ddim": ratio, "over_parts": parts, "later_s": 0.2}
     return own | {"part": "kernel", "score": law, "d": 64}
 
 
@@ -50,9 +51,10 @@ def test_ratios_are_times_for_an_evaluation():
     law = gaussian(2)
     timed = lambda seconds: Timing(seconds, seconds, 0.0)
     timings = {"heun": timed(72.0), "seeds": timed(120.0), "ddim": timed(48.0)}
-    of = lambda name: study._row(law, 2, 10, name, getattr(kernels, name)(law.score), timings, 0.5, 0.75)
+    of = lambda name: study._row(law, 2, 10, name, getattr(kernels, name)(law.score), timings, 0.5, 0.75, 70.0)
     assert of("heun")["over_ddim"] == pytest.approx(1.5)
     assert of("heun")["over_score"] == pytest.approx(3.0)
+    assert of("heun")["later_s"] == pytest.approx(2.0)
     assert of("seeds")["noises"] == 1.0
     assert of("seeds")["over_parts"] == pytest.approx(120 / (48 * 0.5 + 48 * 0.75))
 
@@ -74,9 +76,18 @@ def test_requirements_are_of_evaluations_or_of_parts(made, expected):
 
 
 def test_the_verdict_counts_what_is_missed():
-    assert study.verdict([row(), row()]) == "2 of 2 requirements met. mixture: ratios of 1.20 to 1.20, median 1.20."
-    said = study.verdict([row(), row(ratio=4.0), row(law="network"), {"part": "call"}])
-    assert said.startswith("2 of 3 requirements met. mixture: ratios of 1.20 to 4.00, median 2.60, 1 missed.")
+    good = study.verdict([row(), row()])
+    assert good.startswith("2 of 2 requirements on the time of an evaluation are met, and 2 of 2 on the first call.")
+    assert good.endswith("mixture: ratios of 1.20 to 1.20, median 1.20.")
+    bad = study.verdict([row(), row(ratio=4.0), row(law="network") | {"later_s": 0.4}, {"part": "call"}])
+    assert bad.startswith("2 of 3 requirements on the time of an evaluation are met, and 2 of 3 on the first call.")
+    assert "mixture: ratios of 1.20 to 4.00, median 2.60, 1 missed." in bad
+
+
+@pytest.mark.parametrize("name", ["heun", "ancestral", "seeds", "unipc"])
+def test_a_plain_scan_of_the_steps_has_a_first_call(name):
+    kernel = getattr(kernels, name)(gaussian(3).score)
+    assert study.first_of_plain_scan(kernel, jnp.ones((5, 3), jnp.float32), jax.random.key(0)) > 0
 
 
 @pytest.mark.filterwarnings("ignore")
