@@ -10,11 +10,13 @@ as times of its own clock, so that methods of the same name make the same steps:
   keeps the table in float32, as it keeps all its tables.
 - azula: a Schedule that looks up alpha and sigma at N + 1 equally spaced times.
 
-PyTorch runs the score eagerly, or compiled by torch.compile (COMPILED); the loops of its libraries run in Python.
+PyTorch runs the score eagerly, or compiled by torch.compile (COMPILED); the loops of its libraries run in Python. Its
+threads must not wait actively between two runs, because they would take the processor from the method that runs next.
 """
 
 import functools
 import importlib.util
+import os
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +28,7 @@ import jaxdiff
 from jaxdiff import grids, information, kernels
 from jaxdiff.processes import ou
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when PyTorch is imported
 NEEDS = {  # libraries by name, and the packages that each needs
     "diffrax": ("diffrax",),
     "diffusionjax": ("diffusionjax",),
