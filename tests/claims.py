@@ -220,6 +220,9 @@ def of_kernel_throughput(rows):
     return {
         "network": ends(row["over_ddim"] for row in rows if row["score"] == "mlp"),
         **{(law, kind): of(law, kind) for law in ("mixture", "gaussian") for kind in ("stages", "multistep")},
+        "gaussian, multistep, median": np.median(
+            [row["over_ddim"] for row in rows if (row["score"], row["kind"]) == ("gaussian", "multistep")]
+        ),
     }
 
 
