@@ -221,7 +221,11 @@ def of_kernel_throughput(rows):
         "network": ends(row["over_ddim"] for row in rows if row["score"] == "mlp"),
         **{(law, kind): of(law, kind) for law in ("mixture", "gaussian") for kind in ("stages", "multistep")},
         "gaussian, multistep, median": np.median(
-            [row["over_ddim"] for row in rows if (row["score"], row["kind"]) == ("gaussian", "multistep")]
+            [
+                row["over_ddim"]
+                for row in rows
+                if (row["score"], row["kind"]) == ("gaussian", "multistep") and not row["noises"]
+            ]
         ),
     }
 
