@@ -13,6 +13,7 @@ import jaxdiff
 from benchmarks import peers
 from benchmarks.harness import timing
 from benchmarks.samplers import peers as peer_samplers
+from benchmarks.samplers import torch_peers
 from jaxdiff import grids, kernels
 
 LAW = peers.LAWS["8 components, d = 16"]()
@@ -64,7 +65,7 @@ def test_the_score_in_jax_is_that_of_the_target_and_of_numpy(name):
 @pytest.mark.parametrize("compiled", [False, True])
 def test_the_score_in_torch_is_that_of_numpy(compiled):
     torch = pytest.importorskip("torch")
-    score, x = peer_samplers._in_torch(problem(), compiled=compiled)
+    score, x = torch_peers._in_torch(problem(), compiled=compiled)
     assert x.dtype == torch.float32
     for t in (0.01, 0.5, 3.0):
         expected = in_numpy(START.astype(np.float64), t)
@@ -73,7 +74,7 @@ def test_the_score_in_torch_is_that_of_numpy(compiled):
 
 
 def test_the_beta_table_leads_back_to_alpha_squared_at_the_nodes():
-    cumulated = np.cumprod(1 - peer_samplers.betas_of(GRID))
+    cumulated = np.cumprod(1 - torch_peers.betas_of(GRID))
     np.testing.assert_allclose(cumulated[::-1], np.exp(-2 * GRID), rtol=1e-13)
 
 
