@@ -181,7 +181,7 @@ def call_rows(law, d, n, repeats):
 def rows(quick, repeats):
     """The rows of all cases."""
     size = "quick" if quick else "full"
-    case_rows(LAWS[0](4), 4, 256, 1)  # so that no first call pays for what a process does once
+    case_rows(LAWS[0](4), 4, 256, 1)  # not timed: the first run of a process also starts JAX
     found = []
     for make in LAWS:
         for d in DIMENSIONS[size]:

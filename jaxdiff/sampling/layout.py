@@ -55,7 +55,7 @@ class Traits(NamedTuple):
 
 
 class StepTraits(NamedTuple):
-    """What a step of a kernel takes and keeps: Gaussian increments, score evaluations, leaves of its state."""
+    """Three numbers of a kernel's step: its Gaussian increments, its score evaluations, the arrays of its state."""
 
     noises: int
     evals: int

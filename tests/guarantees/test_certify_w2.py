@@ -106,12 +106,17 @@ def exact_distances(grid):
 @pytest.mark.slow
 def test_upper_limits_cover_exact_distances():
     exact = {name: math.sqrt(square) for name, square in exact_distances(GRID).items()}
-    sampler, covered = Sampler(kernels.ddim(LAW.score), GRID), collections.Counter()
+    sampler, covered, joint, values = Sampler(kernels.ddim(LAW.score), GRID), collections.Counter(), [], []
     for seed in range(500):
         found = certify_w2(sampler, jax.random.key(seed), target=LAW, particles=200, reference_steps=24)
+        joint.append(found.joint)
+        values.append([found[name].value for name in (*exact, "reference")])
         covered.update(name for name in exact if found[name].value + found[name].half_width_above(0.95) > exact[name])
         covered["together"] += found.upper > sum(exact.values())
     assert all(465 <= covered[name] <= 495 for name in [*exact, "together"]), covered
+    # The terms vary from certificate to certificate, and their sum varies less than the terms together.
+    values = np.array(values)
+    assert np.mean(joint) == pytest.approx(np.std(values.sum(1)) / np.std(values, axis=0).sum(), rel=0.03)
 
 
 # Two affine recursions with increments in common, whose second moments follow step by step.

@@ -1,4 +1,4 @@
-"""States in rings: which leaves move on, and that a ring gives back what a tuple would."""
+"""Rings: which arrays of a state lie in one, and that a ring returns the states that a tuple would."""
 
 import jax
 import jax.numpy as jnp
