@@ -33,11 +33,11 @@ FAST_AXIS = 128
 # for each array that it makes.
 MOST_FUSED = 2
 FEW_COORDINATES = 16  # fewer coordinates do not fill a vector of float32, so particles lie on the fast axis
-# Particles times coordinates of a chunk on a CPU. CACHED, 256 KiB of float32, is for scores whose steps read the state
-# more than once, so that it has to stay in a fast cache. STREAMED, 4 MiB, is for matrix products and fused loops, which
-# read the state once in several steps, and for steps whose arrays are stored, because each array is a loop of its own.
-# For all of these short loops would cost more time than memory does.
-CACHED, STREAMED = 2**16, 2**20
+# Particles times coordinates of a chunk on a CPU: 2 MiB of float32. Shorter loops cost more time than memory does, and
+# with larger arrays the several arrays of a step leave the caches. Kernels of a mixture with 2^16 took 1.2 to 2.3 times
+# as long, multistep kernels of a normal law with 2^20 up to twice.
+CHUNK = 2**19
+UNEVEN = 1024  # rows of a multiple of so many particles lie a power of two apart and compete for the same cache lines
 
 
 class Traits(NamedTuple):
@@ -162,7 +162,7 @@ def choose(found: Traits, of_step: StepTraits, shape, n_steps, *, chunk=None, pl
     several = of_step.leaves > MOST_FUSED if found.elementwise else of_step.leaves > 1 or of_step.evals > 1
     stored = several and platform == "cpu"
     if chunk is None:
-        chunk = _equal_chunks(n, (CACHED if last and not stored else STREAMED) // d) if platform == "cpu" else n
+        chunk = _equal_chunks(n, CHUNK // d, last) if platform == "cpu" else n
     fused = found.elementwise and not stored
     unroll = 2 if (fused and of_step.noises < 2) or of_step.noises == 1 else 1
     if found.arithmetic and fused and not last and of_step.noises < 2:
@@ -175,15 +175,16 @@ def _unrolled(n_steps):
     return min(range(2, MOST_UNROLLED + 1, 2), key=lambda unroll: n_steps // unroll + n_steps % unroll)
 
 
-def _equal_chunks(n, most):
-    """Particles a chunk: about n divided by the number of chunks of `most`, in whole vectors, no multiple of 1,024.
+def _equal_chunks(n, most, last):
+    """Particles a chunk: about n divided by the number of chunks of `most`, in whole vectors, no multiple of UNEVEN.
 
-    Rows a power of two apart would compete for the same cache lines.
+    last: particles lie on the fast axis. Then a multiple of UNEVEN particles is cut in two, unless halves are short.
     """
     most = max(most, 1)
-    if n <= most * 3 // 2:
+    competing = last and n % UNEVEN == 0 and n > most * 3 // 4
+    if n <= most * 3 // 2 and not competing:
         return n
-    chunk = -(-n // -(-n // most))
+    chunk = -(-n // max(-(-n // most), 2))
     if chunk > FAST_AXIS:
         chunk = -(-chunk // 16) * 16
-    return chunk + 16 if chunk % 1024 == 0 else chunk
+    return chunk + 16 if chunk % UNEVEN == 0 else chunk

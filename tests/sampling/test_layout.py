@@ -80,14 +80,22 @@ def test_the_mark_is_a_prime_of_which_no_size_is_a_multiple():
 @pytest.mark.parametrize("d", [1, 2, 15, 16, 64, 1024, 2**17])
 def test_a_chunk_on_a_cpu_is_small_and_cuts_the_particles_evenly(found, n, d):
     chosen = layout.choose(found, ONE, (n, d), 50)
-    most = layout.STREAMED if d >= 16 and (found.elementwise or found.products) else layout.CACHED
     assert 1 <= chosen.chunk <= n
-    assert chosen.chunk * d <= max(1.5 * most, d) + 32 * d
+    assert chosen.chunk * d <= max(1.5 * layout.CHUNK, d) + 32 * d
     chunks = -(-n // chosen.chunk)
     assert chunks * chosen.chunk - n <= 32 * chunks
     assert chosen.chunk == n or chosen.chunk % 1024 != 0
+    assert chosen.chunk * d > min(n * d, layout.CHUNK) / 3  # long loops
     assert layout.choose(found, ONE, (n, d), 50, platform="gpu").chunk == n
     assert layout.choose(found, ONE, (n, d), 50, chunk=3).chunk == min(3, n)
+
+
+def test_rows_of_particles_do_not_lie_a_power_of_two_apart():
+    chunk = lambda found, n, d: layout.choose(found, ONE, (n, d), 50).chunk
+    assert chunk(SUMS, 2**15, 16) == 2**14 + 16
+    assert chunk(SUMS, 2**15 + 8, 16) == 2**15 + 8
+    assert chunk(SUMS, 2**14, 16) == 2**14  # halves would be short
+    assert chunk(ARITHMETIC, 2**13, 64) == 2**13  # coordinates lie on the fast axis
 
 
 @pytest.mark.parametrize("n_steps", range(1, 60))
@@ -134,4 +142,3 @@ def test_arrays_that_a_step_reads_several_times_are_stored_on_a_cpu(found, evals
     assert layout.choose(found, of_step, (100_000, 64), 50, platform="gpu").stored is False
     if stored:
         assert chosen.unroll == 1
-        assert chosen.chunk * 64 > layout.STREAMED / 2  # long loops
