@@ -16,6 +16,7 @@ in common with probability n^2/2^64.
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -183,44 +184,47 @@ def normal(
     key: KeyLike,
     particle: Integer[ArrayLike, "*particles"],
     step: Integer[ArrayLike, ""],
-    dim: Whole,
+    dim: Whole | Sequence[Whole],
     dtype: DTypeLike = jnp.float32,
     *,
     slot: Integer[ArrayLike, ""] = 0,
     slots: Whole = 1,
-) -> Float[Array, "*particles {dim}"]:
+) -> Float[Array, "*particles_event"]:
     """Standard normal increments of given particles at a given step.
 
     Args:
       key: a JAX key, new style or old. Different seeds give different ciphers.
       particle: integer array of any shape, the particles' indices (64-bit if x64 is enabled).
       step: integer scalar, below 2^32 / slots.
-      dim: d, coordinates of a particle, at most 2^29.
+      dim: d, coordinates of a particle, at most 2^29; or the shape of an event, as (8, 8, 1), with d coordinates.
       dtype: float32, float64, or one of 16 bits (drawn in float32 and rounded). A float64 draw is the float32 draw
         with more bits.
       slot: which of the `slots` increments of the step.
 
     Returns:
-      particle.shape + (dim,). Coordinate i does not depend on dim. The draws of a particle do not depend on the other
-      particles.
+      particle.shape + (dim,), or particle.shape + dim for the shape of an event, in which the same d draws lie in row-
+      major order. Coordinate i does not depend on dim. The draws of a particle do not depend on the other particles.
 
     Range: |z| <= 6.66 in float32, 9.42 in float64; see box_muller.
     """
     which = jnp.asarray(step).astype(jnp.uint32) * jnp.uint32(slots) + jnp.asarray(slot).astype(jnp.uint32)
     check_key(key)
-    return _draws(key, jnp.asarray(particle), which, dim, jnp.dtype(dtype), STEPS)
+    return _shaped(key, particle, which, dim, dtype, STEPS)
 
 
 def initial(
-    key: KeyLike, particle: Integer[ArrayLike, "*particles"], dim: Whole, dtype: DTypeLike = jnp.float32
-) -> Float[Array, "*particles {dim}"]:
+    key: KeyLike,
+    particle: Integer[ArrayLike, "*particles"],
+    dim: Whole | Sequence[Whole],
+    dtype: DTypeLike = jnp.float32,
+) -> Float[Array, "*particles_event"]:
     """Starting positions of particles, draws of N(0, I); arguments as for `normal`.
 
     They are independent of the increments of the same key, because the counters differ: one key is enough for
     `sample(kernel, initial(key, jnp.arange(n), d), grid, key)`.
     """
     check_key(key)
-    return _draws(key, jnp.asarray(particle), jnp.uint32(0), dim, jnp.dtype(dtype), INITIAL)
+    return _shaped(key, particle, jnp.uint32(0), dim, dtype, INITIAL)
 
 
 def signs(
@@ -239,6 +243,13 @@ def signs(
     which = jnp.asarray(index).astype(jnp.uint32)
     draws = _draws(key, jnp.asarray(particle), which, dim, jnp.dtype(jnp.float32), PROBES)
     return jnp.where(draws < 0, -1, 1).astype(dtype)
+
+
+def _shaped(key, particle, which, dim, dtype, domain):
+    """The draws with the coordinates of a particle in a row, or in the shape of an event."""
+    event = tuple(dim) if isinstance(dim, Sequence) else (dim,)
+    draws = _draws(key, jnp.asarray(particle), which, math.prod(event), jnp.dtype(dtype), domain)
+    return draws if len(event) == 1 else draws.reshape(*draws.shape[:-1], *event)
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4, 5))

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from jaxdiff.arrays import like
+from jaxdiff.conditions import conditioned
 from jaxdiff.processes import ou, score_from_denoiser
 from jaxdiff.processes.ball_projection import radius_of, truncated
 from jaxdiff.types import DenoiserFn, ScoreFn
@@ -15,7 +16,7 @@ from jaxdiff.types import DenoiserFn, ScoreFn
 if TYPE_CHECKING:
     import flax.nnx
 
-__all__ = ["denoiser_in_axes", "denoiser_of", "from_network", "radius_of", "truncated"]
+__all__ = ["conditioned", "denoiser_in_axes", "denoiser_of", "from_network", "radius_of", "truncated"]
 
 
 def from_network(network: "flax.nnx.Module") -> ScoreFn:

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parents[1] / "jaxdiff"
 ROWS = (
     "checks arrays intervals legendre interrupts progress files lanczos",
-    "types certificate noise metrics",
+    "types certificate noise metrics events conditions",
     "processes",
     "grids",
     "curves",

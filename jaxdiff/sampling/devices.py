@@ -26,7 +26,7 @@ def spread(x, mesh, axes, traced):
     """x spread over the mesh, with particles of zeros added if the number of devices does not divide theirs."""
     devices = math.prod(mesh.shape[axis] for axis in axes)
     if len(x) % devices:
-        x = jnp.pad(x, ((0, -len(x) % devices), (0, 0)))
+        x = jnp.pad(x, ((0, -len(x) % devices), *[(0, 0)] * (x.ndim - 1)))
     return placed(x, mesh, PartitionSpec(axes), traced)
 
 

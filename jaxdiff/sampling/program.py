@@ -13,6 +13,7 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from jaxdiff import noise
+from jaxdiff.conditions import by_particle, with_conditions
 from jaxdiff.sampling.score_calls import layout_of, with_casts
 from jaxdiff.sampling.steps import ChunkSteps
 
@@ -106,20 +107,22 @@ def _on_devices(program, run_chunk, score, table, carried, key, first, axis=0):
     if program.mesh is None:
         return _in_chunks(program, run_chunk, score, table, carried, key, first, axis)
     spec = PartitionSpec(*[None] * axis, program.axes)
+    leaves, tree = jax.tree.flatten(score)
 
-    def on_one_device(score, table, carried, key, first):
+    def on_one_device(leaves, table, carried, key, first):
         n = jax.tree.leaves(carried)[0].shape[axis]
         begin = _advanced(first, lax.axis_index(program.axes).astype(jnp.uint32) * jnp.uint32(n))
-        return _in_chunks(program, run_chunk, score, table, carried, key, begin, axis)
+        return _in_chunks(program, run_chunk, jax.tree.unflatten(tree, leaves), table, carried, key, begin, axis)
 
     replicated = PartitionSpec()
+    of_score = [PartitionSpec(program.axes) if own else replicated for own in by_particle(score)]
     return jax.shard_map(
         on_one_device,
         mesh=program.mesh,
-        in_specs=(replicated, replicated, spec, replicated, replicated),
+        in_specs=(of_score, replicated, spec, replicated, replicated),
         out_specs=spec,
         check_vma=False,
-    )(score, table, carried, key, first)
+    )(leaves, table, carried, key, first)
 
 
 def _in_chunks(program, run_chunk, score, table, carried, key, first, axis):
@@ -135,7 +138,8 @@ def _in_chunks(program, run_chunk, score, table, carried, key, first, axis):
 
     def chunk_from(part, start):
         keys = _keys(program, key, _advanced(first, start), layout.chunk)
-        return run_chunk(ChunkSteps(program, layout, score, table, keys, dim), part)
+        own = with_conditions(score, lambda leaf: lax.dynamic_slice_in_dim(leaf, start, layout.chunk, 0))
+        return run_chunk(ChunkSteps(program, layout, own, table, keys, dim), part)
 
     if layout.chunk >= n:
         return chunk_from(carried, jnp.uint32(0))

@@ -1,6 +1,8 @@
 """One run of `sample`: checks its arguments, places them on devices, makes the table of steps, calls the program."""
 
+import dataclasses
 import functools
+import math
 import time
 
 import jax
@@ -10,7 +12,7 @@ from jax.core import Tracer, eval_context
 from jax.extend.core import get_opaque_trace_state
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxdiff import noise
+from jaxdiff import conditions, events, noise
 from jaxdiff.arrays import namespace
 from jaxdiff.checks import as_array, check_whole, described
 from jaxdiff.grids import check_grid
@@ -50,14 +52,14 @@ def kernel_and_grid(kernel, grid):
 class Run:
     """The common part of `sample`, `sample_in_turn` and `trajectory`: checked arguments, table of steps, program."""
 
-    def __init__(self, kernel, x, grid, key, source, chunk, mesh, first_particle):
+    def __init__(self, kernel, x, grid, key, source, chunk, mesh, first_particle, donate=False):
         """Arguments as for `sample`; source is its argument noise."""
         if not isinstance(kernel, Kernel):
             raise TypeError(
                 f"kernel must come from jaxdiff.kernels, as kernels.ancestral(score) does: it is {described(kernel)}."
             )
         noise.check_key(key)
-        x = as_array(x, "x", "(particles, d) of floats")
+        x = as_array(x, "x", "(particles, *event) of floats")
         check_particles(x, first_particle)
         if not isinstance(source, str) or source not in SOURCES:
             raise ValueError(f"noise must be one of {', '.join(map(repr, SOURCES))}: it is {described(source)}.")
@@ -70,14 +72,20 @@ class Run:
         if not isinstance(grid, Tracer):
             grid = check_grid(grid, own_clock=kernel.own_clock)
             check_steps(grid, noise.computed_in(x.dtype), kernel.own_clock)
-        self.kernel, self.grid, self.key, self.n = kernel, grid, key, len(x)
+        self.event, self.grid, self.key, self.n = x.shape[1:], grid, key, len(x)
         coefficients = kernel.coefficients(grid)
         check_asked(kernel, grid, coefficients)
         self.first = tuple(np.uint32(int(first_particle) >> shift & 0xFFFFFFFF) for shift in (32, 0))
         # Inside a trace of any kind the program becomes part of the caller's.
         self.traced = not _at_top_level()
         mesh, axes = (mesh, mesh.axis_names) if mesh is not None else mesh_of(x)
-        self.x = x if mesh is None else spread(x, mesh, axes, self.traced)
+        conditions.check_conditions(kernel.score, self.n)
+        score = events.on_rows(kernel.score, self.event)
+        x = events.reshaped(x, (self.n, math.prod(self.event)), donate=donate and not self.traced)
+        if mesh is not None:
+            x = spread(x, mesh, axes, self.traced)
+            score = conditions.with_conditions(score, lambda leaf: spread(leaf, mesh, axes, self.traced))
+        self.x, self.kernel = x, dataclasses.replace(kernel, score=score)
         self.table = self.columns(coefficients)
         platform = (mesh.devices.flat[0] if isinstance(mesh, Mesh) else device_of(x)).platform
         self.program = static.Program(
@@ -112,11 +120,11 @@ class Run:
         )
 
     def own(self, out, axis=0):
-        """The result without the particles that `spread` added."""
-        if out.shape[axis] == self.n:
-            return out
-        whole = placed(out, self.program.mesh, PartitionSpec(), self.traced)  # uneven numbers cannot stay spread
-        return jax.lax.slice_in_dim(whole, 0, self.n, axis=axis)
+        """The result in the shape of the caller's particles, without those that `spread` added."""
+        if out.shape[axis] != self.n:
+            whole = placed(out, self.program.mesh, PartitionSpec(), self.traced)  # uneven numbers cannot stay spread
+            out = jax.lax.slice_in_dim(whole, 0, self.n, axis=axis)
+        return events.reshaped(out, (*out.shape[:-1], *self.event), donate=not self.traced)
 
     def denoising(self):
         """Program and table of the denoising step at the grid's last time: a DDIM step to time 0."""

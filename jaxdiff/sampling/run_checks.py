@@ -14,10 +14,9 @@ from jaxdiff.processes.models import check_times
 
 
 def check_particles(x, first):
-    """Raise unless x is (particles, d) of a float dtype, and all indices from `first` on are below 2^64."""
-    if x.ndim != 2:
-        help = "One particle is x[None]." if x.ndim < 2 else "Take x.reshape(len(x), -1), and undo it in the score."
-        raise ValueError(f"x must be (particles, d): x has shape {x.shape}. {help}")
+    """Raise unless x is (particles, *event) of a float dtype, and all indices from `first` on are below 2^64."""
+    if x.ndim < 2:
+        raise ValueError(f"x must be (particles, d), or (particles, *event): x has shape {x.shape}. One is x[None].")
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"x must be of a float dtype, like the result: x is {x.dtype}. Use x.astype(jnp.float32).")
     check_whole(first, "first_particle", 0)

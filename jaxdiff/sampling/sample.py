@@ -34,17 +34,20 @@ def sample(
     progress: bool = False,
     first_particle: WholeNumber = 0,
     denoise: bool = False,
-) -> Float[Array, "particles d"]:
+) -> Float[Array, "particles *event"]:
     """Run particles along a grid with a kernel.
 
     Args:
       kernel: a kernel from jaxdiff.kernels, or a Sampler, which has its own grid: sample(plan.sampler(score), x,
         key=key). The score must treat each particle independently of the others.
-      x: (particles, d), the positions at the first time of the grid. At an OU horizon they are draws of N(0, I), as
-        noise.initial(key, jnp.arange(n), d) makes them. The dtype is a float, and the result has the same. A run of
-        float32 or float64 computes in that dtype. Particles of 16 bits are computed in float32 (see below).
+      x: (particles, d), or (particles, *event) as images (particles, 8, 8, 1) are: the positions at the first time of
+        the grid. The score gets them in this shape. At an OU horizon they are draws of N(0, I), as
+        noise.initial(key, jnp.arange(n), d) makes them; d may be the shape of an event. The dtype is a float, and the
+        result has the same. A run of float32 or float64 computes in that dtype. Particles of 16 bits are computed in
+        float32 (see below).
       grid: (n_steps + 1,) decreasing times. A concrete grid is checked, a traced one is not.
-      key: a JAX key, new style or old. Particle i gets the increments noise.normal(key, first_particle + i, step, d).
+      key: a JAX key, new style or old. Particle i gets the increments noise.normal(key, first_particle + i, step, d),
+        where d is the number of its coordinates, in the order of x.reshape(particles, d).
       noise: "counter" for jaxdiff.noise, or "jax" for jax.random.normal with a key for every particle and step, which
         is slower.
       chunk: how many particles run along the whole grid before the next ones start, a whole number. By default
@@ -62,12 +65,13 @@ def sample(
         in nats therefore holds only for the samples before this step.
 
     Returns:
-      (particles, d), the positions at the last time of the grid, or their denoised values.
+      The positions at the last time of the grid, or their denoised values, in the shape of x.
 
     Raises:
       ValueError: one of these.
         The grid does not decrease, or has a step of OU time 9 (float32), 29 (float64) or more.
-        x is not (particles, d), or the score returns another shape than x.
+        x has no axis of particles, the score returns another shape than x, or it has conditions and not one for each
+        particle.
         The score depends on the row that a particle has in x, and chunk or mesh divides the rows.
         The score is of processes.score_from_model, and the grid evaluates it outside processes.ou_ends. A kernel with
         one evaluation a step evaluates at all times of the grid except the last, which may lie below the model's first
@@ -81,9 +85,9 @@ def sample(
     lambda x, t: network(x.astype(jnp.bfloat16), t). A score that raises TypeError for a float32 x gets x in the dtype
     of the particles. 16 bits save memory for x, the result and a trajectory, and not during the run.
 
-    To give each particle a condition, pass the conditions to the score as an array with len(x) rows in the order of x:
-    jax.tree_util.Partial(lambda condition, x, t: ..., condition). All particles then run at once on one device. A score
-    that uses row numbers itself, as table[jnp.arange(len(x))] or table[: len(x)], or draws random numbers of x.shape,
+    To give each particle a condition, as a label, pass scores.conditioned(score, conditions) with a row for each
+    particle. Chunks and devices then get the conditions of their particles. A score that holds such an array without
+    `conditioned` runs all particles at once on one device. A score that uses row numbers itself, as table[jnp.arange(len(x))] or table[: len(x)], or draws random numbers of x.shape,
     would give a particle other values in another chunk. `sample` finds this in the score's jaxpr. It then runs all
     particles at once, or raises if chunk or mesh forbids that.
 
@@ -101,7 +105,7 @@ def sample(
     CPU not on the number of particles. A reverse-mode gradient stores one state for every second step of one chunk.
     """
     kernel, grid = kernel_and_grid(kernel, grid)
-    run = Run(kernel, x, grid, key, noise, chunk, mesh, first_particle)
+    run = Run(kernel, x, grid, key, noise, chunk, mesh, first_particle, donate)
     last = run.denoising() if denoise else None
     if progress and not run.traced:
         return run.watched(donate, last)
@@ -121,7 +125,7 @@ def sample_in_turn(
     mesh: Mesh | None = None,
     donate: bool = False,
     first_particle: WholeNumber = 0,
-) -> Float[Array, "particles d"]:
+) -> Float[Array, "particles *event"]:
     """Run particles along several grids, one after the other, in one compiled program.
 
     Args:
@@ -130,8 +134,8 @@ def sample_in_turn(
       x, key, noise, chunk, mesh, donate, first_particle: as for `sample`.
 
     Returns:
-      (particles, d), the positions at the end of the last stage. Errors, compilation and reproducibility are those of
-      `sample`.
+      The positions at the end of the last stage, in the shape of x. Errors, compilation and reproducibility are those
+      of `sample`.
     """
     try:
         stages = [(kernel, grid) for kernel, grid in stages]
@@ -139,7 +143,11 @@ def sample_in_turn(
         raise TypeError(f"stages must be a list of pairs (kernel, grid): it is {described(stages)}.") from None
     if not stages:
         raise ValueError("stages must hold one pair (kernel, grid) at least: it is empty.")
-    runs = [Run(kernel, x, grid, key, noise, chunk, mesh, first_particle) for kernel, grid in stages]
+    used_last = len(stages) - 1  # the run that may reuse the memory of x
+    runs = [
+        Run(kernel, x, grid, key, noise, chunk, mesh, first_particle, donate and i == used_last)
+        for i, (kernel, grid) in enumerate(stages)
+    ]
     each, scores, tables = zip(*((run.program, run.kernel.score, run.table) for run in runs), strict=True)
     return runs[0].own(runs[0].called(run_in_turn, each, scores, tables, runs[0].x, donate=donate))
 
@@ -155,7 +163,7 @@ def trajectory(
     chunk: Any = None,
     mesh: Mesh | None = None,
     first_particle: WholeNumber = 0,
-) -> Float[Array, "saved particles d"]:
+) -> Float[Array, "saved particles *event"]:
     """Run particles along a grid and save their positions at some of its times.
 
     Args:
@@ -163,8 +171,8 @@ def trajectory(
       save_at: times of the grid in any order, equal to it up to a relative 1e-9. The run ends at the last of them.
 
     Returns:
-      (len(save_at), particles, d), the positions of the run of `sample` at these times, in the dtype of x. Positions at
-      other times are not stored.
+      (len(save_at), particles, *event), the positions of the run of `sample` at these times, in the dtype of x.
+      Positions at other times are not stored.
 
     Raises:
       ValueError: save_at holds a time that is not in the grid; otherwise as `sample`.
@@ -176,7 +184,7 @@ def trajectory(
     run = Run(kernel, x, grid, key, noise, chunk, mesh, first_particle)
     nodes, order = np.unique(_places(run.grid, save_at), return_inverse=True)
     if len(nodes) == 0:
-        return jnp.zeros((0, run.n, run.x.shape[1]), run.x.dtype)
+        return jnp.zeros((0, run.n, *run.event), run.x.dtype)
     # Step k ends at node k + 1. It writes its position into the row of the next saved node, where the last write stays.
     last = int(nodes[-1])
     rows = np.searchsorted(nodes, np.arange(1, last + 1)).astype(np.int32)

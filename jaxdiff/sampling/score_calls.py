@@ -8,6 +8,7 @@ from jax.tree_util import Partial
 
 from jaxdiff import noise
 from jaxdiff.checks import check_agrees, value_of
+from jaxdiff.conditions import by_particle
 from jaxdiff.sampling import compiled, layout, positions
 
 _traces = compiled.Recent(4 * compiled.MOST)  # `layout_of` traces a score with up to four numbers of particles
@@ -84,8 +85,12 @@ def layout_of(program, score, n_steps, shape):
     """
     n = shape[0]
     function, arrays = _with_arrays(score)
+    own = by_particle(score)
+    rows = lambda leaf, n: jax.ShapeDtypeStruct((n, *leaf.shape[1:]), leaf.dtype)
     traced = lambda n: jax.make_jaxpr(function, return_shape=True)(
-        arrays, jax.ShapeDtypeStruct((n, *shape[1:]), program.dtype), jax.ShapeDtypeStruct((), program.dtype)
+        [rows(leaf, n) if by_row else leaf for leaf, by_row in zip(arrays, own, strict=True)],
+        jax.ShapeDtypeStruct((n, *shape[1:]), program.dtype),
+        jax.ShapeDtypeStruct((), program.dtype),
     )
     jaxpr, given = traced(n)
     check_agrees(given, shape, program.dtype)
@@ -132,7 +137,7 @@ def _all_at_once(program, n):
         raise ValueError(
             f"the score of a particle depends on its row in x (through jnp.arange(len(x)), a slice up to len(x) or "
             f"random numbers of x.shape), but the particles are cut {cut}, in which they have other rows. Run all of "
-            f"them at once on one device, with chunk=None. A condition for each particle is an array of len(x) rows in "
-            f"the score, as in jax.tree_util.Partial(lambda condition, x, t: ..., condition)."
+            f"them at once on one device, with chunk=None. Give a condition for each particle to "
+            f"scores.conditioned(score, conditions)."
         )
     return n
