@@ -40,6 +40,11 @@ def conditioned(score: Any, condition: Any) -> Partial:
 
 
 def _conditional(score, condition, x, t):
+    rows = next((len(leaf) for leaf in jax.tree.leaves(condition) if jnp.ndim(leaf) > 0), None)
+    if rows is not None and x.shape[:1] != (rows,):
+        raise ValueError(
+            f"the score has {rows} conditions, and is called with x of shape {x.shape}: give one for each row of x."
+        )
     return score(x, t, condition)
 
 

@@ -27,23 +27,34 @@ class OnEvents:
         shape = (*x.shape[:-1], *self.event)
         out = value_of(function, x.reshape(shape), t, self.name)
         if out.shape != shape:
-            raise ValueError(
-                f"the {self.name} returns shape {out.shape} for x of shape {shape}: they must agree."
-            )
+            raise ValueError(f"the {self.name} returns shape {out.shape} for x of shape {shape}: they must agree.")
         return out.reshape(x.shape)
 
 
-def on_rows(function: Any, event: tuple[int, ...], name: str = "score") -> Any:
+def on_rows(function: Any, event: tuple[int, ...] | None, name: str = "score") -> Any:
     """A score or denoiser of events as one of rows (..., d); unchanged where an event is a row already.
 
-    function: a pytree callable f(x, t) with x (..., *event). event: the shape of an event.
+    function: a pytree callable f(x, t) with x (..., *event). event: the shape of an event; None for a row.
     """
-    return function if len(event) == 1 else Partial(OnEvents(event, name), function)
+    return function if event is None or len(event) == 1 else Partial(OnEvents(event, name), function)
+
+
+def event_of(rows: Any) -> tuple[int, ...] | None:
+    """The shape of an event of an array of rows (n, *event); None where an event is a row, or rows is no array."""
+    shape = getattr(rows, "shape", ())[1:]
+    return shape if len(shape) > 1 else None
 
 
 def rows_of(x: Any) -> Any:
-    """Particles (n, *event) as rows (n, d); arrays of NumPy and JAX, and unchanged where they are rows already."""
-    return x if x.ndim == 2 else x.reshape(len(x), math.prod(x.shape[1:]))
+    """Particles (n, *event) as rows (n, d); arrays of NumPy and JAX. Anything else is returned unchanged."""
+    event = event_of(x)
+    return x if event is None else x.reshape(len(x), math.prod(event))
+
+
+def by_rows(score: Any, rows: Any, dim: Any) -> tuple[Any, Any, Any]:
+    """A score, rows and dim of events as those of rows (n, d). `dim` may be the shape of an event."""
+    event = tuple(dim) if isinstance(dim, tuple | list) else event_of(rows)
+    return on_rows(score, event), rows_of(rows), dim if event is None else math.prod(event) if dim is not None else None
 
 
 def reshaped(x: jax.Array, shape: tuple[int, ...], *, donate: bool = False) -> jax.Array:

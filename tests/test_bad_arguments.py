@@ -67,7 +67,6 @@ NO_PARTICLES = {
     "text": "x",
     "strings": np.array([["a", "b"]]),
     "objects": np.array([[object(), None]]),
-    "images": np.ones((4, 8, 8), np.float32),
     "one row": X[0],
     "whole numbers": np.ones((4, 2), int),
     "complex": X + 1j,
@@ -203,6 +202,7 @@ def _cases():
     loss = lambda denoiser=score, data=X, key=KEY, **options: bare(curves.loss_curve)(
         denoiser, data, key, **times | options
     )
+    del rows["images"]
     rows |= {"one row": X[:1], "objects": np.array([[object(), None]] * 2), "nan": X * np.nan}
     for argument, kinds in {"denoiser": NO_FUNCTIONS, "data": rows, "key": NO_KEYS, "horizon": NO_TIMES}.items():
         yield from each("loss_curve", argument, kinds, lambda value, argument=argument: loss(**{argument: value}))

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff import noise
+from jaxdiff import events, noise
 from jaxdiff.arrays import Scalar
 from jaxdiff.checks import as_host, check_whole
+from jaxdiff.conditions import check_conditions, of_particles
 from jaxdiff.curves import jacobian_spectrum
 from jaxdiff.curves.antithetic_errors import errors, noises_in_axes, pairs_at_once
 from jaxdiff.curves.directions import change_of_basis, checked_basis, in_axes
@@ -46,8 +47,10 @@ def loss_curve(
     """Measures the loss of a denoiser on data, L(snr) = E|X_0 - D(X_t, t)|^2, row by row.
 
     Args:
-      denoiser: D(x, t), shapes (..., d), () -> (..., d).
-      data: (n, d) held-out rows, on which the denoiser was not trained; whole numbers are converted to float32.
+      denoiser: D(x, t), shapes (..., d), () -> (..., d); or (..., *event) for data of that shape. One with labels is
+        scores.conditioned(D, labels), with a label for each row.
+      data: (n, d) or (n, *event) held-out rows, on which the denoiser was not trained; whole numbers are converted to
+        float32. All d coordinates of an event count, in row-major order.
       key: for the noise. A row has the same noises, and their negatives, at every level. So differences between
         levels, of which the path KL is a sum, have far smaller standard errors than the losses at the levels.
       horizon, early_stop: OU times, the first and last one; the curve is known for snr between theirs.
@@ -80,7 +83,10 @@ def loss_curve(
     """
     check_ends(horizon, early_stop)
     noise.check_key(key)
+    event = events.event_of(data) if axes is None else None
     denoiser, data = as_score(denoiser, "denoiser"), _checked(data)
+    denoiser = events.on_rows(denoiser, event, "denoiser")
+    check_conditions(denoiser, len(data))
     _check_numbers(n_nodes, n_noises, products, axes)
     same = basis is axes is not None
     own_axes, basis = isinstance(basis, str) and basis == "pca", checked_basis(basis, data)
@@ -93,7 +99,13 @@ def loss_curve(
     if products is not None:
         times, first, n_products = ou.time(np.exp(asked.u)), data[:ROWS_AT_ONCE], min(products, data.shape[1])
         levels, coarse = jacobian_spectrum.measured(
-            denoiser, first, key, times, n_products, asked.groups, progress=progress
+            of_particles(denoiser, np.arange(len(first))),
+            first,
+            key,
+            times,
+            n_products,
+            asked.groups,
+            progress=progress,
         )
     return measured_curve(
         u,
@@ -170,11 +182,12 @@ def _measured(asked):
     waiting = collections.deque()
     for first in range(0, len(data), asked.rows_at_once):
         index = np.arange(len(data), dtype=np.uint32)[first : first + asked.rows_at_once]
-        x0, together = in_axes(jnp.asarray(data[index]), own), pairs_at_once(denoiser, data[index], n_noises)
+        of_rows = of_particles(denoiser, index)
+        x0, together = in_axes(jnp.asarray(data[index]), own), pairs_at_once(of_rows, data[index], n_noises)
         noises = None if own is None else noises_in_axes(own, index, key, n_noises, dtype)
         for level, u_here in enumerate(u):
             t = jnp.asarray(ou.time(np.exp(u_here)), dtype)
-            found = errors(denoiser, x0, index, key, t, rotation, noises, n_noises, basis is not None, together)
+            found = errors(of_rows, x0, index, key, t, rotation, noises, n_noises, basis is not None, together)
             waiting.append((index, level, found))
             if len(waiting) > AHEAD:
                 yield waiting.popleft()
@@ -210,9 +223,9 @@ def _further(u, grid):
     return wanted[np.abs(wanted[:, None] - u).min(1) > slack]
 
 
-def _checked(data):
-    """The data as a float array on the host, two finite rows or more."""
-    data = as_host(data, "data", "an array of rows (n, d)")
+def _checked(given: Rows) -> np.ndarray:
+    """The data as a float array of rows (n, d) on the host, two finite rows or more."""
+    data: np.ndarray = events.rows_of(as_host(given, "data", "an array of rows (n, d)"))
     if data.ndim != 2 or len(data) < 2:
         raise ValueError(f"a loss curve needs rows of data, (n, d) with n >= 2: data has shape {data.shape}.")
     data = data if data.dtype.kind == "f" else data.astype(np.float32)

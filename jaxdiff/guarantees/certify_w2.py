@@ -1,12 +1,13 @@
 """Bounds the W2 distance of samples from what the same score gives in the limit of many steps, and from the data."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxdiff import noise
+from jaxdiff import events, noise
 from jaxdiff.certificate import (
     CONFIDENCE,
     DISCRETISATION,
@@ -49,7 +50,7 @@ def certify_w2(
     *,
     target: Target | None = None,
     rows: Rows | None = None,
-    dim: Whole | None = None,
+    dim: Whole | Sequence[Whole] | None = None,
     particles: Whole = PARTICLES,
     reference_steps: Whole = REFERENCE_STEPS,
     scale: Numbers = 1.0,
@@ -66,11 +67,13 @@ def certify_w2(
       sampler: a kernel and its grid, in OU time. The kernel's score is the one that is certified.
       key: a JAX key for starts, noise and rows.
       target: a known law, whose exact score the sampler has. Or give rows, or dim.
-      rows: (n, d) independent rows of the data that did not train the score.
-      dim: d, where neither target nor rows is given. Initialisation and early stopping are then unknown.
+      rows: (n, d) or (n, *event) independent rows of the data that did not train the score. A score that is
+        scores.conditioned on a label for each row gives the samples of each row its label.
+      dim: d or the shape of an event, where neither target nor rows is given. Initialisation and early stopping are
+        then unknown.
       particles: how many pairs are run. With rows each row starts particles / n of them, rounded up.
       reference_steps: the reference has at least so many steps: those of the grid, divided into 4, 8, 16, ... parts.
-      scale: a number or (d,), the data's units in those of the rows: distances are those of scale times x.
+      scale: a number or (d,) or (*event,), the data's units in those of the rows: distances are those of scale times x.
       confidence: that of the intervals, between 0 and 1.
 
     Returns:
@@ -97,7 +100,7 @@ def certificates_w2(
     *,
     target: Target | None,
     rows: Rows | None,
-    dim: Whole | None,
+    dim: Whole | Sequence[Whole] | None,
     particles: Whole,
     reference_steps: Whole,
     scales: Sequence[Numbers],
@@ -117,12 +120,14 @@ def certificates_w2(
     if kernel.own_clock:
         raise ValueError(f"a certificate in W2 needs a grid in OU time: that of {kernel.name} is its own running time.")
     grid = check_grid(grid)
+    score, rows, dim = events.by_rows(kernel.score, rows, dim)
+    kernel = dataclasses.replace(kernel, score=score)
     starts = starts_of(grid, key, target, rows, dim, int(particles))
     ends = ends_of(kernel, grid, starts, key, parts_of(grid, int(reference_steps)))
     subject = f"W2(data, {kernel.name} in {len(grid) - 1} steps)"
     assumptions = () if rows is None else ("rows of the data are independent; intervals are asymptotic",)
     found = []
-    for scale in scales:
+    for scale in (np.ravel(scale) if np.ndim(scale) > 1 else scale for scale in scales):
         gaps, t = gaps_of(ends, scale), float(grid[-1])
         terms = [measured_term(DISCRETISATION, gaps.coarse, starts.rows, f"distance from {gaps.reference}")]
         terms += [_reference(gaps, starts.rows), _initialisation(gaps, starts), _score_error(target)]

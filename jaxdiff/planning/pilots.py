@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 
 from jaxdiff import kernels, noise
+from jaxdiff.conditions import of_particles
 from jaxdiff.grids import log_snr
 from jaxdiff.guarantees.end_point_distances import SETTLED, halving, no_end_points, rounding_of
 from jaxdiff.processes import ou
@@ -70,7 +71,8 @@ class Pilots:
             path, index[: n + 1] = self.path, places
         static = kernel.init, kernel.step, kernel.position, kernel.evals_per_step
         x = self.x if path is None else self.x[: path.shape[1]]
-        return np.asarray(compiled.recent(_run, static, (kernel.score, rows, np.int32(n), index, path, x)), np.float64)
+        score = of_particles(kernel.score, np.arange(len(x)))
+        return np.asarray(compiled.recent(_run, static, (score, rows, np.int32(n), index, path, x)), np.float64)
 
     def squares(self, kernel: Kernel, grid: Grid, reference: Reference, places: Any = None) -> np.ndarray:
         """(n,) squared distances of end points from those of the reference; inf where they are not finite."""

@@ -3,11 +3,12 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from jaxdiff import events
 from jaxdiff.arrays import Scalar
 from jaxdiff.certificate import CONFIDENCE
 from jaxdiff.curves import MeasuredCurve
@@ -38,7 +39,7 @@ from jaxdiff.planning.w2_plan import w2_plan
 from jaxdiff.processes import ou
 from jaxdiff.processes.default_times import EARLY_STOP
 from jaxdiff.targets import Target
-from jaxdiff.types import ErrorCurve, Kernel, PathCost, Rows, ScoreFn
+from jaxdiff.types import ErrorCurve, Kernel, PathCost, Rows, ScoreFn, Whole
 
 KERNEL = "moment_matched"  # its path KL is never above that of exponential Euler or ancestral sampling on the same grid
 FAR = 3.0  # standard deviations. If the mean is further from 0, the certificate recommends a start near the mean.
@@ -48,7 +49,7 @@ def plan(
     target_kl: Scalar | None = None,
     early_stop: Scalar | None = None,
     *,
-    dim: Scalar | None = None,
+    dim: Scalar | Sequence[Whole] | None = None,
     second_moment: Scalar | None = None,
     target: Target | None = None,
     curve: ErrorCurve | None = None,
@@ -102,7 +103,8 @@ def plan(
         intervals. Give this, target_kl or evals.
       metric: "kl" or "w2", with evals; by default "kl".
       score: s(x, t), for a plan in W2; by default the target's.
-      rows: (n, d) rows of the data that did not train the score, for a plan in W2.
+      rows: (n, d) or (n, *event) rows of the data that did not train the score, for a plan in W2. dim may be the shape
+        of an event there.
       key: a JAX key for the particles of a plan in W2; by default jax.random.key(0).
       progress: show a bar while a plan in W2 is made.
 
@@ -121,7 +123,8 @@ def plan(
     if target_w2 is not None or metric == "w2":
         check_w2_only(target_kl, metric, second_moment, center)
         score = target.score if score is None and target is not None else score
-        known = SamplesKnown(checked_score(score), target, rows, dim, None if curve is None else as_curve(curve, dim))
+        of_rows, rows, dim = events.by_rows(checked_score(score), rows, dim)
+        known = SamplesKnown(of_rows, target, rows, dim, None if curve is None else as_curve(curve, dim))
         name = kernel.name if isinstance(kernel, Kernel) else kernel
         ends = {"horizon": horizon, "early_stop": early_stop}
         return w2_plan(target_w2, evals, known, **ends, kernel=name, confidence=confidence, key=key, progress=progress)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Float64, Int
 
 from jaxdiff import noise
 from jaxdiff.arrays import Whole
+from jaxdiff.conditions import of_particles
 from jaxdiff.noise import KeyLike
 from jaxdiff.processes import ou
 from jaxdiff.sampling import compiled
@@ -63,7 +64,7 @@ def end_points(
     `sample` for particles first, first + 1, ...
 
     Args:
-      kernel: a kernel whose grid is in OU time.
+      kernel: a kernel whose grid is in OU time. Where its score has k conditions, particle i has condition i mod k.
       grid: (n_steps + 1,) decreasing times, checked.
       x: (particles, d), float32 or float64, the positions at the first time.
       key: a JAX key.
@@ -74,7 +75,8 @@ def end_points(
     rounded = lambda column: np.asarray(column).astype(x.dtype)
     rows = jax.tree.map(rounded, kernel.coefficients(grid)), rounded(weights_of(grid, slots, parts))
     static = kernel.init, kernel.step, kernel.position, kernel.noises_per_step, kernel.evals_per_step
-    return EndPoints(*compiled.recent(_run, static, (kernel.score, rows, key, x, np.uint32(first))))
+    score = of_particles(kernel.score, first + np.arange(len(x)))
+    return EndPoints(*compiled.recent(_run, static, (score, rows, key, x, np.uint32(first))))
 
 
 def _run(static, arguments, _):

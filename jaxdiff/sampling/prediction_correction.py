@@ -143,14 +143,14 @@ def predict_correct(
     mesh: Mesh | None = None,
     donate: bool = False,
     first_particle: WholeNumber = 0,
-) -> Float[Array, "particles d"]:
+) -> Float[Array, "particles *event"]:
     """Sample by inexact Langevin at a finite horizon T_1 for a running time T_2, then by the reversal from T_1.
 
     All stages run in one compiled program.
 
     Args:
       score: s(x, t), exact or approximate; shapes (..., d), () -> (..., d).
-      x: (particles, d) draws of N(0, I), as noise.initial(key, jnp.arange(n), d) makes them.
+      x: (particles, d) or (particles, *event) draws of N(0, I), as noise.initial(key, jnp.arange(n), d) makes them.
       key: a JAX key; the stages draw from fold_in(key, 0), fold_in(key, 1), ...
       horizon: T_1, an OU time.
       langevin_time: T_2, the running time of Langevin at T_1; 0 for no Langevin stage.
@@ -160,15 +160,15 @@ def predict_correct(
         have another score, for example a truncated one.
       lipschitz: Lipschitz constant of the drift at T_1: a bound on the eigenvalues of minus the score's Jacobian. The
         default 1/sigma^2 holds for the exact score of any data. A learned score can exceed it.
-      moments: (mean (d,), cov (d,) or (d, d)) of the data. Langevin then starts from the Gaussian with the moments
-        that X_t has at T_1. Default: from N(0, I).
+      moments: (mean (d,), cov (d,) or (d, d)) of the data's d coordinates. Langevin then starts from the Gaussian with
+        the moments that X_t has at T_1. Default: from N(0, I).
       reversal: a kernel of an ODE or SDE. Default unipc(score, 2).
       grid: (n_steps + 1,) OU times from the horizon down. Default log_snr(horizon, 1e-3, 20).
       noise, chunk, mesh, donate, first_particle: as for `sample`.
 
     Returns:
-      (particles, d), the positions at the last time of the grid. `scheme(score, horizon=..., ...).evals`, with the same
-      options, has the evaluations of each particle at T_1 and in the reversal.
+      The positions at the last time of the grid, in the shape of x. `scheme(score, horizon=..., ...).evals`, with
+      the same options, has the evaluations of each particle at T_1 and in the reversal.
 
     Raises:
       ValueError: Langevin diverges at the step, and the message has the limit; the grid does not start at the horizon;

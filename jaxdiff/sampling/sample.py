@@ -87,9 +87,10 @@ def sample(
 
     To give each particle a condition, as a label, pass scores.conditioned(score, conditions) with a row for each
     particle. Chunks and devices then get the conditions of their particles. A score that holds such an array without
-    `conditioned` runs all particles at once on one device. A score that uses row numbers itself, as table[jnp.arange(len(x))] or table[: len(x)], or draws random numbers of x.shape,
-    would give a particle other values in another chunk. `sample` finds this in the score's jaxpr. It then runs all
-    particles at once, or raises if chunk or mesh forbids that.
+    `conditioned` runs all particles at once on one device. A score that uses row numbers itself, as
+    table[jnp.arange(len(x))] or table[: len(x)], or draws random numbers of x.shape, would give a particle other values
+    in another chunk. `sample` finds this in the score's jaxpr. It then runs all particles at once, or raises if chunk
+    or mesh forbids that.
 
     The noise is equal to the last bit for any batch, chunk and mesh. So are float32 positions if the score consists of
     elementwise operations (but a sum of two products a b + c d in it may be rounded in two ways). Otherwise positions

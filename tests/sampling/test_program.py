@@ -222,7 +222,7 @@ def test_conditions_by_row_are_right_or_refused(kind, key):
         got = sample(kernel, x, grid, key, **options)
         np.testing.assert_allclose(got, expected_at(TABLE[:n], x, grid), rtol=1e-9, atol=1e-12)
     for options in ({}, {"progress": True}):
-        with pytest.raises(ValueError, match=r"row in x .* cut into chunks of 1000.*Partial\(lambda condition"):
+        with pytest.raises(ValueError, match=r"row in x .* cut into chunks of 1000.*scores.conditioned"):
             sample(kernel, x, grid, key, chunk=1000, **options)
 
 
