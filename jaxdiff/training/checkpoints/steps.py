@@ -8,7 +8,7 @@ import pathlib
 import re
 import threading
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ class Checkpoints:
         self._error: BaseException | None = None
         clear(self.folder, (DRAFT,))
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Checkpoints":
         """These checkpoints; at the end of the block the last save is complete."""
         return self
 
