@@ -1,7 +1,7 @@
 """Sample diffusion models with guarantees: plan the steps for an accuracy, and certify the accuracy of the samples.
 
-Importing this package initialises no JAX backend. `load` and the modules in `ON_FIRST_USE` are imported on first use, because they
-need Flax and Optax (extra `train`), Matplotlib (extra `plot`) or the run folders of the command line.
+Importing this package initialises no JAX backend. `load` and the modules in `ON_FIRST_USE` are imported on first use,
+because they need Flax and Optax (extra `train`), Matplotlib (extra `plot`) or the run folders of the command line.
 """
 
 import importlib

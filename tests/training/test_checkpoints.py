@@ -266,11 +266,12 @@ import sys
 sys.path[:0] = [{tests!r}]
 from test_checkpoints import Checkpoints, state_of
 checkpoints = Checkpoints({folder!r})
-step = max(checkpoints.steps(), default=0)
-print("ready", flush=True)
+step = first = max(checkpoints.steps(), default=0)
 while True:
     step += 1
     checkpoints.save(step, state_of(step), held_out_loss=(step * 7 % 11) / 11)
+    if step == first + 2:
+        print("ready", flush=True)  # the first save is complete
 """
 
 
@@ -283,7 +284,7 @@ def test_kill_9_at_ten_random_moments_leaves_only_whole_checkpoints(tmp_path):
         with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == b"ready\n"
-            time.sleep(0.5 + moments.random())
+            time.sleep(0.5 * moments.random())
             process.send_signal(signal.SIGKILL)
         checkpoints = Checkpoints(folder)
         steps = checkpoints.steps()
