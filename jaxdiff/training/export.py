@@ -15,7 +15,7 @@ from jaxdiff.files import to_json, written
 
 Network = TypeVar("Network", bound=nnx.Module)
 NETWORKS = "jaxdiff.training.networks"  # only classes of this package are built from the name in a file
-DTYPES = ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool")
+DTYPES = {"bool", "float16", "float32", "float64", *(f"{u}int{bits}" for u in ("", "u") for bits in (8, 16, 32, 64))}
 
 __all__ = ["export_safetensors", "import_safetensors", "load_safetensors"]
 
@@ -73,9 +73,10 @@ def import_safetensors(network: Network, path: str | os.PathLike) -> Network:
         if names:
             raise ValueError(f"{path} {told} the tensor {min(names)}: give a network as it was when it was exported.")
     for name, value in wanted.items():
-        for what, there, here in (("shape", tensors[name].shape, value.shape), ("dtype", tensors[name].dtype, value.dtype)):
+        for what in ("shape", "dtype"):
+            there, here = getattr(tensors[name], what), getattr(value, what)
             if there != here:
-                raise ValueError(f"{name} has {what} {there} in {path}, {here} in this network: build it with the same sizes.")
+                raise ValueError(f"{name} has {what} {there} in {path}, {here} in this network: build it as it was.")
     leaves = [jnp.asarray(tensors[name]) for name in wanted]
     return nnx.merge(graph, jax.tree.unflatten(jax.tree.structure(state), leaves))
 

@@ -107,5 +107,5 @@ def test_a_folder_without_a_model_is_told(tmp_path):
     with pytest.raises(ValueError, match=r"none/model.json does not exist: make it with jaxdiff train DATA --out"):
         jaxdiff.load(tmp_path / "none")
     (tmp_path / "model.json").write_text('{"of": "another program"}')
-    with pytest.raises(ValueError, match="model.json is damaged"):
+    with pytest.raises(ValueError, match=r"model\.json is damaged"):
         jaxdiff.load(tmp_path)

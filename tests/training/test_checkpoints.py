@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved comes back, damage is refused by name, and a killed process costs at most its last save."""
+"""Checkpoints: what is saved comes back, damage is refused by name, a killed process costs at most its last save."""
 
 import errno
 import os
@@ -130,7 +130,7 @@ def test_the_last_three_and_the_best_are_kept(tmp_path):
         for step in (4, 2):
             checkpoints.save(step, {"x": np.full(2, step)})
     assert checkpoints.steps() == [2, 4], "a checkpoint that was just saved is never removed"
-    assert not [path for path in tmp_path.rglob(".*")]
+    assert not list(tmp_path.rglob(".*"))
 
 
 def test_a_step_that_is_saved_again_replaces_the_older_checkpoint(folder):
@@ -209,7 +209,7 @@ def test_what_is_not_there_or_cannot_be_saved_is_told(kept, tmp_path):
     with pytest.raises(ValueError, match="keep must be at least 1, the last checkpoint: keep = 0"):
         Checkpoints(tmp_path, keep=0)
     with Checkpoints(tmp_path) as checkpoints:
-        with pytest.raises(ValueError, match="a.b is a str: a checkpoint holds arrays, JAX keys and numbers"):
+        with pytest.raises(ValueError, match=r"a\.b is a str: a checkpoint holds arrays, JAX keys and numbers"):
             checkpoints.save(1, {"a": {"b": "text"}})
         with pytest.raises(ValueError, match="step must be at least 0: step = -1"):
             checkpoints.save(-1, {})

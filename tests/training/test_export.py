@@ -111,8 +111,8 @@ def test_what_cannot_be_exported_is_told_and_writes_nothing(tmp_path, monkeypatc
     network.mean = nnx.Param(jnp.zeros(3, jnp.bfloat16))
     with pytest.raises(ValueError, match="mean holds bfloat16"):
         export_safetensors(network, path, ABOUT)
+    (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="network cannot be written: File exists"):
-        (tmp_path / "file").write_text("")
         export_safetensors(drawn(1), tmp_path / "file" / "network", ABOUT)
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
     with pytest.raises(ImportError, match=re.escape("pip install 'jaxdiff[export]'")):

@@ -26,7 +26,8 @@ def leaves_of(state):
         name = jax.tree_util.keystr(path, simple=True, separator=".") or "the state"
         if not hasattr(value, "dtype"):
             if not isinstance(value, bool | int | float):
-                raise ValueError(f"{name} is a {type(value).__name__}: a checkpoint holds arrays, JAX keys and numbers.")
+                kind = type(value).__name__
+                raise ValueError(f"{name} is a {kind}: a checkpoint holds arrays, JAX keys and numbers.")
             dtype, shape = type(value).__name__, ()
         else:
             dtype, shape = str(value.dtype), tuple(value.shape)

@@ -51,6 +51,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, *error: object) -> None:
+        """Wait for the last save."""
         self.close()
 
     def save(
@@ -135,7 +136,7 @@ class Checkpoints:
         step = step if step is not None or not steps else steps[-1]
         leaves = leaves_of(like)
         wanted = [leaf for leaf, _ in leaves]
-        self._check(step, lambda one: self._damage(one) or difference(self._leaves(one), wanted))
+        step = self._check(step, lambda one: self._damage(one) or difference(self._leaves(one), wanted))
         saved = self._leaves(step)
         empty = [np.empty(*_stored(leaf, value)) for leaf, (_, value) in zip(saved, leaves, strict=True)]
         place = self._path(step) / ARRAYS
@@ -191,18 +192,19 @@ class Checkpoints:
             return f"its file {CHECKSUM} is missing"
         return None if written == checksum(self._path(step)).encode() else "its files are not those that were written"
 
-    def _check(self, step: int | None, fault: Callable[[int], str | None]) -> None:
-        """Raise ValueError if `fault` finds something in a checkpoint, and offer the nearest one without."""
+    def _check(self, step: int | None, fault: Callable[[int], str | None]) -> int:
+        """The step; ValueError if `fault` finds something in that checkpoint. The nearest one without is offered."""
         steps = self.steps()
         if step not in steps or step is None:
             there = f"those of steps {', '.join(map(str, steps))} are there" if steps else "start the training without"
             what = "no checkpoint" if step is None else f"no checkpoint of step {step}"
             raise ValueError(f"{self.folder} holds {what}: {there}.")
         if (found := fault(step)) is None:
-            return
+            return step
         others = [*(one for one in reversed(steps) if one < step), *(one for one in steps if one > step)]
         good = next((one for one in others if fault(one) is None), None)
-        offer = "No other checkpoint there is usable." if good is None else f"Checkpoint {good} is good: use step={good}."
+        offer = f"Checkpoint {good} is good: use step={good}."
+        offer = "No other checkpoint there is usable." if good is None else offer
         raise ValueError(f"checkpoint {step} in {self.folder} cannot be used, because {found}. {offer}")
 
 
