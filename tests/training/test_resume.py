@@ -50,10 +50,13 @@ def has_resume():
     return "--resume" in told.stdout
 
 
-@pytest.fixture(scope="module", params=[(of_the_loop, bits_of_the_loop), (of_the_program, bits_of_the_program)])
+TRAININGS = {"loop": (of_the_loop, bits_of_the_loop), "program": (of_the_program, bits_of_the_program)}
+
+
+@pytest.fixture(scope="module", params=TRAININGS)
 def training(request, tmp_path_factory):
     """(command, bits, bits of a training that nothing interrupts)."""
-    command, bits = request.param
+    command, bits = TRAININGS[request.param]
     if command is of_the_program and not has_resume():
         pytest.skip("jaxdiff train has no --resume")
     folder = tmp_path_factory.mktemp("whole") / "run"
