@@ -1,11 +1,11 @@
 """Sample diffusion models with guarantees: plan the steps for an accuracy, and certify the accuracy of the samples.
 
-Importing this package initialises no JAX backend. The modules in `ON_FIRST_USE` are imported on first use, because they
-need Flax and Optax (extra `train`), Matplotlib (extra `plot`) or the run folders of the command line.
+Importing this package initialises no JAX backend. `load` and the modules in `ON_FIRST_USE` are imported on first use,
+because they need Flax and Optax (extra `train`), Matplotlib (extra `plot`) or the run folders of the command line.
 """
 
 import importlib
-from types import ModuleType
+from typing import Any
 
 from jaxdiff import curves, grids, kernels, metrics, noise, processes, scores, sweeps, targets
 from jaxdiff.certificate import Certificate
@@ -30,6 +30,7 @@ __version__ = "0.1.0"
 
 ON_FIRST_USE = {
     "data": "jaxdiff.app.data",
+    "export": "jaxdiff.training.export",
     "networks": "jaxdiff.training.networks",
     "plots": "jaxdiff.app.plots",
     "runs": "jaxdiff.app.run_folder",
@@ -52,11 +53,13 @@ __all__ = [
     "certify_w2",
     "curves",
     "data",
+    "export",
     "fit_grid",
     "grids",
     "information",
     "kernels",
     "likelihood",
+    "load",
     "losses",
     "metrics",
     "networks",
@@ -79,7 +82,9 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
+    if name == "load":
+        return importlib.import_module("jaxdiff.app.model").load
     if name in ON_FIRST_USE:
         return importlib.import_module(ON_FIRST_USE[name])
     raise AttributeError(f"module 'jaxdiff' has no attribute {name!r}")

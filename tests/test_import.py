@@ -11,7 +11,7 @@ import pytest
 import jaxdiff
 
 ROOT = pathlib.Path(__file__).parents[1]
-LATER = ("flax", "optax", "orbax", "matplotlib", "sklearn", "tqdm")
+LATER = ("flax", "optax", "orbax", "matplotlib", "sklearn", "tqdm", "safetensors")
 
 
 def run_fresh(code):
