@@ -21,8 +21,8 @@ def reconstruction_guidance(
     a tuned factor; its result depends on the number of steps, so it is not the denoiser of any score.
 
     Bias on a normal law N(0, C) on the line with A = 1: samples of the reverse ODE with DPS have variance
-    C exp(-C/noise_std^2) in place of C/(1 + C/noise_std^2), so DPS is always too sure. The scaled form is too unsure
-    where C is below noise_std^2 + sigma^2/alpha^2.
+    C exp(-C/noise_std^2) in place of C/(1 + C/noise_std^2), so DPS is always too sure. The scaled form with weight 1 is
+    always too unsure: X_0 given X_t has a variance below sigma^2/alpha^2.
 
     Args:
       denoiser, operator, y, noise_std: as in `mmps`.
