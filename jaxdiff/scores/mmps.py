@@ -7,7 +7,7 @@ from typing import Any
 from jaxdiff.checks import check_whole
 from jaxdiff.processes import ou
 from jaxdiff.scores.linear_map import linear_map
-from jaxdiff.scores.posterior import conjugate_gradients, posterior
+from jaxdiff.scores.posterior import conjugate_gradients, posterior, rounding
 from jaxdiff.types import DenoiserFn, Number, Whole
 
 ITERATIONS = 8  # of conjugate gradients, where there are as many observations
@@ -59,5 +59,5 @@ class _ByCovariance:
             v = operator.transposed(u)
             return noise * u + share * operator.forward((along(v) + back(v)) / 2)
 
-        u = conjugate_gradients(operator, apply, r, self.iterations)
+        u = conjugate_gradients(operator, apply, r, self.iterations, share * rounding(t, r))
         return share * back(operator.transposed(u))

@@ -63,5 +63,5 @@ class _ByOneVariance:
         total = variance + scaled * sigma2
         noise, share = variance / total, scaled * sigma2 / total
         apply = lambda u: noise * u + share * operator.forward(operator.transposed(u))
-        u = conjugate_gradients(operator, apply, r, self.iterations)
+        u = conjugate_gradients(operator, apply, r, self.iterations, 0)
         return share / (scaled * alpha) * back(operator.transposed(u))

@@ -21,6 +21,7 @@ from jax.tree_util import Partial
 
 from jaxdiff.arrays import like, wide
 from jaxdiff.checks import as_array, described, value_of
+from jaxdiff.processes import ou
 from jaxdiff.scores.linear_map import LinearMap, linear_map, residual
 from jaxdiff.types import DenoiserFn, as_score
 
@@ -73,22 +74,30 @@ def dots(operator: LinearMap, u, v):
     return jnp.sum(u * v, axis=tuple(range(-len(operator.observed), 0)), keepdims=True)
 
 
+# A denoiser (x + sigma^2 s)/alpha has rounding errors of eps |x|/alpha, and its Jacobian has errors of eps/alpha. The
+# Jacobian itself is about alpha Cov(X_0) at late times, so in float32 no digit of it is correct beyond t = 8.
+def rounding(t: Any, r: Any) -> Any:
+    """The size below which an eigenvalue of the denoiser's Jacobian at time t counts as 0."""
+    return 4 * jnp.finfo(r.dtype).eps / ou.alpha(t)
+
+
 # Learned denoisers have Jacobians that are not positive, and noise_std may be 0: a direction without positive curvature
 # is not followed, and the solution of the steps before it stays.
-def conjugate_gradients(operator: LinearMap, apply: Callable[..., Any], r: Any, iterations: int) -> Any:
+def conjugate_gradients(operator: LinearMap, apply: Callable[..., Any], r: Any, iterations: int, least: Any) -> Any:
     """The solution u of apply(u) = r for every particle, by conjugate gradients from 0.
 
-    `apply` is symmetric. A particle stops where its residual is 0 to rounding or its direction has no positive
-    curvature.
+    `apply` is symmetric. A particle stops where its residual is 0 to rounding, or its direction p has a curvature of at
+    most `least` |A^T p|^2.
     """
-    tiny = jnp.finfo(r.dtype).tiny
+    tiny, axes = jnp.finfo(r.dtype).tiny, tuple(range(-len(operator.event), 0))
     done = jnp.finfo(r.dtype).eps ** 2 * dots(operator, r, r)
 
     def step(_, state):
         u, rest, direction, square = state
         image = apply(direction)
         curvature = dots(operator, direction, image)
-        goes = (curvature > tiny) & (square > done)
+        length2 = jnp.sum(operator.transposed(direction) ** 2, axis=axes).reshape(curvature.shape)
+        goes = (curvature > least * length2 + tiny) & (square > done)
         length = jnp.where(goes, square / jnp.where(goes, curvature, 1), 0)
         u, rest = u + length * direction, rest - length * image
         new = dots(operator, rest, rest)

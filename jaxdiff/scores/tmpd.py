@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxdiff.processes import ou
-from jaxdiff.scores.posterior import posterior
+from jaxdiff.scores.posterior import posterior, rounding
 from jaxdiff.types import DenoiserFn, Number
 
 
@@ -35,5 +35,5 @@ def _by_row_sums(operator, along, back, variance, r, t):
     noise, share = variance / (variance + factor), factor / (variance + factor)
     sums = operator.forward(back(operator.transposed(jnp.ones_like(r))))
     total = noise + share * jnp.maximum(sums, 0)
-    positive = total > jnp.finfo(r.dtype).tiny
+    positive = total > share * rounding(t, r) + jnp.finfo(r.dtype).tiny
     return share * back(operator.transposed(jnp.where(positive, r / jnp.where(positive, total, 1), 0)))
