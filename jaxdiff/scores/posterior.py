@@ -58,12 +58,11 @@ def _observed(function, y, x, t):
 
 
 def corrected(correction, denoiser, operator: LinearMap, noise_std, more, x, t, y):
-    """D_y(x, t) = D + correction. 16-bit positions are computed in float32, but for the denoiser itself."""
+    """D_y(x, t) = D + correction at one OU time t. Only the denoiser computes in 16 bits."""
     t, dtype = like(t, x), x.dtype
     at = lambda v: wide(value_of(denoiser, v.astype(dtype), t, "denoiser"))
     denoised, along = jax.linearize(at, wide(x))
     back = jax.linear_transpose(along, wide(x))
-    t = t.reshape(t.shape + (1,) * (x.ndim - t.ndim)) if t.ndim else t
     r = residual(operator, y, denoised)
     added = correction(operator, along, lambda v: back(v)[0], like(noise_std, x) ** 2, r, t, *more)
     return (denoised + added).astype(dtype)

@@ -145,7 +145,7 @@ def test_the_certificate_in_w2_covers_the_known_coupling_error(key):
     certificate = jaxdiff.certify_w2(jaxdiff.Sampler(kernel, grid), key, dim=1, particles=4096)
     term = next(term for term in certificate.terms if term.name == "discretisation")
     assert term.value == pytest.approx(exact, rel=0.06)
-    assert term.value - 2 * term.below(0.95) <= exact <= term.value + 2 * term.above(0.95)
+    assert term.value - 2 * term.half_width_below(0.95) <= exact <= term.value + 2 * term.half_width_above(0.95)
 
 
 @pytest.mark.slow

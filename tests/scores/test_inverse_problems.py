@@ -158,13 +158,12 @@ def relative_errors(t):
 
 
 def test_on_a_mixture_mmps_has_the_least_error_against_quadrature_and_every_error_falls_to_zero():
-    print({t: relative_errors(t) for t in (0.02, 0.2, 0.8)})
     late, middle, early = (relative_errors(t) for t in (0.02, 0.2, 0.8))
     assert middle["mmps"] < 0.2
     assert all(middle["mmps"] <= middle[name] * 1.001 for name in METHODS)
     assert middle["dps"] > 3 * middle["mmps"]
-    assert late["mmps"] < 0.02
-    assert early["dps"] > early["mmps"]
+    assert all(late[name] < middle[name] / 3 for name in METHODS)
+    assert early["dps"] > 10 * early["mmps"]
 
 
 @each_method
