@@ -2,8 +2,8 @@
 
 The law is a mixture of normal laws about 1,500 of the digits, so its denoiser is exact. The upper half of each of six
 other digits is observed with noise. The rows of the picture are the digit, what is observed of it, and samples given
-the observation by MMPS, Pi-GDM and reconstruction guidance in its scaled form. Printed is the root mean square of the
-samples' difference from the observation, in units of its noise: exact samples have about 1.
+the observation: exact ones, and those of MMPS, Pi-GDM and reconstruction guidance in its scaled form. Printed is the
+root mean square of the samples' difference from the observation, in units of its noise.
 
     python -m benchmarks.inpainting [--quick]
 """
@@ -43,6 +43,21 @@ def completions(method, law, y, keep, evals):
     return np.asarray(ends).reshape(len(y), SAMPLES, -1)
 
 
+def exact_completions(rows, y, keep):
+    """SAMPLES draws of the exact posterior of each observation, and its root mean square misfit."""
+    rng, variance, seen = np.random.default_rng(1), BANDWIDTH**2, NOISE_STD**2
+    off = (y[:, None] - rows)[..., keep]  # (SHOWN, ROWS, 32)
+    logs = -np.sum(off**2, -1) / (2 * (variance + seen))
+    weights = np.exp(logs - logs.max(1, keepdims=True))
+    weights /= weights.sum(1, keepdims=True)
+    squares = (seen / (variance + seen) * off) ** 2 + variance * seen / (variance + seen)
+    misfit = np.sqrt(np.mean(np.sum(weights * squares.mean(-1), 1))) / NOISE_STD
+    which = np.stack([rng.choice(len(rows), SAMPLES, p=one) for one in weights])
+    gain = np.where(keep, variance / (variance + seen), 0)
+    mean = rows[which] + gain * np.where(keep, y[:, None] - rows[which], 0)
+    return mean + np.sqrt(variance * (1 - gain)) * rng.normal(size=mean.shape), misfit
+
+
 def draw(columns, path):
     """A picture with one digit a column: the digit, the observation, and the samples of each method."""
     figure = plots.canvas(1.1 * SHOWN + 1.2, 1.1 * len(columns))
@@ -51,6 +66,7 @@ def draw(columns, path):
         for column, image in enumerate(images):
             axes[row, column].imshow(image.reshape(8, 8), cmap="gray", vmin=-1, vmax=1)
             axes[row, column].set(xticks=[], yticks=[])
+            axes[row, column].set_facecolor("0.5")  # what is not observed
         axes[row, 0].set_ylabel(name, fontsize=9)
     return plots.saved(figure, path)
 
@@ -62,7 +78,9 @@ def main(argv=None):
     law = targets.mixture(np.full(len(rows), 1 / len(rows)), rows, np.full(rows.shape, BANDWIDTH**2))
     keep = np.arange(64) < 32
     y = np.where(keep, truth + NOISE_STD * np.random.default_rng(0).normal(size=truth.shape), np.nan)
-    columns = [("digit", truth), ("observed", y)]
+    exact, misfit = exact_completions(rows, y, keep)
+    print(f"{'exact':8s} misfit {misfit:.3f} of the noise")
+    columns = [("digit", truth), ("observed", y), *(("exact", exact[:, index]) for index in range(SAMPLES))]
     for name, method in METHODS.items():
         found = completions(method, law, y, keep, 30 if options.quick else 100)
         misfit = np.sqrt(np.mean((found - y[:, None])[..., keep] ** 2)) / NOISE_STD
