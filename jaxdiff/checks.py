@@ -45,8 +45,9 @@ def described(value: Any) -> str:
 
 def as_array(x: Any, name: str, what: str) -> jax.Array:
     """x as a JAX array. TypeError where it cannot be one (a pytree, text, None); `what` says what it should be."""
+    several = isinstance(x, tuple) and any(hasattr(one, "shape") for one in x)  # of arrays, as a state is
     try:
-        if not isinstance(x, str | bytes | dict | set | None) and not callable(x):
+        if not isinstance(x, str | bytes | dict | set | None) and not callable(x) and not several:
             return jnp.asarray(x)
     except (TypeError, ValueError):
         pass

@@ -223,7 +223,7 @@ def _further(u, grid):
     return wanted[np.abs(wanted[:, None] - u).min(1) > slack]
 
 
-def _checked(given: Rows) -> np.ndarray:
+def _checked(given: Any) -> np.ndarray:
     """The data as a float array of rows (n, d) on the host, two finite rows or more."""
     data: np.ndarray = events.rows_of(as_host(given, "data", "an array of rows (n, d)"))
     if data.ndim != 2 or len(data) < 2:

@@ -1,4 +1,4 @@
-"""Scores and denoisers of trained networks, and truncated scores."""
+"""Scores and denoisers of trained networks."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -8,15 +8,11 @@ import numpy as np
 from jaxtyping import Float64
 
 from jaxdiff.arrays import like
-from jaxdiff.conditions import conditioned
 from jaxdiff.processes import ou, score_from_denoiser
-from jaxdiff.processes.ball_projection import radius_of, truncated
 from jaxdiff.types import DenoiserFn, ScoreFn
 
 if TYPE_CHECKING:
     import flax.nnx
-
-__all__ = ["conditioned", "denoiser_in_axes", "denoiser_of", "from_network", "radius_of", "truncated"]
 
 
 def from_network(network: "flax.nnx.Module") -> ScoreFn:
