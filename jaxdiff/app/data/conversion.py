@@ -125,11 +125,11 @@ def _first_mistake(path, numbers, lines, pointed, positions, names):
     )
     row, position, cell = next(wrong)
     what = f"{path}: row {row}, column {position + 1} is {cell[:40]!r}, not a number"
-    what += f" (its column is {names[position]!r})" if names is not None else ""
     if not cell:
         others = sum(not cell.strip() for line in lines for cell in line) - 1
         more = f", and {others} more cells are empty" if others else ""
         return DataError(f"{what}{more}: fill or drop the missing values.")
     remedy = next((remedy for pattern, remedy in MISTAKES if re.fullmatch(pattern, cell, re.DOTALL)), ENCODE)
     name = "; if it is a name, say header=True, --header" if row == 1 else ""
-    return DataError(f"{what}: {remedy}{name}.")
+    column = f". The column is named {names[position]!r}" if names is not None else ""
+    return DataError(f"{what}: {remedy}{name}{column}.")

@@ -176,6 +176,6 @@ def covariance(rows: Real[np.ndarray, "n d"]) -> Float[np.ndarray, "d d"]:
     return np.where(off, (1 - shrinkage) * second, second) * n / (n - 1)
 
 
-def place(column: int, reading: Reading) -> int:
+def place(column: Whole, reading: Reading) -> Whole:
     """The position in the file of a column that was read."""
     return column if reading.columns is None else reading.columns[column]
