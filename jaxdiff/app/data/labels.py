@@ -49,6 +49,14 @@ def split_labels(source: Any, coded: tuple[np.ndarray, tuple[str, ...]] | None, 
     return Labels(train, held_out, test, names)
 
 
+def check_file(path: pathlib.Path) -> None:
+    """Raise DataError unless the file exists and has one of the endings of files of labels."""
+    if not path.is_file():
+        raise DataError(f"{path} does not exist: labels are a column of the table, or a {', '.join(FILES)} file.")
+    if path.suffix.lower() not in FILES:
+        raise DataError(f"{path} ends in {path.suffix or 'nothing'}: labels are read from {', '.join(FILES)}.")
+
+
 def read_labels(path: pathlib.Path, n: int) -> Any:
     """The n labels of a file with one a line (.csv, .tsv, .txt), or of a .npy array.
 
@@ -57,13 +65,9 @@ def read_labels(path: pathlib.Path, n: int) -> Any:
     Raises:
       DataError: the file is missing, cannot be read, or has another ending.
     """
-    if not path.is_file():
-        raise DataError(f"{path} does not exist: labels are a column of the table, or a {', '.join(FILES)} file.")
-    suffix = path.suffix.lower()
-    if suffix == ".npy":
+    check_file(path)
+    if path.suffix.lower() == ".npy":
         return read_npy(path)
-    if suffix not in FILES:
-        raise DataError(f"{path} ends in {path.suffix or 'nothing'}: labels are read from {', '.join(FILES)}.")
     try:
         lines = path.read_text(encoding="utf-8-sig").rstrip("\r\n").splitlines()
     except UnicodeDecodeError as error:

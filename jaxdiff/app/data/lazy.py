@@ -31,7 +31,7 @@ def parts_of(n: int, values: int, seed: int) -> tuple[Any, np.ndarray, np.ndarra
         order = rng.permutation(n)
         held_out, test = order[first:second][:most], order[second:][:most]
         return np.concatenate([order[:first], order[first:second][most:], order[second:][most:]]), held_out, test
-    most = min(most, second - first)
+    most = int(min(most, second - first, n - second))
     chosen = rng.choice(n, 2 * most, replace=False, shuffle=True)
     return Rest(n, chosen), chosen[:most], chosen[most:]
 

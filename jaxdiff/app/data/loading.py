@@ -13,7 +13,7 @@ from jaxdiff.app.data.built_in import LOADERS, built_in
 from jaxdiff.app.data.columns import positions_of
 from jaxdiff.app.data.dataset import LEAST_ROWS, UNREAD, Dataset, Reading, place, split
 from jaxdiff.app.data.images import read_folder
-from jaxdiff.app.data.labels import encode, read_labels
+from jaxdiff.app.data.labels import FILES, check_file, encode, read_labels
 from jaxdiff.app.data.lazy import split_images, split_table
 from jaxdiff.app.errors import DataError
 from jaxdiff.arrays import Whole
@@ -62,6 +62,8 @@ def load(
       DataError: the file is missing, empty, not numeric or not finite; no column varies; the labels do not fit the
         rows; or the file can be read in two ways.
     """
+    if isinstance(labels, (str, os.PathLike)) and not _is_column(labels):
+        check_file(pathlib.Path(labels))  # before a table is read, which may fail for lack of its labels
     if isinstance(source, str) and source in BUILT_IN:
         _refuse_options(source, header=header, columns=columns, key=key, labels=labels)
         known = built_in(source)
@@ -162,7 +164,7 @@ def _columns_of(path, rows, columns, key, labels):
 def _is_column(labels):
     """Whether the option names a column: a whole number, or a text that is no file and has no file's ending."""
     if isinstance(labels, str):
-        return not pathlib.Path(labels).is_file() and pathlib.Path(labels).suffix not in (".npy", ".csv", ".txt")
+        return not pathlib.Path(labels).is_file() and pathlib.Path(labels).suffix.lower() not in FILES
     return isinstance(labels, (int, np.integer))
 
 

@@ -28,9 +28,10 @@ class ColumnScale:
     constant: np.ndarray
 
     def apply(self, rows: np.ndarray) -> np.ndarray:
-        """Rows (n, d) in the units of the file -> standardised float32 rows."""
-        small = np.where(self.constant, 0.0, (rows.astype(np.float64) - self.origin) / self.unit)
-        return ((small - self.mean) / self.deviation).astype(np.float32)
+        """Rows (n, d) in the units of the file -> standardised float32 rows, infinite where float32 overflows."""
+        with np.errstate(over="ignore"):
+            small = np.where(self.constant, 0.0, (rows.astype(np.float64) - self.origin) / self.unit)
+            return ((small - self.mean) / self.deviation).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,14 +15,15 @@ def check_finite(source: Any, array: np.ndarray) -> tuple[float, float]:
     low, high, bad, first = np.inf, -np.inf, 0, None
     for part in spans(len(array), int(np.prod(array.shape[1:]))):
         block = array[part]
-        low, high = min(low, float(block.min())), max(high, float(block.max()))
-        if not np.isfinite([low, high]).all():
+        least, most = float(block.min()), float(block.max())
+        if np.isfinite([least, most]).all():
+            low, high = min(low, least), max(high, most)
+        else:
             wrong = ~np.isfinite(block)
-            if first is None and wrong.any():
+            if first is None:
                 place = tuple(map(int, np.argwhere(wrong)[0]))
                 first = block[place], part.start + place[0], place[1:]
             bad += int(wrong.sum())
-            low, high = np.min(block, where=~wrong, initial=np.inf), np.max(block, where=~wrong, initial=-np.inf)
         release(array)
     if first is not None:
         value, row, rest = first

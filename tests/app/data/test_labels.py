@@ -152,5 +152,5 @@ def test_the_labels_of_the_digits_are_those_of_scikit_learn():
     own = {row.tobytes(): label for row, label in zip(rows, labels, strict=True)}
     for name in ("digits", "digit_images"):
         dataset = data.load(name)
-        found = [own[row.tobytes()] for row in dataset.restore(dataset.test).round(6).reshape(-1, 64) + 0.0]
+        found = [own[row.tobytes()] for row in dataset.restore(dataset.test).round(3).reshape(-1, 64) + 0.0]
         assert found == dataset.labels.test.tolist()

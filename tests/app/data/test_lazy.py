@@ -88,7 +88,7 @@ def test_every_row_lands_in_one_part_whose_size_is_limited(monkeypatch, n, most)
     train, held_out, test = lazy.parts_of(n, 3, 7)
     every = np.concatenate([train[np.arange(len(train))], held_out, test])
     assert sorted(every) == list(range(n))
-    assert len(held_out) == len(test) == min(most, n // 6)
+    assert max(abs(len(part) - min(most, n / 6)) for part in (held_out, test)) < 1
     np.testing.assert_array_equal(lazy.parts_of(n, 3, 7)[1], held_out)
     assert not np.array_equal(lazy.parts_of(n, 3, 8)[1], held_out)
 
@@ -126,7 +126,6 @@ LARGE = """
     from jaxdiff.training.batches import batch_indices
     resource.setrlimit(resource.RLIMIT_DATA, (2**31, 2**31))
     dataset = data.load(sys.argv[1])
-    total = np.zeros(dataset.event_shape[-1])
     for step in range(200):
         batch = dataset.train[np.asarray(batch_indices(0, step, 256, len(dataset.train)))]
         assert batch.shape == (256, *dataset.event_shape) and batch.dtype == np.float32
