@@ -1,18 +1,17 @@
 """Batches of rows as a pure function of (seed, step), so that a resumed training needs no state of an iterator."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from jaxdiff.arrays import Whole
-from jaxdiff.noise import KeyLike
-
 ROUNDS = 6  # of the Feistel network; four make a pseudorandom permutation if the round functions are random
 MOST_ROWS = 2**30  # so that the numbers below this power of two fit into int32
 
 
-def batch_indices(seed: KeyLike | Whole, step: Whole, batch_size: int, n: int) -> Int[jax.Array, " batch"]:
+def batch_indices(seed: Any, step: Any, batch_size: int, n: int) -> Int[jax.Array, " batch"]:
     """Indices of the rows of one batch: every epoch is a new random order of the n rows, without repetition.
 
     An epoch has n // batch_size batches; the few rows that are left over are others in each epoch. If the batch is
@@ -36,15 +35,15 @@ def batch_indices(seed: KeyLike | Whole, step: Whole, batch_size: int, n: int) -
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1: batch_size = {batch_size}.")
     key = jax.random.key(seed) if isinstance(seed, (int, np.integer)) else seed
-    step = jnp.asarray(step, jnp.uint32)
+    number = jnp.asarray(step, jnp.uint32)
     if batch_size > n:
-        return jax.random.randint(jax.random.fold_in(key, step), (batch_size,), 0, n)
-    epoch, place = jnp.divmod(step, jnp.uint32(n // batch_size))
+        return jax.random.randint(jax.random.fold_in(key, number), (batch_size,), 0, n)
+    epoch, place = jnp.divmod(number, jnp.uint32(n // batch_size))
     places = place * jnp.uint32(batch_size) + jnp.arange(batch_size, dtype=jnp.uint32)
     return permuted(jax.random.fold_in(key, epoch), places, n)
 
 
-def permuted(key: KeyLike, places: jax.Array, n: int) -> Int[jax.Array, " places"]:
+def permuted(key: Any, places: jax.Array, n: int) -> Int[jax.Array, " places"]:
     """The values at some places (below n) of a pseudorandom permutation of 0..n-1 that belongs to the key."""
     half = jnp.uint32(max(1, ((n - 1).bit_length() + 1) // 2))  # bits of each half of a number
     secrets = jax.random.bits(key, (ROUNDS,), jnp.uint32)

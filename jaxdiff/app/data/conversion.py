@@ -9,7 +9,10 @@ import numpy as np
 from jaxdiff.app.data.cells import FORTRAN, MINUS, number
 from jaxdiff.app.errors import DataError
 
-ENCODE = "encode or drop it, or leave its column out (columns= or --columns); name a column of classes as labels= or --labels"
+ENCODE = (
+    "encode or drop it, or leave its column out (columns= or --columns); name a column of classes as labels= or "
+    "--labels"
+)
 MISTAKES = (  # patterns of cells that are not numbers, each with its remedy
     (r"[+-]?\d{1,3}([.,'\u2019 \u00a0\u202f]\d{3})+([.,]\d+)?", "it has thousands separators: write it without them"),
     (r"[+-]?\d*,\d+([eE][+-]?\d+)?", "it has a decimal comma: write a point, or separate the columns by semicolons"),

@@ -11,8 +11,8 @@ import numpy as np
 from jaxdiff.app.data.cells import number
 from jaxdiff.app.data.columns import index_columns, positions_of
 from jaxdiff.app.data.conversion import notes_on_rounding, notes_on_separators, to_numbers
-from jaxdiff.app.errors import DataError
 from jaxdiff.app.data.headers import header_of
+from jaxdiff.app.errors import DataError
 
 DELIMITERS = "\t;,"
 MARKS = (  # byte-order marks; that of little-endian UTF-32 begins with that of UTF-16, so it comes first

@@ -51,9 +51,9 @@ def split_images(images: np.ndarray, *, source: Any, name: str, seed: int, readi
     scale = pixel_scale(source, low, high, images.dtype, channel_added=added)
     parts = parts_of(len(images), int(np.prod(images.shape[1:])), seed)
     train, held_out, test = (View(images, part, scale) for part in parts)
-    units = {"mean": np.array((scale.low + scale.high) / 2), "scale": np.array((scale.high - scale.low) / 2)}
+    middle, half = np.array((scale.low + scale.high) / 2), np.array((scale.high - scale.low) / 2)
     return Dataset(
-        name, train, held_out[:], test[:], **units, constant=0, reading=reading,
+        name, train, held_out[:], test[:], mean=middle, scale=half, constant=0, reading=reading,
         labels=split_labels(source, labels, parts), pixels=scale,
     )  # fmt: skip
 
@@ -75,9 +75,10 @@ def split_table(table: np.ndarray, *, source: Any, name: str, seed: int, reading
 
     scale, whole = column_scale(name, table, is_train)
     train, held_out, test = (View(table, part, scale) for part in parts)
-    units = {"mean": scale.origin + scale.unit * scale.mean, "scale": scale.unit * scale.deviation}
+    mean, deviation = scale.origin + scale.unit * scale.mean, scale.unit * scale.deviation
     dataset = Dataset(
-        name, train, held_out[:], test[:], **units, constant=int(scale.constant.sum()), reading=reading, whole=whole,
+        name, train, held_out[:], test[:], mean=mean, scale=deviation, constant=int(scale.constant.sum()),
+        reading=reading, whole=whole,
         labels=split_labels(source, labels, parts),
     )  # fmt: skip
     _check_proportions(name, dataset, reading)

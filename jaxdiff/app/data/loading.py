@@ -155,10 +155,16 @@ def _columns_of(path, rows, columns, key, labels):
         labels = np.asarray(rows[:, label])
     else:
         labels = _of_option(labels, len(rows) if rows.ndim else 0)
+    positions = columns
     if columns is not None and rows.ndim == 2:
-        columns = tuple(positions_of(path, columns, None, rows.shape[1]))
-        rows = rows[:, list(columns)]
-    return _Read(rows, labels, Reading(None, columns, key))
+        positions = tuple(positions_of(path, columns, None, rows.shape[1]))
+        if isinstance(rows, np.memmap):
+            raise DataError(
+                f"{path} has {path.stat().st_size} bytes and is not read into memory as a whole, so columns cannot be "
+                f"chosen: save the columns that you want, and the labels, in files of their own."
+            )
+        rows = rows[:, list(positions)]
+    return _Read(rows, labels, Reading(None, positions, key))
 
 
 def _is_column(labels):

@@ -17,8 +17,8 @@ def read(path, *, columns=None, labels=None) -> Table:
       DataError: pyarrow is missing, the file cannot be read, or a column that is read holds no numbers.
     """
     try:
-        import pyarrow
-        import pyarrow.parquet
+        import pyarrow  # pyright: ignore[reportMissingImports]
+        import pyarrow.parquet  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise DataError(f"{path} is read by pyarrow, which is not installed: pip install 'jaxdiff[data]'.") from error
     try:
@@ -49,7 +49,7 @@ def _positions(path, names, columns, label):
 
 def _check_types(path, names, types, positions):
     """Raise DataError for the first column to be read that does not hold real numbers."""
-    import pyarrow.types as kinds
+    import pyarrow.types as kinds  # pyright: ignore[reportMissingImports]
 
     for i in positions:
         if not (kinds.is_integer(types[i]) or kinds.is_floating(types[i]) or kinds.is_boolean(types[i])):

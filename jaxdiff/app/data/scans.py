@@ -66,13 +66,13 @@ def column_scale(name: Any, array: np.ndarray, is_train: Any) -> tuple[ColumnSca
       DataError: no column varies over the train rows.
     """
     parts = list(spans(len(array), array.shape[1]))
-    origin, furthest, whole = None, np.zeros(array.shape[1]), np.ones(array.shape[1], bool)
+    origin, furthest, whole = np.zeros(0), np.zeros(array.shape[1]), np.ones(array.shape[1], bool)
     with np.errstate(over="ignore", invalid="ignore"):
         for part in parts:
             block, train = array[part].astype(np.float64), is_train(part)
             whole &= (block == np.round(block)).all(0)
             if train.any():
-                origin = block[train][0] if origin is None else origin
+                origin = block[train][0] if not origin.size else origin
                 furthest = np.maximum(furthest, np.abs(block[train] - origin).max(0))
             release(array)
         constant = furthest <= 4 * np.spacing(np.abs(origin))

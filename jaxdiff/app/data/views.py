@@ -22,9 +22,11 @@ class Rest:
         self._before = np.sort(left_out) - np.arange(len(left_out))  # how many remain before each one left out
 
     def __len__(self) -> int:
+        """How many numbers remain."""
         return self.length
 
     def __getitem__(self, places: Any) -> Any:
+        """The numbers at these places, which lie below the length."""
         return places + np.searchsorted(self._before, places, side="right")
 
 
@@ -46,6 +48,7 @@ class View:
         self._event = scale.apply(np.zeros((1, *array.shape[1:]), array.dtype)).shape[1:]
 
     def __len__(self) -> int:
+        """The number of rows."""
         return len(self.rows)
 
     @property
@@ -74,6 +77,7 @@ class View:
         return self.rows[np.where(indices < 0, indices + n, indices)]
 
     def __getitem__(self, indices: Any) -> Float[np.ndarray, "..."]:
+        """Standardised rows; see `places` for the indices."""
         places = self.places(indices)
         rows = np.asarray(self.array[np.atleast_1d(places)])
         standardised = self.scale.apply(rows)

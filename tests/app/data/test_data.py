@@ -190,7 +190,11 @@ BAD = {
     "channels first": ("x.npz", archive(np.zeros((30, 3, 5, 6))), r"channels come last.*x\.transpose\(0, 2, 3, 1\)"),
     "films": ("x.npy", npy(np.zeros((30, 2, 4, 5, 3))), r"5 dim.*\(30, 2, 4, 5, 3\).*x\.reshape\(30, 120\)"),
     "few images": ("x.npy", npy(np.zeros((23, 2, 3))), "23 rows"),
-    "nan in images": ("x.npy", npy(np.where(np.arange(180) == 13, np.nan, 0).reshape(30, 2, 3)), r"1 value.*nan at row 2, pixel \(0, 1\)"),
+    "nan in images": (
+        "x.npy",
+        npy(np.where(np.arange(180) == 13, np.nan, 0).reshape(30, 2, 3)),
+        r"1 value.*nan at row 2, pixel \(0, 1\)",
+    ),
     "strings": ("x.npy", npy(np.full((30, 2), "abc")), "<U3"),
     "complex": ("x.npy", npy(ROWS * 1j), "complex128"),
     "objects": ("x.npy", npy(MIXED), "Object arrays|pickle"),

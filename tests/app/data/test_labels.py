@@ -67,7 +67,7 @@ def test_a_parquet_table_is_read_with_its_labels_or_refused_by_the_name_of_the_c
     columns = {name: ROWS[:, i] for i, name in enumerate("abcd")} | {"kind": KINDS}
     parquet.write_table(arrow.table(columns), tmp_path / "x.parquet")
     if labels is None:
-        with pytest.raises(data.DataError, match="column 'kind' holds string, not numbers: encode.*--labels"):
+        with pytest.raises(data.DataError, match=r"column 'kind' holds string, not numbers: encode.*--labels"):
             data.load(tmp_path / "x.parquet")
         np.testing.assert_array_equal(
             data.load(tmp_path / "x.parquet", columns=["d", "a"]).train, data.split(ROWS[:, [3, 0]], name="x").train

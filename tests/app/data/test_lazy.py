@@ -115,7 +115,7 @@ def test_a_cut_file_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "LARGE", 1)
     np.save(tmp_path / "x.npy", ROWS)
     (tmp_path / "x.npy").write_bytes((tmp_path / "x.npy").read_bytes()[:-9])
-    with pytest.raises(data.DataError, match="no plain .npy array"):
+    with pytest.raises(data.DataError, match=r"no plain \.npy array"):
         data.load(tmp_path / "x.npy")
 
 
