@@ -155,7 +155,7 @@ def _columns_of(path, rows, columns, key, labels):
         labels = np.asarray(rows[:, label])
     else:
         labels = _of_option(labels, len(rows) if rows.ndim else 0)
-    positions = columns
+    positions: Any = columns
     if columns is not None and rows.ndim == 2:
         positions = tuple(positions_of(path, columns, None, rows.shape[1]))
         if isinstance(rows, np.memmap):
