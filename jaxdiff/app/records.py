@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxdiff.app.data.labels import Labels
 from jaxdiff.checks import MOST_SEED
 from jaxdiff.curves.interpolation import SAME
 from jaxdiff.grids import check_grid
@@ -158,6 +159,26 @@ def data_of(arrays, dim):
     whole = arrays["whole"] if "whole" in arrays else np.zeros(dim, bool)  # earlier versions did not write it
     _demand(("whole is not a truth value for each column", whole.dtype == bool and whole.shape == (dim,)))
     return parts | {"whole": whole}
+
+
+def labels_of(arrays, parts, classes):
+    """The labels of the rows in `parts`; None if the record of the model has no classes, as earlier ones have not.
+
+    Raises:
+      ValueError: the names of the classes are no different texts, or the labels do not number them for each row.
+    """
+    if classes is None:
+        return None
+    named = _each(lambda name: isinstance(name, str))(classes) and 1 < len(set(classes)) == len(classes)
+    _demand((f"classes is {json.dumps(classes)[:60]}, not two different names or more", named))
+    labels = {}
+    for name in SPLITS:
+        _demand((f"{name}_labels is missing", f"{name}_labels" in arrays))
+        labels[name] = values = arrays[f"{name}_labels"]
+        fits = values.dtype == np.int32 and values.shape == parts[name].shape[:1]
+        fits = fits and (values >= 0).all() and (values < len(classes)).all()
+        _demand((f"{name}_labels is not a number below {len(classes)} for each row", fits))
+    return Labels(**labels, names=tuple(classes))
 
 
 def curve_of(arrays, dim, horizon, early_stop):

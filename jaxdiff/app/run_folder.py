@@ -13,8 +13,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import PRNGKeyArray
 
-from jaxdiff.app.data import Dataset, covariance
-from jaxdiff.app.records import PLAN, SPLITS, check_model, curve_of, data_of, grid_of
+from jaxdiff.app.data import Dataset
+from jaxdiff.app.records import PLAN, SPLITS, check_model, curve_of, data_of, grid_of, labels_of
 from jaxdiff.curves import MeasuredCurve, loss_curve, measured_curve, principal_axes
 from jaxdiff.files import UNREADABLE, brief, locked, written
 from jaxdiff.scores import denoiser_in_axes, denoiser_of
@@ -72,7 +72,7 @@ def build(dataset: Dataset, network: dict[str, Any], *, moments: bool = True) ->
     moments: whether to compute the mean and the covariance of the train rows, which takes an eigendecomposition. A
       network that is loaded from a checkpoint gets them from there.
     """
-    of_rows: dict[str, Any] = {"mean": dataset.train.mean(0), "cov": covariance(dataset.train)} if moments else {}
+    of_rows: dict[str, Any] = dict(zip(("mean", "cov"), dataset.moments(), strict=True)) if moments else {}
     options = {name: network[name] for name in ("width", "depth", "dropout")}
     return ResidualMLP(dataset.dim, **of_rows, **options, rngs=nnx.Rngs(network["seed"]))
 
@@ -99,6 +99,7 @@ def _load(folder, maker):
         splits = (parts[name] for name in SPLITS)
         units = {name: parts[name] for name in ("mean", "scale", "whole")}
         dataset = Dataset(model["data"], *splits, **units, constant=model["constant_columns"])
+        dataset = dataclasses.replace(dataset, labels=labels_of(arrays, parts, model.get("classes")))
     untrained = build(dataset, model["network"], moments=False)
     with _reading(folder / "checkpoint", maker) as path:
         network = load_network(untrained, path)

@@ -22,6 +22,9 @@ def save(folder, model, dataset, network):
     record = {"data": dataset.name, "dim": dataset.dim, "constant_columns": dataset.constant}
     parts = {name: getattr(dataset, name) for name in (*SPLITS, "mean", "scale")}
     parts["whole"] = np.zeros(dataset.dim, bool) if dataset.whole is None else dataset.whole
+    if dataset.labels is not None:
+        record["classes"] = list(dataset.labels.names)
+        parts |= {f"{name}_labels": getattr(dataset.labels, name) for name in SPLITS}
     clear(folder, (*PARTS, *OF_THE_MODEL))
     with draft_folder(folder, "model.json") as place:
         save_network(network, place / "checkpoint")

@@ -58,7 +58,7 @@ DEFINITIONS = {
 
 # {heading: {number: reason}}: what no record holds. A number that the text no longer has is to be removed here.
 EXCEPTIONS = {
-    "Two commands": {"24": "the least number of rows: jaxdiff/app/data.py refuses fewer"},
+    "Two commands": {"24": "the least number of rows: jaxdiff/app/data refuses fewer"},
     "Speed": {
         "1.4": "with and without the option of XLA, timed by hand",
         "1.8": "with and without the option of XLA, timed by hand",

@@ -103,7 +103,7 @@ def _rows(options):
     """The rows of --data, float32."""
     import numpy as np
 
-    from jaxdiff.app.archives import read_npy
+    from jaxdiff.app.data.archives import read_npy
 
     rows = read_npy(options.data)
     if rows.ndim != 2 or rows.shape[1] != options.dim:

@@ -15,7 +15,10 @@ from jaxdiff.processes.default_times import EARLY_STOP_OF_A_NETWORK
 def add(commands):
     """Declare the command and its arguments."""
     parser = commands.add_parser("train", help="fit a denoiser to data", formatter_class=Defaults)
-    parser.add_argument("source", help="digits, or a .npy, .npz, .csv or .tsv file whose rows are samples")
+    parser.add_argument(
+        "source",
+        help="digits, wine or breast_cancer, or a .npy, .npz, .csv, .tsv or .parquet file whose rows are samples",
+    )
     parser.add_argument(
         "--header",
         action=argparse.BooleanOptionalAction,
@@ -27,6 +30,11 @@ def add(commands):
         help="columns to read, by name or by position from 0 (default: all except columns that number the rows)",
     )
     parser.add_argument("--key", metavar="NAME", help="array to read from an .npz file that holds several")
+    parser.add_argument(
+        "--labels",
+        metavar="COLUMN|FILE",
+        help="classes of the rows: a column, or a .npy, .csv, .tsv or .txt file with one label a row",
+    )
     parser.add_argument("--out", type=pathlib.Path, help="run folder (default: runs/NAME)")
     parser.add_argument("--steps", type=int, default=4000, help="optimiser steps")
     parser.add_argument("--batch-size", type=int, default=256, help="rows in each optimiser step")
@@ -125,11 +133,18 @@ def _folder(options, dataset, stopped):
 def _dataset(options):
     """The data of the train command. The reader's assumptions about the file are printed on standard error."""
     from jaxdiff.app import data
+    from jaxdiff.app.errors import DataError
 
     columns = None if options.columns is None else next(csv.reader([options.columns], skipinitialspace=True), [])
     with warnings.catch_warnings(action="ignore", category=UserWarning):
-        how = {"header": options.header, "columns": columns, "key": options.key}
+        how = {"header": options.header, "columns": columns, "key": options.key, "labels": options.labels}
         dataset = data.load(options.source, seed=options.seed, **how)
     for note in dataset.reading.notes:
         print(f"{options.source}: {note}", file=sys.stderr)
+    if dataset.pixels is not None:
+        shape = (len(dataset.train) + len(dataset.held_out) + len(dataset.test), *dataset.event_shape)
+        raise DataError(
+            f"{options.source} holds images of shape {dataset.event_shape}, and jaxdiff train takes rows of numbers: "
+            f"save them as rows, x.reshape({shape[0]}, {dataset.dim})."
+        )
     return dataset

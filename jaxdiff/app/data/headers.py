@@ -4,8 +4,8 @@ import math
 import re
 from typing import NamedTuple
 
-from jaxdiff.app.cells import ENOUGH_TO_COUNT, FORTRAN, is_signed, is_whole, number, shown
-from jaxdiff.app.columns import kind_of_column
+from jaxdiff.app.data.cells import ENOUGH_TO_COUNT, FORTRAN, is_signed, is_whole, number, shown
+from jaxdiff.app.data.columns import kind_of_column
 from jaxdiff.app.errors import DataError
 
 OVERRULE = "(header=True or False, --header or --no-header, overrules this)"

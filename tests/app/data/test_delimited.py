@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxdiff.app import delimited
+from jaxdiff.app.data import delimited
 from jaxdiff.app.errors import DataError
 
 ROWS = np.random.default_rng(0).normal(3, 2, (30, 3)).round(4)

@@ -175,7 +175,7 @@ MIXED = np.array([[1, "a"]] * 30, object)
 WIDE = np.zeros(30, [(f"a column with a long name, number {i}", float) for i in range(300)])
 BAD = {
     "missing": ("x.npy", lambda path: None, "does not exist"),
-    "folder": ("x.npy", pathlib.Path.mkdir, "is a folder"),
+    "folder": ("x.npy", pathlib.Path.mkdir, r"has no \.png, \.jpg, \.jpeg files"),
     "no bytes": ("x.csv", raw(b""), "0 bytes"),
     "spaces": ("x.csv", csv("1 2\n3 4\n"), "separate columns by commas, semicolons or tabs"),
     "two delimiters": ("x.csv", csv("1,5\n2,9\n1;2,3\n"), "separate columns by commas, semicolons or tabs"),
@@ -186,8 +186,15 @@ BAD = {
     "header only": ("x.csv", csv("a,b\n"), r"\(0, 2\)"),
     "blank lines": ("x.csv", csv("\n\n"), "no values"),
     "one dimension": ("x.npy", npy(np.arange(30.0)), r"1 dimension.*\(30,\).*x\[:, None\]"),
-    "grey images": ("x.npy", npy(np.zeros((30, 2, 3))), r"3 dim.*\(30, 2, 3\).*x\.reshape\(30, 6\).*\(-1, 2, 3\)"),
-    "colour images": ("x.npz", archive(np.zeros((30, 4, 5, 3))), r"4 dim.*x\.reshape\(30, 60\).*\(-1, 4, 5, 3\)"),
+    "grey images": ("x.npy", npy(np.zeros((30, 2, 3))), "all pixels are 0"),
+    "channels first": ("x.npz", archive(np.zeros((30, 3, 5, 6))), r"channels come last.*x\.transpose\(0, 2, 3, 1\)"),
+    "films": ("x.npy", npy(np.zeros((30, 2, 4, 5, 3))), r"5 dim.*\(30, 2, 4, 5, 3\).*x\.reshape\(30, 120\)"),
+    "few images": ("x.npy", npy(np.zeros((23, 2, 3))), "23 rows"),
+    "nan in images": (
+        "x.npy",
+        npy(np.where(np.arange(180) == 13, np.nan, 0).reshape(30, 2, 3)),
+        r"1 value.*nan at row 2, pixel \(0, 1\)",
+    ),
     "strings": ("x.npy", npy(np.full((30, 2), "abc")), "<U3"),
     "complex": ("x.npy", npy(ROWS * 1j), "complex128"),
     "objects": ("x.npy", npy(MIXED), "Object arrays|pickle"),

@@ -6,10 +6,13 @@ import re
 
 import numpy as np
 
-from jaxdiff.app.cells import FORTRAN, MINUS, number
+from jaxdiff.app.data.cells import FORTRAN, MINUS, number
 from jaxdiff.app.errors import DataError
 
-ENCODE = "encode or drop it, or leave its column out (columns= or --columns)"
+ENCODE = (
+    "encode or drop it, or leave its column out (columns= or --columns); name a column of classes as labels= or "
+    "--labels"
+)
 MISTAKES = (  # patterns of cells that are not numbers, each with its remedy
     (r"[+-]?\d{1,3}([.,'\u2019 \u00a0\u202f]\d{3})+([.,]\d+)?", "it has thousands separators: write it without them"),
     (r"[+-]?\d*,\d+([eE][+-]?\d+)?", "it has a decimal comma: write a point, or separate the columns by semicolons"),
@@ -24,7 +27,7 @@ MISTAKES = (  # patterns of cells that are not numbers, each with its remedy
 )
 
 
-def to_numbers(path, numbers, lines, positions, delimiter):
+def to_numbers(path, numbers, lines, positions, delimiter, names=None):
     """Cells (n lists of d) as (n, d) float64, and a note if commas that were read as decimal could separate thousands.
 
     Args:
@@ -33,6 +36,7 @@ def to_numbers(path, numbers, lines, positions, delimiter):
       lines: the lists of cells.
       positions: of the d columns in the file.
       delimiter: between the columns of the file.
+      names: of all columns of the file, for messages; None where it has none.
 
     Raises:
       DataError: a cell is no number.
@@ -54,7 +58,7 @@ def to_numbers(path, numbers, lines, positions, delimiter):
             notes = [f"Commas are read as decimal commas: {commas[0]} is {commas[0].replace(',', '.')}."]
     with contextlib.suppress(ValueError):
         return _floats(pointed, len(positions)), notes
-    raise _first_mistake(path, numbers, lines, pointed, positions)
+    raise _first_mistake(path, numbers, lines, pointed, positions, names)
 
 
 def notes_on_separators(lines, positions, delimiter):
@@ -114,7 +118,7 @@ def _is_float(cell):
         return False
 
 
-def _first_mistake(path, numbers, lines, pointed, positions):
+def _first_mistake(path, numbers, lines, pointed, positions, names):
     """The error for the first cell that is no number. If it is empty, the error counts the other empty cells."""
     wrong = (
         (row, position, cell.strip())
@@ -130,4 +134,5 @@ def _first_mistake(path, numbers, lines, pointed, positions):
         return DataError(f"{what}{more}: fill or drop the missing values.")
     remedy = next((remedy for pattern, remedy in MISTAKES if re.fullmatch(pattern, cell, re.DOTALL)), ENCODE)
     name = "; if it is a name, say header=True, --header" if row == 1 else ""
-    return DataError(f"{what}: {remedy}{name}.")
+    column = f". The column is named {names[position]!r}" if names is not None else ""
+    return DataError(f"{what}: {remedy}{name}{column}.")

@@ -3,7 +3,7 @@
 import itertools
 import re
 
-from jaxdiff.app.cells import ENOUGH_TO_COUNT, counts_by_one, is_whole, number, shown
+from jaxdiff.app.data.cells import ENOUGH_TO_COUNT, counts_by_one, is_whole, number, shown
 from jaxdiff.app.errors import DataError
 
 INDEX_NAMES = ("index", "id", "row", "no", "nr", "#", "level_0")  # names under which programs write an index

@@ -5,6 +5,8 @@ import numpy as np
 from jaxdiff.app.errors import DataError
 from jaxdiff.files import UNREADABLE, brief
 
+LARGE = 2**26  # bytes; a .npy file of so many is memory-mapped
+
 
 def read_npy(path):
     """The array of a .npy file; DataError if the file has none, or one of Python objects."""
@@ -13,6 +15,16 @@ def read_npy(path):
             return np.lib.format.read_array(stream, allow_pickle=False)
         except UNREADABLE as error:
             raise DataError(f"{path} is no plain .npy array ({brief(error)}): save it with np.save.") from error
+
+
+def open_npy(path):
+    """The array of a .npy file: in memory, or memory-mapped if the file has LARGE bytes or more; see `read_npy`."""
+    if path.stat().st_size < LARGE:
+        return read_npy(path)
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except UNREADABLE as error:
+        raise DataError(f"{path} is no plain .npy array ({brief(error)}): save it with np.save.") from error
 
 
 def read_npz(path, key=None):

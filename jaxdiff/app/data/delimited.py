@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxdiff.app.cells import number
-from jaxdiff.app.columns import index_columns, positions_of
-from jaxdiff.app.conversion import notes_on_rounding, notes_on_separators, to_numbers
+from jaxdiff.app.data.cells import number
+from jaxdiff.app.data.columns import index_columns, positions_of
+from jaxdiff.app.data.conversion import notes_on_rounding, notes_on_separators, to_numbers
+from jaxdiff.app.data.headers import header_of
 from jaxdiff.app.errors import DataError
-from jaxdiff.app.headers import header_of
 
 DELIMITERS = "\t;,"
 MARKS = (  # byte-order marks; that of little-endian UTF-32 begins with that of UTF-16, so it comes first
@@ -32,16 +32,18 @@ class Table(NamedTuple):
       columns: the d positions in the file, from 0.
       names: the d names; None where the file has none.
       notes: sentences about everything that was assumed.
+      labels: the n cells of the column of labels; None without it.
     """
 
     rows: np.ndarray
-    header: bool
+    header: bool | None
     columns: tuple[int, ...]
     names: tuple[str, ...] | None
     notes: tuple[str, ...]
+    labels: np.ndarray | None = None
 
 
-def read(path, *, header=None, columns=None) -> Table:
+def read(path, *, header=None, columns=None, labels=None) -> Table:
     """Read rows of numbers from a text file with commas, semicolons or tabs between them.
 
     The file is UTF-8, or UTF-16 or UTF-32 with a byte-order mark. Numbers are written as for Python's float, without
@@ -53,6 +55,7 @@ def read(path, *, header=None, columns=None) -> Table:
       header: whether the first line has the names of the columns; None decides by `headers.header_of`.
       columns: names, or positions from 0, of the columns to read; None reads all but index columns, which
         `columns.index_columns` finds.
+      labels: name or position of a column of labels, which is not among the columns that are read.
 
     Raises:
       DataError: the text cannot be decoded, rows differ in length, a cell is no number, or the first line or first
@@ -68,14 +71,17 @@ def read(path, *, header=None, columns=None) -> Table:
         positions = [position for position in range(width) if position not in left_out]
     else:
         positions, about_index = positions_of(path, columns, names, width), []
+    label = None if labels is None else positions_of(path, [labels], names, width)[0]
+    raw = None if label is None else np.array([line[label].strip() for line in lines], dtype=str)
+    positions = [position for position in positions if position != label]
     if positions != list(range(width)):
         lines = [[line[position] for position in positions] for line in lines]
-    rows, about_numbers = to_numbers(path, numbers, lines, positions, delimiter)
+    rows, about_numbers = to_numbers(path, numbers, lines, positions, delimiter, names)
     about_numbers += notes_on_separators(lines, positions, delimiter) if columns is None else []
     about_numbers += notes_on_rounding(lines, rows, positions)
     chosen = None if names is None else tuple(names[position] for position in positions)
     notes = (*empty, *about_header, *about_index, *about_numbers)
-    return Table(rows, header, tuple(positions), chosen, notes)
+    return Table(rows, header, tuple(positions), chosen, notes, raw)
 
 
 def _encoding(path):

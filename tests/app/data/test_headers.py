@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxdiff.app import delimited
+from jaxdiff.app.data import delimited
 from jaxdiff.app.errors import DataError
 
 RNG = np.random.default_rng(0)
