@@ -29,7 +29,7 @@ BLOCK_SECONDS = 0.5  # duration of a compiled block of steps; the bar moves, and
 # larger factor may make a block last far longer than BLOCK_SECONDS.
 GROWTH = 4
 # Arguments that `fit` checks itself, with messages of its own: the annotation accepts anything.
-NetworkLike = Any  # a flax.nnx.Module, network(x, t, key)
+NetworkLike = Any  # a flax.nnx.Module, network(x, t, key=)
 RowsLike = Any  # (n, d) real numbers
 
 
@@ -87,7 +87,7 @@ def fit(
     """Train a denoiser network with AdamW on the denoising loss.
 
     Args:
-      network: an NNX module, network(x, t, key) -> denoiser, called with x (batch, d) and t (batch,) as in
+      network: an NNX module, network(x, t, key=) -> denoiser, called with x (batch, d) and t (batch,) as in
         losses.denoising. It is left unchanged.
       data: (n, d) training rows; whole numbers become float32.
       key: a JAX key for batches, times, noise and dropout.
@@ -201,4 +201,4 @@ def _check_network(network):
     how = ""
     if any(base.__module__.startswith("flax.linen") for base in kind.__mro__):
         how = " That is a Linen module: write it in NNX, or wrap it with flax.nnx.bridge.ToNNX and initialise it."
-    raise TypeError(f"network must be a flax.nnx.Module, called as network(x, t, key): it is a {kind.__name__}.{how}")
+    raise TypeError(f"network must be a flax.nnx.Module, called as network(x, t, key=key): it is a {kind.__name__}.{how}")

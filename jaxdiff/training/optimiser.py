@@ -32,7 +32,7 @@ def optimiser_step(optimiser, network_of, key, *, batch_size, ema_decay, options
     def loss(params, x0, key):
         key_loss, key_dropout = jax.random.split(key)
         network = network_of(params)
-        return denoising(lambda x, t: network(x, t, key_dropout), x0, key_loss, **options)
+        return denoising(lambda x, t: network(x, t, key=key_dropout), x0, key_loss, **options)
 
     def step(data, index, state):
         params, moments, average = state

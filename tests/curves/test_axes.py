@@ -529,9 +529,9 @@ def chained_in(grid, basis, along):
 class FailsLate(ResidualMLP):
     """A network that returns nan for particles 0.8 from the mean along its first axis, below t = 0.5."""
 
-    def centred(self, y, t, key=None):
+    def centred(self, y, t, condition=None, key=None):
         right = y[..., :1] > 0.8
-        return jnp.where((t < 0.5) & right, jnp.nan, super().centred(y, t, key))
+        return jnp.where((t < 0.5) & right, jnp.nan, super().centred(y, t, condition, key))
 
 
 # Untrained, the denoiser acts along each axis by itself.

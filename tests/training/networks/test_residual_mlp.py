@@ -29,7 +29,7 @@ def test_untrained_network_is_the_exact_denoiser_of_a_gaussian(t):
 @pytest.mark.parametrize("t", [4.0, 0.5, 0.01])
 def test_the_trained_part_sees_noised_data_of_mean_zero_and_unit_covariance(t, monkeypatch):
     seen = []
-    monkeypatch.setattr(ResidualMLP, "correction", lambda self, y, t, key: seen.append(y) or jnp.zeros_like(y))
+    monkeypatch.setattr(ResidualMLP, "correction", lambda self, y, t, condition, key: seen.append(y) or jnp.zeros_like(y))
     n, root = 40_000, np.linalg.cholesky(COV + 1e-12 * np.eye(3))
     first, second = np.asarray(jax.random.normal(jax.random.key(1), (2, n, 3)))
     x = np.exp(-t) * (MEAN + first @ root.T) + np.sqrt(-np.expm1(-2 * t)) * second
@@ -68,7 +68,7 @@ def test_dropout_needs_a_key_and_acts_only_with_one():
         net.leave.kernel[...] = jnp.ones_like(net.leave.kernel[...])
         for block in net.blocks:
             block.down.kernel[...] = jnp.ones_like(block.down.kernel[...])
-        return net(jnp.ones((2, 3), jnp.float32), 0.3, key)
+        return net(jnp.ones((2, 3), jnp.float32), 0.3, key=key)
 
     np.testing.assert_array_equal(output(None), output(None))
     assert bool(jnp.any(output(jax.random.key(0)) != output(jax.random.key(1))))
