@@ -100,7 +100,7 @@ def fit(
     """Train a denoiser network on the denoising loss.
 
     Args:
-      network: an NNX module, called as network(x, t) with x (batch, *event) and t (batch,). It gets key=, a JAX key that
+      network: an NNX module, called as network(x, t) with x (batch, *event), t (batch,). It gets key=, a JAX key that
         switches dropout on, and the condition (batch,), if its signature has arguments of these names. It is left
         unchanged. Its parameters keep their dtype; the loss is computed in float32 or float64.
       data: (n, *event) training rows, or a source with len, shape, dtype and source[indices], for example a

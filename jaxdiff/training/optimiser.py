@@ -134,10 +134,8 @@ def _accumulated(graded, params, given, settings, key_noise, key_dropout):
         (value, rows), grads = graded(params, *piece, *keys)
         return jax.tree.map(jnp.add, total, (value, grads)), rows
 
-    shapes = jax.eval_shape(
-        lambda piece: graded(params, *piece, key_noise, key_dropout), jax.tree.map(lambda x: x[0], parts)
-    )
-    (value, _), grads = shapes
+    first = jax.tree.map(lambda leaf: leaf[0], parts)
+    (value, _), grads = jax.eval_shape(lambda piece: graded(params, *piece, key_noise, key_dropout), first)
     zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (value, grads))
     total, rows = jax.lax.scan(part, zero, (jnp.arange(settings.accumulate), parts))
     value, grads = jax.tree.map(lambda leaf: leaf / settings.accumulate, total)

@@ -20,7 +20,7 @@ def float_rows(data, name):
         row, *place = bad[0].tolist()
         at = f"column {place[0]}" if len(place) == 1 else f"place {tuple(place)}"
         raise ValueError(
-            f"{name} has {len(bad)} values that are not finite, first {data[tuple(bad[0])]} at row {row}, {at}: fill or "
-            f"drop them."
+            f"{name} has {len(bad)} values that are not finite, first {data[tuple(bad[0])]} at row {row}, {at}: fill "
+            "or drop them."
         )
     return data
