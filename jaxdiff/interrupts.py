@@ -13,29 +13,35 @@ _reacted = [0]  # how often a handler of this module has run
 
 
 @contextlib.contextmanager
-def deferred():
+def deferred(terminations=False):
     """Yields a function that returns whether Ctrl-C was pressed. The first Ctrl-C raises nothing, the second raises.
 
-    Outside the main thread, or if the program has its own handler of SIGINT, the function always returns False.
+    With terminations=True a SIGTERM counts as Ctrl-C. The function returns the number of the first signal, or False.
+    Outside the main thread, or if the program has its own handler of SIGINT, the function always returns False. A
+    handler of SIGTERM that the program has is left in place.
     """
     ours = signal.getsignal(signal.SIGINT) in (signal.default_int_handler, _raise)
     if not ours or threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    pressed = threading.Event()
-    before = signal.getsignal(signal.SIGINT)
+    pressed = []
+    taken = {signal.SIGINT: signal.getsignal(signal.SIGINT)}
+    if terminations and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        taken[signal.SIGTERM] = signal.SIG_DFL
 
     def note(number, frame):
-        if pressed.is_set():
+        if pressed:
             _raise(number, frame)
         _note()
-        pressed.set()
+        pressed.append(number)
 
-    signal.signal(signal.SIGINT, note)
+    for number in taken:
+        signal.signal(number, note)
     try:
-        yield pressed.is_set
+        yield lambda: pressed[0] if pressed else False
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, before in taken.items():
+            signal.signal(number, before)
 
 
 @contextlib.contextmanager

@@ -1,68 +1,131 @@
-"""Batches of rows as a pure function of (seed, step), so that a resumed training needs no state of an iterator."""
+"""The batches of training, which depend on the key and the step alone: from rows on the device, or fed by the host."""
 
+import concurrent.futures
+import hashlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
 
-ROUNDS = 6  # of the Feistel network; four make a pseudorandom permutation if the round functions are random
-MOST_ROWS = 2**30  # so that the numbers below this power of two fit into int32
+from jaxdiff.noise import KeyLike
+from jaxdiff.training.rows import float_rows
+
+RESIDENT_BYTES = 2**30  # arrays up to this size are copied to the device; larger ones are fed batch by batch
+AHEAD = 2  # batches that the host gathers while the device computes
+HASHED_BYTES = 2**26  # of larger data the fingerprint reads HASHED_ROWS rows at equal distances
+HASHED_ROWS = 1024
 
 
-def batch_indices(seed: Any, step: Any, batch_size: int, n: int) -> Int[jax.Array, " batch"]:
-    """Indices of the rows of one batch: every epoch is a new random order of the n rows, without repetition.
+def batch_rows(key: KeyLike, step: Any, n: int, size: int) -> jax.Array:
+    """The numbers (size,) of the rows, out of n, in the batch of optimiser step `step`; key is that of `fit`."""
+    return rows_of_step(jax.random.split(jax.random.fold_in(key, step))[0], n, size)
 
-    An epoch has n // batch_size batches; the few rows that are left over are others in each epoch. If the batch is
-    larger than n, its indices are drawn with repetition. The index is computed for each place of the batch alone, by a
-    keyed permutation of 0..n-1 (a Feistel network on the next power of four, repeated until the value is below n), so
-    neither memory nor time grows with n. The function can be compiled; batch_size and n are static.
+
+def rows_of_step(key_batch, n, size):
+    """The numbers of the rows of a batch, from the first of the two keys of a step."""
+    return jax.random.randint(key_batch, (size,), 0, n)
+
+
+def dropped(key_batch, labels, chance, null):
+    """The labels (n,), each replaced by the null class with this chance."""
+    if labels is None or not chance:
+        return labels
+    gone = jax.random.uniform(jax.random.fold_in(key_batch, 1), labels.shape) < chance
+    return jnp.where(gone, jnp.asarray(null, labels.dtype), labels)
+
+
+class Resident:
+    """Rows that lie on the device. A compiled step gathers its batch from them."""
+
+    def __init__(self, data):
+        """Check the rows."""
+        self.rows = float_rows(data, "data")
+        self.dtype, self.event, self.n = self.rows.dtype, self.rows.shape[1:], len(self.rows)
+
+
+class Streamed:
+    """Rows that stay where they are, such as a memory-mapped file. The host gathers the batches.
+
+    The source has len, shape, dtype, and source[indices] for an array of indices.
+    """
+
+    def __init__(self, source):
+        """Check shape and dtype; the values are read batch by batch."""
+        shape, dtype = tuple(source.shape), np.dtype(source.dtype)
+        if len(shape) < 2 or 0 in shape:
+            raise ValueError(f"data must be rows (n, d) or arrays (n, *event): its shape is {shape}.")
+        if dtype.kind not in "fiub" and not jnp.issubdtype(dtype, jnp.floating):
+            raise ValueError(f"data must hold real numbers: its dtype is {dtype}. Encode the values as numbers.")
+        self.source, self.event, self.n = source, shape[1:], shape[0]
+        self.dtype = np.dtype(np.float32) if dtype.kind in "iub" else dtype
+
+    def batch(self, rows):
+        """The rows of these numbers, as floats."""
+        order = np.sort(rows)  # a file is read from front to back
+        found = np.asarray(self.source[order], self.dtype)
+        return found[np.searchsorted(order, rows)]
+
+
+def source_of(data: Any) -> Resident | Streamed:
+    """Resident for arrays up to RESIDENT_BYTES, otherwise Streamed."""
+    size = getattr(data, "nbytes", None)
+    if size is None and hasattr(data, "shape") and hasattr(data, "dtype"):
+        size = int(np.prod(data.shape)) * np.dtype(data.dtype).itemsize
+    if size is not None and size > RESIDENT_BYTES:
+        return Streamed(data)
+    return Resident(data if isinstance(data, np.ndarray | jax.Array | list | tuple) else _whole(data))
+
+
+def _whole(source):
+    """A small source as an array."""
+    return source[np.arange(len(source))] if hasattr(source, "shape") else source
+
+
+class Prefetch:
+    """Gathers the batches of the next steps in a thread while the device computes.
 
     Args:
-      seed: a JAX key, or a whole number.
-      step: number of the batch, from 0; it may be traced.
-      batch_size: number of indices.
-      n: number of rows.
-
-    Raises:
-      ValueError: batch_size or n is not positive, or n exceeds 2^30.
-
-    Source: Black, Rogaway 2002, Ciphers with arbitrary finite domains, CT-RSA (cycle walking, Feistel networks).
+      source: a Streamed.
+      labels: (n,) or None.
+      rows_at: step -> the numbers of its rows.
     """
-    if not 1 <= n <= MOST_ROWS:
-        raise ValueError(f"n must lie between 1 and 2^30: n = {n}. Train on parts of a larger data set.")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1: batch_size = {batch_size}.")
-    key = jax.random.key(seed) if isinstance(seed, (int, np.integer)) else seed
-    number = jnp.asarray(step, jnp.uint32)
-    if batch_size > n:
-        return jax.random.randint(jax.random.fold_in(key, number), (batch_size,), 0, n)
-    epoch, place = jnp.divmod(number, jnp.uint32(n // batch_size))
-    places = place * jnp.uint32(batch_size) + jnp.arange(batch_size, dtype=jnp.uint32)
-    return permuted(jax.random.fold_in(key, epoch), places, n)
+
+    def __init__(self, source, labels, rows_at):
+        """Start the thread."""
+        self.source, self.labels, self.rows_at = source, labels, rows_at
+        self.pool, self.waiting = concurrent.futures.ThreadPoolExecutor(1), {}
+
+    def __call__(self, step):
+        """The batch (rows, labels or None) of a step; the batches of the next steps are ordered."""
+        for at in range(step, step + 1 + AHEAD):
+            if at not in self.waiting:
+                self.waiting[at] = self.pool.submit(self._gather, at)
+        return self.waiting.pop(step).result()
+
+    def _gather(self, step):
+        rows = np.asarray(self.rows_at(np.int32(step)))
+        return self.source.batch(rows), None if self.labels is None else self.labels[rows]
+
+    def close(self):
+        """End the thread."""
+        self.pool.shutdown(wait=True, cancel_futures=True)
 
 
-def permuted(key: Any, places: jax.Array, n: int) -> Int[jax.Array, " places"]:
-    """The values at some places (below n) of a pseudorandom permutation of 0..n-1 that belongs to the key."""
-    half = jnp.uint32(max(1, ((n - 1).bit_length() + 1) // 2))  # bits of each half of a number
-    secrets = jax.random.bits(key, (ROUNDS,), jnp.uint32)
+def fingerprint(source: Resident | Streamed, labels: Any, held_out_loss: Any = None) -> dict[str, Any]:
+    """Shape, dtype and a SHA-256 of the data: of all values, or of some rows where the data are large.
 
-    def encrypted(values):
-        left, right = values >> half, values & ((jnp.uint32(1) << half) - 1)
-        for secret in secrets:
-            left, right = right, left ^ (_mixed(right ^ secret) >> (jnp.uint32(32) - half))
-        return (left << half) | right
-
-    def walk(values):
-        return jnp.where(values < n, values, encrypted(values))
-
-    inside = jax.lax.while_loop(lambda values: (values >= n).any(), walk, encrypted(places.astype(jnp.uint32)))
-    return inside.astype(jnp.int32)
-
-
-def _mixed(bits):
-    """A bijection of 32 bits whose every output bit depends on every input bit (the finaliser of MurmurHash3)."""
-    bits = (bits ^ (bits >> 16)) * jnp.uint32(0x85EBCA6B)
-    bits = (bits ^ (bits >> 13)) * jnp.uint32(0xC2B2AE35)
-    return bits ^ (bits >> 16)
+    The hash covers the labels, and the rows and labels that the held-out loss uses.
+    """
+    step = 1
+    each = int(np.prod(source.event)) * source.dtype.itemsize
+    if source.n * each > HASHED_BYTES:
+        step = max(1, source.n // HASHED_ROWS)
+    chosen = np.arange(0, source.n, step)
+    rows = source.rows[chosen] if isinstance(source, Resident) else source.batch(chosen)
+    found = hashlib.sha256(np.ascontiguousarray(rows).tobytes())
+    held_out = () if held_out_loss is None else (held_out_loss.pieces, held_out_loss.labels)
+    for part in (labels, *held_out):
+        found.update(b"none" if part is None else np.ascontiguousarray(part).tobytes())
+    shape = [source.n, *source.event]
+    return {"shape": shape, "dtype": str(source.dtype), "labels": labels is not None, "sha256": found.hexdigest()}

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxdiff.arrays import Whole
+from jaxdiff.arrays import wide
 from jaxdiff.guarantees.exponential_moment import ExponentialMoment, exponential_moment, moment_bound
 from jaxdiff.noise import KeyLike
 from jaxdiff.processes import forward, ou
 from jaxdiff.processes.default_times import check_ends
 from jaxdiff.sampling.arguments import Scalar
+from jaxdiff.training.times import stratified_times
 from jaxdiff.types import DenoiserFn, ScoreFn
 
 __all__ = [
@@ -22,8 +23,10 @@ __all__ = [
     "exponential_moment",
     "moment_bound",
     "path_kl_weight",
+    "row_losses",
     "score_matching",
     "stratified_times",
+    "weight_of",
 ]
 WEIGHTS = {
     "likelihood": lambda t: 2 * ou.snr(t) / ou.sigma(t) ** 2,  # g^2 = 2 times the squared error of the score
@@ -51,20 +54,9 @@ def path_kl_weight(t: Float[Array, "..."]) -> Float[Array, "..."]:
     return ou.snr(t) + 0.1
 
 
-def stratified_times(key: KeyLike, n: Whole, horizon: Scalar, early_stop: Scalar) -> Float[Array, " {n}"]:
-    """(n,) times in random order, one in each of n cells of equal length in log snr, from the horizon to early_stop."""
-    n = int(n)
-    key_order, key_jitter = jax.random.split(key)
-    low, high = jnp.log(ou.snr(jnp.asarray(horizon))), jnp.log(ou.snr(jnp.asarray(early_stop)))
-    jitter = jax.random.uniform(key_jitter, (n,))
-    cell = jax.random.permutation(key_order, n)  # otherwise row i of a batch would always get noise level i
-    fraction = (cell.astype(jitter.dtype) + jitter) / n
-    return ou.time(jnp.exp(low + (high - low) * fraction))
-
-
 def denoising(
     denoiser: DenoiserFn,
-    x0: Float[Array, "batch d"],
+    x0: Float[Array, "batch *event"],
     key: KeyLike,
     *,
     weight: str | Callable[..., Any] = path_kl_weight,
@@ -80,7 +72,7 @@ def denoising(
     Args:
       denoiser: D(x, t), x (batch, d), t (batch,) -> (batch, d), as networks take them. If yours takes a scalar t, pass
         jax.vmap(denoiser).
-      x0: (batch, d) data.
+      x0: (batch, *event) data: rows (batch, d), images (batch, H, W, C).
       key: a JAX key for the times and the noise.
       weight: a function of t, or a name in WEIGHTS.
       horizon, early_stop: OU times.
@@ -89,7 +81,7 @@ def denoising(
       ValueError: early_stop does not lie below the horizon, or no weight has this name.
 
     Returns:
-      A scalar: the error is summed over coordinates and averaged over the batch. With the weight snr, the loss times
+      A scalar: the error is summed over the event and averaged over the batch. With the weight snr, the loss times
       (1/2) log(snr_end/snr_start) is (1/2) int L dsnr: the network's part of the path KL in nats, plus a constant that
       depends on the data alone.
     Source: Vincent 2011, Neural Computation 23; weights: Song et al. 2021, arXiv:2101.09258, and Karras et al. 2022,
@@ -97,15 +89,27 @@ def denoising(
     """
     check_ends(horizon, early_stop)
     key_time, key_noise = jax.random.split(key)
+    x0 = wide(x0)
     t = stratified_times(key_time, x0.shape[0], horizon, early_stop).astype(x0.dtype)
     z = jax.random.normal(key_noise, x0.shape, x0.dtype)
-    error = x0 - denoiser(forward(x0, t[:, None], z), t)
-    return jnp.mean(_weight(weight)(t) * jnp.sum(error**2, axis=-1))
+    return jnp.mean(row_losses(denoiser, x0, t, z, weight))
+
+
+def row_losses(
+    denoiser: DenoiserFn,
+    x0: Float[Array, "batch *event"],
+    t: Float[Array, " batch"],
+    z: Float[Array, "batch *event"],
+    weight: str | Callable[..., Any],
+) -> Float[Array, " batch"]:
+    """weight(t) |X_0 - D(X_t, t)|^2 of every row, at given times and noises. The error is summed over the event."""
+    error = x0 - wide(denoiser(forward(x0, _over_events(t, x0), z), t)).astype(x0.dtype)
+    return weight_of(weight)(t) * jnp.sum(error**2, axis=tuple(range(1, x0.ndim)))
 
 
 def score_matching(
     score: ScoreFn,
-    x0: Float[Array, "batch d"],
+    x0: Float[Array, "batch *event"],
     key: KeyLike,
     *,
     weight: str | Callable[..., Any] = "likelihood",
@@ -118,7 +122,7 @@ def score_matching(
 
     Args:
       score: s(x, t), shapes (..., d), () -> (..., d). It is called with one row and its time, under jax.vmap.
-      x0: (batch, d) data.
+      x0: (batch, *event) data: rows (batch, d), images (batch, H, W, C).
       key: a JAX key for the times and the noise.
       weight: a function lambda(t), the weight of the squared error of the score; or a name in WEIGHTS. Those are
         weights of the denoiser's squared error and are converted: "uniform" is not lambda = 1, which is jnp.ones_like.
@@ -128,23 +132,34 @@ def score_matching(
       ValueError: as for `denoising`.
 
     Returns:
-      A scalar: the error is summed over coordinates and averaged over the batch. It exceeds the loss against the true
+      A scalar: the error is summed over the event and averaged over the batch. It exceeds the loss against the true
       score grad log q(X_t) by the mean of lambda alpha^2/sigma^4 mmse, which depends on the data alone.
     Source: Vincent 2011, Neural Computation 23; Song et al. 2021, arXiv:2101.09258 (importance sampling of the times).
     """
     check_ends(horizon, early_stop)
     key_time, key_noise = jax.random.split(key)
+    x0 = wide(x0)
     t = stratified_times(key_time, x0.shape[0], horizon, early_stop).astype(x0.dtype)
     z = jax.random.normal(key_noise, x0.shape, x0.dtype)
-    error = jax.vmap(score)(forward(x0, t[:, None], z), t) + z / ou.sigma(t)[:, None]
-    of_score = _weight(weight)(t) * (ou.sigma(t) ** 4 / ou.alpha(t) ** 2 if isinstance(weight, str) else 1)
+    found = wide(jax.vmap(score)(forward(x0, _over_events(t, x0), z), t)).astype(x0.dtype)
+    error = found + z / _over_events(ou.sigma(t), x0)
+    of_score = weight_of(weight)(t) * (ou.sigma(t) ** 4 / ou.alpha(t) ** 2 if isinstance(weight, str) else 1)
     ends = ou.snr(jnp.asarray([horizon, early_stop], x0.dtype))
     density = jnp.log(ends[1] / ends[0]) / (2 * (horizon - early_stop)) * ou.sigma(t) ** 2  # dt/dlog(snr), normalised
-    return jnp.mean(density * of_score * jnp.sum(error**2, axis=-1))
+    return jnp.mean(density * of_score * jnp.sum(error**2, axis=tuple(range(1, x0.ndim))))
 
 
-def _weight(weight):
-    """The weight as a function of t; names are looked up in WEIGHTS."""
+def _over_events(values, x):
+    """values (batch,) with an axis of length 1 for every axis of the event of x (batch, *event)."""
+    return values.reshape(values.shape + (1,) * (x.ndim - 1))
+
+
+def weight_of(weight: str | Callable[..., Any]) -> Callable[..., Any]:
+    """The weight as a function of t; names are looked up in WEIGHTS.
+
+    Raises:
+      ValueError: no weight has this name.
+    """
     if not isinstance(weight, str):
         return weight
     if weight not in WEIGHTS:

@@ -1,52 +1,123 @@
-"""Batches by seed and step: a permutation in each epoch, the same on host and device, and uniform."""
+"""Batches: labels and their null class, rows fed by the host, fingerprints; how networks are called."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
+from small_networks import Labelled, Plain
 
-from jaxdiff.training.batches import batch_indices, permuted
+from jaxdiff import train
+from jaxdiff.training import batches
 
-
-@pytest.mark.parametrize("n", [1, 2, 3, 5, 16, 17, 255, 1198])
-def test_the_values_of_all_places_are_a_permutation(n):
-    values = jax.jit(permuted, static_argnums=2)(jax.random.key(n), jnp.arange(n), n)
-    assert sorted(values.tolist()) == list(range(n))
-
-
-def test_an_epoch_repeats_no_row_and_the_next_has_another_order():
-    epochs = [np.concatenate([batch_indices(3, step, 8, 50) for step in range(6 * e, 6 * e + 6)]) for e in (0, 1)]
-    for epoch in epochs:
-        assert len(set(epoch.tolist())) == 48
-    assert not np.array_equal(*epochs)
+pytestmark = pytest.mark.loose_promotion
+EVENT = (2, 2, 1)
+LABELS = np.arange(90) % 3
+IMAGES = np.random.default_rng(0).normal(0, 0.1, (90, *EVENT)).astype(np.float32) + LABELS[:, None, None, None]
 
 
-def test_a_batch_depends_on_seed_and_step_alone_compiled_or_not():
-    compiled = jax.jit(lambda step: batch_indices(5, step, 16, 1000))
-    for step in (0, 61, 62, 10**6):
-        np.testing.assert_array_equal(compiled(step), batch_indices(jax.random.key(5), step, 16, 1000))
-    assert not np.array_equal(batch_indices(5, 0, 16, 1000), batch_indices(6, 0, 16, 1000))
+def labelled(n_classes=3):
+    return Labelled(EVENT, n_classes, nnx.Rngs(0))
 
 
-def test_batches_larger_than_the_data_repeat_rows():
-    batch = np.asarray(batch_indices(0, 0, 300, 7))
-    assert batch.shape == (300,)
-    assert set(batch.tolist()) == set(range(7))
+def test_labels_reach_the_network_and_the_null_class_learns_the_mixture(key):
+    options = {"steps": 1500, "batch_size": 64, "learning_rate": 3e-2, "weight": "uniform", "weight_decay": 0.0}
+    fitted = train.fit(labelled(), IMAGES, key, labels=LABELS, drop_labels=0.3, **options)
+    # At one slope a for all times the best image of a class of mean m is (1 - a E alpha) m. The null class has mean 1.
+    means = np.asarray(fitted.network.means[...]).mean((1, 2, 3))
+    np.testing.assert_allclose(means / means[2], [0, 0.5, 1, 0.5], atol=0.05)
+    never = train.fit(labelled(), IMAGES, key, labels=LABELS, drop_labels=0.0, **(options | {"steps": 50}))
+    assert np.all(np.asarray(never.network.means[...])[3] == 0)
+    without = train.fit(labelled(), IMAGES, key, **(options | {"steps": 50}))
+    assert np.all(np.asarray(without.network.means[...])[:3] == 0)
 
 
-def test_every_row_is_as_likely_at_every_place_and_neighbours_are_independent():
-    n, seeds = 11, 22_000
-    both = jax.jit(jax.vmap(lambda key: permuted(key, jnp.arange(2), n)))(jax.random.split(jax.random.key(0), seeds))
-    counts = np.zeros((n, n))
-    np.add.at(counts, tuple(np.asarray(both).T), 1)
-    assert np.trace(counts) == 0
-    expected = seeds / (n * (n - 1))
-    chi2 = ((counts[~np.eye(n, dtype=bool)] - expected) ** 2 / expected).sum()
-    freedom = n * (n - 1) - 1
-    assert abs(chi2 - freedom) < 5 * np.sqrt(2 * freedom)
+def test_labels_are_dropped_with_their_chance(key):
+    gone = np.asarray(batches.dropped(key, jnp.zeros(10_000, jnp.int32), 0.2, 7))
+    assert set(gone) == {0, 7}
+    assert abs(np.mean(gone == 7) - 0.2) < 5 * np.sqrt(0.16 / 10_000)
 
 
-@pytest.mark.parametrize(("batch", "n", "message"), [(4, 0, "n = 0"), (4, 2**31, "n = 2147483648"), (0, 4, "= 0")])
-def test_sizes_out_of_range_are_refused(batch, n, message):
-    with pytest.raises(ValueError, match=message):
-        batch_indices(0, 0, batch, n)
+def test_held_out_labels_change_the_held_out_loss(key):
+    options = {"labels": LABELS, "held_out": IMAGES, "steps": 60, "learning_rate": 1e-1, "drop_labels": 0.0}
+    own, wrong = (
+        train.fit(labelled(), IMAGES, key, held_out_labels=given, **options).history[-1]["held_out_loss"]
+        for given in (LABELS, 2 - LABELS)
+    )
+    assert own < wrong
+
+
+@pytest.mark.parametrize(
+    ("network", "given", "says"),
+    [
+        (Plain(4, nnx.Rngs(0)), {"labels": LABELS}, "network has no classes"),
+        (labelled(2), {"labels": LABELS}, "labels has 30 values outside 0, ..., 1, first 2 at row 2"),
+        (labelled(), {"labels": LABELS[:5]}, "one whole number for each of the 90 rows"),
+        (labelled(), {"labels": LABELS.astype(float)}, "one whole number for each of the 90 rows"),
+        (labelled(), {"labels": LABELS, "held_out": IMAGES}, "without held_out_labels"),
+        (labelled(), {"labels": LABELS, "held_out_labels": LABELS}, "without held_out: give"),
+        (labelled(), {"held_out": IMAGES[:, :1]}, "held_out has"),
+    ],
+)
+def test_labels_and_rows_that_do_not_fit_are_refused(key, network, given, says):
+    with pytest.raises(ValueError, match=says):
+        train.fit(network, IMAGES, key, steps=1, **given)
+
+
+class WithStatistics(nnx.Module):
+    def __init__(self, part):
+        self.part = part
+
+    def __call__(self, x, t):
+        return self.part(x)
+
+
+@pytest.mark.parametrize(
+    ("part", "says"),
+    [(nnx.BatchNorm(1, rngs=nnx.Rngs(0)), "BatchNorm"), (nnx.Dropout(0.5, rngs=nnx.Rngs(0)), "Dropout of rate 0.5")],
+)
+def test_networks_with_state_that_training_does_not_update_are_refused(key, part, says):
+    with pytest.raises(ValueError, match=says):
+        train.fit(WithStatistics(part), IMAGES, key, steps=1)
+
+
+class Source:
+    """Rows behind an index, which count how often they are read."""
+
+    def __init__(self, rows):
+        self.rows, self.shape, self.dtype, self.reads = rows, rows.shape, rows.dtype, 0
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, indices):
+        self.reads += 1
+        return self.rows[indices]
+
+
+def test_rows_fed_by_the_host_train_as_rows_on_the_device(key, monkeypatch):
+    options = {"labels": LABELS, "steps": 30, "batch_size": 16, "learning_rate": 1e-2}
+    resident = train.fit(labelled(), IMAGES, key, **options)
+    monkeypatch.setattr(batches, "RESIDENT_BYTES", 10)
+    source = Source(IMAGES)
+    streamed = train.fit(labelled(), source, key, **options)
+    assert 30 <= source.reads <= 30 + 2 + batches.AHEAD
+    for one, other in zip(*(jax.tree.leaves(nnx.state(f.network)) for f in (resident, streamed)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_the_rows_of_a_batch_are_those_that_training_takes(key):
+    rows = np.asarray(batches.batch_rows(key, 5, 90, 16))
+    source = batches.Streamed(IMAGES.astype(np.float64))
+    np.testing.assert_array_equal(source.batch(rows), IMAGES[rows].astype(np.float64))
+    assert not np.array_equal(rows, batches.batch_rows(key, 6, 90, 16))
+
+
+def test_a_fingerprint_sees_a_changed_value_a_changed_label_and_a_changed_dtype():
+    of = lambda rows, labels=None: batches.fingerprint(batches.Resident(rows), labels)
+    changed, other = IMAGES.copy(), LABELS.copy()
+    changed[50, 0, 0, 0] += 1
+    other[7] = 2
+    found = [of(IMAGES), of(changed), of(IMAGES, LABELS), of(IMAGES, other), of(IMAGES.astype(np.float64))]
+    assert len({str(one) for one in found}) == 5
+    assert of(IMAGES) == of(IMAGES.copy())

@@ -16,6 +16,7 @@ from jaxdiff import kernels, targets, train
 from jaxdiff import losses as losses_module
 from jaxdiff.sampling.sample import sample
 from jaxdiff.scores import from_network
+from jaxdiff.training import loop
 from jaxdiff.training.networks import ResidualMLP
 from jaxdiff.training.validation_loss import STEP_COST, HeldOutLoss
 
@@ -111,7 +112,7 @@ def test_a_check_is_the_mean_of_the_losses_of_its_pieces():
 @pytest.mark.parametrize("blocks", ["short", "long"])
 def test_the_result_does_not_depend_on_the_speed_of_the_machine(monkeypatch, blocks):
     one = usual()
-    monkeypatch.setattr(train, "BLOCK_SECONDS", {"short": 1e-9, "long": 1e9}[blocks])
+    monkeypatch.setattr(loop, "BLOCK_SECONDS", {"short": 1e-9, "long": 1e9}[blocks])
     other = train.fit(network(), ROWS, jax.random.key(2), **SHORT)
     assert other.history == one.history
     assert [row["step"] for row in one.history] == [*range(3, 61, 3)]
@@ -128,8 +129,8 @@ def press(monkeypatch):
             done = itertools.count(1)
             yield lambda count: os.kill(os.getpid(), signal.SIGINT) if next(done) == step else None
 
-        monkeypatch.setattr(train, "counter", counter)
-        monkeypatch.setattr(train, "BLOCK_SECONDS", 1e-9)  # blocks of one step
+        monkeypatch.setattr(loop, "counter", counter)
+        monkeypatch.setattr(loop, "BLOCK_SECONDS", 1e-9)  # blocks of one step
 
     return at
 
@@ -260,8 +261,7 @@ def test_bad_settings_are_refused(key):
 
 BAD_ROWS = {
     "nan": (np.array([[1, 2], [3, np.nan]], DTYPE), "1 values that are not finite, first nan at row 1, column 1"),
-    "images": (np.ones((10, 8, 8), DTYPE), r"shape is \(10, 8, 8\). For images use data.reshape"),
-    "a vector": (np.ones(10, DTYPE), r"must be rows, \(n, d\): its shape is \(10,\).$"),
+    "a vector": (np.ones(10, DTYPE), r"must be rows \(n, d\) or arrays \(n, \*event\): its shape is \(10,\).$"),
     "no rows": (np.ones((0, 2), DTYPE), "no values"),
     "no columns": (np.ones((4, 0), DTYPE), "no values"),
     "words": (np.array([["a", "b"]]), "must hold real numbers: its dtype is <U1"),

@@ -1,104 +1,117 @@
-"""Trainings that are killed and started again end with the bits of one that was left alone."""
+"""Checkpoints and resume: the bits of a run that was not stopped, other runs are refused, signals, explosions."""
 
-import functools
-import hashlib
 import os
-import pathlib
-import random
 import signal
-import subprocess
-import sys
-import time
 
 import jax
 import numpy as np
 import pytest
+from flax import nnx
+from small_networks import InMemory, Plain
 
-import jaxdiff
+from jaxdiff import train
+from jaxdiff.training import loop
+from jaxdiff.training.batches import batch_rows
+from jaxdiff.training.resume import first_difference
 
-ROOT = pathlib.Path(__file__).parents[2]
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-OF_SIGTERM = 143  # 128 + 15, by the convention of shells
-
-
-def of_the_loop(folder):
-    """The command of the small loop."""
-    return [sys.executable, str(ROOT / "tests" / "resumable_loop.py"), str(folder), "1000"]
-
-
-def of_the_program(folder):
-    """The command `jaxdiff train --resume`."""
-    options = ["--steps", "600", "--width", "16", "--depth", "1", "--out", str(folder), "--resume"]
-    return [sys.executable, "-m", "jaxdiff", "train", "digits", *options]
+pytestmark = pytest.mark.loose_promotion
+ROWS = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+OPTIONS = {"steps": 60, "batch_size": 8, "held_out": ROWS[:20], "times": "importance", "learning_rate": 1e-2}
 
 
-def bits_of_the_loop(folder, printed):
-    return printed.split()[-1]
+def fit(checkpoints=None, resume=False, rows=ROWS, seed=2, width=3, **changed):
+    options = OPTIONS | changed
+    network = Plain(width, nnx.Rngs(0))
+    return train.fit(network, rows, jax.random.key(seed), checkpoints=checkpoints, resume=resume, **options)
 
 
-def bits_of_the_program(folder, printed):
-    from flax import nnx
-
-    leaves = jax.tree.leaves(nnx.state(jaxdiff.load(folder).network))
-    return hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in leaves)).hexdigest()
+def same(one, other):
+    assert one.history == other.history
+    jax.tree.map(np.testing.assert_array_equal, nnx.state(one.network), nnx.state(other.network))
 
 
-@functools.cache
-def has_resume():
-    """Whether `jaxdiff train` has the option --resume."""
-    told = subprocess.run([*of_the_program("x")[:4], "--help"], capture_output=True, text=True, env=ENVIRONMENT)
-    return "--resume" in told.stdout
+@pytest.fixture
+def every_block(monkeypatch):
+    """Blocks of one step, and a checkpoint after each."""
+    monkeypatch.setattr(loop, "BLOCK_SECONDS", 1e-9)
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
 
 
-TRAININGS = {"loop": (of_the_loop, bits_of_the_loop), "program": (of_the_program, bits_of_the_program)}
+def test_a_resumed_run_has_the_bits_of_a_whole_one(every_block):
+    whole, kept = fit(), InMemory()
+    saved = fit(kept)
+    same(saved, whole)
+    assert kept.steps() == list(range(1, 61))
+    for step in (1, 3, 31, 35, 60):  # measurements lie at multiples of 3
+        cut = InMemory()
+        cut.kept = {at: kept.kept[at] for at in kept.steps() if at <= step}
+        same(fit(cut, resume=True), whole)
+    same(fit(InMemory(), resume=True), whole)
 
 
-@pytest.fixture(scope="module", params=TRAININGS)
-def training(request, tmp_path_factory):
-    """(command, bits, bits of a training that nothing interrupts)."""
-    command, bits = TRAININGS[request.param]
-    if command is of_the_program and not has_resume():
-        pytest.skip("jaxdiff train has no --resume")
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    return command, bits, bits(folder, run(command(folder)))
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_first_and_the_resumed_run_has_the_bits_of_a_whole_one(monkeypatch, number):
+    monkeypatch.setattr(loop, "BLOCK_SECONDS", 1e-9)
+    whole, kept, seen = fit(), InMemory(), []
+
+    def press(measured, network):
+        seen.append(measured)
+        if measured["step"] == 12:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(train.Interrupted, match="after 12 steps") as caught:
+        fit(kept, on_measure=press)
+    assert caught.value.signal == number
+    assert kept.steps() == [12]
+    same(fit(kept, resume=True), whole)
+    assert [row["step"] for row in seen] == [3, 6, 9, 12]
+    assert all(row["steps_per_second"] > 0 and row["held_out_loss"] > 0 for row in seen)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-def run(command):
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"learning_rate": 2e-2}, "settings.learning_rate was 0.01, is 0.02"),
+        ({"times": "log_snr"}, "settings.times was importance, is log_snr"),
+        ({"rows": ROWS + 1}, "data.sha256"),
+        ({"held_out": ROWS[20:40]}, "data.sha256"),
+        ({"seed": 3}, r"key was \[0, 2\], is \[0, 3\]"),
+        ({"rows": ROWS[:, :2], "held_out": ROWS[:20, :2], "width": 2}, "data.shape"),
+        ({"resume": False}, "checkpoints of an earlier run, the last of step 60"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused_with_the_difference(changed, says):
+    kept = InMemory()
+    fit(kept)
+    with pytest.raises(ValueError, match=says):
+        fit(kept, **({"resume": True} | changed))
 
 
-def newest(folder):
-    """The step of the last checkpoint in a folder or below it; 0 if there is none."""
-    return max((int(path.name.removeprefix("step_")) for path in folder.rglob("step_*")), default=0)
+def test_another_network_is_refused():
+    kept = InMemory()
+    fit(kept)
+    kept.kept[60][1]["network"]["more"] = "float32[3]"
+    with pytest.raises(ValueError, match=r"network.more was float32\[3\], is None"):
+        fit(kept, resume=True)
+    with pytest.raises(ValueError, match="resume = True needs checkpoints"):
+        fit(resume=True)
 
 
-def signalled(command, folder, number, wait):
-    """Start a command, wait for its next checkpoint and then `wait` seconds, send a signal; returns the exit code."""
-    before, limit = newest(folder), time.monotonic() + 120
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT) as process:
-        while newest(folder) == before and process.poll() is None:
-            assert time.monotonic() < limit, "no checkpoint was written"
-            time.sleep(0.005)
-        time.sleep(wait)
-        process.send_signal(number)
-    return process.returncode
+def test_differences_name_the_place():
+    assert first_difference({"a": {"b": 1}, "c": 2}, {"a": {"b": 1}, "c": 2}) == ""
+    assert first_difference({"a": {"b": 1}}, {"a": {"b": 3}}) == "a.b was 1, is 3"
 
 
-@pytest.mark.slow
-def test_kill_9_at_ten_random_moments_changes_no_bit(training, tmp_path):
-    command, bits, expected = training
-    moments, folder = random.Random(1), tmp_path / "run"
-    for _ in range(10):
-        assert signalled(command(folder), folder, signal.SIGKILL, 0.1 * moments.random()) == -signal.SIGKILL
-    assert bits(folder, run(command(folder))) == expected
-
-
-@pytest.mark.slow
-def test_sigterm_saves_first_and_changes_no_bit(training, tmp_path):
-    command, bits, expected = training
-    folder = tmp_path / "run"
-    assert signalled(command(folder), folder, signal.SIGTERM, 0.1) == OF_SIGTERM
-    assert newest(folder) > 0
-    assert bits(folder, run(command(folder))) == expected
+def test_a_loss_that_explodes_names_step_batch_and_last_checkpoint(every_block):
+    rows = ROWS.copy()
+    key, bad = jax.random.key(2), None
+    batches = [np.asarray(batch_rows(key, step, 50, 8)) for step in range(60)]
+    for row in range(50):  # a row that first comes late
+        first = next((step for step, batch in enumerate(batches) if row in batch), 0)
+        bad = max(bad or (0, 0), (first, row))
+    rows[bad[1]] = 1e30
+    kept = InMemory()
+    with pytest.raises(train.Exploded, match=rf"at step {bad[0]} of key \[0, 2\].* checkpoint is that of step {bad[0]}\."):
+        fit(kept, rows=rows)
+    assert kept.steps()[-1] == bad[0] > 3

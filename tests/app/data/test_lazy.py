@@ -123,7 +123,7 @@ LARGE = """
     import json, resource, sys
     import numpy as np
     from jaxdiff import data
-    from jaxdiff.training.batches import batch_indices
+    from jaxdiff.training.epochs import batch_indices
     resource.setrlimit(resource.RLIMIT_DATA, (2**31, 2**31))
     dataset = data.load(sys.argv[1])
     for step in range(200):

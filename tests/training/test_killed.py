@@ -1,0 +1,104 @@
+"""Trainings that are killed and started again end with the bits of one that was left alone."""
+
+import functools
+import hashlib
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+import jaxdiff
+
+ROOT = pathlib.Path(__file__).parents[2]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+OF_SIGTERM = 143  # 128 + 15, by the convention of shells
+
+
+def of_the_loop(folder):
+    """The command of the small loop."""
+    return [sys.executable, str(ROOT / "tests" / "resumable_loop.py"), str(folder), "1000"]
+
+
+def of_the_program(folder):
+    """The command `jaxdiff train --resume`."""
+    options = ["--steps", "600", "--width", "16", "--depth", "1", "--out", str(folder), "--resume"]
+    return [sys.executable, "-m", "jaxdiff", "train", "digits", *options]
+
+
+def bits_of_the_loop(folder, printed):
+    return printed.split()[-1]
+
+
+def bits_of_the_program(folder, printed):
+    from flax import nnx
+
+    leaves = jax.tree.leaves(nnx.state(jaxdiff.load(folder).network))
+    return hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in leaves)).hexdigest()
+
+
+@functools.cache
+def has_resume():
+    """Whether `jaxdiff train` has the option --resume."""
+    told = subprocess.run([*of_the_program("x")[:4], "--help"], capture_output=True, text=True, env=ENVIRONMENT)
+    return "--resume" in told.stdout
+
+
+TRAININGS = {"loop": (of_the_loop, bits_of_the_loop), "program": (of_the_program, bits_of_the_program)}
+
+
+@pytest.fixture(scope="module", params=TRAININGS)
+def training(request, tmp_path_factory):
+    """(command, bits, bits of a training that nothing interrupts)."""
+    command, bits = TRAININGS[request.param]
+    if command is of_the_program and not has_resume():
+        pytest.skip("jaxdiff train has no --resume")
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    return command, bits, bits(folder, run(command(folder)))
+
+
+def run(command):
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def newest(folder):
+    """The step of the last checkpoint in a folder or below it; 0 if there is none."""
+    return max((int(path.name.removeprefix("step_")) for path in folder.rglob("step_*")), default=0)
+
+
+def signalled(command, folder, number, wait):
+    """Start a command, wait for its next checkpoint and then `wait` seconds, send a signal; returns the exit code."""
+    before, limit = newest(folder), time.monotonic() + 120
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT) as process:
+        while newest(folder) == before and process.poll() is None:
+            assert time.monotonic() < limit, "no checkpoint was written"
+            time.sleep(0.005)
+        time.sleep(wait)
+        process.send_signal(number)
+    return process.returncode
+
+
+@pytest.mark.slow
+def test_kill_9_at_ten_random_moments_changes_no_bit(training, tmp_path):
+    command, bits, expected = training
+    moments, folder = random.Random(1), tmp_path / "run"
+    for _ in range(10):
+        assert signalled(command(folder), folder, signal.SIGKILL, 0.1 * moments.random()) == -signal.SIGKILL
+    assert bits(folder, run(command(folder))) == expected
+
+
+@pytest.mark.slow
+def test_sigterm_saves_first_and_changes_no_bit(training, tmp_path):
+    command, bits, expected = training
+    folder = tmp_path / "run"
+    assert signalled(command(folder), folder, signal.SIGTERM, 0.1) == OF_SIGTERM
+    assert newest(folder) > 0
+    assert bits(folder, run(command(folder))) == expected
