@@ -1,5 +1,6 @@
 """Batches of rows as a pure function of (seed, step), so that a resumed training needs no state of an iterator."""
 
+import functools
 from typing import Any
 
 import jax
@@ -43,6 +44,7 @@ def batch_indices(seed: Any, step: Any, batch_size: int, n: int) -> Int[jax.Arra
     return permuted(jax.random.fold_in(key, epoch), places, n)
 
 
+@functools.partial(jax.jit, static_argnames="n")
 def permuted(key: Any, places: jax.Array, n: int) -> Int[jax.Array, " places"]:
     """The values at some places (below n) of a pseudorandom permutation of 0..n-1 that belongs to the key."""
     half = jnp.uint32(max(1, ((n - 1).bit_length() + 1) // 2))  # bits of each half of a number
