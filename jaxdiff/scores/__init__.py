@@ -1,4 +1,4 @@
-"""Scores made from others: those of networks, truncated scores, conditions, guidance, and posteriors of inverse problems."""
+"""Scores of networks, truncated scores, conditions, guidance, and posteriors of linear inverse problems."""
 
 from jaxdiff.conditions import conditioned
 from jaxdiff.processes.ball_projection import radius_of, truncated

@@ -74,7 +74,7 @@ class OnMesh:
         return {"out_shardings": jax.tree.map(lambda leaf: leaf.sharding, carried)}
 
 
-def layout_of(mesh: Any, spread_parameters: bool, batch_size: int) -> OneDevice | OnMesh:
+def layout_of(mesh: Any, spread_parameters: bool, batch_size: Whole) -> OneDevice | OnMesh:
     """The layout of a mesh, or of one device if mesh is None.
 
     Raises:

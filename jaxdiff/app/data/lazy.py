@@ -53,7 +53,7 @@ def split_images(images: np.ndarray, *, source: Any, name: str, seed: int, readi
     train, held_out, test = (View(images, part, scale) for part in parts)
     middle, half = np.array((scale.low + scale.high) / 2), np.array((scale.high - scale.low) / 2)
     return Dataset(
-        name, train, held_out[:], test[:], mean=middle, scale=half, constant=0, reading=reading,
+        name, train, np.asarray(held_out), np.asarray(test), mean=middle, scale=half, constant=0, reading=reading,
         labels=split_labels(source, labels, parts), pixels=scale,
     )  # fmt: skip
 
@@ -77,7 +77,8 @@ def split_table(table: np.ndarray, *, source: Any, name: str, seed: int, reading
     train, held_out, test = (View(table, part, scale) for part in parts)
     mean, deviation = scale.origin + scale.unit * scale.mean, scale.unit * scale.deviation
     dataset = Dataset(
-        name, train, held_out[:], test[:], mean=mean, scale=deviation, constant=int(scale.constant.sum()),
+        name, train, np.asarray(held_out), np.asarray(test), mean=mean, scale=deviation,
+        constant=int(scale.constant.sum()),
         reading=reading, whole=whole,
         labels=split_labels(source, labels, parts),
     )  # fmt: skip

@@ -85,7 +85,11 @@ class View:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """All rows, in memory."""
-        return self[:].astype(dtype or np.float32, copy=False)
+        rows, first = np.empty(self.shape, dtype or np.float32), 0
+        for block in self.blocks():
+            rows[first : first + len(block)] = block
+            first += len(block)
+        return rows
 
     def blocks(self) -> Iterator[Float[np.ndarray, "..."]]:
         """All rows in blocks of limited size, in the order of the view."""

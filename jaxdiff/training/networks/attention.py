@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxdiff.arrays import Whole
 
 
 class SelfAttention(nnx.Module):
@@ -25,10 +24,11 @@ class SelfAttention(nnx.Module):
     Raises:
       ValueError: heads does not divide features.
 
-    Call it with tokens (batch, n, features). It returns the same shape. A permutation of the tokens permutes the output.
+    Call it with tokens (batch, n, features). It returns the same shape. Permuted tokens give
+    the permuted output.
     """
 
-    def __init__(self, features: Whole, heads: Whole, *, zero: bool = False, dtype: Any, rngs: nnx.Rngs) -> None:
+    def __init__(self, features: int, heads: int, *, zero: bool = False, dtype: Any, rngs: nnx.Rngs) -> None:
         """Draw the weights."""
         if heads < 1 or features % heads:
             raise ValueError(f"the heads must divide the features: {heads} heads, {features} features.")

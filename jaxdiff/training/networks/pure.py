@@ -64,11 +64,13 @@ def _taken(apply):
     positional = [name for name in names if name != "key"]
     try:
         signature.bind(*[None] * 3, **({"key": None} if key else {}))
-        return False if len(positional) < 4 else True, key
+        return len(positional) >= 4, key
     except TypeError:
         pass
     try:
         signature.bind(*[None] * 4, **({"key": None} if key else {}))
     except TypeError:
-        raise TypeError(f"apply must be called as apply(params, x, t) or apply(params, x, t, condition): it is apply{signature}.") from None
+        raise TypeError(
+            f"apply must be called as apply(params, x, t) or apply(params, x, t, condition): it is apply{signature}."
+        ) from None
     return True, key

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxdiff.arrays import Whole
 from jaxdiff.training.networks.attention import SelfAttention
 from jaxdiff.training.networks.class_embedding import Conditioning
 from jaxdiff.training.networks.preconditioning import PreconditionedImages, check_dropout, image_shape
@@ -46,12 +45,12 @@ class UNet(PreconditionedImages):
         *,
         mean: Any = None,
         cov: Any = None,
-        width: Whole = 32,
+        width: int = 32,
         multipliers: Any = (1, 2),
-        blocks: Whole = 1,
+        blocks: int = 1,
         attention: Any = None,
         dropout: float | int = 0.0,
-        n_classes: Whole | None = None,
+        n_classes: int | None = None,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
@@ -66,7 +65,9 @@ class UNet(PreconditionedImages):
         self.dtype, channels = dtype, [width * int(m) for m in multipliers]
         zeros = nnx.initializers.zeros_init()
         self.conditioning = Conditioning(4 * width, n_classes, dtype=dtype, rngs=rngs)
-        block = lambda enter, leave, level: _Stage(enter, leave, 4 * width, dropout, heights[level] in wanted, dtype, rngs)
+        block = lambda enter, leave, level: _Stage(
+            enter, leave, 4 * width, dropout, heights[level] in wanted, dtype, rngs
+        )
         self.enter = nnx.Conv(shape[2], width, (3, 3), dtype=dtype, rngs=rngs)
         now, skips, down, up = width, [width], [], []
         for level, leave in enumerate(channels):

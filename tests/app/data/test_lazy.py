@@ -121,13 +121,14 @@ def test_a_cut_file_is_refused(tmp_path, monkeypatch):
 
 LARGE = """
     import json, resource, sys
+    import jax
     import numpy as np
     from jaxdiff import data
-    from jaxdiff.training.epochs import batch_indices
+    from jaxdiff.training.batches import batch_rows
     resource.setrlimit(resource.RLIMIT_DATA, (2**31, 2**31))
     dataset = data.load(sys.argv[1])
     for step in range(200):
-        batch = dataset.train[np.asarray(batch_indices(0, step, 256, len(dataset.train)))]
+        batch = dataset.train[np.asarray(batch_rows(jax.random.key(0), step, len(dataset.train), 256))]
         assert batch.shape == (256, *dataset.event_shape) and batch.dtype == np.float32
     status = dict(line.split(":", 1) for line in open("/proc/self/status"))
     sizes = [len(dataset.train), len(dataset.held_out), len(dataset.test)]
