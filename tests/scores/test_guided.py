@@ -67,14 +67,14 @@ def test_the_reverse_ode_gives_the_geometric_mean_of_variances_and_not_the_tilte
 
 # Reverse SDE: dV/dtau = 2 (1 - 2 P) V + 2; its factor from t' to t is e^(t - t') G(t)/G(t'), G = S_c^w S_u^(1-w).
 def test_ancestral_samples_have_the_variance_of_the_reverse_sde(key):
-    weight, n = 2.0, 50_000
+    weight, n = 2.0, 50_000  # the weak error of 700 steps is about 1.6 %
     growth = lambda t: variance_at(NARROW, t) ** weight * variance_at(WIDE, t) ** (1 - weight)
     factor = lambda s: np.exp(EARLY_STOP - s) * growth(EARLY_STOP) / growth(s)
     expected = factor(HORIZON) ** 2 + 2 * integrate.quad(lambda s: factor(s) ** 2, EARLY_STOP, HORIZON)[0]
     kernel = kernels.ancestral(scores.guided(conditional, unconditional, weight))
     start = noise.initial(key, jnp.arange(n), 1)
-    found = float(jnp.var(sample(kernel, start, grids.log_snr(HORIZON, EARLY_STOP, 300), key)))
-    assert found == pytest.approx(expected, rel=5 * np.sqrt(2 / n) + 0.005)
+    found = float(jnp.var(sample(kernel, start, grids.log_snr(HORIZON, EARLY_STOP, 700), key)))
+    assert found == pytest.approx(expected, rel=5 * np.sqrt(2 / n) + 0.01)
     ode, tilted = exact_slope(weight, HORIZON, EARLY_STOP) ** 2, 1 / (weight / NARROW + (1 - weight) / WIDE)
     assert min(abs(found / ode - 1), abs(found / tilted - 1)) > 0.05
 
