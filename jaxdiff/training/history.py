@@ -55,7 +55,7 @@ class History:
         rows = np.full((most, 3), np.nan)
         for i, measured in enumerate(self.rows):
             rows[i] = measured["step"], measured["train_loss"], measured["held_out_loss"]
-        return {"best": self.best, "least": np.float64(self.least)[None], "rows": rows}
+        return {"best": self.best, "least": np.array([self.least]), "rows": rows}
 
     def unpack(self, packed, done):
         """Go on from the history of a checkpoint."""

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.arrays import Whole
+
 
 class OneDevice:
     """Everything on the default device."""

@@ -8,7 +8,6 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 
-
 class SelfAttention(nnx.Module):
     """Multi-head self-attention by jax.nn.dot_product_attention; the last map is zero where zero=True.
 

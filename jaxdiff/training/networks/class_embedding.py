@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -51,7 +50,7 @@ class ClassEmbedding(nnx.Module):
     def _checked(self, condition):
         """The labels as int32; raise where they are known and not labels."""
         known = not isinstance(condition, Tracer)
-        labels = np.asarray(condition) if known else condition
+        labels: Any = np.asarray(condition) if known else condition
         if not jnp.issubdtype(labels.dtype, jnp.integer):
             raise TypeError(f"labels must be whole numbers, of an integer dtype: condition has dtype {labels.dtype}.")
         if known:
