@@ -201,4 +201,6 @@ def _check_network(network):
     how = ""
     if any(base.__module__.startswith("flax.linen") for base in kind.__mro__):
         how = " That is a Linen module: write it in NNX, or wrap it with flax.nnx.bridge.ToNNX and initialise it."
-    raise TypeError(f"network must be a flax.nnx.Module, called as network(x, t, key=key): it is a {kind.__name__}.{how}")
+    raise TypeError(
+        f"network must be a flax.nnx.Module, called as network(x, t, key=key): it is a {kind.__name__}.{how}"
+    )

@@ -11,7 +11,7 @@ from jaxdiff.arrays import Whole
 
 
 class SelfAttention(nnx.Module):
-    """Multi-head self-attention by jax.nn.dot_product_attention; the last map is zero where zero=True.
+    """Multi-head self-attention by jax.nn.dot_product_attention.
 
     Queries and keys have no bias, because a bias of the keys cancels in the softmax.
 

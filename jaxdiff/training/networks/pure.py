@@ -70,5 +70,7 @@ def _taken(apply):
     try:
         signature.bind(*[None] * 4, **({"key": None} if key else {}))
     except TypeError:
-        raise TypeError(f"apply must be called as apply(params, x, t) or apply(params, x, t, condition): it is apply{signature}.") from None
+        raise TypeError(
+            f"apply must be called as apply(params, x, t) or apply(params, x, t, condition): it is apply{signature}."
+        ) from None
     return True, key

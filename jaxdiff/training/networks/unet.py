@@ -66,7 +66,9 @@ class UNet(PreconditionedImages):
         self.dtype, channels = dtype, [width * int(m) for m in multipliers]
         zeros = nnx.initializers.zeros_init()
         self.conditioning = Conditioning(4 * width, n_classes, dtype=dtype, rngs=rngs)
-        block = lambda enter, leave, level: _Stage(enter, leave, 4 * width, dropout, heights[level] in wanted, dtype, rngs)
+        block = lambda enter, leave, level: _Stage(
+            enter, leave, 4 * width, dropout, heights[level] in wanted, dtype, rngs
+        )
         self.enter = nnx.Conv(shape[2], width, (3, 3), dtype=dtype, rngs=rngs)
         now, skips, down, up = width, [width], [], []
         for level, leave in enumerate(channels):

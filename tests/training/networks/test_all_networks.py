@@ -38,8 +38,10 @@ def drawn(kind, n=4):
 def moved(net, size=0.2):
     """The network with every parameter moved at random, so that no part of it is zero."""
     graph, params, rest = nnx.split(net, nnx.Param, ...)
-    draw = lambda path, leaf: leaf + size * jax.random.normal(
-        jax.random.key(zlib.crc32(jax.tree_util.keystr(path).encode())), leaf.shape, leaf.dtype
+    draw = lambda path, leaf: (
+        leaf
+        + size
+        * jax.random.normal(jax.random.key(zlib.crc32(jax.tree_util.keystr(path).encode())), leaf.shape, leaf.dtype)
     )
     return nnx.merge(graph, jax.tree_util.tree_map_with_path(draw, params), rest)
 
@@ -122,7 +124,9 @@ def test_a_label_out_of_range_gives_nan_in_its_row_alone(kind):
 
 def test_known_labels_are_checked():
     net, x = labelled("mlp"), drawn("mlp")
-    with pytest.raises(ValueError, match=r"the label 4 is not a class: give labels from 0 to 2, or 3 for a row without"):
+    with pytest.raises(
+        ValueError, match=r"the label 4 is not a class: give labels from 0 to 2, or 3 for a row without"
+    ):
         net(x, 0.3, np.array([0, 4, 1, 1]))
     with pytest.raises(TypeError, match="labels must be whole numbers"):
         net(x, 0.3, jnp.ones(4))

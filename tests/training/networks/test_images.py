@@ -34,7 +34,9 @@ def test_sizes_that_do_not_divide_are_refused():
 
 
 def test_moments_and_inputs_of_another_shape_are_refused():
-    with pytest.raises(ValueError, match=r"cov has shape \(3, 3\): for events of shape \(4, 4, 1\) it must be \(16, 16\)"):
+    with pytest.raises(
+        ValueError, match=r"cov has shape \(3, 3\): for events of shape \(4, 4, 1\) it must be \(16, 16\)"
+    ):
         DiT((4, 4, 1), cov=np.eye(3), rngs=rngs())
     with pytest.raises(ValueError, match=r"the mean has shape \(3,\)"):
         DiT((4, 4, 1), mean=np.zeros(3), rngs=rngs())
@@ -53,7 +55,11 @@ def test_images_of_other_sizes_keep_their_shape(size, channels, levels):
 
 def test_attention_and_a_block_permute_with_their_tokens():
     tokens, vector = jax.random.normal(jax.random.key(0), (2, 9, 16)), jax.random.normal(jax.random.key(1), (2, 1, 16))
-    tokens, vector, order = tokens.astype(jnp.float32), vector.astype(jnp.float32), np.random.default_rng(0).permutation(9)
+    tokens, vector, order = (
+        tokens.astype(jnp.float32),
+        vector.astype(jnp.float32),
+        np.random.default_rng(0).permutation(9),
+    )
     attention = SelfAttention(16, 4, dtype=jnp.float32, rngs=rngs())
     np.testing.assert_allclose(attention(tokens)[:, order], attention(tokens[:, order]), atol=1e-5)
     block = DiTBlock(16, 4, 0.0, jnp.float32, rngs())
@@ -91,7 +97,9 @@ def test_a_network_learns_four_images_better_than_the_linear_denoiser(net_of):
     images = np.sign(np.random.default_rng(0).normal(size=(4, 4, 4, 1)))
     flat = images.reshape(4, 16)
     options = {"mean": flat.mean(0), "cov": np.cov(flat.T, bias=True), "rngs": rngs()}
-    net = UNet((4, 4, 1), width=8, **options) if net_of is UNet else DiT((4, 4, 1), width=32, heads=2, depth=1, **options)
+    net = (
+        UNet((4, 4, 1), width=8, **options) if net_of is UNet else DiT((4, 4, 1), width=32, heads=2, depth=1, **options)
+    )
     graph, params, rest = nnx.split(net, nnx.Param, ...)
     optimiser = optax.adam(1e-2)
     x0, t = jnp.asarray(np.tile(images, (4, 1, 1, 1)), jnp.float32), jnp.float32(0.7)

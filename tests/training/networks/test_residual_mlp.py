@@ -29,7 +29,9 @@ def test_untrained_network_is_the_exact_denoiser_of_a_gaussian(t):
 @pytest.mark.parametrize("t", [4.0, 0.5, 0.01])
 def test_the_trained_part_sees_noised_data_of_mean_zero_and_unit_covariance(t, monkeypatch):
     seen = []
-    monkeypatch.setattr(ResidualMLP, "correction", lambda self, y, t, condition, key: seen.append(y) or jnp.zeros_like(y))
+    monkeypatch.setattr(
+        ResidualMLP, "correction", lambda self, y, t, condition, key: seen.append(y) or jnp.zeros_like(y)
+    )
     n, root = 40_000, np.linalg.cholesky(COV + 1e-12 * np.eye(3))
     first, second = np.asarray(jax.random.normal(jax.random.key(1), (2, n, 3)))
     x = np.exp(-t) * (MEAN + first @ root.T) + np.sqrt(-np.expm1(-2 * t)) * second
