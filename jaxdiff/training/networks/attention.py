@@ -25,7 +25,8 @@ class SelfAttention(nnx.Module):
     Raises:
       ValueError: heads does not divide features.
 
-    Call it with tokens (batch, n, features). It returns the same shape. A permutation of the tokens permutes the output.
+    Call it with tokens (batch, n, features). It returns the same shape. A permutation of the tokens
+    permutes the output.
     """
 
     def __init__(self, features: Whole, heads: Whole, *, zero: bool = False, dtype: Any, rngs: nnx.Rngs) -> None:
