@@ -11,6 +11,7 @@ from jaxtyping import Float32
 from jaxdiff.arrays import Whole
 from jaxdiff.training.networks.attention import SelfAttention
 from jaxdiff.training.networks.class_embedding import Conditioning
+from jaxdiff.training.networks.norms import LayerNorm
 from jaxdiff.training.networks.preconditioning import PreconditionedImages, check_dropout, image_shape
 
 
@@ -64,7 +65,7 @@ class DiT(PreconditionedImages):
         self.enter = nnx.Linear(numbers, width, dtype=dtype, rngs=rngs)
         self.conditioning = Conditioning(width, n_classes, dtype=dtype, rngs=rngs)
         self.blocks = nnx.List([DiTBlock(width, heads, dropout, dtype, rngs) for _ in range(depth)])
-        self.norm = nnx.LayerNorm(width, use_bias=False, use_scale=False, dtype=dtype, rngs=rngs)
+        self.norm = LayerNorm(width, rngs)
         self.modulate = nnx.Linear(width, 2 * width, dtype=dtype, kernel_init=zeros, rngs=rngs)
         self.leave = nnx.Linear(width, numbers, dtype=dtype, kernel_init=zeros, rngs=rngs)
 
@@ -92,9 +93,9 @@ class DiTBlock(nnx.Module):
         """Draw the weights. The gates start at zero, so that the block starts as the identity."""
         zeros = nnx.initializers.zeros_init()
         self.modulate = nnx.Linear(width, 6 * width, dtype=dtype, kernel_init=zeros, rngs=rngs)
-        self.first = nnx.LayerNorm(width, use_bias=False, use_scale=False, dtype=dtype, rngs=rngs)
+        self.first = LayerNorm(width, rngs)
         self.attention = SelfAttention(width, heads, dtype=dtype, rngs=rngs)
-        self.second = nnx.LayerNorm(width, use_bias=False, use_scale=False, dtype=dtype, rngs=rngs)
+        self.second = LayerNorm(width, rngs)
         self.up = nnx.Linear(width, 4 * width, dtype=dtype, rngs=rngs)
         self.down = nnx.Linear(4 * width, width, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(dropout)

@@ -9,8 +9,9 @@ from flax import nnx
 from jaxdiff.arrays import Whole
 from jaxdiff.training.networks.attention import SelfAttention
 from jaxdiff.training.networks.class_embedding import Conditioning
+from jaxdiff.training.networks.norms import GroupNorm
 from jaxdiff.training.networks.preconditioning import PreconditionedImages, check_dropout, image_shape
-from jaxdiff.training.networks.unet_blocks import Block, DownSample, UpSample, normalised
+from jaxdiff.training.networks.unet_blocks import Block, DownSample, UpSample
 
 LARGEST_ATTENTION = 8  # by default, levels of at most so many pixels in height have attention
 
@@ -73,7 +74,7 @@ class UNet(PreconditionedImages):
         self.down = nnx.List(down)
         self.middle = nnx.List([stage(last, len(channels) - 1) for _ in range(2)])
         self.up = nnx.List(_up(stage, channels, skips, blocks, dtype, rngs))
-        self.norm = normalised(channels[0], dtype, rngs)
+        self.norm = GroupNorm(channels[0], rngs)
         self.leave = nnx.Conv(channels[0], shape[2], (3, 3), dtype=dtype, kernel_init=zeros, rngs=rngs)
 
     def pixels(self, y, t, condition, key):
@@ -101,7 +102,7 @@ class _Stage(nnx.Module):
     def __init__(self, enter, leave, features, dropout, attends, dtype, rngs):
         """Draw the weights."""
         self.block = Block(enter, leave, features, dropout, dtype, rngs)
-        self.norm = normalised(leave, dtype, rngs) if attends else None
+        self.norm = GroupNorm(leave, rngs) if attends else None
         heads = max(h for h in range(1, leave + 1) if leave % h == 0 and (h == 1 or leave // h >= 32))
         self.attention = SelfAttention(leave, heads, zero=True, dtype=dtype, rngs=rngs) if attends else None
 
