@@ -42,5 +42,6 @@ class SelfAttention(nnx.Module):
         """The tokens after attention."""
         batch, n, features = tokens.shape
         three = self.enter(tokens).reshape(batch, n, 3, self.heads, features // self.heads)
-        mixed = jax.nn.dot_product_attention(*jnp.moveaxis(three, 2, 0))
+        with jax.numpy_dtype_promotion("standard"):  # JAX computes the softmax of bfloat16 in float32
+            mixed = jax.nn.dot_product_attention(*jnp.moveaxis(three, 2, 0))
         return self.leave(mixed.reshape(batch, n, features))
