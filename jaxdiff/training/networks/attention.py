@@ -7,9 +7,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxdiff.arrays import Whole
+
 
 class SelfAttention(nnx.Module):
-    """Multi-head self-attention by jax.nn.dot_product_attention; the last map is zero where zero=True.
+    """Multi-head self-attention by jax.nn.dot_product_attention.
 
     Queries and keys have no bias, because a bias of the keys cancels in the softmax.
 
@@ -23,11 +25,11 @@ class SelfAttention(nnx.Module):
     Raises:
       ValueError: heads does not divide features.
 
-    Call it with tokens (batch, n, features). It returns the same shape. Permuted tokens give
-    the permuted output.
+    Call it with tokens (batch, n, features). It returns the same shape. A permutation of the tokens
+    permutes the output.
     """
 
-    def __init__(self, features: int, heads: int, *, zero: bool = False, dtype: Any, rngs: nnx.Rngs) -> None:
+    def __init__(self, features: Whole, heads: Whole, *, zero: bool = False, dtype: Any, rngs: nnx.Rngs) -> None:
         """Draw the weights."""
         if heads < 1 or features % heads:
             raise ValueError(f"the heads must divide the features: {heads} heads, {features} features.")
@@ -40,5 +42,6 @@ class SelfAttention(nnx.Module):
         """The tokens after attention."""
         batch, n, features = tokens.shape
         three = self.enter(tokens).reshape(batch, n, 3, self.heads, features // self.heads)
-        mixed = jax.nn.dot_product_attention(*jnp.moveaxis(three, 2, 0))
+        with jax.numpy_dtype_promotion("standard"):  # JAX computes the softmax of bfloat16 in float32
+            mixed = jax.nn.dot_product_attention(*jnp.moveaxis(three, 2, 0))
         return self.leave(mixed.reshape(batch, n, features))

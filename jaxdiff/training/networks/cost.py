@@ -34,12 +34,12 @@ def flops(network: Any, shape: Any) -> float:
 def describe(network: Any, shape: Any) -> str:
     """A line about a network: "U-Net, 1.2 M parameters, 34 MFLOPs a call", for a call with one row."""
     name = getattr(network, "title", type(network).__name__)
-    return f"{name}, {_short(parameters(network))} parameters, {_short(flops(network, shape))}FLOPs a call"
+    return f"{name}, {_short(parameters(network), '')} parameters, {_short(flops(network, shape), 'FLOPs')} a call"
 
 
-def _short(number):
-    """A number with at most three digits and a prefix: 34 M."""
-    for size, prefix in UNITS:
-        if number >= size:
-            return f"{number / size:.{2 if number < 9.995 * size else 1 if number < 99.95 * size else 0}f} {prefix}"
-    return f"{number:.0f} "
+def _short(number, unit):
+    """A number with at most three digits, a prefix and a unit: "34 MFLOPs", or "1.24 M" without a unit."""
+    size, prefix = next(((size, prefix) for size, prefix in UNITS if number >= size), (1, ""))
+    value = number / size
+    digits = 0 if size == 1 or value >= 99.95 else 1 if value >= 9.995 else 2
+    return f"{value:.{digits}f} {prefix}{unit}".strip()

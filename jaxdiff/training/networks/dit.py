@@ -8,8 +8,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Float32
 
+from jaxdiff.arrays import Whole
 from jaxdiff.training.networks.attention import SelfAttention
 from jaxdiff.training.networks.class_embedding import Conditioning
+from jaxdiff.training.networks.norms import LayerNorm
 from jaxdiff.training.networks.preconditioning import PreconditionedImages, check_dropout, image_shape
 
 
@@ -44,12 +46,12 @@ class DiT(PreconditionedImages):
         *,
         mean: Any = None,
         cov: Any = None,
-        patch: int = 2,
-        width: int = 128,
-        depth: int = 4,
-        heads: int = 4,
+        patch: Whole = 2,
+        width: Whole = 128,
+        depth: Whole = 4,
+        heads: Whole = 4,
         dropout: float | int = 0.0,
-        n_classes: int | None = None,
+        n_classes: Whole | None = None,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
@@ -63,7 +65,7 @@ class DiT(PreconditionedImages):
         self.enter = nnx.Linear(numbers, width, dtype=dtype, rngs=rngs)
         self.conditioning = Conditioning(width, n_classes, dtype=dtype, rngs=rngs)
         self.blocks = nnx.List([DiTBlock(width, heads, dropout, dtype, rngs) for _ in range(depth)])
-        self.norm = nnx.LayerNorm(width, use_bias=False, use_scale=False, dtype=dtype, rngs=rngs)
+        self.norm = LayerNorm(width, rngs)
         self.modulate = nnx.Linear(width, 2 * width, dtype=dtype, kernel_init=zeros, rngs=rngs)
         self.leave = nnx.Linear(width, numbers, dtype=dtype, kernel_init=zeros, rngs=rngs)
 
@@ -91,9 +93,9 @@ class DiTBlock(nnx.Module):
         """Draw the weights. The gates start at zero, so that the block starts as the identity."""
         zeros = nnx.initializers.zeros_init()
         self.modulate = nnx.Linear(width, 6 * width, dtype=dtype, kernel_init=zeros, rngs=rngs)
-        self.first = nnx.LayerNorm(width, use_bias=False, use_scale=False, dtype=dtype, rngs=rngs)
+        self.first = LayerNorm(width, rngs)
         self.attention = SelfAttention(width, heads, dtype=dtype, rngs=rngs)
-        self.second = nnx.LayerNorm(width, use_bias=False, use_scale=False, dtype=dtype, rngs=rngs)
+        self.second = LayerNorm(width, rngs)
         self.up = nnx.Linear(width, 4 * width, dtype=dtype, rngs=rngs)
         self.down = nnx.Linear(4 * width, width, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(dropout)
@@ -108,7 +110,7 @@ class DiTBlock(nnx.Module):
         return hidden + gate_2 * self.down(drop(nnx.gelu(self.up(inner)), key_2))
 
 
-def positions(rows: int, columns: int, width: int) -> Float32[np.ndarray, "tokens width"]:
+def positions(rows: Whole, columns: Whole, width: Whole) -> Float32[np.ndarray, "tokens width"]:
     """Sines and cosines of the row and the column of each token, (rows columns, width), row by row.
 
     Half of the numbers are for the row and half for the column. Their periods run from 2 pi to 20,000 pi.

@@ -1,7 +1,6 @@
 """A pure function apply(params, x, t) as a network, so that `fit` trains it."""
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -33,7 +32,7 @@ class PureNetwork(nnx.Module):
 
     title = "pure function"
 
-    def __init__(self, apply: Callable[..., Any], params: Any) -> None:
+    def __init__(self, apply: Any, params: Any) -> None:
         """Take the arrays of the parameters."""
         self.apply, self.takes_condition, self.takes_key = apply, *_taken(apply)
         leaves, self.structure = jax.tree.flatten(params)
@@ -60,17 +59,14 @@ def _taken(apply):
         raise TypeError(f"apply must be a function apply(params, x, t): it is a {type(apply).__name__}.")
     signature = inspect.signature(apply)
     key = "key" in signature.parameters
-    names = [p.name for p in signature.parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    positional = [name for name in names if name != "key"]
-    try:
-        signature.bind(*[None] * 3, **({"key": None} if key else {}))
-        return len(positional) >= 4, key
-    except TypeError:
-        pass
-    try:
-        signature.bind(*[None] * 4, **({"key": None} if key else {}))
-    except TypeError:
-        raise TypeError(
-            f"apply must be called as apply(params, x, t) or apply(params, x, t, condition): it is apply{signature}."
-        ) from None
-    return True, key
+    positional = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    count = sum(p.kind in positional and p.name != "key" for p in signature.parameters.values())
+    for arguments in (4, 3) if count > 3 else (3,):
+        try:
+            signature.bind(*[None] * arguments, **({"key": None} if key else {}))
+        except TypeError:
+            continue
+        return arguments == 4, key
+    raise TypeError(
+        f"apply must be called as apply(params, x, t) or apply(params, x, t, condition): it is apply{signature}."
+    )

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxdiff.arrays import Whole
 from jaxdiff.training.networks.class_embedding import ClassEmbedding
+from jaxdiff.training.networks.norms import LayerNorm
 from jaxdiff.training.networks.preconditioning import Preconditioned, check_dropout
 from jaxdiff.training.networks.time_features import FREQUENCIES, time_features
 
@@ -44,7 +46,7 @@ class ResidualMLP(Preconditioned):
         width: int = 192,
         depth: int = 3,
         dropout: float | int = 0.0,
-        n_classes: int | None = None,
+        n_classes: Whole | None = None,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
@@ -78,7 +80,7 @@ class Block(nnx.Module):
     def __init__(self, width, dropout, dtype, rngs):
         """Draw the weights. Those of the last map are zero, so that the block starts as the identity."""
         zeros = nnx.initializers.zeros_init()
-        self.norm = nnx.LayerNorm(width, use_bias=False, use_scale=False, dtype=dtype, rngs=rngs)
+        self.norm = LayerNorm(width, rngs)
         self.modulate = nnx.Linear(width, 2 * width, dtype=dtype, kernel_init=zeros, rngs=rngs)
         self.up = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
         self.down = nnx.Linear(width, width, dtype=dtype, kernel_init=zeros, rngs=rngs)

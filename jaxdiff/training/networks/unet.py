@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxdiff.arrays import Whole
 from jaxdiff.training.networks.attention import SelfAttention
 from jaxdiff.training.networks.class_embedding import Conditioning
+from jaxdiff.training.networks.norms import GroupNorm
 from jaxdiff.training.networks.preconditioning import PreconditionedImages, check_dropout, image_shape
-from jaxdiff.training.networks.unet_blocks import Block, DownSample, UpSample, normalised
+from jaxdiff.training.networks.unet_blocks import Block, DownSample, UpSample
 
 LARGEST_ATTENTION = 8  # by default, levels of at most so many pixels in height have attention
 
@@ -45,12 +47,12 @@ class UNet(PreconditionedImages):
         *,
         mean: Any = None,
         cov: Any = None,
-        width: int = 32,
+        width: Whole = 32,
         multipliers: Any = (1, 2),
-        blocks: int = 1,
+        blocks: Whole = 1,
         attention: Any = None,
         dropout: float | int = 0.0,
-        n_classes: int | None = None,
+        n_classes: Whole | None = None,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
@@ -63,32 +65,17 @@ class UNet(PreconditionedImages):
         check_dropout(dropout)
         super().__init__(shape, mean=mean, cov=cov, n_classes=n_classes)
         self.dtype, channels = dtype, [width * int(m) for m in multipliers]
-        zeros = nnx.initializers.zeros_init()
+        zeros, last = nnx.initializers.zeros_init(), channels[-1]
         self.conditioning = Conditioning(4 * width, n_classes, dtype=dtype, rngs=rngs)
-        block = lambda enter, leave, level: _Stage(
-            enter, leave, 4 * width, dropout, heights[level] in wanted, dtype, rngs
-        )
         self.enter = nnx.Conv(shape[2], width, (3, 3), dtype=dtype, rngs=rngs)
-        now, skips, down, up = width, [width], [], []
-        for level, leave in enumerate(channels):
-            for _ in range(blocks):
-                down.append(block(now, leave, level))
-                now = leave
-                skips.append(now)
-            if level < len(channels) - 1:
-                down.append(DownSample(now, dtype, rngs))
-                skips.append(now)
+        attends = [height in wanted for height in heights]
+        stage = lambda enter, level: _Stage(enter, channels[level], 4 * width, dropout, attends[level], dtype, rngs)
+        down, skips = _down(stage, channels, width, blocks, dtype, rngs)
         self.down = nnx.List(down)
-        self.middle = nnx.List([block(now, now, len(channels) - 1), block(now, now, len(channels) - 1)])
-        for level, leave in reversed(list(enumerate(channels))):
-            for _ in range(blocks + 1):
-                up.append(block(now + skips.pop(), leave, level))
-                now = leave
-            if level:
-                up.append(UpSample(now, dtype, rngs))
-        self.up = nnx.List(up)
-        self.norm = normalised(now, dtype, rngs)
-        self.leave = nnx.Conv(now, shape[2], (3, 3), dtype=dtype, kernel_init=zeros, rngs=rngs)
+        self.middle = nnx.List([stage(last, len(channels) - 1) for _ in range(2)])
+        self.up = nnx.List(_up(stage, channels, skips, blocks, dtype, rngs))
+        self.norm = GroupNorm(channels[0], rngs)
+        self.leave = nnx.Conv(channels[0], shape[2], (3, 3), dtype=dtype, kernel_init=zeros, rngs=rngs)
 
     def pixels(self, y, t, condition, key):
         """The trained part at y (batch, H, W, C), t (batch,) and labels (batch,) or None."""
@@ -115,7 +102,7 @@ class _Stage(nnx.Module):
     def __init__(self, enter, leave, features, dropout, attends, dtype, rngs):
         """Draw the weights."""
         self.block = Block(enter, leave, features, dropout, dtype, rngs)
-        self.norm = normalised(leave, dtype, rngs) if attends else None
+        self.norm = GroupNorm(leave, rngs) if attends else None
         heads = max(h for h in range(1, leave + 1) if leave % h == 0 and (h == 1 or leave // h >= 32))
         self.attention = SelfAttention(leave, heads, zero=True, dtype=dtype, rngs=rngs) if attends else None
 
@@ -127,6 +114,31 @@ class _Stage(nnx.Module):
         batch, height, width, channels = hidden.shape
         tokens = self.norm(hidden).reshape(batch, height * width, channels)
         return hidden + self.attention(tokens).reshape(hidden.shape)
+
+
+def _down(stage, channels, width, blocks, dtype, rngs):
+    """The parts on the way down, and the channels of all features that the way up takes again."""
+    parts, skips = [], [width]
+    for level, leave in enumerate(channels):
+        for _ in range(blocks):
+            parts.append(stage(skips[-1], level))
+            skips.append(leave)
+        if level < len(channels) - 1:
+            parts.append(DownSample(leave, dtype, rngs))
+            skips.append(leave)
+    return parts, skips
+
+
+def _up(stage, channels, skips, blocks, dtype, rngs):
+    """The parts on the way up; every stage takes the features of the part above and one of `skips`, last first."""
+    parts, skips, now = [], list(skips), channels[-1]
+    for level in reversed(range(len(channels))):
+        for _ in range(blocks + 1):
+            parts.append(stage(now + skips.pop(), level))
+            now = channels[level]
+        if level:
+            parts.append(UpSample(now, dtype, rngs))
+    return parts
 
 
 def _heights(shape, width, multipliers, blocks):

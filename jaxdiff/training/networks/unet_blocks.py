@@ -1,7 +1,9 @@
-"""The parts of a U-Net: the residual block of convolutions, down- and upsampling, group normalisation."""
+"""The parts of a U-Net: the residual block of convolutions, down- and upsampling."""
 
 import jax.numpy as jnp
 from flax import nnx
+
+from jaxdiff.training.networks.norms import GroupNorm
 
 
 class Block(nnx.Module):
@@ -13,10 +15,10 @@ class Block(nnx.Module):
     def __init__(self, enter, leave, features, dropout, dtype, rngs):
         """Draw the weights. Those of the last convolution are zero, so that the block starts as its skip."""
         zeros = nnx.initializers.zeros_init()
-        self.first = normalised(enter, dtype, rngs)
+        self.first = GroupNorm(enter, rngs)
         self.up = nnx.Conv(enter, leave, (3, 3), dtype=dtype, rngs=rngs)
         self.modulate = nnx.Linear(features, 2 * leave, dtype=dtype, kernel_init=zeros, rngs=rngs)
-        self.second = normalised(leave, dtype, rngs, affine=False)  # the modulation shifts and scales
+        self.second = GroupNorm(leave, rngs, affine=False)  # the modulation shifts and scales
         self.down = nnx.Conv(leave, leave, (3, 3), dtype=dtype, kernel_init=zeros, rngs=rngs)
         self.skip = None if enter == leave else nnx.Conv(enter, leave, (1, 1), dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(dropout)
@@ -51,9 +53,3 @@ class UpSample(nnx.Module):
     def __call__(self, hidden, vector, key):
         """The features (batch, h, w, c) at twice the resolution. A vector and a key are taken as by a block."""
         return self.conv(jnp.repeat(jnp.repeat(hidden, 2, axis=1), 2, axis=2))
-
-
-def normalised(channels, dtype, rngs, *, affine=True):
-    """Group normalisation in at most 32 groups, each of at least 4 channels where there are so many."""
-    groups = max(g for g in range(1, 33) if channels % g == 0 and (g == 1 or channels // g >= 4))
-    return nnx.GroupNorm(channels, groups, use_bias=affine, use_scale=affine, dtype=dtype, rngs=rngs)

@@ -29,14 +29,12 @@ def test_sizes_that_do_not_divide_are_refused():
         DiT((8, 8, 1), width=6, heads=2, rngs=rngs())
     with pytest.raises(ValueError, match="the heads must divide the features: 5 heads, 16 features"):
         DiT((8, 8, 1), width=16, heads=5, rngs=rngs())
-    with pytest.raises(ValueError, match=r"must be .height, width, channels."):
+    with pytest.raises(ValueError, match=r"must be \(height, width, channels\)"):
         DiT((8, 8), rngs=rngs())
 
 
 def test_moments_and_inputs_of_another_shape_are_refused():
-    with pytest.raises(
-        ValueError, match=r"cov has shape \(3, 3\): for events of shape \(4, 4, 1\) it must be \(16, 16\)"
-    ):
+    with pytest.raises(ValueError, match=r"cov has shape \(3, 3\): for events of shape \(4, 4, 1\) it must be"):
         DiT((4, 4, 1), cov=np.eye(3), rngs=rngs())
     with pytest.raises(ValueError, match=r"the mean has shape \(3,\)"):
         DiT((4, 4, 1), mean=np.zeros(3), rngs=rngs())
