@@ -112,6 +112,8 @@ def test_a_loss_that_explodes_names_step_batch_and_last_checkpoint(every_block):
         bad = max(bad or (0, 0), (first, row))
     rows[bad[1]] = 1e30
     kept = InMemory()
-    with pytest.raises(train.Exploded, match=rf"at step {bad[0]} of key \[0, 2\].* checkpoint is that of step {bad[0]}\."):
+    with pytest.raises(
+        train.Exploded, match=rf"at step {bad[0]} of key \[0, 2\].* checkpoint is that of step {bad[0]}\."
+    ):
         fit(kept, rows=rows)
     assert kept.steps()[-1] == bad[0] > 3
