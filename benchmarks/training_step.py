@@ -17,8 +17,8 @@ from benchmarks.harness.environment import environment
 from benchmarks.harness.timing import interleaved
 from jaxdiff import networks, tables
 from jaxdiff.processes import forward, ou
-from jaxdiff.training.losses import path_kl_weight
 from jaxdiff.training.loop import compiled_block
+from jaxdiff.training.losses import path_kl_weight
 from jaxdiff.training.optimiser import Settings, State, optimiser_of, optimiser_step
 from jaxdiff.training.sharding import OneDevice
 from jaxdiff.training.times import times_of
