@@ -55,7 +55,7 @@ class History:
         rows = np.full((most, 3), np.nan)
         for row, measured in zip(rows, self.rows, strict=False):
             row[:] = measured["step"], measured["train_loss"], measured["held_out_loss"]
-        return {"best": self.best, "least": np.float64(self.least)[None], "rows": rows}
+        return {"best": self.best, "least": np.array([self.least], np.float64), "rows": rows}
 
     def unpack(self, packed, done):
         """Go on from the history of a checkpoint."""

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxdiff.arrays import Scalar, Whole
 from jaxdiff.training.batches import dropped, rows_of_step
 from jaxdiff.training.losses import row_losses
 from jaxdiff.training.signature import call
@@ -52,12 +53,12 @@ class Settings(NamedTuple):
       layout: where the arrays lie.
     """
 
-    batch_size: int
-    accumulate: int
-    ema_decay: float
+    batch_size: Whole
+    accumulate: Whole
+    ema_decay: Scalar
     times: Any
     weight: Any
-    drop_labels: float
+    drop_labels: Scalar
     null: int | None
     layout: Any
 
