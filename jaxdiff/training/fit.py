@@ -146,7 +146,7 @@ def fit(
     check_network(network)
     source = source_of(data)
     labels = None if labels is None else check_labels(network, labels, source.n)
-    layout = layout_of(mesh, spread_parameters, batch_size)
+    layout = layout_of(mesh, spread_parameters, int(batch_size))
     options = {"weight": weight_of(weight), "horizon": horizon, "early_stop": early_stop}
     null, drawn = getattr(network, "n_classes", None), times_of(times, horizon, early_stop)
     settings = Settings(batch_size, accumulate, ema_decay, drawn, options["weight"], drop_labels, null, layout)

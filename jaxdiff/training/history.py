@@ -53,9 +53,9 @@ class History:
     def packed(self, most):
         """The history as arrays of shapes that do not change, for a checkpoint; most: the number of measurements."""
         rows = np.full((most, 3), np.nan)
-        for i, measured in enumerate(self.rows):
-            rows[i] = measured["step"], measured["train_loss"], measured["held_out_loss"]
-        return {"best": self.best, "least": np.array([self.least]), "rows": rows}
+        for row, measured in zip(rows, self.rows, strict=False):
+            row[:] = measured["step"], measured["train_loss"], measured["held_out_loss"]
+        return {"best": self.best, "least": np.array([self.least], np.float64), "rows": rows}
 
     def unpack(self, packed, done):
         """Go on from the history of a checkpoint."""

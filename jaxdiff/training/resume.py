@@ -73,13 +73,13 @@ class Saving:
         best = jax.tree.unflatten(jax.tree.structure(history.best), packed["history"]["best"])
         history.unpack(packed["history"] | {"best": best}, step)
         self.last = step
-        leaves = [leaf for name in carried[0]._fields for leaf in packed["state"][name]]
+        leaves = [leaf for name in carried[0]._fields for leaf in packed["state"].get(name, [])]
         state = jax.tree.unflatten(jax.tree.structure(carried[0]), leaves)
         return step, (self.layout.state(state), self.layout.place(packed["losses"]))
 
     def _packed(self, carried, history):
         state = dict(zip(carried[0]._fields, carried[0], strict=True))
-        state = {name: jax.tree.leaves(part) for name, part in state.items()}
+        state = {name: jax.tree.leaves(part) for name, part in state.items() if jax.tree.leaves(part)}
         packed = history.packed(self.most) | {"best": jax.tree.leaves(history.best)}
         return {"state": state, "losses": carried[1], "history": packed, "key": key_words(self.key)}
 

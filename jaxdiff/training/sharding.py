@@ -60,6 +60,8 @@ class OnMesh:
         return jax.tree.map(lambda leaf: self._put(leaf, self.of_state(leaf)), tree)
 
     def _put(self, leaf, sharding):
+        if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+            return leaf
         leaf = np.asarray(leaf)
         return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
 

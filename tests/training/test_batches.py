@@ -13,7 +13,7 @@ from jaxdiff.training import batches
 pytestmark = pytest.mark.loose_promotion
 EVENT = (2, 2, 1)
 LABELS = np.arange(90) % 3
-IMAGES = np.random.default_rng(0).normal(0, 0.1, (90, *EVENT)).astype(np.float32) + LABELS[:, None, None, None]
+IMAGES = (np.random.default_rng(0).normal(0, 0.1, (90, *EVENT)) + LABELS[:, None, None, None]).astype(np.float32)
 
 
 def labelled(n_classes=3):

@@ -29,9 +29,13 @@ from flax import nnx
 from small_networks import Plain
 from jaxdiff import train
 from jaxdiff.training import batches
+from jaxdiff.training.sharding import layout_of
 
 rows = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
 mesh = jax.make_mesh((2,), ("batch",))
+placed = layout_of(mesh, True, 16).state({"a": np.zeros((3, 8)), "b": np.zeros(3)})
+assert placed["a"].sharding.shard_shape((3, 8)) == (3, 4)
+assert placed["b"].sharding.is_fully_replicated
 options = {"steps": 40, "batch_size": 16, "held_out": rows[:20], "learning_rate": 1e-2}
 run = lambda **more: train.fit(Plain(4, nnx.Rngs(0)), rows, jax.random.key(2), **options, **more)
 alone = run() if count == 1 else None
