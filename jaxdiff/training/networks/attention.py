@@ -7,8 +7,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxdiff.arrays import Whole
-
 
 class SelfAttention(nnx.Module):
     """Multi-head self-attention by jax.nn.dot_product_attention.
@@ -29,7 +27,7 @@ class SelfAttention(nnx.Module):
     permutes the output.
     """
 
-    def __init__(self, features: Whole, heads: Whole, *, zero: bool = False, dtype: Any, rngs: nnx.Rngs) -> None:
+    def __init__(self, features: int, heads: int, *, zero: bool = False, dtype: Any, rngs: nnx.Rngs) -> None:
         """Draw the weights."""
         if heads < 1 or features % heads:
             raise ValueError(f"the heads must divide the features: {heads} heads, {features} features.")

@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from jaxdiff.arrays import Whole
 from jaxdiff.training.networks.time_features import FREQUENCIES, time_features
 
 Condition = Any  # None, or whole numbers () or (batch,); `ClassEmbedding` checks them itself
@@ -32,7 +31,7 @@ class ClassEmbedding(nnx.Module):
     the network's output for this row is nan.
     """
 
-    def __init__(self, n_classes: Whole, features: Whole, *, dtype: Any = jnp.float32, rngs: nnx.Rngs) -> None:
+    def __init__(self, n_classes: int, features: int, *, dtype: Any = jnp.float32, rngs: nnx.Rngs) -> None:
         """Draw the vectors."""
         if n_classes < 1:
             raise ValueError(f"n_classes must be at least 1, or None for a network without labels: it is {n_classes}.")
@@ -50,8 +49,8 @@ class ClassEmbedding(nnx.Module):
 
     def _checked(self, condition):
         """The labels as int32; raise where they are known and not labels."""
-        known = not isinstance(condition, jax.core.Tracer)
-        labels = np.asarray(condition) if known else condition
+        known = not isinstance(condition, Tracer)
+        labels: Any = np.asarray(condition) if known else condition
         if not jnp.issubdtype(labels.dtype, jnp.integer):
             raise TypeError(f"labels must be whole numbers, of an integer dtype: condition has dtype {labels.dtype}.")
         if known:
@@ -65,7 +64,7 @@ class ClassEmbedding(nnx.Module):
         return jnp.asarray(jnp.clip(labels, -1, self.n_classes + 1), jnp.int32)
 
 
-def check_condition(condition: Condition, n_classes: Whole | None) -> None:
+def check_condition(condition: Condition, n_classes: int | None) -> None:
     """Raise ValueError for labels that are given to a network without classes."""
     if condition is not None and n_classes is None:
         raise ValueError(
@@ -85,7 +84,7 @@ class Conditioning(nnx.Module):
     Call it with times (batch,) and labels (batch,), or None for the null class. It returns (batch, features).
     """
 
-    def __init__(self, features: Whole, n_classes: Whole | None, *, dtype: Any, rngs: nnx.Rngs) -> None:
+    def __init__(self, features: int, n_classes: int | None, *, dtype: Any, rngs: nnx.Rngs) -> None:
         """Draw the weights."""
         self.dtype = dtype
         self.enter = nnx.Linear(2 * FREQUENCIES, features, dtype=dtype, rngs=rngs)

@@ -8,7 +8,6 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Float32
 
-from jaxdiff.arrays import Whole
 from jaxdiff.training.networks.attention import SelfAttention
 from jaxdiff.training.networks.class_embedding import Conditioning
 from jaxdiff.training.networks.norms import LayerNorm
@@ -46,12 +45,12 @@ class DiT(PreconditionedImages):
         *,
         mean: Any = None,
         cov: Any = None,
-        patch: Whole = 2,
-        width: Whole = 128,
-        depth: Whole = 4,
-        heads: Whole = 4,
+        patch: int = 2,
+        width: int = 128,
+        depth: int = 4,
+        heads: int = 4,
         dropout: float | int = 0.0,
-        n_classes: Whole | None = None,
+        n_classes: int | None = None,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
@@ -110,7 +109,7 @@ class DiTBlock(nnx.Module):
         return hidden + gate_2 * self.down(drop(nnx.gelu(self.up(inner)), key_2))
 
 
-def positions(rows: Whole, columns: Whole, width: Whole) -> Float32[np.ndarray, "tokens width"]:
+def positions(rows: int, columns: int, width: int) -> Float32[np.ndarray, "tokens width"]:
     """Sines and cosines of the row and the column of each token, (rows columns, width), row by row.
 
     Half of the numbers are for the row and half for the column. Their periods run from 2 pi to 20,000 pi.

@@ -9,7 +9,7 @@ from flax import nnx
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
-from jaxdiff.arrays import Whole, like
+from jaxdiff.arrays import like
 from jaxdiff.noise import KeyLike
 from jaxdiff.processes import ou
 from jaxdiff.training.networks.class_embedding import Condition, check_condition
@@ -51,7 +51,7 @@ class Preconditioned(nnx.Module):
     Source: Karras et al. 2022, arXiv:2206.00364, table 1.
     """
 
-    def __init__(self, shape: tuple[int, ...], *, mean: Any, cov: Any, n_classes: Whole | None) -> None:
+    def __init__(self, shape: tuple[int, ...], *, mean: Any, cov: Any, n_classes: int | None) -> None:
         """Take the principal axes of the covariance."""
         self.shape, self.n_classes = shape, n_classes
         d = math.prod(shape)

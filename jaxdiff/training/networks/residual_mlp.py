@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxdiff.arrays import Whole
 from jaxdiff.training.networks.class_embedding import ClassEmbedding
 from jaxdiff.training.networks.norms import LayerNorm
 from jaxdiff.training.networks.preconditioning import Preconditioned, check_dropout
@@ -46,7 +45,7 @@ class ResidualMLP(Preconditioned):
         width: int = 192,
         depth: int = 3,
         dropout: float | int = 0.0,
-        n_classes: Whole | None = None,
+        n_classes: int | None = None,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxdiff.arrays import Whole
 from jaxdiff.training.networks.attention import SelfAttention
 from jaxdiff.training.networks.class_embedding import Conditioning
 from jaxdiff.training.networks.norms import GroupNorm
@@ -47,12 +46,12 @@ class UNet(PreconditionedImages):
         *,
         mean: Any = None,
         cov: Any = None,
-        width: Whole = 32,
+        width: int = 32,
         multipliers: Any = (1, 2),
-        blocks: Whole = 1,
+        blocks: int = 1,
         attention: Any = None,
         dropout: float | int = 0.0,
-        n_classes: Whole | None = None,
+        n_classes: int | None = None,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
