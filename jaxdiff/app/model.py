@@ -95,7 +95,7 @@ def load(run: str | os.PathLike) -> Model:
       RunError: the folder is missing, incomplete or damaged. It is a ValueError.
     """
     found = run_folder.load(run)
-    data, names = found.dataset, found.model.get("class_names")
+    data, labels = found.dataset, found.dataset.labels
     mean, scale = np.asarray(data.mean), np.asarray(data.scale)
     return Model(
         folder=found.folder,
@@ -104,7 +104,7 @@ def load(run: str | os.PathLike) -> Model:
         process=ou,
         scaling=Scaling(mean, scale, ~data.train.any(axis=0)),
         network=found.network,
-        class_names=None if names is None else tuple(names),
+        class_names=None if labels is None else labels.names,
         record=found.model,
     )
 

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from jaxdiff.arrays import like
+from jaxdiff.conditions import conditioned
 from jaxdiff.processes import ou, score_from_denoiser
 from jaxdiff.types import DenoiserFn, ScoreFn
 
@@ -15,17 +16,22 @@ if TYPE_CHECKING:
     import flax.nnx
 
 
-def from_network(network: "flax.nnx.Module") -> ScoreFn:
-    """The score of an NNX denoiser network D(x, t), as a pytree: new parameters recompile nothing. Needs Flax."""
-    return score_from_denoiser(denoiser_of(network))
+def from_network(network: "flax.nnx.Module", condition: Any = None) -> ScoreFn:
+    """The score of an NNX denoiser network D(x, t), as a pytree: new parameters recompile nothing. Needs Flax.
+
+    condition: labels for a network with classes, as for `conditioned`: one for each particle, or one number for all. By
+      default the network gets none, and samples of all classes follow.
+    """
+    return score_from_denoiser(denoiser_of(network, condition))
 
 
-def denoiser_of(network: "flax.nnx.Module") -> DenoiserFn:
-    """The denoiser of an NNX network, as a pytree: new parameters recompile nothing. Needs Flax."""
+def denoiser_of(network: "flax.nnx.Module", condition: Any = None) -> DenoiserFn:
+    """The denoiser of an NNX network, as a pytree; condition as for `from_network`. Needs Flax."""
     from flax import nnx
 
     graph, state = nnx.split(network)
-    return jax.tree_util.Partial(_denoiser, graph, state)
+    denoiser = jax.tree_util.Partial(_denoiser, graph, state)
+    return denoiser if condition is None else conditioned(denoiser, condition)
 
 
 def denoiser_in_axes(network: Any) -> tuple[DenoiserFn, Float64[np.ndarray, "d d"]]:
@@ -42,11 +48,11 @@ def denoiser_in_axes(network: Any) -> tuple[DenoiserFn, Float64[np.ndarray, "d d
     return jax.tree_util.Partial(_denoiser_in_axes, graph, state, mean), axes
 
 
-def _denoiser(graph, state, x, t):
+def _denoiser(graph, state, x, t, *condition):
     """The denoiser of a split network; a pure function, so that its Partial is a pytree."""
     from flax import nnx
 
-    return nnx.merge(graph, state)(x, t)
+    return nnx.merge(graph, state)(x, t, *condition)
 
 
 def _denoiser_in_axes(graph, state, mean, y, t):

@@ -97,7 +97,7 @@ def test_the_record_is_the_one_of_the_run(model, folder):
     assert model.folder == folder
     assert (model.horizon, model.early_stop, model.record["network"]) == (4.0, 0.01, NETWORK)
     assert model.process is jaxdiff.processes.ou
-    assert model.class_names is None
+    assert model.class_names is None  # these rows have no labels
     assert isinstance(model.network, jaxdiff.networks.ResidualMLP)
     with pytest.raises(dataclasses.FrozenInstanceError):
         model.score = None
