@@ -56,12 +56,12 @@ def linear_map(operator: Any, *, event: Sequence[int] | None = None) -> LinearMa
     array = as_array(operator, "operator", "of booleans in the event's shape, or (m, d), or a linear function")
     if array.dtype == bool:
         if event is not None and tuple(event) != array.shape:
-            raise ValueError(f"a mask has the event's shape {tuple(event)}: the operator has shape {array.shape}.")
+            raise ValueError(f"a mask must have the event's shape {tuple(event)}: operator has shape {array.shape}.")
         return LinearMap(Partial(_masked, array), Partial(_masked, array), array.shape, array.shape)
     shape = array.shape[1:] if event is None else tuple(event)
     if array.ndim != 2 or math.prod(shape) != array.shape[1]:
         raise ValueError(
-            f"a matrix (m, d) acts on events of d numbers: the operator has shape {array.shape}, the event {shape}."
+            f"a matrix must be (m, d), for events of d numbers: operator has shape {array.shape}, the event {shape}."
         )
     return LinearMap(Partial(_Flat(shape), array), Partial(_Unflat(shape), array), shape, array.shape[:1])
 

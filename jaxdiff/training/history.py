@@ -39,8 +39,8 @@ class History:
         held_out_loss = np.nan if self.measure is None else self.measure(average)
         if not np.isfinite(train_loss if self.measure is None else train_loss + held_out_loss):
             raise ValueError(
-                f"the loss at step {done} is {train_loss} on training and {held_out_loss} on held-out rows: "
-                f"{self.advice}"
+                f"the loss must be finite: at step {done} it is {train_loss} on training and {held_out_loss} on "
+                f"held-out rows; {self.advice}"
             )
         self.rows.append({"step": done, "train_loss": train_loss, "held_out_loss": held_out_loss})
         if self.measure is None or held_out_loss < self.least:

@@ -48,7 +48,7 @@ class Saving:
         """
         kept = self.checkpoints.steps() if self.checkpoints is not None else []
         if resume and self.checkpoints is None:
-            raise ValueError("resume = True needs checkpoints: give the object that saved them.")
+            raise ValueError("resume=True needs checkpoints=: give the object that saved them.")
         if kept and not resume:
             raise ValueError(
                 f"there are checkpoints of an earlier run, the last of step {kept[-1]}: give resume=True to go on, or "

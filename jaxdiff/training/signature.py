@@ -32,7 +32,7 @@ def check_network(network: Any) -> None:
     for _, part in nnx.iter_modules(network):
         if isinstance(part, nnx.BatchNorm):
             raise ValueError(
-                "network has a BatchNorm, whose running statistics fit does not update: use LayerNorm or GroupNorm."
+                "network= has a BatchNorm, whose running statistics fit does not update: use LayerNorm or GroupNorm."
             )
         if isinstance(part, nnx.Dropout) and part.rate > 0 and part.rngs is not None:
             raise ValueError(
@@ -49,7 +49,9 @@ def check_labels(network: Any, labels: Any, n: int, name: str = "labels") -> np.
     """
     classes = getattr(network, "n_classes", None) or 0
     if not classes or not takes(network, "condition"):
-        raise ValueError(f"network has no classes, and {name} were given: build it with n_classes, or omit {name}.")
+        raise ValueError(
+            f"the network has no classes, and {name} were given: build it with n_classes=, or leave {name} out."
+        )
     labels = np.asarray(labels)
     if labels.shape != (n,) or labels.dtype.kind not in "iu":
         raise ValueError(

@@ -173,7 +173,9 @@ def test_the_offer_passes_over_damaged_checkpoints(folder):
     checkpoints = Checkpoints(folder)
     for step in (20, 30):
         flipped(folder / f"step_{step:09d}" / "record.json")
-    with pytest.raises(ValueError, match=r"checkpoint 30 .* Checkpoint 10 is good: use step=10\.$"):
+    with pytest.raises(
+        ValueError, match=r"checkpoint 30 .* Checkpoint 10 is good: use step=10\. Or leave resume= out\.$"
+    ):
         checkpoints.restore(state_of(1))
     flipped(folder / "step_000000010" / "sha256")
     with pytest.raises(ValueError, match=r"No other checkpoint there is usable\.$"):

@@ -106,7 +106,7 @@ def test_another_network_is_refused():
     kept.kept[60] = state, about | {"network": about["network"] | {"more": "float32[3]"}}, loss
     with pytest.raises(ValueError, match=r"network.more was float32\[3\], is None"):
         fit(kept, resume=True)
-    with pytest.raises(ValueError, match="resume = True needs checkpoints"):
+    with pytest.raises(ValueError, match="resume=True needs checkpoints="):
         fit(resume=True)
 
 

@@ -74,9 +74,13 @@ class PixelScale:
             scale = cls(float(record["low"]), float(record["high"]), str(np.dtype(record["dtype"])), True)
             scale = dataclasses.replace(scale, channel_added=record["channel_added"] is True)
         except (KeyError, TypeError) as error:
-            raise ValueError(f"the record of the pixels is {record!r}, which lacks a field or a type") from error
+            raise ValueError(
+                f"the record of the pixels is {record!r}, which lacks a field or a type: make it again by training."
+            ) from error
         if not -np.inf < scale.low < scale.high < np.inf:
-            raise ValueError(f"the pixels run from {scale.low:g} to {scale.high:g}, which is no range")
+            raise ValueError(
+                f"the pixels run from {scale.low:g} to {scale.high:g}, which is no range: low must lie below high."
+            )
         return scale
 
 

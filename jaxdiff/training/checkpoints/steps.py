@@ -205,7 +205,9 @@ class Checkpoints:
         good = next((one for one in others if fault(one) is None), None)
         offer = f"Checkpoint {good} is good: use step={good}."
         offer = "No other checkpoint there is usable." if good is None else offer
-        raise ValueError(f"checkpoint {step} in {self.folder} cannot be used, because {found}. {offer}")
+        raise ValueError(
+            f"checkpoint {step} in {self.folder} cannot be used, because {found}. {offer} Or leave resume= out."
+        )
 
 
 def _place(i):

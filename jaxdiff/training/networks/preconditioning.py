@@ -115,7 +115,9 @@ class Preconditioned(nnx.Module):
         if len(self.shape) == 1:
             (d,) = self.shape
             raise ValueError(f"x has width {x.shape[-1]}, this network was built for {d}: x must be (..., {d}).")
-        raise ValueError(f"x has shape {x.shape}, this network was built for events of shape {self.shape}.")
+        raise ValueError(
+            f"x has shape {x.shape}, this network was built for events of shape {self.shape}: give it those."
+        )
 
 
 class PreconditionedImages(Preconditioned):

@@ -48,7 +48,9 @@ class PureNetwork(nnx.Module):
     def __call__(self, x: Any, t: Any, condition: Condition = None, *, key: KeyLike = None) -> Any:
         """apply(params, x, t), with the labels and the key if apply takes them."""
         if condition is not None and not self.takes_condition:
-            raise ValueError("apply takes no labels: leave out condition, or write apply(params, x, t, condition).")
+            raise ValueError(
+                "this function takes no labels: leave condition= out, or write apply(params, x, t, condition)."
+            )
         given = (x, t, condition) if self.takes_condition else (x, t)
         return self.apply(self.params, *given, **({"key": key} if self.takes_key else {}))
 

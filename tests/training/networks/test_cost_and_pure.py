@@ -54,7 +54,7 @@ def test_a_pure_function_keeps_its_tree():
     assert parameters(net) == 3  # whole numbers are not trained
     x, t = jnp.ones((4, 2), jnp.float32), jnp.float32([0.1, 0.2, 0.3, 0.4])
     np.testing.assert_allclose(net(x, t), apply(PARAMS, x, t))
-    with pytest.raises(ValueError, match="apply takes no labels"):
+    with pytest.raises(ValueError, match="this function takes no labels"):
         net(x, t, jnp.zeros(4, jnp.int32))
 
 

@@ -95,13 +95,12 @@ def test_a_network_learns_four_images_better_than_the_linear_denoiser(net_of):
     images = np.sign(np.random.default_rng(0).normal(size=(4, 4, 4, 1)))
     flat = images.reshape(4, 16)
     options = {"mean": flat.mean(0), "cov": np.cov(flat.T, bias=True), "rngs": rngs()}
-    own = (
-        {"width": 8, "multipliers": (1,), "attention": ()} if net_of is UNet else {"patch": 4, "width": 32, "depth": 1}
-    )
+    of_net = {UNet: {"width": 8, "multipliers": (1,), "attention": ()}, DiT: {"patch": 2, "width": 32, "depth": 2}}
+    own = of_net[net_of]
     net = net_of((4, 4, 1), **own, **options)
     graph, params, rest = nnx.split(net, nnx.Param, ...)
     optimiser = optax.adam(3e-3)
-    x0, t = jnp.asarray(np.tile(images, (16, 1, 1, 1)), jnp.float32), jnp.float32(0.3)
+    x0, t = jnp.asarray(np.tile(images, (32, 1, 1, 1)), jnp.float32), jnp.float32(0.3)
 
     def loss(params, key):
         x = jnp.exp(-t) * x0 + jnp.sqrt(-jnp.expm1(-2 * t)) * jax.random.normal(key, x0.shape, jnp.float32)
@@ -114,7 +113,7 @@ def test_a_network_learns_four_images_better_than_the_linear_denoiser(net_of):
         return optax.apply_updates(params, update), state, value
 
     state, values = optimiser.init(params), []
-    for i in range(220):
+    for i in range(400):
         params, state, value = step(params, state, jax.random.key(i))
         values.append(float(value))
     linear = np.mean([float(loss(nnx.state(net, nnx.Param), jax.random.key(i))) for i in range(20)])
