@@ -244,7 +244,7 @@ def test_a_jacobian_without_curvature_gives_finite_values():
     [
         (A, [1.0], {}, "y must end with the observation's axes"),
         (A, [1.0, 2.0], {"noise_std": -1.0}, "noise_std must be one number"),
-        (np.ones(3), [1.0], {}, r"a matrix \(m, d\)"),
+        (np.ones(3), [1.0], {}, r"a matrix must be \(m, d\)"),
         (lambda x: x, [1.0], {}, "needs the shape of its events"),
         (A, [1.0, 2.0], {"iterations": 0}, "iterations must be a whole number"),
     ],

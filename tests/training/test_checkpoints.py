@@ -178,7 +178,7 @@ def test_the_offer_passes_over_damaged_checkpoints(folder):
     ):
         checkpoints.restore(state_of(1))
     flipped(folder / "step_000000010" / "sha256")
-    with pytest.raises(ValueError, match=r"No other checkpoint there is usable\.$"):
+    with pytest.raises(ValueError, match=r"No other checkpoint there is usable\. Or leave resume= out\.$"):
         checkpoints.restore(state_of(1))
 
 

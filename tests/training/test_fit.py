@@ -255,7 +255,7 @@ def test_bad_settings_are_refused(key):
         train.fit(network(), ones, key, steps=1, horizon=1.0, early_stop=2.0)
     with pytest.raises(ValueError, match="lower learning_rate"):
         train.fit(network(), 1e30 * ones, key, steps=3)
-    with pytest.raises(ValueError, match="held-out rows: lower learning_rate"):
+    with pytest.raises(ValueError, match="held-out rows; lower learning_rate"):
         train.fit(network(), ones, key, steps=3, held_out=1e30 * ones)
 
 

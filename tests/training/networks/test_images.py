@@ -90,8 +90,9 @@ def test_positions_differ_by_a_rotation_that_depends_on_the_shift_alone():
 
 # Four images and their best linear denoiser: only a network that is not linear can tell them apart.
 @pytest.mark.loose_promotion
-@pytest.mark.parametrize("net_of", [UNet, DiT])
-def test_a_network_learns_four_images_better_than_the_linear_denoiser(net_of):
+# For some hundred steps attention has no gradient to speak of, so the transformer needs more of them.
+@pytest.mark.parametrize(("net_of", "steps"), [(UNet, 220), pytest.param(DiT, 700, marks=pytest.mark.slow)])
+def test_a_network_learns_four_images_better_than_the_linear_denoiser(net_of, steps):
     images = np.sign(np.random.default_rng(0).normal(size=(4, 4, 4, 1)))
     flat = images.reshape(4, 16)
     options = {"mean": flat.mean(0), "cov": np.cov(flat.T, bias=True), "rngs": rngs()}
@@ -100,7 +101,7 @@ def test_a_network_learns_four_images_better_than_the_linear_denoiser(net_of):
     net = net_of((4, 4, 1), **own, **options)
     graph, params, rest = nnx.split(net, nnx.Param, ...)
     optimiser = optax.adam(3e-3)
-    x0, t = jnp.asarray(np.tile(images, (32, 1, 1, 1)), jnp.float32), jnp.float32(0.3)
+    x0, t = jnp.asarray(np.tile(images, (64 if net_of is DiT else 16, 1, 1, 1)), jnp.float32), jnp.float32(0.3)
 
     def loss(params, key):
         x = jnp.exp(-t) * x0 + jnp.sqrt(-jnp.expm1(-2 * t)) * jax.random.normal(key, x0.shape, jnp.float32)
@@ -113,7 +114,7 @@ def test_a_network_learns_four_images_better_than_the_linear_denoiser(net_of):
         return optax.apply_updates(params, update), state, value
 
     state, values = optimiser.init(params), []
-    for i in range(400):
+    for i in range(steps):
         params, state, value = step(params, state, jax.random.key(i))
         values.append(float(value))
     linear = np.mean([float(loss(nnx.state(net, nnx.Param), jax.random.key(i))) for i in range(20)])
