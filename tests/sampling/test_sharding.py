@@ -63,6 +63,25 @@ one = jaxdiff.sample(every[0], x, grid, key)
 many = jaxdiff.sample(every[0], x, grid, key, mesh=meshes[0])
 assert many.dtype == jnp.bfloat16
 np.testing.assert_array_equal(many.astype(jnp.float32), one.astype(jnp.float32))
+labels = jnp.arange(1003) % 3
+to_label = lambda x, t, label: label.reshape(-1, 1, 1).astype(x.dtype) - x
+kernel = kernels.ancestral(jaxdiff.scores.conditioned(to_label, labels))
+x = noise.initial(key, jnp.arange(1003), (2, 3))
+one = jaxdiff.sample(kernel, x, grid, key)
+for mesh in meshes:
+    for options in ({}, {"chunk": 100}, {"progress": True}):
+        many = jaxdiff.sample(kernel, x, grid, key, mesh=mesh, **options)
+        assert many.shape == (1003, 2, 3)
+        np.testing.assert_allclose(many, one, rtol=1e-5, atol=1e-5)
+spread = jax.device_put(x[:1000], jax.NamedSharding(meshes[0], jax.P("p")))
+cut = kernels.ancestral(jaxdiff.scores.conditioned(to_label, labels[:1000]))
+result = jaxdiff.sample(cut, spread, grid, key)
+np.testing.assert_allclose(result, one[:1000], rtol=1e-5, atol=1e-5)
+assert not result.sharding.is_fully_replicated
+inside = jax.jit(lambda x, labels: jaxdiff.sample(
+    kernels.ancestral(jaxdiff.scores.conditioned(to_label, labels)), x, grid, key, mesh=meshes[0]
+)).lower(spread, labels[:1000]).compile()
+np.testing.assert_allclose(inside(spread, labels[:1000]), one[:1000], rtol=0, atol=1e-5)
 table = jnp.linspace(0, 1, 1000)[:, None]
 by_row = kernels.ancestral(lambda x, t: table[jnp.arange(len(x))] - x)
 try:
