@@ -80,6 +80,7 @@ class View:
         """Standardised rows; see `places` for the indices."""
         places = self.places(indices)
         rows = np.asarray(self.array[np.atleast_1d(places)])
+        release(self.array)  # rows lie apart, and each of them brings the pages around it into memory
         standardised = self.scale.apply(rows)
         return standardised if np.ndim(places) else standardised[0]
 
