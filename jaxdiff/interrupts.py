@@ -16,9 +16,9 @@ _reacted = [0]  # how often a handler of this module has run
 def deferred(terminations=False):
     """Yields a function that returns whether Ctrl-C was pressed. The first Ctrl-C raises nothing, the second raises.
 
-    With terminations=True a SIGTERM counts as Ctrl-C. The function returns the number of the first signal, or False.
-    Outside the main thread, or if the program has its own handler of SIGINT, the function always returns False. A
-    handler of SIGTERM that the program has is left in place.
+    With terminations=True a SIGTERM counts as Ctrl-C, unless the program has its own handler of SIGTERM. The function
+    returns the number of the first signal, or False. Outside the main thread, or if the program has its own handler of
+    SIGINT, the function always returns False.
     """
     ours = signal.getsignal(signal.SIGINT) in (signal.default_int_handler, _raise)
     if not ours or threading.current_thread() is not threading.main_thread():

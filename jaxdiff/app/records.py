@@ -10,11 +10,9 @@ import numpy as np
 
 from jaxdiff.app.data.labels import Labels
 from jaxdiff.checks import MOST_SEED
-from jaxdiff.curves.interpolation import SAME
 from jaxdiff.grids import check_grid
 from jaxdiff.kernels import PATH_COSTS
 from jaxdiff.planning.w2_candidates import KERNELS
-from jaxdiff.processes import ou
 from jaxdiff.processes.default_times import check_ends
 
 TOLERANCE = 1e-6  # relative, of times that were stored as log snr, and of products of a stored basis
@@ -104,7 +102,7 @@ def _check(record, fields, inside=""):
             raise ValueError(f"{inside}{name} is {json.dumps(record[name])[:60]}, not {field.wanted}")
 
 
-def _demand(*conditions):
+def demand(*conditions):
     """Raise ValueError with the sentence of the first pair (sentence, condition) whose condition is false."""
     for sentence, holds in conditions:
         if not holds:
@@ -117,7 +115,7 @@ def check_model(record):
     _check(record["network"], NETWORK, "network.")
     check_ends(record["horizon"], record["early_stop"])
     dim, constant, shape = (record[name] for name in ("dim", "constant_columns", "image_shape"))
-    _demand(
+    demand(
         (f"constant_columns is {constant}, more than dim = {dim}", constant <= dim),
         (f"image_shape is {shape}, which does not make dim = {dim} pixels", shape is None or math.prod(shape) == dim),
     )
@@ -131,7 +129,7 @@ def grid_of(record, horizon, early_stop):
     grid = check_grid(record["grid"])
     ends = f"grid runs from {grid[0]:.6g} to {grid[-1]:.6g}, the model from {horizon:.6g} to {early_stop:.6g}"
     moment_matched = record["kernel"] == "moment_matched"
-    _demand(
+    demand(
         (ends, np.allclose(grid[[0, -1]], [horizon, early_stop], rtol=TOLERANCE, atol=0)),
         (f"horizon is {record['horizon']:.6g}, not the grid's", math.isclose(record["horizon"], grid[0])),
         (f"evals is {record['evals']}, and the grid has {len(grid) - 1} steps", steps == len(grid) - 1),
@@ -151,13 +149,13 @@ def data_of(arrays, dim):
       ValueError: an array is missing, has another shape or type or is not finite, or the scale is not positive.
     """
     shapes = dict.fromkeys(SPLITS, ("rows", dim)) | {"mean": (dim,), "scale": (dim,)}
-    parts = {name: _array(arrays, name, shape) for name, shape in shapes.items()}
-    _demand(
+    parts = {name: finite_array(arrays, name, shape) for name, shape in shapes.items()}
+    demand(
         *((f"{split} has no rows", len(parts[split]) > 0) for split in SPLITS),
         ("scale is not positive", (parts["scale"] > 0).all()),
     )
     whole = arrays["whole"] if "whole" in arrays else np.zeros(dim, bool)  # earlier versions did not write it
-    _demand(("whole is not a truth value for each column", whole.dtype == bool and whole.shape == (dim,)))
+    demand(("whole is not a truth value for each column", whole.dtype == bool and whole.shape == (dim,)))
     return parts | {"whole": whole}
 
 
@@ -170,57 +168,18 @@ def labels_of(arrays, parts, classes):
     if classes is None:
         return None
     named = _each(lambda name: isinstance(name, str))(classes) and 1 < len(set(classes)) == len(classes)
-    _demand((f"classes is {json.dumps(classes)[:60]}, not two different names or more", named))
+    demand((f"classes is {json.dumps(classes)[:60]}, not two different names or more", named))
     labels = {}
     for name in SPLITS:
-        _demand((f"{name}_labels is missing", f"{name}_labels" in arrays))
+        demand((f"{name}_labels is missing", f"{name}_labels" in arrays))
         labels[name] = values = arrays[f"{name}_labels"]
         fits = values.dtype == np.int32 and values.shape == parts[name].shape[:1]
         fits = fits and (values >= 0).all() and (values < len(classes)).all()
-        _demand((f"{name}_labels is not a number below {len(classes)} for each row", fits))
+        demand((f"{name}_labels is not a number below {len(classes)} for each row", fits))
     return Labels(**labels, names=tuple(classes))
 
 
-def curve_of(arrays, dim, horizon, early_stop):
-    """The arguments of `curves.measured_curve`, from the arrays of a file.
-
-    The curve must have `dim` coordinates and run between these times.
-
-    Raises:
-      ValueError: an array is missing, has another shape or type, is not finite, or has values that no loss curve has.
-    """
-    u = _array(arrays, "u", ("nodes",))
-    _demand((f"u has {len(u)} nodes, fewer than five", len(u) >= 5))
-    extra = _array(arrays, "extra", ("levels",)) if "extra" in arrays else np.zeros(0)  # older files lack it
-    levels = len(u) + len(extra)
-    rows = _array(arrays, "rows", ("rows", 2 * levels))
-    shapes = {"by_group": ("groups", levels, dim), "squares": (len(rows),), "row_ids": (len(rows),)}
-    more = {name: _array(arrays, name, shape) if name in arrays else None for name, shape in shapes.items()}
-    basis = _basis(arrays, dim)
-    by_group, squares = more["by_group"], more["squares"]
-    width = (u[-1] - u[0]) / (len(u) - 1)
-    within = np.abs(extra - (u[0] + u[-1]) / 2) <= (0.5 + SAME) * (u[-1] - u[0])
-    with np.errstate(all="ignore"):  # in times that raise an error below
-        ends = ou.time(np.exp(u[[0, -1]]))
-    _demand(
-        ("u is not increasing and equidistant", (np.abs(np.diff(u) - width) <= TOLERANCE * width).all()),
-        (
-            f"it was measured from t = {ends[0]:.6g} to {ends[1]:.6g}, the model runs from {horizon:.6g} to "
-            f"{early_stop:.6g}",
-            np.allclose(ends, [horizon, early_stop], rtol=TOLERANCE, atol=0),
-        ),
-        ("extra leaves the range of u", within.all()),
-        (f"it has {len(rows)} rows, fewer than two", len(rows) >= 2),
-        ("rows has negative losses", (rows[:, :levels] >= 0).all()),
-        ("it has only one of by_group and basis, which belong together", (by_group is None) == (basis is None)),
-        ("by_group has no groups, or more than rows", by_group is None or 1 <= len(by_group) <= len(rows)),
-        ("by_group has negative losses", by_group is None or (by_group >= 0).all()),
-        ("squares has negative values", squares is None or (squares >= 0).all()),
-    )
-    return {"u": u, "extra": extra, "rows": rows, "basis": basis, **more}
-
-
-def _array(arrays, name, shape):
+def finite_array(arrays, name, shape):
     """An array of finite numbers (whole numbers for row_ids) of a shape, in which a word stands for any size."""
     if name not in arrays:
         raise ValueError(f"{name} is missing")
@@ -236,17 +195,3 @@ def _array(arrays, name, shape):
     if not np.isfinite(array).all():
         raise ValueError(f"{name} is not finite")
     return array
-
-
-def _basis(arrays, dim):
-    """The basis in a file: orthonormal columns or "coordinates"; None if the file has no basis."""
-    if "basis" not in arrays:
-        return None
-    if arrays["basis"].ndim == 0:
-        said = str(arrays["basis"])
-        _demand((f"basis is {said[:60]!r}, not 'coordinates' or an array", said == "coordinates"))
-        return said
-    basis = _array(arrays, "basis", (dim, dim))
-    orthonormal = np.abs(basis.T @ basis - np.eye(dim)).max() <= TOLERANCE
-    _demand(("the columns of basis are not orthonormal", orthonormal))
-    return basis

@@ -13,8 +13,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import PRNGKeyArray
 
+from jaxdiff.app.curve_record import curve_of
 from jaxdiff.app.data import Dataset
-from jaxdiff.app.records import PLAN, SPLITS, check_model, curve_of, data_of, grid_of, labels_of
+from jaxdiff.app.records import PLAN, SPLITS, check_model, data_of, grid_of, labels_of
 from jaxdiff.curves import MeasuredCurve, loss_curve, measured_curve, principal_axes
 from jaxdiff.files import UNREADABLE, brief, locked, written
 from jaxdiff.scores import denoiser_in_axes, denoiser_of

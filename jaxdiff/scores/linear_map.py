@@ -106,7 +106,7 @@ def _of_functions(operator, event):
         )
     try:
         jax.eval_shape(_Back(event), _partial(forward), jax.ShapeDtypeStruct((1, *observed), np.float32))
-    except Exception as error:
+    except Exception as error:  # JAX raises several kinds; the function itself has been called above
         raise TypeError(
             f"operator must be linear in its event, without a constant: JAX cannot transpose {described(forward)}. "
             f"Subtract a constant from y instead, or give a pair (function, transpose)."

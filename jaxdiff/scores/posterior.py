@@ -32,7 +32,7 @@ def posterior(
     """The posterior denoiser of a method as a pytree: of (x, t), or of (x, t, y) where y is None.
 
     Args:
-      correction: (problem, times, rest, *more) -> what is added to D; see `corrected`.
+      correction: (problem, times, rest, *more) -> the term that the method adds to D; see `corrected`.
       more: numbers of the method, traced.
 
     Raises:

@@ -1,7 +1,5 @@
 """Trainings that are killed and started again end with the bits of one that was left alone."""
 
-import functools
-import hashlib
 import os
 import pathlib
 import random
@@ -10,11 +8,7 @@ import subprocess
 import sys
 import time
 
-import jax
-import numpy as np
 import pytest
-
-import jaxdiff
 
 ROOT = pathlib.Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
@@ -26,41 +20,15 @@ def of_the_loop(folder):
     return [sys.executable, str(ROOT / "tests" / "resumable_loop.py"), str(folder), "1000"]
 
 
-def of_the_program(folder):
-    """The command `jaxdiff train --resume`."""
-    options = ["--steps", "600", "--width", "16", "--depth", "1", "--out", str(folder), "--resume"]
-    return [sys.executable, "-m", "jaxdiff", "train", "digits", *options]
-
-
-def bits_of_the_loop(folder, printed):
+def bits_of_the_loop(printed):
     return printed.split()[-1]
 
 
-def bits_of_the_program(folder, printed):
-    from flax import nnx
-
-    leaves = jax.tree.leaves(nnx.state(jaxdiff.load(folder).network))
-    return hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in leaves)).hexdigest()
-
-
-@functools.cache
-def has_resume():
-    """Whether `jaxdiff train` has the option --resume."""
-    told = subprocess.run([*of_the_program("x")[:4], "--help"], capture_output=True, text=True, env=ENVIRONMENT)
-    return "--resume" in told.stdout
-
-
-TRAININGS = {"loop": (of_the_loop, bits_of_the_loop), "program": (of_the_program, bits_of_the_program)}
-
-
-@pytest.fixture(scope="module", params=TRAININGS)
-def training(request, tmp_path_factory):
-    """(command, bits, bits of a training that nothing interrupts)."""
-    command, bits = TRAININGS[request.param]
-    if command is of_the_program and not has_resume():
-        pytest.skip("jaxdiff train has no --resume")
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """The bits of a training that nothing interrupts."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    return command, bits, bits(folder, run(command(folder)))
+    return bits_of_the_loop(run(of_the_loop(folder)))
 
 
 def run(command):
@@ -87,18 +55,16 @@ def signalled(command, folder, number, wait):
 
 
 @pytest.mark.slow
-def test_kill_9_at_ten_random_moments_changes_no_bit(training, tmp_path):
-    command, bits, expected = training
+def test_kill_9_at_ten_random_moments_changes_no_bit(expected, tmp_path):
     moments, folder = random.Random(1), tmp_path / "run"
     for _ in range(10):
-        assert signalled(command(folder), folder, signal.SIGKILL, 0.1 * moments.random()) == -signal.SIGKILL
-    assert bits(folder, run(command(folder))) == expected
+        assert signalled(of_the_loop(folder), folder, signal.SIGKILL, 0.1 * moments.random()) == -signal.SIGKILL
+    assert bits_of_the_loop(run(of_the_loop(folder))) == expected
 
 
 @pytest.mark.slow
-def test_sigterm_saves_first_and_changes_no_bit(training, tmp_path):
-    command, bits, expected = training
+def test_sigterm_saves_first_and_changes_no_bit(expected, tmp_path):
     folder = tmp_path / "run"
-    assert signalled(command(folder), folder, signal.SIGTERM, 0.1) == OF_SIGTERM
+    assert signalled(of_the_loop(folder), folder, signal.SIGTERM, 0.1) == OF_SIGTERM
     assert newest(folder) > 0
-    assert bits(folder, run(command(folder))) == expected
+    assert bits_of_the_loop(run(of_the_loop(folder))) == expected

@@ -51,8 +51,8 @@ class Dataset:
 
     Attributes:
       name: built-in name or the file's stem.
-      train, held_out, test: (n, d) float32, of which every column has zero mean and unit variance on the train rows; or
-        images (n, H, W, C) float32 in [-1, 1]. The train rows of images and of large tables are a `View`.
+      train, held_out, test: float32 rows (n, d), scaled such that each column of the train rows has mean 0 and variance
+        1; or float32 images (n, H, W, C) in [-1, 1]. The train rows of images and of large tables are a `View`.
       mean, scale: (d,) of the train rows; scale is 1 where a column is constant. Of images, the middle and half of the
         width of their range: numbers.
       constant: how many columns are constant on the train rows.

@@ -23,7 +23,7 @@ ENDINGS = ".npy, .npz, .csv, .tsv or .parquet"
 
 
 class _Read(NamedTuple):
-    """What was read: rows or images, raw labels, how, and the names of classes whose labels are numbered."""
+    """The contents of a source: rows or images, their labels, notes of the reader, and names of numbered classes."""
 
     rows: np.ndarray
     labels: Any = None
@@ -81,7 +81,7 @@ def load(
 
 
 def _split(read, source, name, seed):
-    """The Dataset of what was read."""
+    """Make a Dataset of the rows: check them, number their labels, split and scale them."""
     rows, reading = read.rows, read.reading
     _check_shape(rows, source)
     coded = None

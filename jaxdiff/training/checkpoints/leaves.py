@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Leaf(NamedTuple):
-    """What a checkpoint records about one leaf: the path in the tree, the shape, and the dtype's name."""
+    """The record of one leaf in a checkpoint: its path in the tree, its shape, and the name of its dtype."""
 
     name: str
     shape: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Calls of Orbax whose errors are an OSError, without the messages of its threads; the checksum of what it wrote."""
+"""Calls Orbax, raises its file errors as an OSError, silences its threads, and computes checksums of its files."""
 
 import contextlib
 import gc

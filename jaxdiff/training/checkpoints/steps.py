@@ -38,7 +38,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | os.PathLike, *, keep: int = 3) -> None:
-        """Remove what a killed process left in the folder."""
+        """Remove the unfinished checkpoints of a process that was killed."""
         if keep < 1:
             raise ValueError(f"keep must be at least 1, the last checkpoint: keep = {keep}.")
         self.folder, self.keep = pathlib.Path(folder), keep
@@ -185,7 +185,7 @@ class Checkpoints:
             return None
 
     def _damage(self, step):
-        """What is wrong with the files of a checkpoint; None if they are those that were written."""
+        """A description of the damage to the files of a checkpoint; None if they are as they were written."""
         try:
             written = (self._path(step) / CHECKSUM).read_bytes()
         except FileNotFoundError:

@@ -39,7 +39,7 @@ class ClassEmbedding(nnx.Module):
         self.table = nnx.Embed(self.n_classes + 1, features, dtype=dtype, rngs=rngs)
 
     def __call__(self, condition: Condition = None) -> Float[Array, "*rows features"]:
-        """The vectors of labels (...); None is the null class."""
+        """One vector for each label, (...) -> (..., features). Without labels, the vector of the null class."""
         if condition is None:
             return self.table(jnp.int32(self.n_classes))
         labels = self._checked(condition)

@@ -1,4 +1,4 @@
-"""What a network costs: the number of its parameters, and the floating-point operations of a call."""
+"""The number of parameters of a network, and the number of floating-point operations in a call."""
 
 from typing import Any
 
