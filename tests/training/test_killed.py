@@ -38,8 +38,8 @@ def run(command):
 
 
 def newest(folder):
-    """The step of the last checkpoint in a folder or below it; 0 if there is none."""
-    return max((int(path.name.removeprefix("step_")) for path in folder.rglob("step_*")), default=0)
+    """The step of the last checkpoint in a folder; 0 if there is none."""
+    return max((int(path.name.removeprefix("step_")) for path in folder.glob("step_*")), default=0)
 
 
 def signalled(command, folder, number, wait):
