@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxdiff.app.comparison_subject import PLANNED, Subject, subject_of
 from jaxdiff.app.excess import HEADLINE_STEPS, difference, excesses, gains, step_ratio
+from jaxdiff.app.label_check import in_words, label_check
 from jaxdiff.app.quality import quality, verdict
 from jaxdiff.app.run_folder import Run
 from jaxdiff.app.two_samples import BATCHES, Judge, batches_of, noise_floor
@@ -18,12 +19,22 @@ from jaxdiff.guarantees.certify_w2 import PARTICLES, REFERENCE_STEPS, certificat
 from jaxdiff.metrics import CLASSIFIER
 from jaxdiff.progress import bar
 
-OF_PLAN = ("metric", "kernel", "options", "per_direction", "evals", "horizon", "predicted_kl", "predicted_w2")
+OF_PLAN = (
+    "metric",
+    "kernel",
+    "options",
+    "per_direction",
+    "evals",
+    "horizon",
+    "predicted_kl",
+    "predicted_w2",
+    "guidance",
+)
 
 
 def certified(run: Run, plan, held_out: Curve, test: Curve, *, confidence=0.95, progress=False):
     """The report of a run as JSON data: a row for each sampler, noise floor, step ratio and certificate of the plan."""
-    subject, key = subject_of(run, held_out, test), run.key("compare")
+    subject, key = subject_of(run, held_out, test, plan["guidance"]), run.key("compare")
     of_path = plan["path_kl_plan"] or plan  # the plan of least path KL
     subject = dataclasses.replace(subject, per_direction=of_path["per_direction"], plan=plan)
     moment = run.dataset.second_moment("test")
@@ -33,6 +44,7 @@ def certified(run: Run, plan, held_out: Curve, test: Curve, *, confidence=0.95, 
     in_w2, in_units = _in_w2(run, subject, confidence)
     floor, looks = noise_floor(subject, key, progress=progress), quality(subject, key, progress=progress)
     rows = compare(subject, key, planned=of_path["evals"], progress=progress)
+    as_asked = label_check(run, subject, key)
     excess = excesses(subject, HEADLINE_STEPS)
     return {
         "data": run.dataset.name,
@@ -45,7 +57,8 @@ def certified(run: Run, plan, held_out: Curve, test: Curve, *, confidence=0.95, 
         "certificate_text": str(planned),
         "certificate_w2": in_w2.to_dict(),
         "certificate_w2_text": str(in_w2),
-        "lead": [verdict(looks, floor, plan), _of_units(in_units), *_verdict_w2(plan, in_w2)],
+        "labels": as_asked,
+        "lead": [verdict(looks, floor, plan), *in_words(as_asked), _of_units(in_units), *_verdict_w2(plan, in_w2)],
         "summary": [
             gains(subject, excess, confidence),
             difference(subject, excess, confidence),

@@ -15,7 +15,6 @@ from jaxdiff.guarantees.certify import discretisation_of
 from jaxdiff.metrics import Estimate
 from jaxdiff.planning.best_grid import best
 from jaxdiff.planning.grid_shapes import resampled
-from jaxdiff.scores import denoiser_of
 from jaxdiff.types import DenoiserFn, Sampler
 
 BENTON, PLANNED = "Benton", "planned"  # names of grids
@@ -35,7 +34,7 @@ class Subject:
     """A denoiser whose samplers are compared, with its data.
 
     Attributes:
-      denoiser: D(x, t).
+      denoiser: D(x, t), for as many rows as there are test rows where it takes labels.
       held_out: its loss curve on held-out rows, which the samplers are planned with.
       test: its loss curve on test rows, which the samplers are measured with.
       train_rows, test_rows: (n, d), standardised.
@@ -107,9 +106,12 @@ class Subject:
         return Estimate(term.value, term.standard_error)
 
 
-def subject_of(run: Run, held_out: Curve, test: Curve) -> Subject:
-    """The subject of a run, with its loss curves on held-out rows and test rows."""
-    rows = run.dataset
+def subject_of(run: Run, held_out: Curve, test: Curve, guidance: float = 1.0) -> Subject:
+    """The subject of a run, with its loss curves on held-out rows and test rows.
+
+    The denoiser of a network that takes labels has those of the test rows, in their order, and the weight of guidance.
+    """
+    rows, labels = run.dataset, run.labels("test")
     of_rows = (rows.train, rows.test, run.horizon, run.early_stop)
-    axes = in_axes(run, held_out.basis) if held_out.basis is not None else None
-    return Subject(denoiser_of(run.network), held_out, test, *of_rows, in_axes=axes)
+    axes = in_axes(run, held_out.basis, labels, guidance) if held_out.basis is not None else None
+    return Subject(run.denoiser(labels, guidance), held_out, test, *of_rows, in_axes=axes)

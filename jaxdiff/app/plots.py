@@ -1,21 +1,21 @@
-"""Figures: samples beside data, the loss curve, grids and the path KL of their steps."""
+"""Figures: samples beside data, the loss curve, the training, grids and the path KL of their steps."""
 
-import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Real
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from jaxdiff.app.figures import INK, canvas, saved
 from jaxdiff.app.quality import WORDS
+from jaxdiff.app.sample_plots import samples
 from jaxdiff.app.samplers import PER_DIRECTION, label_of, path_cost_of
 from jaxdiff.curves import Curve, MeasuredCurve
-from jaxdiff.files import written
 from jaxdiff.guarantees.step_cost import step_cost
 from jaxdiff.processes import ou
+
+__all__ = ["INK", "canvas", "grids", "label", "loss_curve", "quality", "samples", "saved", "training"]
 
 COLOURS = {  # of each (kernel, grid) in all figures
     ("exponential_euler", "Benton"): "#b3492d",
@@ -26,71 +26,14 @@ COLOURS = {  # of each (kernel, grid) in all figures
 }
 QUALITY_COLOURS = ("#1f4e79", "#8c6bb1", "#4f9d69", "#b3492d", "#333333", "#777777")
 PLANNED_COLOUR = "#c2306b"  # of the sampler of a plan in W2
-INK = "#333333"  # of titles and of lines that are no result
 BEYOND = 5.0  # medians; larger distances are above a panel of quality
 DECADES = 1e4  # the axis of path KL ends at 1/DECADES of the largest step
 MARKED = 100  # nodes: a grid of more is drawn as a line, since its dots would touch
-SHOWN = 1000  # rows in a panel of samples, and train rows that determine its axes
-ON_A_SIDE = 8  # images on a side of a sheet
-TAIL = 0.005  # fraction of the rows on either side that the limits of a panel may leave out
-MARGIN = 0.25  # free space beside the other rows, in their width; the panel of a normal law ends at 3.9 deviations
-
-
-def canvas(width: float | int, height: float | int) -> Figure:
-    """An empty figure of this size in inches."""
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def saved(figure: Figure, path: pathlib.Path | str) -> pathlib.Path | str:
-    """Write a figure as PNG, without the upper and right borders of its axes; returns the path."""
-    for ax in figure.axes:
-        for side in ("top", "right"):
-            ax.spines[side].set_visible(False)
-    with written(path) as draft:
-        figure.savefig(draft, dpi=130, format="png")
-    return path
 
 
 def label(kernel_name: str, grid_name: str) -> str:
     """The name of a sampler in legends and tables."""
     return f"{label_of(kernel_name)}, {grid_name}"
-
-
-def samples(
-    path: pathlib.Path | str,
-    generated: Real[np.ndarray, "n d"],
-    real: Real[np.ndarray, "m d"],
-    train: Real[np.ndarray, "k d"],
-    image_shape: Sequence[int] | None = None,
-    *,
-    of: int | None = None,
-) -> None:
-    """Draw generated rows beside equally many real ones: as images, histograms or points.
-
-    Rows of image_shape are shown as images. A single column is shown as a histogram, and two columns as points. More
-    columns are projected on the first two principal components of at most SHOWN train rows, standardised by them; no
-    row of either panel influences these axes. The limits leave out at most TAIL of the real rows on either side. They
-    do the same for the generated rows, but extend at most one width beyond the real ones. The titles say how many rows
-    are shown, and how many of them lie outside the limits.
-
-    of: the number of all samples, if `generated` has only the first of them.
-    """
-    figure = canvas(9.2, 4.9)
-    axes = figure.subplots(1, 2, sharey=image_shape is None and real.shape[1] == 1)
-    most = SHOWN if image_shape is None else ON_A_SIDE**2
-    few = min(len(generated), len(real), most)
-    few = few if image_shape is None else math.isqrt(few) ** 2
-    shown, outside = (generated[:few], real[:few]), (0, 0)
-    if image_shape is None:
-        outside = _panels(axes, shown, _spread_out(train))
-    else:
-        for ax, rows in zip(axes, shown, strict=True):
-            _sheet(ax, rows, image_shape, (real.min(), real.max()))
-    everything = (("generated", of or len(generated)), ("real (test rows)", len(real)))
-    for ax, (title, n), left_out in zip(axes, everything, outside, strict=True):
-        beyond = f", {left_out} of them outside" if left_out else ""
-        ax.set_title(f"{title}: {few:,} of {n:,}{beyond}", color=INK, fontsize=11)
-    saved(figure, path)
 
 
 def loss_curve(path: pathlib.Path | str, curve: MeasuredCurve, train_variance: float | int) -> None:
@@ -187,58 +130,17 @@ def quality(path: pathlib.Path | str, rows: Sequence[Mapping[str, Any]], floor: 
     saved(figure, path)
 
 
-def _sheet(ax, rows, shape, limits):
-    side = math.isqrt(len(rows))
-    tiles = np.pad(rows.reshape(side, side, *shape), [(0, 0), (0, 0), (1, 1), (1, 1)], constant_values=limits[0])
-    sheet = tiles.transpose(0, 2, 1, 3).reshape(side * (shape[0] + 2), side * (shape[1] + 2))
-    ax.imshow(sheet, cmap="gray_r", vmin=limits[0], vmax=limits[1], interpolation="nearest")
-    ax.set_axis_off()
-
-
-def _spread_out(rows):
-    """At most SHOWN of the rows, evenly spaced, in float64."""
-    return np.asarray(rows[:: -(-len(rows) // SHOWN)], np.float64)
-
-
-def _panels(axes, shown, train):
-    """Draw generated and real rows on the axes of train rows; returns how many of each lie outside the limits."""
-    along, labels = _axes_of(train)
-    points = [along(np.asarray(rows, np.float64)) for rows in shown]
-    low, high = _limits(*points)
-    for ax, y in zip(axes, points, strict=True):
-        ax.set(xlim=(low[0], high[0]), xlabel=labels[0])
-        if len(low) == 1:
-            inside = y[(y >= low) & (y <= high)]
-            ax.hist(inside, bins=40, range=(low[0], high[0]), weights=np.full(len(inside), 1 / len(y)), color="#1f4e79")
-            ax.set_ylabel("fraction of the rows shown")
-        else:
-            ax.plot(y[:, 0], y[:, 1], ".", ms=3, color="#1f4e79", alpha=0.5)
-            ax.set(ylim=(low[1], high[1]), ylabel=labels[1])
-    return [int(np.sum(~((y >= low) & (y <= high)).all(1))) for y in points]
-
-
-# With few rows of many columns the first principal components are mostly chance, and the rows that determine them vary
-# along them more than other rows do. Train rows therefore determine them, which neither panel shows.
-def _axes_of(train):
-    """A function from rows (n, d) to the coordinates that are drawn, (n, 1) or (n, 2), and the names of the axes."""
-    if train.shape[1] <= 2:
-        names = ["value"] if train.shape[1] == 1 else ["first column", "second column"]
-        return lambda rows: rows, names
-    centre, scale = train.mean(0), np.where(np.ptp(train, axis=0) > 0, train.std(0), 1)
-    _, _, axes = np.linalg.svd((train - centre) / scale, full_matrices=False)
-    names = [f"{nth} principal component of training rows" for nth in ("first", "second")]
-    return lambda rows: (rows - centre) / scale @ axes[:2].T, names
-
-
-def _limits(generated, real):
-    """Lower and upper limits (axes,) of a panel for points (n, axes), by the rules of `samples`."""
-    low, high = np.quantile(real, [TAIL, 1 - TAIL], axis=0)
-    width = np.where(high - low > 1e-6 * np.abs(real).max(0), high - low, 1)  # 1 if the real rows do not vary
-    finite = generated[np.isfinite(generated).all(1)]
-    others = np.quantile(finite, [TAIL, 1 - TAIL], axis=0) if len(finite) else np.stack([low, high])
-    low, high = (
-        np.minimum(low, np.clip(others[0], low - width, high)),
-        np.maximum(high, np.clip(others[1], low, high + width)),
-    )
-    margin = MARGIN * np.maximum(high - low, width)
-    return low - margin, high + margin
+def training(path: pathlib.Path | str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Draw the losses of a training against its steps, from the lines of metrics.jsonl."""
+    figure = canvas(7.2, 3.6)
+    ax = figure.subplots()
+    steps = [row["step"] for row in rows]
+    for name, words, colour in (("train_loss", "training", "#999999"), ("held_out_loss", "held-out rows", "#1f4e79")):
+        values = [row.get(name) for row in rows]
+        if None not in values:
+            ax.plot(steps, values, "o-", ms=3, lw=1.4, color=colour, label=words)
+    ax.set(xlabel="optimiser step", ylabel="weighted loss")
+    if min(row["train_loss"] for row in rows) > 0:
+        ax.set_yscale("log")
+    ax.legend(frameon=False, fontsize=9)
+    saved(figure, path)

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdiff.app.data.labels import Labels
+from jaxdiff.app.data.scales import PixelScale
+from jaxdiff.app.networks import KINDS
 from jaxdiff.checks import MOST_SEED
 from jaxdiff.grids import check_grid
 from jaxdiff.kernels import PATH_COSTS
@@ -46,6 +48,12 @@ def _each(holds, size=None):
     return lambda value: isinstance(value, list) and size in (None, len(value)) and all(map(holds, value))
 
 
+def _shape(least, wanted):
+    """null, or a list of `least` to three positive whole numbers."""
+    each = _each(lambda one: _is_whole(one) and one > 0)
+    return Field(wanted, lambda value: value is None or (each(value) and least <= len(value) <= 3))
+
+
 OF_KERNEL: dict[str, list[dict[str, Any]]] = {}  # the options that a plan gives to a kernel
 for _name, _options in KERNELS:
     OF_KERNEL.setdefault(_name, []).append(_options)
@@ -60,19 +68,29 @@ MODEL = {
     "horizon": NUMBER,
     "early_stop": NUMBER,
     "seed": _whole(0, MOST_SEED),
-    "image_shape": Field(
-        "null or two positive whole numbers",
-        lambda value: value is None or _each(lambda one: _is_whole(one) and one > 0, 2)(value),
-    ),
+    "image_shape": _shape(2, "null or two or three positive whole numbers"),
+    "event_shape": _shape(1, "null or one to three positive whole numbers"),
+    "pixels": Field("null or a record", lambda value: value is None or isinstance(value, dict)),
+    "train_rows": _whole(1),
+    "stopped_at": Field("null or a whole number", lambda value: value is None or _is_whole(value)),
     "network": RECORD,
     "history": Field("a list of records", _each(RECORD.holds)),
 }
+# What records of earlier versions lack.
+ADDED = {"history": [], "event_shape": None, "pixels": None, "train_rows": 1, "stopped_at": None}
+OF_NETWORK = {"kind": "mlp", "n_classes": None}
+OF_PLAN = {"metric": "kl", "options": {}, "predicted_w2": None, "target_w2": None, "guidance": 1.0}
 NETWORK = {
-    "width": _whole(1),
-    "depth": _whole(0),
+    "kind": Field(
+        f"one of {', '.join(KINDS)} or FILE.py:NAME",
+        lambda value: isinstance(value, str) and (value in KINDS or ":" in value),
+    ),
+    "n_classes": Field("null or a whole number, at least 2", lambda value: value is None or _whole(2).holds(value)),
     "dropout": Field("a number in [0, 1)", lambda value: _is_number(value) and 0 <= value < 1),
     "seed": _whole(0, MOST_SEED),
 }
+SIZES = {"width": _whole(1), "depth": _whole(0)}
+MULTIPLIERS = {"multipliers": Field("a list of whole numbers", _each(lambda one: _is_whole(one) and one > 0))}
 PLAN = {
     "horizon": NUMBER,
     "grid": Field("a list of finite numbers", _each(_is_number)),
@@ -88,6 +106,7 @@ PLAN = {
     "predicted_w2": NUMBER_OR_NULL,
     "target_kl": NUMBER_OR_NULL,
     "target_w2": NUMBER_OR_NULL,
+    "guidance": NUMBER,
 }
 
 
@@ -110,15 +129,25 @@ def demand(*conditions):
 
 
 def check_model(record):
-    """Raise ValueError unless this is the record of a trained model. Its history may be missing."""
-    _check({"history": []} | record if isinstance(record, dict) else record, MODEL)
-    _check(record["network"], NETWORK, "network.")
+    """The record of a trained model, with what earlier versions did not write. ValueError for any other value."""
+    record = ADDED | record if isinstance(record, dict) else record
+    _check(record, MODEL)
+    record = record | {"network": OF_NETWORK | record["network"]}
+    network = record["network"]
+    own = {} if ":" in str(network["kind"]) else SIZES | (MULTIPLIERS if network["kind"] == "unet" else {})
+    _check(network, NETWORK | own, "network.")
     check_ends(record["horizon"], record["early_stop"])
-    dim, constant, shape = (record[name] for name in ("dim", "constant_columns", "image_shape"))
+    dim, constant, image, event = (record[name] for name in ("dim", "constant_columns", "image_shape", "event_shape"))
+    classes, n_classes = record.get("classes"), network["n_classes"]
     demand(
         (f"constant_columns is {constant}, more than dim = {dim}", constant <= dim),
-        (f"image_shape is {shape}, which does not make dim = {dim} pixels", shape is None or math.prod(shape) == dim),
+        (f"image_shape is {image}, which does not make dim = {dim} pixels", image is None or math.prod(image) == dim),
+        (f"event_shape is {event}, which does not make dim = {dim} values", event is None or math.prod(event) == dim),
+        (f"network.n_classes is {n_classes}, not the number of classes", n_classes in (None, len(classes or []))),
     )
+    if record["pixels"] is not None:
+        PixelScale.from_record(record["pixels"])
+    return record
 
 
 def grid_of(record, horizon, early_stop):

@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxdiff import kernels
-from jaxdiff.app import run_folder
 from jaxdiff.processes import score_from_denoiser
-from jaxdiff.scores import denoiser_in_axes
 from jaxdiff.types import Kernel
 
 # Names of samplers: moment matching with one variance for all directions, and with one for each.
@@ -76,12 +74,10 @@ def kernels_of_a_score():
     return tuple(name for name in kernels.__all__ if len(required(name)) == 1 and name not in others)
 
 
-def in_axes(run, basis=None):
-    """The denoiser in the coordinates of the network's principal axes, and the axes.
+def in_axes(run, basis=None, labels=None, guidance=1.0):
+    """The denoiser of a run in the coordinates of the network's principal axes, and the axes, as `Run.in_axes`.
 
-    None if there are too few columns for this to save time, or if `basis` is given and is not the network's axes.
+    None if the run has no such denoiser, or if `basis` is given and is not the network's axes.
     """
-    if run.dataset.dim < run_folder.IN_AXES_FROM:
-        return None
-    denoiser, axes = denoiser_in_axes(run.network)
-    return None if basis is not None and not np.array_equal(axes, basis) else (denoiser, axes)
+    found = run.in_axes(labels, guidance)
+    return None if found is None or (basis is not None and not np.array_equal(found[1], basis)) else found

@@ -11,20 +11,28 @@ from jaxdiff.app.run_folder import OF_THE_MODEL, PARTS, RECORDS, RunError, load_
 from jaxdiff.files import UNREADABLE, clear, draft_folder, locked, put, write_json, written
 from jaxdiff.training.checkpoints import save_network
 
+MOST_ROWS = 10_000  # train rows that a run folder keeps
+
 
 def save(folder, model, dataset, network):
     """Write a trained run: model.json, data.npz and checkpoint/. An older run is kept until all three are written.
+
+    data.npz has MOST_ROWS of the train rows at most: the commands need them for axes, pictures and noise floors.
 
     Raises:
       WriteError: a file cannot be written.
     """
     folder = pathlib.Path(folder)
     record = {"data": dataset.name, "dim": dataset.dim, "constant_columns": dataset.constant}
-    parts = {name: getattr(dataset, name) for name in (*SPLITS, "mean", "scale")}
+    record |= {"event_shape": list(dataset.event_shape), "train_rows": len(dataset.train)}
+    record["pixels"] = None if dataset.pixels is None else dataset.pixels.record()
+    kept = dataset.in_rows(MOST_ROWS)
+    parts = {name: getattr(kept, name) for name in SPLITS}
+    parts |= {name: np.broadcast_to(getattr(dataset, name), dataset.dim) for name in ("mean", "scale")}
     parts["whole"] = np.zeros(dataset.dim, bool) if dataset.whole is None else dataset.whole
-    if dataset.labels is not None:
-        record["classes"] = list(dataset.labels.names)
-        parts |= {f"{name}_labels": getattr(dataset.labels, name) for name in SPLITS}
+    if kept.labels is not None:
+        record["classes"] = list(kept.labels.names)
+        parts |= {f"{name}_labels": getattr(kept.labels, name) for name in SPLITS}
     clear(folder, (*PARTS, *OF_THE_MODEL))
     with draft_folder(folder, "model.json") as place:
         save_network(network, place / "checkpoint")

@@ -34,18 +34,19 @@ def denoiser_of(network: "flax.nnx.Module", condition: Any = None) -> DenoiserFn
     return denoiser if condition is None else conditioned(denoiser, condition)
 
 
-def denoiser_in_axes(network: Any) -> tuple[DenoiserFn, Float64[np.ndarray, "d d"]]:
+def denoiser_in_axes(network: Any, condition: Any = None) -> tuple[DenoiserFn, Float64[np.ndarray, "d d"]]:
     """The denoiser of a ResidualMLP in the coordinates of its principal axes, and the axes (d, d) in float64.
 
     denoiser(x @ axes, t) equals D(x, t) @ axes. It saves the two products with the axes that D computes. The denoiser
-    is a pytree. Needs Flax.
+    is a pytree; condition as for `from_network`. Needs Flax.
     """
     from flax import nnx
 
     graph, state = nnx.split(network)
     axes = np.asarray(network.axes[...], np.float64)
     mean = jnp.asarray(np.asarray(network.mean[...], np.float64) @ axes, jnp.float32)
-    return jax.tree_util.Partial(_denoiser_in_axes, graph, state, mean), axes
+    denoiser = jax.tree_util.Partial(_denoiser_in_axes, graph, state, mean)
+    return denoiser if condition is None else conditioned(denoiser, condition), axes
 
 
 def _denoiser(graph, state, x, t, *condition):
@@ -55,9 +56,9 @@ def _denoiser(graph, state, x, t, *condition):
     return nnx.merge(graph, state)(x, t, *condition)
 
 
-def _denoiser_in_axes(graph, state, mean, y, t):
+def _denoiser_in_axes(graph, state, mean, y, t, *condition):
     """The denoiser of a split network in the coordinates of its axes, in which the data have this mean."""
     from flax import nnx
 
     centred = y.astype(jnp.float32) - ou.alpha(like(t, y.astype(jnp.float32))[..., None]) * mean
-    return (mean + nnx.merge(graph, state).centred(centred, t)).astype(y.dtype)
+    return (mean + nnx.merge(graph, state).centred(centred, t, *condition)).astype(y.dtype)

@@ -5,6 +5,7 @@ import pytest
 from matplotlib import image
 
 from jaxdiff import plots
+from jaxdiff.app import sample_plots
 from jaxdiff.curves import measured_curve
 from jaxdiff.grids import exponential_then_uniform, log_snr
 
@@ -49,7 +50,7 @@ def halves(pixels):
 def figures(monkeypatch):
     """The figures as they are drawn, instead of files."""
     kept = []
-    monkeypatch.setattr(plots, "saved", lambda figure, path: kept.append(figure))
+    monkeypatch.setattr(sample_plots, "saved", lambda figure, path: kept.append(figure))
     return kept
 
 

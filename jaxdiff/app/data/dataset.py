@@ -94,6 +94,19 @@ class Dataset:
         rows = np.asarray(self.train).reshape(len(self.train), -1)
         return rows.mean(0), covariance(rows)
 
+    def in_rows(self, most: Whole) -> "Dataset":
+        """This data set in memory, as rows (n, d): images are flattened, and at most `most` train rows are kept.
+
+        The train rows that are kept lie evenly apart. Samples in rows must be reshaped to images before `restore`.
+        """
+        kept = np.unique(np.linspace(0, len(self.train) - 1, min(int(most), len(self.train))).astype(np.int64))
+        flat = lambda rows: np.asarray(rows).reshape(len(rows), -1)
+        labels = self.labels
+        if labels is not None:
+            labels = dataclasses.replace(labels, train=labels.train[kept])
+        parts = {"train": flat(self.train[kept]), "held_out": flat(self.held_out), "test": flat(self.test)}
+        return dataclasses.replace(self, **parts, labels=labels)
+
     def second_moment(self, part: str) -> float:
         """E|X_0|^2 over the rows of "train", "held_out" or "test"."""
         return float(np.sum(np.square(getattr(self, part), dtype=np.float64)) / len(getattr(self, part)))
