@@ -12,16 +12,22 @@ def bar(iterable, description, *, enabled=True, total=None):
 
 @contextlib.contextmanager
 def counter(total, description, *, enabled=True):
-    """Yields a function count -> None that moves a bar on standard error by `count`.
+    """Yields a function (count, note) -> None that moves a bar on standard error by `count`, and shows the note in it.
 
     Without tqdm (extra `cli`), or disabled, it does nothing.
     """
     tqdm = _tqdm() if enabled else None
     if tqdm is None:
-        yield lambda count: None
+        yield lambda count, note="": None
         return
     with tqdm(total=total, desc=description, **_look()) as moving:
-        yield moving.update
+
+        def move(count, note=""):
+            if note:
+                moving.set_postfix_str(note, refresh=False)
+            moving.update(count)
+
+        yield move
 
 
 def _look():

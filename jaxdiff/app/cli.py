@@ -8,7 +8,9 @@ import sys
 from jax.errors import JaxRuntimeError
 
 from jaxdiff import __version__, interrupts
-from jaxdiff.app.commands import certify, plan, sample, sweep, train
+from jaxdiff.app.commands import certify, plan, report, sample, sweep, train
+
+OF_SIGNALS = 128  # added to the number of the signal that ended a command, by the convention of shells
 
 
 def main(argv=None):
@@ -46,7 +48,7 @@ def _parser():
     parser.add_argument("--traceback", action="store_true", help="show the full traceback of an error")
     parser.add_argument("--version", action="version", version=f"jaxdiff {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
-    for command in (train, plan, sample, certify, sweep):
+    for command in (train, plan, sample, certify, report, sweep):
         command.add(commands)
     return parser
 
@@ -54,7 +56,7 @@ def _parser():
 def program():
     """Run a command, and end the process with its exit code."""
     code = main()
-    if code == interrupts.CODE:
+    if code > OF_SIGNALS:
         # XLA may still be computing. A normal exit waits for it, and has crashed while waiting.
         sys.stdout.flush()
         sys.stderr.flush()

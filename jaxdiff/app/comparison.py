@@ -19,17 +19,7 @@ from jaxdiff.guarantees.certify_w2 import PARTICLES, REFERENCE_STEPS, certificat
 from jaxdiff.metrics import CLASSIFIER
 from jaxdiff.progress import bar
 
-OF_PLAN = (
-    "metric",
-    "kernel",
-    "options",
-    "per_direction",
-    "evals",
-    "horizon",
-    "predicted_kl",
-    "predicted_w2",
-    "guidance",
-)
+OF_PLAN = ("metric", "kernel", "options", "per_direction", "evals", "horizon", "predicted_kl", "predicted_w2")
 
 
 def certified(run: Run, plan, held_out: Curve, test: Curve, *, confidence=0.95, progress=False):
@@ -52,7 +42,7 @@ def certified(run: Run, plan, held_out: Curve, test: Curve, *, confidence=0.95, 
         "noise_floor": floor,
         "quality": looks,
         "step_ratio": step_ratio(subject, HEADLINE_STEPS, confidence=confidence, excess=excess),
-        "plan": {name: plan[name] for name in OF_PLAN},
+        "plan": {name: plan[name] for name in (*OF_PLAN, "guidance")},
         "certificate": planned.to_dict(),
         "certificate_text": str(planned),
         "certificate_w2": in_w2.to_dict(),

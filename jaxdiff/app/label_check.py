@@ -45,6 +45,6 @@ def in_words(found):
     if found is None:
         return []
     return [
-        f"A logistic regression of train rows gives {found['asked']:.1%} ± {found['standard_error']:.1%} of the samples "
-        f"the label that was asked for, and {found['test_rows']:.1%} of the test rows their own label."
+        f"A logistic regression of train rows gives {found['asked']:.1%} ± {found['standard_error']:.1%} of the "
+        f"samples the label that was asked for, and {found['test_rows']:.1%} of the test rows their own label."
     ]

@@ -9,13 +9,13 @@ from matplotlib.ticker import MaxNLocator
 
 from jaxdiff.app.figures import INK, canvas, saved
 from jaxdiff.app.quality import WORDS
-from jaxdiff.app.sample_plots import samples
+from jaxdiff.app.sample_plots import SHOWN, samples
 from jaxdiff.app.samplers import PER_DIRECTION, label_of, path_cost_of
 from jaxdiff.curves import Curve, MeasuredCurve
 from jaxdiff.guarantees.step_cost import step_cost
 from jaxdiff.processes import ou
 
-__all__ = ["INK", "canvas", "grids", "label", "loss_curve", "quality", "samples", "saved", "training"]
+__all__ = ["INK", "SHOWN", "canvas", "grids", "label", "loss_curve", "quality", "samples", "saved", "training"]
 
 COLOURS = {  # of each (kernel, grid) in all figures
     ("exponential_euler", "Benton"): "#b3492d",

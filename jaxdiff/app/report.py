@@ -1,75 +1,32 @@
-"""The report as a page and as text: headline, table of samplers and pictures. The page needs no internet connection."""
+"""The report as text: headline, tables of samplers, alternatives of a plan."""
 
-import base64
-import html
 import math
-import pathlib
 
 from jaxdiff.app.plots import label
 from jaxdiff.app.quality import WORDS
 from jaxdiff.app.samplers import label_of, planned_label
 from jaxdiff.app.two_samples import MEASURES
 from jaxdiff.certificate import BELOW_ZERO, below_zero
-from jaxdiff.files import written
 from jaxdiff.intervals import with_interval
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-p.headline { font-size: 1.15rem; border-left: 4px solid #1f4e79; padding-left: .8rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100%; font-size: .9rem; }
-th, td { padding: .2rem .4rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
-th { white-space: normal; vertical-align: bottom; }
-th:first-child, td:first-child { text-align: left; }
-pre { overflow-x: auto; font-size: .75rem; } tr.first td { border-top: 2px solid #888; }
-img { max-width: 100%; } figure { margin: 1rem 0; } figcaption, .small { color: #555; font-size: .9rem; }
-"""
 DISCRETISATION_ALONE = (
     "This compares discretisation alone: both samplers also have the error of the network, which is unknown."
-)
-COLUMNS = (
-    "sampler, grid",
-    "steps",
-    "excess of path KL, nats",
-    "sliced W2 to test rows",
-    "classifier accuracy (0.5 is perfect)",
-    "energy distance",
-    "score evaluations a sample",
-    "seconds a batch",
-)
-LEADING = (
-    ("samples.png", "Samples beside rows of the data."),
-    (
-        "quality.png",
-        "Distances of samples from test rows against the evaluations that a sample costs, with one standard error. The "
-        "grey band is the floor: train rows against test rows. Distances far above the others are cut off.",
-    ),
-)
-PICTURES = (
-    (
-        "loss_curve.png",
-        "The held-out loss of the denoiser against log snr. Every path KL is computed from this curve.",
-    ),
-    (
-        "grids.png",
-        "Benton's grid and the planned grids with the planned number of steps, and the path KL of each step.",
-    ),
 )
 
 
 def text_table(report):
     """The table for a terminal."""
     rows = [("sampler, grid", "steps", "excess, nats", "sliced W2", "accuracy", "energy", "evals", "seconds")]
-    rows += [_cells(row) for row in report["rows"]]
-    rows.append(("train rows (noise floor)", "", "", *_two_sample(report["noise_floor"]), "", ""))
+    rows += [cells(row) for row in report["rows"]]
+    rows.append(("train rows (noise floor)", "", "", *two_sample(report["noise_floor"]), "", ""))
     return _lined_up(rows)
 
 
 def quality_table(report):
     """The distances of samples from test rows for a terminal: the plan, others, and the floor."""
     rows = [("sampler", "evals", *(WORDS[name] for name in MEASURES))]
-    rows += [(row["label"], str(row["evals"]), *_two_sample(row)) for row in report["quality"]]
-    rows.append(("train rows (noise floor)", "", *_two_sample(report["noise_floor"])))
+    rows += [(row["label"], str(row["evals"]), *two_sample(row)) for row in report["quality"]]
+    rows.append(("train rows (noise floor)", "", *two_sample(report["noise_floor"])))
     return _lined_up(rows)
 
 
@@ -140,54 +97,15 @@ def _with_ratio(ratio, name):
     )
 
 
-def write_page(path, report, *, pictures=None):
-    """Write the page. It contains the pictures that are in its own folder, and in the folder `pictures`."""
-    folders = [pathlib.Path(path).parent, *([] if pictures is None else [pathlib.Path(pictures)])]
-    leading, shown = _pictures(LEADING, folders), _pictures(PICTURES, folders)
-    rows = "".join(
-        _table_row(row, previous) for row, previous in zip(report["rows"], [None, *report["rows"]], strict=False)
-    )
-    floor = "".join(f"<td>{cell}</td>" for cell in ("", "", *_two_sample(report["noise_floor"]), "", ""))
-    page = f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>jaxdiff: {html.escape(report["data"])}</title>
-<style>{STYLE}</style></head><body>
-<h1>{html.escape(report["data"])}: planned and certified</h1>
-<p class="headline">{html.escape(report["lead"][0])}</p>
-{leading}
-<h2>Certificate of the samples in W2, on the test rows</h2><pre>{html.escape(report["certificate_w2_text"])}</pre>
-{_paragraphs(report["lead"][1:])}
-<h2>Path KL</h2>
-<p>{html.escape(headline(report))}</p>
-{_paragraphs(report["summary"])}
-<h2>Certificate of the least path KL, on the test rows</h2><pre>{html.escape(report["certificate_text"])}</pre>
-<h2>Samplers</h2>
-<table><thead><tr>{"".join(f"<th>{name}</th>" for name in COLUMNS)}</tr></thead>
-<tbody>{rows}<tr class="first"><td>train rows (noise floor)</td>{floor}</tr></tbody></table>
-{"".join(f'<p class="small">{html.escape(note)}</p>' for note in report["notes"])}
-{shown}
-</body></html>
-"""
-    with written(path) as draft:
-        draft.write_text(page, encoding="utf-8")
-
-
-def _pictures(named, folders):
-    """The pictures that are in one of the folders."""
-    found = [(folder / name, caption) for name, caption in named for folder in folders if (folder / name).exists()]
-    return "".join(_picture(path, caption) for path, caption in found)
-
-
-def _paragraphs(lines):
-    return "".join(f"<p>{html.escape(line)}</p>" for line in lines)
-
-
-def _cells(row):
+def cells(row):
+    """The cells of a sampler in the table."""
     excess = "not defined" if row["excess"] is None else _plus_minus(row["excess"])
     name = label(row["kernel"], row["grid"])
-    return (name, str(row["n_steps"]), excess, *_two_sample(row), str(row["evals"]), f"{row['seconds']:.2f}")
+    return (name, str(row["n_steps"]), excess, *two_sample(row), str(row["evals"]), f"{row['seconds']:.2f}")
 
 
-def _two_sample(row):
+def two_sample(row):
+    """The two-sample measures of a row, each with its error."""
     return tuple(_plus_minus(row[name]) for name in MEASURES)
 
 
@@ -196,18 +114,6 @@ def _plus_minus(estimate):
     error = estimate["standard_error"]
     places = 3 if error == 0 else max(0, 1 - math.floor(math.log10(error)))
     return f"{estimate['value']:.{places}f} ± {error:.{places}f}"
-
-
-def _table_row(row, previous):
-    new_block = previous is not None and previous["n_steps"] != row["n_steps"]
-    cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(row))
-    return f"<tr{' class=first' if new_block else ''}>{cells}</tr>"
-
-
-def _picture(path, caption):
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
-    alt = html.escape(caption)
-    return f'<figure><img alt="{alt}" src="data:image/png;base64,{data}"><figcaption>{alt}</figcaption></figure>'
 
 
 def alternatives(rows):

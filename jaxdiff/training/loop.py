@@ -48,8 +48,8 @@ def run(blocks, carried, history, saving, *, done, steps, size, progress):
             began, span = time.perf_counter(), (np.int32(done), np.int32(done + length))
             carried = jax.block_until_ready(blocks(carried, np.int32(first), span))
             took, done = time.perf_counter() - began, done + length
-            moved(length)
             losses = np.asarray(carried[1], np.float64)[: done - first]
+            moved(length, f"loss {losses[-length:].mean():.4g}")
             saving.check(losses, first)
             length = steps if several else max(1, round(length * min(BLOCK_SECONDS / took, GROWTH)))
             if done == last:

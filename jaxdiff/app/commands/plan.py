@@ -39,6 +39,13 @@ def add(commands):
         "--early-stop", type=float, help="OU time at which sampling stops (0.001 with --dim; a run has its own)"
     )
     parser.add_argument("--out", type=pathlib.Path, help="folder for plan.json and grids.png, with --dim")
+    parser.add_argument(
+        "--guidance",
+        type=float,
+        help="weight of classifier-free guidance in a run with labels: 1 is the conditional law (the default), more "
+        "makes samples more typical of their label",
+    )
+    parser.add_argument("--network", metavar="FILE.py:NAME", help="the function of the run's own network, if it moved")
     foreign_model.add(parser)
     parser.add_argument("--json", action="store_true", help="print the plan as JSON")
     parser.set_defaults(command=run)
@@ -49,6 +56,7 @@ def run(options):
     if options.model is not None:
         if options.run is not None:
             raise ValueError(f"--model is planned for without a run folder: leave {options.run} out.")
+        _needs_run(options, "--model")
         foreign_model.run(options)
         return
     foreign_model.refuse(options)
@@ -57,11 +65,19 @@ def run(options):
     if options.run is not None:
         run_plan.run(options)
         return
+    _needs_run(options, "--dim")
     if options.confidence is not None:
         raise ValueError("--confidence needs a run folder: a plan for --dim is a bound and has no rows. Leave it out.")
     if options.metric == "w2" or options.target_w2 is not None:
         raise ValueError("a plan in W2 runs samplers: give a run folder or --model. For --dim alone take --metric kl.")
     _plan_for_all_data(options)
+
+
+def _needs_run(options, instead):
+    """Raise ValueError where options of a run are given without one."""
+    for name in ("guidance", "network"):
+        if getattr(options, name) is not None:
+            raise ValueError(f"--{name} needs a run folder, and {instead} was given: leave --{name} out.")
 
 
 def _plan_for_all_data(options):

@@ -14,14 +14,16 @@ def run(options):
     from jaxdiff.app.saving import writing
 
     metric, goal = _goal(options)
-    run = run_folder.load(options.run)
+    run = run_folder.load(options.run, network=options.network)
+    guidance = 1.0 if options.guidance is None else options.guidance
+    run_folder.check_guidance(run, guidance)
     if metric == "w2" and options.early_stop not in (None, run.early_stop):
         raise ValueError(f"--early-stop must be that of the run, {run.early_stop:g}: it is {options.early_stop:g}.")
-    curve = run_folder.measure(run, "held_out", progress=True)
+    curve = run_folder.measure(run, "held_out", guidance=guidance, progress=True)
     moment = run.dataset.second_moment("held_out")
-    made, other = _made(run, curve, moment, metric, goal, options)
+    made, other = _made(run, curve, moment, metric, goal, options, guidance)
     variance = float(run.dataset.train.var(0).sum())
-    subject = subject_of(run, curve, curve)
+    subject = subject_of(run, curve, curve, guidance)
     drawn = {
         sampler: subject.grid(*sampler, made.evals)
         for sampler in subject.samplers
@@ -30,7 +32,7 @@ def run(options):
     if metric == "w2":
         drawn = {(planned_label(made.kernel, made.options), "planned"): made.grid} | drawn
     record = made.to_dict() | {"target_kl": options.target_kl, "target_w2": options.target_w2}
-    record |= {"path_kl_plan": other and other.to_dict() | {"target_kl": None}}
+    record |= {"guidance": guidance, "path_kl_plan": other and other.to_dict() | {"target_kl": None}}
     with writing(run, "plan.json", instead_of=run_folder.OF_THE_PLAN) as drafts:
         run_folder.keep(run, "held_out", curve, into=drafts.folder)
         plots.loss_curve(drafts.folder / "loss_curve.png", curve, variance)
@@ -58,17 +60,17 @@ def _goal(options):
     return metric, {name: target, "evals": evals}
 
 
-def _made(run, curve, moment, metric, goal, options):
+def _made(run, curve, moment, metric, goal, options, guidance):
     """The plan, and for a plan in W2 the plan of least path KL with as many evaluations; else None."""
     from jaxdiff.planning.plan import plan
     from jaxdiff.processes import score_from_denoiser
-    from jaxdiff.scores import denoiser_of
 
     if metric == "kl":
         known = {"curve": curve, "second_moment": moment, "confidence": options.confidence}
         return plan(early_stop=options.early_stop, **known, **goal), None
     ends = {"horizon": run.horizon, "early_stop": run.early_stop}
-    known = {"score": score_from_denoiser(denoiser_of(run.network)), "rows": run.dataset.held_out, "curve": curve}
+    score = score_from_denoiser(run.denoiser(run.labels("held_out"), guidance))
+    known = {"score": score, "rows": run.dataset.held_out, "curve": curve}
     how = {"metric": "w2", "confidence": options.confidence, "key": run.key("plan"), "progress": True}
     made = plan(**known, **ends, **how, **goal)
     return made, plan(evals=made.evals, curve=curve, second_moment=moment)
