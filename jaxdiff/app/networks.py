@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,9 @@ def _moments(dataset, shape):
 
 def _of_user(name, shape, given):
     """The network that a function of the user builds: NAME(shape, ...), with those keywords that NAME takes."""
+    place = pathlib.Path(name.rpartition(":")[0])
+    if place.suffix == ".py" and not place.is_file():
+        raise ValueError(f"{place} does not exist: give the file of the network by --network FILE.py:NAME.")
     function = function_of(name, "network")
     parameters = inspect.signature(function).parameters.values()
     everything = any(one.kind is one.VAR_KEYWORD for one in parameters)

@@ -124,8 +124,8 @@ def _paragraphs(lines):
 
 def _table_row(row, previous):
     new_block = previous is not None and previous["n_steps"] != row["n_steps"]
-    cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells(row))
-    return f"<tr{' class=first' if new_block else ''}>{cells}</tr>"
+    inner = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells(row))
+    return f"<tr{' class=first' if new_block else ''}>{inner}</tr>"
 
 
 def _picture(path, caption):

@@ -141,10 +141,10 @@ def load(folder: str | os.PathLike, *, network: str | None = None) -> Run:
     if not folder.exists() and ("runs" / folder / "model.json").exists():
         raise RunError(f"{folder} does not exist: did you mean {'runs' / folder}?")
     with locked(folder, shared=True) if folder.is_dir() else contextlib.nullcontext():
-        return _load(folder, f"jaxdiff train DATA --out {folder}")
+        return _load(folder, f"jaxdiff train DATA --out {folder}", network)
 
 
-def _load(folder, maker):
+def _load(folder, maker, moved):
     with _reading(folder / "model.json", maker) as path:
         model = check_model(read_json(path))
     with _reading(folder / "data.npz", maker) as path, path.open("rb") as stream, np.load(stream) as arrays:
@@ -155,8 +155,8 @@ def _load(folder, maker):
         labels = labels_of(arrays, parts, model.get("classes"))
         pixels = None if model["pixels"] is None else PixelScale.from_record(model["pixels"])
         dataset = dataclasses.replace(dataset, labels=labels, pixels=pixels)
-    kind = model["network"]["kind"] if network is None else network
-    untrained = build(dataset, model["network"] | {"kind": kind}, shape=model["event_shape"], moments=False)
+    record = model["network"] if moved is None else model["network"] | {"kind": moved}
+    untrained = build(dataset, record, shape=model["event_shape"], moments=False)
     with _reading(folder / "checkpoint", maker) as path:
         network = load_network(untrained, path)
     return Run(folder, model, dataset, network)

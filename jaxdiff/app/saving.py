@@ -11,13 +11,13 @@ from jaxdiff.app.run_folder import OF_THE_MODEL, PARTS, RECORDS, RunError, load_
 from jaxdiff.files import UNREADABLE, clear, draft_folder, locked, put, write_json, written
 from jaxdiff.training.checkpoints import save_network
 
-MOST_ROWS = 10_000  # train rows that a run folder keeps
+MOST_ROWS, MOST_VALUES = 10_000, 2**26  # train rows that a run folder keeps, and the values in them
 
 
 def save(folder, model, dataset, network):
     """Write a trained run: model.json, data.npz and checkpoint/. An older run is kept until all three are written.
 
-    data.npz has MOST_ROWS of the train rows at most: the commands need them for axes, pictures and noise floors.
+    data.npz has MOST_ROWS of the train rows at most. The commands need them for axes, pictures and noise floors.
 
     Raises:
       WriteError: a file cannot be written.
@@ -26,7 +26,7 @@ def save(folder, model, dataset, network):
     record = {"data": dataset.name, "dim": dataset.dim, "constant_columns": dataset.constant}
     record |= {"event_shape": list(dataset.event_shape), "train_rows": len(dataset.train)}
     record["pixels"] = None if dataset.pixels is None else dataset.pixels.record()
-    kept = dataset.in_rows(MOST_ROWS)
+    kept = kept_rows(dataset)
     parts = {name: getattr(kept, name) for name in SPLITS}
     parts |= {name: np.broadcast_to(getattr(dataset, name), dataset.dim) for name in ("mean", "scale")}
     parts["whole"] = np.zeros(dataset.dim, bool) if dataset.whole is None else dataset.whole
@@ -41,6 +41,11 @@ def save(folder, model, dataset, network):
         write_json(place / "model.json", model | record)
         with locked(folder):
             _replace(folder, place, OF_THE_MODEL)
+
+
+def kept_rows(dataset):
+    """The data set in rows, with so many of its train rows as a run folder keeps."""
+    return dataset.in_rows(max(1, min(MOST_ROWS, MOST_VALUES // dataset.dim)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,9 @@ def add(commands):
         "--evals", type=int, help="another number of score evaluations for each sample than that of the plan"
     )
     parser.add_argument(
-        "--label", metavar="CLASS", help="class of all samples (default: as often as in the train rows)"
+        "--label",
+        metavar="CLASS",
+        help="class of all samples (default: all classes, with the shares of the train rows)",
     )
     parser.add_argument("--guidance", type=float, help="another weight of guidance than that of the plan")
     parser.add_argument("--network", metavar="FILE.py:NAME", help="the function of the run's own network, if it moved")
@@ -49,10 +51,10 @@ def run(options):
         raise ValueError(f"chunk must be at least 1 sample: chunk = {options.chunk}.")
     run = run_folder.load(options.run, network=options.network)
     plan, dataset = run_folder.load_plan(run), run.dataset
-    if options.guidance is not None:
-        run_folder.check_guidance(run, options.guidance)
+    guidance = plan["guidance"] if options.guidance is None else options.guidance
+    run_folder.check_guidance(run, guidance)
     labels = run_samples.labels_of(run, options.label)
-    chosen = run_samples.chosen(run, plan, options.kernel, options.evals, options.guidance)
+    chosen = run_samples.chosen(run, plan, options.kernel, options.evals, guidance)
     out = run.folder / "samples.npy" if options.out is None else options.out
     sample_files.check_room(out, options.n, run.event_shape)
     whole = 0 if dataset.whole is None else int(dataset.whole.sum())
@@ -65,7 +67,8 @@ def run(options):
         _write_into_run(run, plan, parts, options.n, own)
     else:
         _write_to(out, run, parts, options.n, own)
-    print(f"{options.n} samples, {chosen.evals + options.denoise} evaluations each: {out}")
+    twice = " of two networks" if guidance != 1 else ""
+    print(f"{options.n} samples, {chosen.sampler.evals + options.denoise} evaluations{twice} each: {out}")
     print(run_samples.early_stopping(run, denoise=options.denoise))
     if not chosen.planned:
         print("This is not the sampler of the plan: the numbers of plan and certificate do not hold for these samples.")
@@ -75,7 +78,7 @@ def run(options):
 
 def _write_into_run(run, plan, parts, n, labels):
     """samples.npy with its picture, and samples_labels.npy where the samples have labels."""
-    from jaxdiff.app import plots, run_folder, sample_files
+    from jaxdiff.app import plots, sample_files
     from jaxdiff.app.saving import writing
 
     with writing(run, "samples.npy", plan=plan, instead_of=("samples_labels.npy",)) as drafts:
@@ -90,7 +93,7 @@ def _write_into_run(run, plan, parts, n, labels):
 
 
 def _write_to(out, run, parts, n, labels):
-    """A file of samples. Their labels are the last column of a text file, and a file of their own beside a .npy file."""
+    """A file of samples. Labels are the last column of a text file, and a file of their own beside a .npy file."""
     from jaxdiff import files
     from jaxdiff.app import sample_files
 

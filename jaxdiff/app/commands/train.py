@@ -117,7 +117,7 @@ def _fitted(options, folder, dataset, network, record):
     """The Fit, and the Interrupted that ended training; None if it was not interrupted."""
     import jax
 
-    from jaxdiff.app.saving import MOST_ROWS
+    from jaxdiff.app.saving import kept_rows
     from jaxdiff.app.watching import Watcher
     from jaxdiff.training.fit import Interrupted, fit, path_kl_weight
 
@@ -125,7 +125,9 @@ def _fitted(options, folder, dataset, network, record):
     known = {} if labels is None else {"labels": labels.train, "held_out_labels": labels.held_out}
     devices = jax.device_count()
     mesh = jax.make_mesh((devices,), ("batch",)) if devices > 1 else None
-    in_rows = dataclasses.replace(dataset.in_rows(MOST_ROWS), labels=labels)
+    in_rows = kept_rows(dataset)
+    if labels is None:
+        in_rows = dataclasses.replace(in_rows, labels=None)
     with folder.start(resume=options.resume) as checkpoints:
         ends, started = (options.horizon, options.early_stop), max(checkpoints.steps(), default=0)
         image_shape = _image_shape(options, dataset)
