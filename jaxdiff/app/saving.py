@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from jaxdiff.app.records import SPLITS
+from jaxdiff.app.records import SPLITS, check_model
 from jaxdiff.app.run_folder import OF_THE_MODEL, PARTS, RECORDS, RunError, load_plan, read_json
 from jaxdiff.files import UNREADABLE, clear, draft_folder, locked, put, write_json, written
 from jaxdiff.training.checkpoints import save_network
@@ -92,7 +92,7 @@ def writing(run, name, *, plan=None, instead_of=()):
 def _check_unchanged(run, plan):
     what = "model"
     try:
-        same = read_json(run.folder / "model.json") == run.model
+        same = check_model(read_json(run.folder / "model.json")) == run.model
         if same and plan is not None:
             what = "plan"
             same = _comparable(load_plan(run)) == _comparable(plan)

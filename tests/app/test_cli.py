@@ -10,6 +10,7 @@ import pathlib
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from itertools import pairwise
@@ -95,14 +96,16 @@ def strict(text):
 def test_every_command_leaves_its_own_files(made, run, certified):
     stages = (made.trained, made.planned, run, certified.folder)
     listed = [{path.name for path in folder.iterdir()} for folder in stages]
-    assert listed[0] == {"model.json", "data.npz", "checkpoint"}
+    assert listed[0] == {"model.json", "data.npz", "checkpoint", "training", "metrics.jsonl"}
     assert listed[1] - listed[0] == {"plan.json", "loss_curve.png", "grids.png", "held_out_curve.npz"}
     assert listed[2] - listed[1] == {"samples.npy", "samples.png"}
     assert listed[3] - listed[2] == {"report.json", "report.html", "test_curve.npz", "quality.png"}
     for name in ("loss_curve.png", "grids.png", "samples.png"):
         assert image.imread(run / name).size > 100_000
     model = strict((made.trained / "model.json").read_text(encoding="utf-8"))
-    assert model["network"] == {"width": 16, "depth": 1, "dropout": 0.1, "seed": 0}
+    known = {"kind": "mlp", "width": 16, "depth": 1, "dropout": 0.1, "seed": 0, "n_classes": None}
+    assert model["network"] == known
+    assert (model["event_shape"], model["pixels"], model["train_rows"], model["stopped_at"]) == ([3], None, 80, None)
     assert [row["step"] for row in model["history"]] == [1, 2, 3, 4]
 
 
@@ -371,28 +374,31 @@ def untrained(monkeypatch):
     monkeypatch.setattr("jaxdiff.training.fit.fit", kept)
 
 
-def test_an_interrupted_training_is_kept_beside_a_finished_one(made, tmp_path, capsys, monkeypatch):
+def test_an_interrupted_training_is_kept_and_goes_on_by_resume(made, tmp_path, capsys, monkeypatch):
     def stops(network, *_, **__):
-        raise Interrupted(Fit(network, HISTORY, 10, 2), 3)
+        raise Interrupted(Fit(network, HISTORY, 10, 2), 3, signal.SIGTERM)
 
     monkeypatch.setattr("jaxdiff.training.fit.fit", stops)
     folder = tmp_path / "run"
-    for place in (folder, tmp_path / "run-interrupted"):
-        before = contents(folder)
-        assert main(["train", str(made.table), "--out", str(folder), *TINY]) == 130
-        assert f"interrupted after 3 of 4 steps. {place} holds the best network so far" in capsys.readouterr().err
-        assert runs.load(place).model["history"] == HISTORY
-        assert contents(folder).items() >= before.items()
+    assert main(["train", str(made.table), "--out", str(folder), *TINY]) == 128 + signal.SIGTERM
+    told = capsys.readouterr().err
+    assert f"interrupted after 3 of 4 steps. {folder} holds a checkpoint: go on with the same command and --res" in told
+    model = runs.load(folder).model
+    assert (model["history"], model["stopped_at"]) == (HISTORY, 3)
+    finished = tmp_path / "finished"
+    shutil.copytree(made.trained, finished)
+    before = {name: (finished / name).read_bytes() for name in ("model.json", "data.npz")}
+    assert main(["train", str(made.table), "--out", str(finished), *TINY, "--seed", "1", "--overwrite"]) == 143
+    assert {name: (finished / name).read_bytes() for name in before} == before  # until the new one is finished
 
 
-def test_an_interrupt_before_anything_was_learned_leaves_nothing(made, tmp_path, capsys, monkeypatch):
+def test_an_interrupt_before_anything_was_learned_says_so(made, tmp_path, capsys, monkeypatch):
     def stops(network, *_, **__):
         raise Interrupted(Fit(network, [], 10, 2), 0)
 
     monkeypatch.setattr("jaxdiff.training.fit.fit", stops)
     assert main(["train", str(made.table), "--out", str(tmp_path / "run"), *TINY]) == 130
-    assert capsys.readouterr().err == "jaxdiff: interrupted\n"
-    assert not (tmp_path / "run").exists()
+    assert "interrupted after 0 of 4 steps" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("case", TABLES)
@@ -405,6 +411,7 @@ def test_a_table_is_read_as_its_options_say_and_every_assumption_is_printed(case
     assert told.err.splitlines() == [f"{table}: {line}" for line in lines]
     assert not [one for one in recwarn if str(table) in str(one.message)]  # it is said once
     assert f" rows of {rows.shape[1]} columns\n" in told.out
+    assert "residual MLP, " in told.out
     run = runs.load(folder)
     assert run.model["dim"] == run.dataset.dim == rows.shape[1]
     stored = np.concatenate([run.dataset.restore(getattr(run.dataset, split)) for split in runs.SPLITS])
@@ -620,6 +627,6 @@ except SystemExit as done:
     print("code", done.code, [name for name in ("flax", "optax", "matplotlib", "sklearn") if name in sys.modules])
 """
     done = in_a_shell("-c", code)
-    for command in ("train", "plan", "sample", "certify", "sweep"):
+    for command in ("train", "plan", "sample", "certify", "report", "sweep"):
         assert re.search(rf"^ +{command} ", done.stdout, flags=re.MULTILINE)
     assert done.stdout.splitlines()[-1] == "code 0 []"

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from jaxdiff.app import report
+from jaxdiff.app import page, report
 
 
 def estimate(value, standard_error):
@@ -125,33 +125,33 @@ def test_alternatives_are_printed_with_their_errors_and_intervals():
 
 
 def test_a_hostile_name_is_text_on_the_page(tmp_path):
-    report.write_page(tmp_path / "report.html", by_hand('<script>alert("x")</script> & co'))
-    page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "<script" not in page
-    assert page.count("&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt; &amp; co") == 2  # title and heading
-    assert "KL(q || p) &lt;= 6 &amp; more" in page
-    assert "a note: 1 &lt; 2" in page
-    assert "a summary: 3 &gt; 2" in page
+    page.write_page(tmp_path / "report.html", by_hand('<script>alert("x")</script> & co'))
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert text.count("&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt; &amp; co") == 2  # title and heading
+    assert "KL(q || p) &lt;= 6 &amp; more" in text
+    assert "a note: 1 &lt; 2" in text
+    assert "a summary: 3 &gt; 2" in text
 
 
 def test_the_page_has_a_row_for_every_sampler_and_the_floor_and_a_rule_between_step_counts(tmp_path):
-    report.write_page(tmp_path / "report.html", by_hand())
+    page.write_page(tmp_path / "report.html", by_hand())
     body = re.search("<tbody>(.*)</tbody>", (tmp_path / "report.html").read_text(encoding="utf-8"))[1]
     rows = re.findall(r"<tr([^>]*)>(.*?)</tr>", body)
     assert [bool(re.search(r'class="?first', attributes)) for attributes, _ in rows] == [False, False, True, True]
-    assert [cells.count("<td>") for _, cells in rows] == [len(report.COLUMNS)] * 4
+    assert [cells.count("<td>") for _, cells in rows] == [len(page.COLUMNS)] * 4
 
 
 @pytest.mark.parametrize("there", [(), ("grids.png",), ("samples.png", "loss_curve.png", "grids.png")])
 def test_pictures_that_are_there_are_inside_and_the_others_are_skipped(tmp_path, there):
     for name in there:
         (tmp_path / name).write_bytes(b"\x89PNG" + name.encode())
-    report.write_page(tmp_path / "report.html", by_hand())
-    page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    inside = [base64.b64decode(data) for data in re.findall(r'<img[^>]* src="data:image/png;base64,([^"]*)"', page)]
+    page.write_page(tmp_path / "report.html", by_hand())
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    inside = [base64.b64decode(data) for data in re.findall(r'<img[^>]* src="data:image/png;base64,([^"]*)"', text)]
     assert inside == [b"\x89PNG" + name.encode() for name in there]
-    assert page.count("<img") == len(there)
-    assert "http" not in page
+    assert text.count("<img") == len(there)
+    assert "http" not in text
 
 
 @pytest.mark.parametrize("case", [(0.0, "1.235 ± 0.000"), (0.0123, "1.235 ± 0.012"), (0.5, "1.23 ± 0.50")])

@@ -19,7 +19,7 @@ import pytest
 from flax import nnx
 
 from jaxdiff import data, files, plots, runs
-from jaxdiff.app import comparison, comparison_subject, report, saving
+from jaxdiff.app import comparison, comparison_subject, page, saving
 from jaxdiff.app.cli import main
 from jaxdiff.app.records import check_model
 from jaxdiff.curves import loss_curve, measured_curve
@@ -87,7 +87,7 @@ def test_the_reloaded_run_has_the_same_rows_units_and_times(folder, dataset):
         assert kept.dtype == given.dtype
         assert np.array_equal(kept, given)
     assert (run.dataset.name, run.dataset.constant) == ("three", 1)
-    assert (run.horizon, run.early_stop, run.model["network"]) == (4.0, 0.01, NETWORK)
+    assert (run.horizon, run.early_stop, run.model["network"]) == (4.0, 0.01, {"kind": "mlp", "n_classes": None} | NETWORK)
 
 
 def test_retraining_into_a_folder_removes_what_the_older_model_left(folder, dataset, network):
@@ -269,12 +269,22 @@ BAD_MODELS = [
     ('early_stop is "soon", not a finite number', {"early_stop": "soon"}),
     ("seed is -1, not a whole number from 0 to 4294967295", {"seed": -1}),
     ("seed is 4294967296,", {"seed": 2**32}),
-    ('image_shape is "abc", not null or two positive whole numbers', {"image_shape": "abc"}),
+    ('image_shape is "abc", not null or two or three positive whole numbers', {"image_shape": "abc"}),
     ("image_shape is [3], not", {"image_shape": [3]}),
     ("image_shape is [-1, -3], not", {"image_shape": [-1, -3]}),
     ("image_shape is [true, 3], not", {"image_shape": [True, 3]}),
     ("image_shape is [2, 2], which does not make dim = 3 pixels", {"image_shape": [2, 2]}),
+    ("image_shape is [2, 2, 2, 2], not", {"image_shape": [2, 2, 2, 2]}),
+    ("event_shape is [2, 2], which does not make dim = 3 values", {"event_shape": [2, 2]}),
+    ("event_shape is [], not null or one to three positive whole numbers", {"event_shape": []}),
+    ("pixels is 255, not null or a record", {"pixels": 255}),
+    ("the record of the pixels is {'low': 0}, which lacks a field or a type", {"pixels": {"low": 0}}),
+    ('stopped_at is "soon", not null or a whole number', {"stopped_at": "soon"}),
     ("network is [8, 2], not a record", {"network": [8, 2]}),
+    ('network.kind is "cnn", not one of mlp, unet, dit or FILE.py:NAME', {"network_kind": "cnn"}),
+    ("network.n_classes is 1, not null or a whole number, at least 2", {"network_n_classes": 1}),
+    ("network.n_classes is 3, not the number of classes", {"network_n_classes": 3}),
+    ("network.multipliers is missing", {"network_kind": "unet"}),
     ('network.width is "big", not a whole number, at least 1', {"network_width": "big"}),
     ("network.width is 0,", {"network_width": 0}),
     ("network.depth is -1,", {"network_depth": -1}),
@@ -421,6 +431,7 @@ def test_a_plan_comes_back_as_it_can_be_run(here):
     plan = runs.load_plan(here)
     assert plan.pop("grid").tolist() == PLAN["grid"]
     earlier = {"metric": "kl", "options": {}, "predicted_w2": None, "target_w2": None, "path_kl_plan": None}
+    earlier |= {"guidance": 1.0}
     assert plan == {name: (earlier | PLAN)[name] for name in plan}  # a plan of an earlier version lacks these
     plan_in(here, grid=[4.0 * (1 + 1e-12), 1, 0.1, 0.01])  # times as another form of them gives them back
     runs.load_plan(here)
@@ -611,7 +622,7 @@ def full(*_, **__):
 # Where each command is when the disk is full. All that takes time is replaced: what is left is the order of the writes.
 @pytest.mark.parametrize("argv", ["plan", "certify"])
 @pytest.mark.parametrize(
-    "place", ["numpy.savez", "jaxdiff.app.plots.grids", "jaxdiff.app.report.write_page", "jaxdiff.app.saving.put"]
+    "place", ["numpy.savez", "jaxdiff.app.plots.grids", "jaxdiff.app.page.write_page", "jaxdiff.app.saving.put"]
 )
 def test_a_disk_that_fills_up_costs_no_older_file(here, curve, argv, place, monkeypatch, capsys):
     plan_in(here)
@@ -621,14 +632,14 @@ def test_a_disk_that_fills_up_costs_no_older_file(here, curve, argv, place, monk
             (here.folder / name).write_text("old")
     before = contents(here.folder)
     made = SimpleNamespace(to_dict=lambda: dict(PLAN), evals=3, kernel="unipc", options={}, grid=np.array(PLAN["grid"]))
-    monkeypatch.setattr(runs, "load", lambda folder: here)
+    monkeypatch.setattr(runs, "load", lambda folder, **_: here)
     monkeypatch.setattr(runs, "measure", lambda *args, **options: curve)
     monkeypatch.setattr(plan_module, "plan", lambda *args, **options: made)
     monkeypatch.setattr(
         comparison, "certified", lambda *args, **options: {"rows": [], "quality": [], "noise_floor": {}}
     )
     monkeypatch.setattr(comparison_subject, "subject_of", lambda *args: SimpleNamespace(samplers=[]))
-    for module in (plots, report):
+    for module in (plots, page):
         for name in ("loss_curve", "grids", "quality", "write_page"):
             if hasattr(module, name):
                 draw = lambda path, *args, **options: path.write_text("new")

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from jaxdiff import data, kernels, runs
-from jaxdiff.app import run_samples, samplers, saving
+from jaxdiff.app import run_samples, sample_files, samplers, saving
 from jaxdiff.grids import exponential_then_uniform
 from jaxdiff.guarantees import path_kl as path_costs
 
@@ -43,6 +43,7 @@ def plan():
         "evals": 6,
         "grid": grid,
         "horizon": 4.0,
+        "guidance": 1.0,
     }
 
 
@@ -171,7 +172,7 @@ ROWS = np.array([[1.0, -0.1, 1e300], [2.0, 1 / 3, 7.0], [3.0, -0.0, 5e-324]])
 @pytest.mark.parametrize("ending", [".npy", ".csv", ".tsv"])
 def test_files_hold_every_bit_of_the_rows_in_order(tmp_path, ending, cut):
     path = tmp_path / f"rows{ending}"
-    first = run_samples.write(path, iter([ROWS[:cut], ROWS[cut:]]), 3, 3, ("a", "b,c", 'd"'))
+    first = sample_files.write(path, iter([ROWS[:cut], ROWS[cut:]]), 3, ("a", "b,c", 'd"'))
     np.testing.assert_array_equal(first, ROWS[:cut])
     if ending == ".npy":
         read = np.load(path)
@@ -187,13 +188,13 @@ def test_files_hold_every_bit_of_the_rows_in_order(tmp_path, ending, cut):
 
 def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path):
     with pytest.raises(ValueError, match=r"ends in \.txt: samples are written to \.npy, \.csv, \.tsv"):
-        run_samples.check_room(tmp_path / "rows.txt", 1, 1)
+        sample_files.check_room(tmp_path / "rows.txt", 1, (1,))
     with pytest.raises(ValueError, match="between 1 and 4294967296: n = 1000000000000"):
-        run_samples.check_room(tmp_path / "rows.npy", 10**12, 4)
+        sample_files.check_room(tmp_path / "rows.npy", 10**12, (4,))
     with pytest.raises(ValueError, match="between 1 and 4294967296: n = 0"):
-        run_samples.check_room(tmp_path / "rows.npy", 0, 4)
+        sample_files.check_room(tmp_path / "rows.npy", 0, (4,))
     with pytest.raises(
         ValueError, match=r"2147483648 samples of 100000 columns take 1,718 TB at least, and .* are free"
     ):
-        run_samples.check_room(tmp_path / "rows.npy", 2**31, 10**5)
-    run_samples.check_room(tmp_path / "not" / "yet" / "rows.npy", 10, 4)
+        sample_files.check_room(tmp_path / "rows.npy", 2**31, (10**5,))
+    sample_files.check_room(tmp_path / "not" / "yet" / "rows.npy", 10, (4,))
