@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from jaxdiff.app import run_folder
 from jaxdiff.processes import Process, ou
-from jaxdiff.scores import denoiser_of, from_network
+from jaxdiff.scores import denoiser_of, from_network, guided
 from jaxdiff.types import DenoiserFn, Rows, ScoreFn
 
 
@@ -21,9 +21,10 @@ class Scaling:
     """The affine map between rows in the units of the data file and standardised rows. It is a pytree.
 
     Attributes:
-      mean: (d,) means of the train rows.
-      scale: (d,) standard deviations of the train rows; 1 for a column that is constant there.
-      constant: (d,) of bool: the columns that are constant on the train rows.
+      mean: (d,) means of the train rows; of images the middle of their range, ().
+      scale: (d,) standard deviations of the train rows; 1 for a column that is constant there. Of images half of the
+        width of their range, ().
+      constant: (d,) of bool: the columns that are constant on the train rows; of images False.
     """
 
     mean: Any
@@ -51,7 +52,8 @@ class Model:
 
     Attributes:
       folder: the run folder.
-      score: s(x, t), the score at standardised rows x (..., d) and an OU time t (); a pytree.
+      score: s(x, t), the score at standardised rows x (..., d), or images (..., H, W, C), and an OU time t (); a
+        pytree.
       denoiser: D(x, t), the estimate of E[X_0 | X_t = x], of the same shapes; a pytree.
       process: the forward process, whose clock is the times of score and denoiser: `jaxdiff.processes.ou`.
       scaling: between the units of the data file and standardised rows.
@@ -68,6 +70,21 @@ class Model:
     network: Any
     class_names: tuple[str, ...] | None
     record: dict[str, Any]
+
+    def conditional(self, labels: Any, guidance: float = 1.0) -> "Model":
+        """This model with the score and the denoiser of labels, and of guidance.
+
+        Args:
+          labels: (n,) whole numbers, one for each particle, or one number for all: positions in `class_names`.
+          guidance: the weight of classifier-free guidance; 1 is the conditional law.
+
+        Raises:
+          ValueError: the network takes no labels.
+        """
+        if self.class_names is None:
+            raise ValueError(f"the network of {self.folder} takes no labels: train it on data with labels.")
+        own = lambda function: guided(function(self.network, labels), function(self.network), guidance)
+        return dataclasses.replace(self, score=own(from_network), denoiser=own(denoiser_of))
 
     @property
     def horizon(self) -> float:
@@ -88,23 +105,27 @@ class Model:
         return self.scaling.undo(x)
 
 
-def load(run: str | os.PathLike) -> Model:
+def load(run: str | os.PathLike, *, network: str | None = None) -> Model:
     """The model in a run folder, as `jaxdiff train` writes it.
+
+    network: FILE.py:NAME of a network of the user that was moved since training.
 
     Raises:
       RunError: the folder is missing, incomplete or damaged. It is a ValueError.
     """
-    found = run_folder.load(run)
-    data, labels = found.dataset, found.dataset.labels
-    mean, scale = np.asarray(data.mean), np.asarray(data.scale)
+    found = run_folder.load(run, network=network)
+    data = found.dataset
+    mean, scale, constant = np.asarray(data.mean), np.asarray(data.scale), ~data.train.any(axis=0)
+    if data.pixels is not None:
+        mean, scale, constant = mean[0], scale[0], np.array(False)
     return Model(
         folder=found.folder,
         score=from_network(found.network),
         denoiser=denoiser_of(found.network),
         process=ou,
-        scaling=Scaling(mean, scale, ~data.train.any(axis=0)),
+        scaling=Scaling(mean, scale, constant),
         network=found.network,
-        class_names=None if labels is None else labels.names,
+        class_names=found.classes,
         record=found.model,
     )
 

@@ -56,7 +56,7 @@ class Watcher:
         self.ends, self.every, self.drawn = ends, every, started
         self.board = _board(folder.folder / "tensorboard")
 
-    def __call__(self, measured: dict[str, float], network: Any) -> None:
+    def __call__(self, measured: dict[str, Any], network: Any) -> None:
         """Write the numbers, and every so many steps the pictures."""
         self.folder.add_metrics(measured)
         step = int(measured["step"])

@@ -87,7 +87,11 @@ def test_the_reloaded_run_has_the_same_rows_units_and_times(folder, dataset):
         assert kept.dtype == given.dtype
         assert np.array_equal(kept, given)
     assert (run.dataset.name, run.dataset.constant) == ("three", 1)
-    assert (run.horizon, run.early_stop, run.model["network"]) == (4.0, 0.01, {"kind": "mlp", "n_classes": None} | NETWORK)
+    assert (run.horizon, run.early_stop, run.model["network"]) == (
+        4.0,
+        0.01,
+        {"kind": "mlp", "n_classes": None} | NETWORK,
+    )
 
 
 def test_retraining_into_a_folder_removes_what_the_older_model_left(folder, dataset, network):
