@@ -102,12 +102,14 @@ def _of_user(name, shape, given):
     if place.suffix == ".py" and not place.is_file():
         raise ValueError(f"{place} does not exist: give the file of the network by --network FILE.py:NAME.")
     function = function_of(name, "network")
-    parameters = inspect.signature(function).parameters.values()
+    is_class = isinstance(function, type)  # the signature of an NNX class itself takes anything
+    signature = inspect.signature(function.__init__ if is_class else function)
+    parameters = signature.parameters.values()
     everything = any(one.kind is one.VAR_KEYWORD for one in parameters)
     taken = {one.name for one in parameters}
     keywords = {key: value for key, value in given.items() if everything or key in taken}
     try:
-        inspect.signature(function).bind(shape, **keywords)
+        signature.bind(*[None][:is_class], shape, **keywords)
     except TypeError as error:
         raise ValueError(
             f"{name} is called with the shape of an event and the keywords {', '.join(given)} that it has: {error}. "

@@ -1,5 +1,6 @@
 """The folder of a training inside a run folder: its settings, checkpoints, metrics and pictures."""
 
+import contextlib
 import json
 import pathlib
 import shutil
@@ -88,6 +89,13 @@ class TrainingFolder:
         checkpoints = Checkpoints(self.folder / "checkpoints")
         self._cut_metrics(max(checkpoints.steps(), default=0))
         return checkpoints
+
+    def forget(self) -> None:
+        """Remove the folder of a training that saved and measured nothing, as one whose arguments were refused."""
+        if not any((self.folder / "checkpoints").glob("step_*")) and not self.metrics.exists():
+            shutil.rmtree(self.folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # the run folder holds other files
+                self.run.rmdir()
 
     def _cut_metrics(self, step):
         """Remove lines of steps beyond the checkpoint, which will be measured again, and a line that was cut off."""

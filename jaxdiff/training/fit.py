@@ -141,7 +141,7 @@ def fit(
       TypeError: network is not an NNX module.
       Interrupted: Ctrl-C was pressed, or SIGTERM came. The exception holds the best network so far.
     """
-    _check_numbers(steps, batch_size, learning_rate, accumulate, drop_labels)
+    _check_numbers(steps, batch_size, learning_rate, accumulate, drop_labels, ema_decay)
     check_ends(horizon, early_stop)
     check_network(network)
     source = source_of(data)
@@ -199,12 +199,14 @@ def _held_out_labels(network, labels, held_out, held_out_labels):
     return check_labels(network, held_out_labels, len(held_out), "held_out_labels")
 
 
-def _check_numbers(steps, batch_size, learning_rate, accumulate, drop_labels):
-    """Raise ValueError unless the counts are positive, the learning rate is too, and drop_labels is a chance."""
+def _check_numbers(steps, batch_size, learning_rate, accumulate, drop_labels, ema_decay):
+    """Raise ValueError unless the counts and the learning rate are positive, and the shares lie between 0 and 1."""
     for name, value in (("steps", steps), ("batch_size", batch_size), ("accumulate", accumulate)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1: {name} = {value}.")
     if not 0 < learning_rate < np.inf:
         raise ValueError(f"learning_rate must be positive and finite: learning_rate = {learning_rate:g}.")
+    if not 0 <= ema_decay < 1:
+        raise ValueError(f"ema_decay must lie between 0 and 1, 1 excluded: ema_decay = {ema_decay:g}.")
     if not 0 <= drop_labels <= 1:
         raise ValueError(f"drop_labels must be a chance between 0 and 1: drop_labels = {drop_labels:g}.")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxdiff import runs
+from jaxdiff import networks, runs
 from jaxdiff.app import watching
 from jaxdiff.app.cli import main
 from jaxdiff.app.training_folder import TrainingFolder, read_metrics
@@ -175,9 +175,9 @@ def test_the_settings_are_kept_without_what_changes_no_bit(finished):
     assert Checkpoints(finished / "training" / "checkpoints").steps()[-1] == 50
 
 
-def test_fit_with_checkpoints_resumes_to_the_same_bits(tmp_path):
+def test_fit_with_checkpoints_resumes_to_the_same_bits(tmp_path, monkeypatch):
     rows = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
-    network = lambda: runs.networks.ResidualMLP(2, width=8, depth=1, rngs=nnx.Rngs(0))
+    network = lambda: networks.ResidualMLP(2, width=8, depth=1, rngs=nnx.Rngs(0))
     known = {"steps": 30, "batch_size": 8, "held_out": rows[:16]}
     whole = fit(network(), rows, jax.random.key(1), **known).network
 
@@ -188,8 +188,8 @@ def test_fit_with_checkpoints_resumes_to_the_same_bits(tmp_path):
         if measured["step"] > 10:
             raise Stop
 
-    with Checkpoints(tmp_path / "c") as checkpoints, pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
-        patch.setattr("jaxdiff.training.loop.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("jaxdiff.training.loop.SAVE_SECONDS", 0.0)
+    with Checkpoints(tmp_path / "c") as checkpoints, pytest.raises(Stop):
         fit(network(), rows, jax.random.key(1), **known, checkpoints=checkpoints, on_measure=stops)
     with Checkpoints(tmp_path / "c") as checkpoints:
         assert 0 < checkpoints.steps()[-1] < 30

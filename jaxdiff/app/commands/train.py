@@ -157,6 +157,9 @@ def _fitted(options, folder, dataset, network, record):
             )
         except Interrupted as interrupted:
             return interrupted.fit, interrupted
+        except (ValueError, TypeError):
+            folder.forget()
+            raise
         finally:
             watcher.close()
     return trained, None
