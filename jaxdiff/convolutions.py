@@ -10,6 +10,7 @@ same parameters, and its values, derivatives and batches are those of the convol
 operands to the fast order. On other backends it is the convolution itself.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,7 @@ def fast_in_loops(function: Callable[..., Any]) -> Callable[..., Any]:
     the plain convolutions; those of a function without convolutions have the same bits.
     """
 
+    @functools.wraps(function)
     def fast(*arguments):
         closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
         out = jaxpr_as_fun(_replaced(closed, {}))(*jax.tree.leaves(arguments))
