@@ -33,8 +33,11 @@ def fast_in_loops(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def fast(*arguments):
-        closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
-        out = jaxpr_as_fun(_replaced(closed, {}))(*jax.tree.leaves(arguments))
+        # JAX keeps the trace of a function as long as the function, and structures of pytrees in caches of its own.
+        leaves, tree = jax.tree.flatten(arguments)
+        own = lambda *leaves: function(*jax.tree.unflatten(tree, leaves))
+        closed, shapes = jax.make_jaxpr(own, return_shape=True)(*leaves)
+        out = jaxpr_as_fun(_replaced(closed, {}))(*leaves)
         return jax.tree.unflatten(jax.tree.structure(shapes), out)
 
     return fast
