@@ -12,8 +12,8 @@ arguments.
 
 `ratio` is the median over the rounds of the time of `fit` over that of the loop with the same work, `spread` its
 interquartile range; `over_less` is the ratio to the loop with less work. Neither the compilation nor held-out rows are
-part of the times: `fit` takes about a tenth longer with held-out rows, by choice. The record has the load of the machine
-before the study began. Where that exceeds the cores, other work took turns with the study: the ratios still compare
+part of the times: `fit` takes about a tenth longer with held-out rows, by choice. The record has the load of the
+machine before the study. Where that exceeds the cores, other work took turns with the study: the ratios still compare
 neighbours in time, but `spread` is wide and the milliseconds are too many.
 """
 
