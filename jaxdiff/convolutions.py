@@ -52,7 +52,7 @@ def _replaced(part, seen):
         several = [_replaced(one, seen) for one in part]
         same = all(new is old for new, old in zip(several, part, strict=True))
         return part if same else type(part)(several)
-    if isinstance(part, ClosedJaxpr):
+    if isinstance(part, ClosedJaxpr) and part.jaxpr is not part:  # in jax 0.11 every jaxpr is closed
         inner = _replaced(part.jaxpr, seen)
         return part if inner is part.jaxpr else part.replace(jaxpr=inner)
     if not isinstance(part, Jaxpr):
