@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "jaxdiff"
 ROWS = (
-    "checks arrays intervals legendre interrupts progress files lanczos box_muller",
+    "checks arrays intervals legendre interrupts progress files lanczos box_muller convolutions",
     "types certificate noise metrics events conditions",
     "processes",
     "grids",

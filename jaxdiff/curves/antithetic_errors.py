@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxdiff import noise
 from jaxdiff.checks import value_of
+from jaxdiff.convolutions import fast_in_loops
 from jaxdiff.curves.directions import in_axes
 from jaxdiff.processes import forward
 from jaxdiff.types import DenoiserFn
@@ -69,7 +70,7 @@ def errors(
         return loss, cross, squares if each else None
 
     repeats = jnp.arange(n_noises, dtype=jnp.uint32)
-    found = jax.lax.map(pair, repeats, batch_size=together if together > 1 else None)
+    found = jax.lax.map(fast_in_loops(pair), repeats, batch_size=together if together > 1 else None)
     return jax.tree.map(lambda leaf: leaf.mean(0), found)
 
 

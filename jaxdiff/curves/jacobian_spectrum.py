@@ -15,6 +15,7 @@ import numpy as np
 from jax import lax
 
 from jaxdiff import noise
+from jaxdiff.convolutions import fast_in_loops
 from jaxdiff.curves.log_det import compress
 from jaxdiff.lanczos import quadrature, tridiagonal
 from jaxdiff.processes import forward, ou
@@ -70,7 +71,7 @@ def tridiagonals(
         starts = jnp.stack([probe, x0 - m])
         return lax.map(lambda b: tridiagonal(apply, b, n_products)[0], starts), jnp.sum(starts**2, -1)
 
-    return lax.map(one, jnp.stack([z, -z]))
+    return lax.map(fast_in_loops(one), jnp.stack([z, -z]))
 
 
 def compressed(matrices: Any, squares: Any, n_products: Any, groups: int) -> list[tuple[Any, ...]]:

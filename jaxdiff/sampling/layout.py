@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from jax.extend import core
 
+from jaxdiff.convolutions import convolution_p
+
 # Primitives that act coordinate by coordinate. XLA fuses a score of only these with the noise and the steps around it.
 ARITHMETIC = frozenset(
     """abs add broadcast_in_dim convert_element_type copy div integer_pow max min mul neg select_n sign sqrt square
@@ -18,7 +20,8 @@ ELEMENTWISE = ARITHMETIC | frozenset(
     """and atan2 cbrt ceil clamp cos cosh eq erf erfc exp exp2 expm1 floor ge gt is_finite le log log1p logistic lt ne
     not or pow reduce_precision rem round rsqrt sin sinh tan tanh xor""".split()  # noqa: SIM905
 )
-PRODUCTS, LOOPS = frozenset({"dot_general", "conv_general_dilated"}), frozenset({"scan", "while", "cond"})
+PRODUCTS = frozenset({"dot_general", "conv_general_dilated", convolution_p.name})
+LOOPS = frozenset({"scan", "while", "cond"})
 # The most equations in the jaxpr of a score that is fused with its steps. They are compiled once for each step of an
 # iteration, so a larger limit means longer compilation. With a smaller one, more scores read their noise from memory.
 MOST_EQUATIONS = 64

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer, eval_context
-from jax.extend.core import get_opaque_trace_state
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxdiff import conditions, events, noise
@@ -24,6 +23,11 @@ from jaxdiff.sampling.devices import device_of, mesh_of, placed, spread
 from jaxdiff.sampling.program import call, run, run_iterations, run_remaining
 from jaxdiff.sampling.run_checks import check_asked, check_particles, check_steps, warn_of_wrong_jax
 from jaxdiff.types import Kernel, Sampler
+
+try:
+    from jax.extend.core import get_opaque_trace_state
+except ImportError:  # jax 0.9
+    from jax.core import get_opaque_trace_state
 
 SOURCES = ("counter", "jax")  # the values of noise=
 REFRESH = 1.0  # seconds between two moves of the bar

@@ -9,13 +9,14 @@ from jax.tree_util import Partial
 from jaxdiff import noise
 from jaxdiff.checks import check_agrees, value_of
 from jaxdiff.conditions import by_particle
+from jaxdiff.convolutions import fast_in_loops
 from jaxdiff.sampling import compiled, layout, positions
 
 _traces = compiled.Recent(4 * compiled.MOST)  # `layout_of` traces a score with up to four numbers of particles
 
 
 def _value(static, arguments, donated):
-    return value_of(*arguments)
+    return fast_in_loops(value_of)(*arguments)
 
 
 def evaluate(score, x, t):

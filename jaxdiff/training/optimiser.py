@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 from jaxdiff.arrays import Scalar, Whole
+from jaxdiff.convolutions import fast_in_loops
 from jaxdiff.training.batches import dropped, rows_of_step
 from jaxdiff.training.losses import row_losses
 from jaxdiff.training.signature import call
@@ -107,7 +108,7 @@ def gradient_of(network_of, settings):
         rows = row_losses(lambda x, t: call(network, x, t, labels, key_dropout), x0, t, z, settings.weight)
         return jnp.mean(rows if factors is None else factors.astype(rows.dtype) * rows), rows
 
-    graded = jax.value_and_grad(loss, has_aux=True)
+    graded = fast_in_loops(jax.value_and_grad(loss, has_aux=True))  # steps run in a loop
 
     def gradient(state, x0, labels, key):
         key_loss, key_dropout = jax.random.split(key)

@@ -23,6 +23,7 @@ from benchmarks import (
     score_error,
     simulated_sweep,
     t1_t2_tradeoff,
+    training_step,
     truncation,
 )
 from benchmarks.harness import places, records, studies
@@ -43,6 +44,7 @@ STUDIES = (
     schedules.STUDY,
     score_error.STUDY,
     simulated_sweep.STUDY,
+    training_step.STUDY,
 )
 BUMPS = line.Law([0.3, 0.7], [-1.0, 1.0], [0.05, 0.1])
 
