@@ -95,7 +95,7 @@ def test_samples_of_the_model_can_be_drawn(model, key):
 
 def test_the_record_is_the_one_of_the_run(model, folder):
     assert model.folder == folder
-    assert (model.horizon, model.early_stop, model.record["network"]) == (4.0, 0.01, NETWORK)
+    assert (model.horizon, model.early_stop, model.record["network"]["width"]) == (4.0, 0.01, 8)
     assert model.process is jaxdiff.processes.ou
     assert model.class_names is None  # these rows have no labels
     assert isinstance(model.network, jaxdiff.networks.ResidualMLP)

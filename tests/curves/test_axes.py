@@ -428,6 +428,7 @@ PLAN = {
     "evals": 4,
     "grid": GRID,
     "horizon": 4.0,
+    "guidance": 1.0,
 }
 
 
