@@ -1,10 +1,9 @@
-"""Linear inverse problems with known posteriors: a normal law in six dimensions, and two laws in the plane."""
+"""Linear inverse problems with known posteriors: a normal law in six dimensions, and a mixture in the plane."""
 
 import numpy as np
 
 ROW = np.array([[1.0, 0.3]])  # what is observed of the plane: one number
 ACROSS = np.array([-0.3, 1.0]) / np.hypot(1.0, 0.3)  # a unit vector of which ROW sees nothing
-PLANE_NORMAL = (np.ones(1), np.array([[0.2, -0.4]]), np.array([[[1.2, 0.6], [0.6, 0.7]]]))
 PLANE_MIXTURE = (  # weights, means, covariances; given a number near 0 the posterior has two or three modes
     np.array([0.3, 0.4, 0.3]),
     np.array([[-0.9, 0.9], [0.9, 0.7], [0.1, -1.2]]),

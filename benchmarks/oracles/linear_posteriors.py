@@ -66,7 +66,7 @@ def affine_score(method, problem, y, t):
 
 
 def limit(method, problem, y, horizon, early_stop, *, noisy):
-    """Means (len(y), d) and covariance at the early stop of the exact reverse SDE (noisy) or ODE of a method's score."""
+    """Means (len(y), d) and covariance at the early stop of the reverse SDE (noisy) or ODE of a method's score."""
     d, eye = len(problem.mean), np.eye(len(problem.mean))
 
     def rate(log_t, state):
