@@ -239,6 +239,24 @@ def test_a_jacobian_without_curvature_gives_finite_values():
         assert bool(jnp.isfinite(out).all())
 
 
+# D = x (0.9, -nu) with nu such that the second direction's covariance cancels the noise but for a millionth: a step
+# along it would have a length of a million. The first direction alone has the closed form of the line.
+def test_a_negative_covariance_does_not_cancel_the_noise():
+    t, std = 0.5, 0.4
+    factor = -np.expm1(-2 * t) / np.exp(-t)
+    nu = std**2 / factor * (1 - 1e-6)
+    denoiser = Partial(lambda x, t: x * jnp.asarray([0.9, -nu], x.dtype))
+    x = jnp.asarray([[0.3, -0.2]])
+    plain = np.asarray(denoiser(x, t))
+    out = scores.mmps(denoiser, np.eye(2), plain + np.array([[0.0, 0.7]]), noise_std=std)(x, t)
+    np.testing.assert_allclose(out, plain, atol=1e-12)
+    out = scores.mmps(denoiser, np.eye(2), plain + np.array([[0.7, 0.0]]), noise_std=std)(x, t)
+    gain = factor * 0.9 / (std**2 + factor * 0.9)
+    np.testing.assert_allclose(out, plain + np.array([[gain * 0.7, 0.0]]), atol=1e-12)
+    out = scores.mmps(denoiser, np.eye(2), plain + np.array([[0.7, 0.7]]), noise_std=std)(x, t)
+    assert np.abs(out - plain).max() < 2
+
+
 @pytest.mark.parametrize(
     ("operator", "y", "more", "message"),
     [
