@@ -154,8 +154,8 @@ def verdict(rows):
         said.append(
             f"{mask}: {best['method']} has the least error on hidden pixels, {best['rms']:.3f}, {how} the linear "
             f"predictor's {linear['rms']:.3f}; residuals are {min(residuals):.2f} to {max(residuals):.2f} of the "
-            f"noise; 80 % intervals cover {min(coverage):.2f} to {max(coverage):.2f} ({linear['coverage']:.2f} of the linear "
-            f"predictor), and {', '.join(right) or 'none'} within two standard errors of 0.80."
+            f"noise; 80 % intervals cover {min(coverage):.2f} to {max(coverage):.2f} ({linear['coverage']:.2f} of the "
+            f"linear predictor), and {', '.join(right) or 'none'} within two standard errors of 0.80."
         )
     return f"{' '.join(said)} {of_bursts(found)}"
 
