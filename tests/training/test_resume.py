@@ -85,8 +85,8 @@ def test_checkpoints_of_a_folder_are_refused_to_several_processes(tmp_path, monk
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     checkpoints = Checkpoints(tmp_path)
     message = "Checkpoints is for a program of one process, and this one has 2"
-    with pytest.raises(ValueError, match=message):
-        fit(checkpoints)
+    with pytest.raises(ValueError, match=message):  # before the first step
+        fit(checkpoints, on_measure=lambda measured, network: pytest.fail("it trained"))
     with pytest.raises(ValueError, match=message):
         checkpoints.save(1, {"a": np.ones(2)})
     with pytest.raises(ValueError, match=message):
