@@ -36,7 +36,7 @@ BURST = 5.0  # the pixels' range ends at 1
 LINEAR, UNIPC, ANCESTRAL = "linear predictor", "UniPC", "ancestral"
 KERNELS = {ANCESTRAL: kernels.ancestral, UNIPC: kernels.unipc}
 DIGITS = {"quick": {ANCESTRAL: 10, UNIPC: 4}, "full": {ANCESTRAL: 50, UNIPC: 10}}
-SHOWN, COMPLETIONS = 4, 3  # digits and completions of each in the picture
+SHOWN, COMPLETIONS = (0, 1, 3, 6), 3  # digits, four different ones, and completions of each in the picture
 MASKS = {
     "lower half": np.arange(64) < 32,
     "random half": np.random.default_rng(3).permutation(64) < 32,
@@ -106,7 +106,7 @@ def covered(x, truth, rng):
 
 
 def rows(quick, repeats):
-    """A row for each mask, method and sampler, and the pictures of the first digits."""
+    """A row for each mask, method and sampler, and the pictures of some digits."""
     size = "quick" if quick else "full"
     train, test, denoiser, moments = trained(TRAINING[size])
     truth, counted = test[: DIGITS[size][ANCESTRAL]].astype(np.float64), train.std(0) > LEAST_SPREAD
@@ -128,8 +128,9 @@ def rows(quick, repeats):
 
 
 def picture(mask, of, images):
-    """A row that holds the first digits of some images (n, 64) for the figure; what is not a pixel is None."""
-    shown = np.where(np.abs(images[:SHOWN]) < BURST, images[:SHOWN], np.nan).round(3)
+    """A row that holds the SHOWN digits of images (n, 64) for the figure; what is hidden or has burst is None."""
+    shown = images[list(SHOWN)]
+    shown = np.where(np.abs(shown) < BURST, shown, np.nan).round(3)
     return {"part": "pictures", "mask": mask, "of": of, "images": [
         [None if np.isnan(pixel) else pixel for pixel in image] for image in shown.tolist()
     ]}  # fmt: skip
@@ -168,37 +169,40 @@ def of_bursts(found):
 
 def draw(rows, path):
     """A sheet for each mask, a line for each digit: truth, observation, and completions by each method."""
-    found = [row for row in rows if row["part"] == "pictures"]
-    masks = list(dict.fromkeys(row["mask"] for row in found))
-    figure = plots.canvas(14, 3.6 * len(masks))
-    for block, mask in zip(np.atleast_1d(figure.subfigures(len(masks), 1)), masks, strict=True):
-        sheet(block, mask, [row for row in found if row["mask"] == mask])
+    masks = list(dict.fromkeys(row["mask"] for row in rows))
+    figure = plots.canvas(14, 3.3 * len(masks))
+    for ax, mask in zip(np.atleast_1d(figure.subplots(len(masks), 1)), masks, strict=True):
+        own = [row for row in rows if row["mask"] == mask]
+        errors = {r["method"]: r.get("rms") for r in own if r["part"] == "errors" and r.get("sampler") != UNIPC}
+        sheet(ax, f"{mask} hidden", [row for row in own if row["part"] == "pictures"], errors)
     return plots.saved(figure, path)
 
 
-def sheet(block, mask, found):
-    """The images of one mask, one column for each row of the record, with a gap between methods."""
-    groups = {of: [row for row in found if row["of"] == of] for of in dict.fromkeys(row["of"] for row in found)}
-    side, gap = 1.0, 0.35
-    ax = block.subplots()
-    left = 0.0
-    for of, rows in groups.items():
-        middle = left + len(rows) * (side + 0.06) / 2
-        ax.text(middle, -0.15, of, ha="center", va="bottom", fontsize=10, color=plots.INK)
-        for row in rows:
-            for line, image in enumerate(row["images"]):
-                pixels = np.array(image, float).reshape(8, 8)
-                top = line * (side + 0.06)
-                burst = of not in ("truth", "observed") and np.isnan(pixels).any()
-                if burst:
-                    pixels = np.full((8, 8), -0.7)
-                    ax.text(left + side / 2, top + side / 2, "burst", ha="center", va="center", fontsize=7)
-                ax.imshow(pixels, cmap=shades(), vmin=-1, vmax=1, extent=(left, left + side, top + side, top))
-            left += side + 0.06
+def sheet(ax, title, found, errors):
+    """The images of one mask, a column for each row of the record, with a gap between methods."""
+    left, pitch, gap = 0.0, 1.07, 0.4
+    for of in dict.fromkeys(row["of"] for row in found):
+        columns = [row["images"] for row in found if row["of"] == of]
+        heading = f"{of}\nerror {errors[of]:.2f}" if errors.get(of) else of
+        ax.text(left + len(columns) * pitch / 2, -0.12, heading, ha="center", va="bottom", fontsize=10, color=plots.INK)
+        for images in columns:
+            for line, image in enumerate(images):
+                tile(ax, np.array(image, float).reshape(8, 8), left, line * pitch, of in errors)
+            left += pitch
         left += gap
-    ax.set(xlim=(0, left - gap), ylim=(SHOWN * (side + 0.06), -0.5), aspect="equal")
+    ax.set(xlim=(-0.05, left - gap), ylim=(len(SHOWN) * pitch, -0.7), aspect="equal")
+    ax.set_title(title, loc="left", fontsize=12, color=plots.INK, fontweight="bold")
     ax.set_axis_off()
-    block.suptitle(f"{mask} hidden", fontsize=12, color=plots.INK)
+
+
+def tile(ax, pixels, left, top, completed):
+    """One image with a thin frame; a completion that burst is grey, with the word."""
+    if completed and np.isnan(pixels).any():
+        pixels = np.full((8, 8), -0.85)
+        ax.text(left + 0.5, top + 0.5, "burst", ha="center", va="center", fontsize=8, color=plots.INK)
+    corners = (left, left + 1, top + 1, top)
+    ax.imshow(pixels, cmap=shades(), vmin=-1, vmax=1, extent=corners)
+    ax.plot([left, left + 1, left + 1, left, left], [top, top, top + 1, top + 1, top], color="#b0b0b0", lw=0.6)
 
 
 def shades():
