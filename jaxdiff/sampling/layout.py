@@ -134,12 +134,17 @@ def inner_jaxprs(equation):
 
 
 def _primitives(jaxpr, n):
-    """Names of all equations on particles, also in inner jaxprs. A loop or branch counts itself, a call does not."""
+    """Names of all equations on particles, also in inner jaxprs. A loop or branch counts itself, a call does not.
+
+    A reshape of each particle by itself, as of an image, moves no value and does not count.
+    """
     for equation in jaxpr.eqns:
         inner = inner_jaxprs(equation)
         for one in inner:
             yield from _primitives(one, n)
         shapes = [v.aval.shape for v in (*equation.invars, *equation.outvars) if hasattr(v.aval, "shape")]
+        if equation.primitive.name == "reshape" and all(shape[:1] == (n,) for shape in shapes):
+            continue
         if any(n in shape for shape in shapes) and (not inner or equation.primitive.name in LOOPS):
             yield equation.primitive.name
 

@@ -8,11 +8,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.tree_util import Partial
 from jaxtyping import Array, Num
 
 from jaxdiff.arrays import aligned, like
 from jaxdiff.checks import as_array, described
+
+SAME = 1e-3  # of |A x| |y|: a larger difference of <A x, y> and <x, A^T y> is no rounding error in float32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,11 +45,12 @@ def linear_map(operator: Any, *, event: Sequence[int] | None = None) -> LinearMa
       operator: one of these. An array of booleans in the shape of an event, True where a value is observed: the
         observations then have the event's shape, and their values where the mask is False are ignored. Another array
         (m, d): the matrix acts on the flattened event. A linear function of one event, or a pair of a function and its
-        transpose. A LinearMap, which is returned.
+        transpose, which is checked with random events where their values are concrete. A LinearMap, which is returned.
       event: the shape of one event. A function needs it; a matrix acts on (d,) by default.
 
     Raises:
-      ValueError: the event's shape is missing, or does not fit the matrix or the mask.
+      ValueError: the event's shape is missing, or does not fit the matrix or the mask; or the second function of a
+        pair is not the transpose of the first.
       TypeError: the operator is none of these, or a function without a transpose is not linear.
     """
     if isinstance(operator, LinearMap):
@@ -98,6 +102,7 @@ def _of_functions(operator, event):
     forward, *others = operator if isinstance(operator, tuple) else (operator,)
     observed = jax.eval_shape(forward, jax.ShapeDtypeStruct(event, np.float32)).shape
     if others:
+        _check_transpose(forward, others[0], event, observed)
         return LinearMap(
             Partial(_Each(len(event)), _partial(forward)),
             Partial(_Each(len(observed)), _partial(others[0])),
@@ -114,6 +119,33 @@ def _of_functions(operator, event):
     return LinearMap(
         Partial(_Each(len(event)), _partial(forward)), Partial(_Back(event), _partial(forward)), event, observed
     )
+
+
+# <A x, A z> = <x, A^T A z> and <A x, w> = <x, A^T w> for random x, z and w. The first has no rounding error to speak of
+# where A loses most of its input, the second tests what no A z reaches.
+def _check_transpose(forward, back, event, observed):
+    """Raise ValueError unless <A x, y> = <x, A^T y> for random x and y, up to rounding; not where they are traced."""
+    rng = np.random.default_rng(0)
+    x, z = (jnp.asarray(rng.normal(size=event), jnp.float32) for _ in range(2))
+    shape = jax.eval_shape(back, jax.ShapeDtypeStruct(observed, np.float32)).shape
+    if shape != event:
+        raise ValueError(
+            f"the second function of a pair must be the transpose of the first: it maps an observation of shape "
+            f"{observed} to {shape}, and an event has shape {event}."
+        )
+    image = forward(x)
+    for y in (image, forward(z), jnp.asarray(rng.normal(size=observed), jnp.float32)):
+        given = back(y)
+        if isinstance(image, Tracer) or isinstance(y, Tracer) or isinstance(given, Tracer):
+            return
+        size = np.linalg.norm(image) * np.linalg.norm(y)
+        one, other = (np.vdot(*map(np.float64, pair)) for pair in ((image, y), (x, given)))
+        if not abs(one - other) <= SAME * size:
+            raise ValueError(
+                f"the second function of a pair must be the transpose of the first, <A x, y> = <x, A^T y>: for random "
+                f"x and y these are {one:.6g} and {other:.6g}. Leave the second function out, and JAX transposes the "
+                f"first."
+            )
 
 
 def _partial(function):

@@ -20,7 +20,8 @@ def mmps(
 
     D_y = D + C A^T (noise_std^2 I + A C A^T)^-1 (y - A D) with C = (sigma^2/alpha) dD/dx (moment matching). Exact for a
     normal law with an exact denoiser, if `iterations` is at least the number of observations. Bias on other laws: X_0
-    given X_t is treated as normal. Any bias falls to 0 as t falls to 0.
+    given X_t is treated as normal. Any bias falls to 0 as t falls to 0. The Jacobian of a learned denoiser is no
+    covariance in some directions: the iterations stop before a direction along which it is not positive.
 
     Args:
       denoiser: D(x, t), differentiable in x; rows independent.
@@ -55,9 +56,9 @@ class _ByCovariance:
         factor = ou.sigma(t) ** 2 / ou.alpha(t)
         noise, share = variance / (variance + factor), factor / (variance + factor)
 
-        def apply(u):
+        def covariance(u):
             v = operator.transposed(u)
-            return noise * u + share * operator.forward((along(v) + back(v)) / 2)
+            return share * operator.forward((along(v) + back(v)) / 2)
 
-        u = conjugate_gradients(operator, apply, r, self.iterations, share * rounding(t, r))
+        u = conjugate_gradients(operator, noise, covariance, r, self.iterations, share * rounding(t, r))
         return share * back(operator.transposed(u))

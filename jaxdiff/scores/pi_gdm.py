@@ -62,6 +62,6 @@ class _ByOneVariance:
         scaled = data_variance / (alpha**2 * data_variance + sigma2)
         total = variance + scaled * sigma2
         noise, share = variance / total, scaled * sigma2 / total
-        apply = lambda u: noise * u + share * operator.forward(operator.transposed(u))
-        u = conjugate_gradients(operator, apply, r, self.iterations, 0)
+        covariance = lambda u: share * operator.forward(operator.transposed(u))
+        u = conjugate_gradients(operator, noise, covariance, r, self.iterations, 0)
         return share / (scaled * alpha) * back(operator.transposed(u))

@@ -80,23 +80,27 @@ def rounding(t: Any, r: Any) -> Any:
     return 4 * jnp.finfo(r.dtype).eps / ou.alpha(t)
 
 
-# Learned denoisers have Jacobians that are not positive, and noise_std may be 0: a direction without positive curvature
-# is not followed, and the solution of the steps before it stays.
-def conjugate_gradients(operator: LinearMap, apply: Callable[..., Any], r: Any, iterations: int, least: Any) -> Any:
-    """The solution u of apply(u) = r for every particle, by conjugate gradients from 0.
+# Learned denoisers have Jacobians that are not positive, and noise_std may be 0. A direction along which the covariance
+# is not positive is not followed, and the solution of the steps before it stays. A negative covariance could otherwise
+# cancel the noise, and the step along that direction would have any length.
+def conjugate_gradients(
+    operator: LinearMap, noise: Any, covariance: Callable[..., Any], r: Any, iterations: int, least: Any
+) -> Any:
+    """The solution u of noise u + covariance(u) = r for every particle, by conjugate gradients from 0.
 
-    `apply` is symmetric. A particle stops where its residual is 0 to rounding, or its direction p has a curvature of at
-    most `least` |A^T p|^2.
+    `covariance` is symmetric, and `noise` is a number, 0 or more. A particle stops where its residual is 0 to rounding,
+    or where <p, covariance(p)> is at most `least` |A^T p|^2 for its direction p.
     """
     tiny, axes = jnp.finfo(r.dtype).tiny, tuple(range(-len(operator.event), 0))
     done = jnp.finfo(r.dtype).eps ** 2 * dots(operator, r, r)
 
     def step(_, state):
         u, rest, direction, square = state
-        image = apply(direction)
-        curvature = dots(operator, direction, image)
-        length2 = jnp.sum(operator.transposed(direction) ** 2, axis=axes).reshape(curvature.shape)
-        goes = (curvature > least * length2 + tiny) & (square > done)
+        image = covariance(direction)
+        variance = dots(operator, direction, image)
+        length2 = jnp.sum(operator.transposed(direction) ** 2, axis=axes).reshape(variance.shape)
+        goes = (variance > least * length2 + tiny) & (square > done)
+        curvature, image = noise * dots(operator, direction, direction) + variance, noise * direction + image
         length = jnp.where(goes, square / jnp.where(goes, curvature, 1), 0)
         u, rest = u + length * direction, rest - length * image
         new = dots(operator, rest, rest)

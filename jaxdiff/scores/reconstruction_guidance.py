@@ -17,12 +17,14 @@ def reconstruction_guidance(
 
     D_y = D + weight (sigma^2/alpha) J^T A^T (y - A D)/v, J = dD/dx. DPS has v = noise_std^2, as if X_0 given X_t had no
     variance. The scaled form has v = noise_std^2 + sigma^2/alpha^2; with noise_std = 0 this is Ho et al.'s
-    D + weight alpha J^T A^T (y - A D). The published algorithm of DPS divides each step by |y - A D| instead of v, with
-    a tuned factor; its result depends on the number of steps, so it is not the denoiser of any score.
+    D + weight alpha J^T A^T (y - A D), which they apply to the hidden coordinates of a mask alone. The published
+    algorithm of DPS divides each step by |y - A D| instead of v, with a tuned factor. Its result depends on the number
+    of steps, so it is not the denoiser of any score.
 
     Bias on a normal law N(0, C) on the line with A = 1: samples of the reverse ODE with DPS have variance
     C exp(-C/noise_std^2) in place of C/(1 + C/noise_std^2), so DPS is always too sure. The scaled form with weight 1 is
-    always too unsure: X_0 given X_t has a variance below sigma^2/alpha^2.
+    always too unsure: X_0 given X_t has a variance below sigma^2/alpha^2. In several dimensions its reverse ODE is too
+    sure in some directions as well (benchmarks/posterior.py).
 
     Args:
       denoiser, operator, y, noise_std: as in `mmps`.

@@ -61,9 +61,16 @@ class Streamed:
         self.dtype = np.dtype(np.float32) if dtype.kind in "iub" else dtype
 
     def batch(self, rows):
-        """The rows of these numbers, as floats."""
+        """The rows of these numbers, as floats; ValueError with count and first row of values that are not finite."""
         order = np.sort(rows)  # a file is read from front to back
         found = np.asarray(self.source[order], self.dtype)
+        bad = np.argwhere(~np.isfinite(found))
+        if len(bad):
+            row, *place = bad[0].tolist()
+            raise ValueError(
+                f"the rows of a batch have {len(bad)} values that are not finite, first {found[tuple(bad[0])]} at row "
+                f"{order[row]} of the data, place {tuple(place)}: fill or drop them."
+            )
         return found[np.searchsorted(order, rows)]
 
 

@@ -113,7 +113,8 @@ def fit(
       optimiser: "adamw", "muon", or an optax.GradientTransformation, which ignores learning_rate and weight_decay. The
         named ones clip gradients to norm sqrt(d), where d is the number of values in a row.
       learning_rate, weight_decay: arguments of the named optimisers.
-      ema_decay: decay of the parameter average that is returned; at step k it is at most (1 + k)/(10 + k).
+      ema_decay: decay of the parameter average that is returned; at step k it is at most (1 + k)/(10 + k), so that the
+        untrained parameters are soon forgotten. TensorFlow's ExponentialMovingAverage with num_updates has this form.
       horizon, early_stop, weight: arguments of losses.denoising.
       times: "log_snr" (stratified uniformly in log snr), "low_discrepancy", "importance" (drawn where the measured loss
         is large, and divided out), or a function (key, n) -> times (n,).
@@ -125,7 +126,8 @@ def fit(
       held_out_labels: (m,) labels of the held-out rows; needed if labels are given.
       mesh: a jax.sharding.Mesh, over whose first axis the rows of a batch are spread.
       spread_parameters: spread parameters and the optimiser's state over the same axis too.
-      checkpoints: a Checkpoints object. The state is saved about every minute, at the end, and on Ctrl-C or SIGTERM.
+      checkpoints: a Checkpoints object, for a program of one process. The state is saved about every minute, at the
+        end, and on Ctrl-C or SIGTERM.
       resume: go on from the last checkpoint, to the same bits as a run that was not stopped.
       on_measure: called at every measurement with a dict (step, losses, seconds, steps_per_second) and the network.
       progress: show a bar.

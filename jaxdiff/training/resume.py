@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from jaxdiff.training import loop
+from jaxdiff.training.checkpoints.steps import Checkpoints, check_single_process
 
 
 class Saving:
@@ -44,8 +45,11 @@ class Saving:
         """The number of steps done, and the state to start from: the given one, or that of the last checkpoint.
 
         Raises:
-          ValueError: there are checkpoints, and they are not to be resumed, or resume lacks checkpoints.
+          ValueError: there are checkpoints, and they are not to be resumed; resume lacks checkpoints; or `Checkpoints`
+            are used by several processes.
         """
+        if isinstance(self.checkpoints, Checkpoints):
+            check_single_process()
         kept = self.checkpoints.steps() if self.checkpoints is not None else []
         if resume and self.checkpoints is None:
             raise ValueError("resume=True needs checkpoints=: give the object that saved them.")

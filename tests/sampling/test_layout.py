@@ -1,11 +1,13 @@
 """What is read off a score's jaxpr, and what is chosen from it."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiff import targets
+from jaxdiff import grids, kernels, noise, sample, targets
 from jaxdiff.sampling import layout
 from jaxdiff.sampling.layout import StepTraits, Traits
 
@@ -40,6 +42,9 @@ def mixture(k, d=3):
         (lambda x, t: x @ (-jnp.eye(3, dtype=jnp.float32)), PRODUCTS),
         (lambda x, t: jax.lax.fori_loop(0, 3, lambda i, x: x @ jnp.eye(3, dtype=jnp.float32), x), PRODUCTS),
         (jax.vmap(lambda x, t: jnp.eye(3, dtype=jnp.float32) @ x, (0, None)), PRODUCTS),
+        (lambda x, t: -x.reshape(len(x), 3, 1).reshape(x.shape) / (1 + t), ARITHMETIC),  # particles keep their axis
+        (lambda x, t: -x.reshape(-1).reshape(x.shape), SUMS),
+        (lambda x, t: -x.reshape(3, len(x)).reshape(x.shape), SUMS),
         (lambda x, t: x[:, ::-1], SUMS),
         (lambda x, t: x - jnp.mean(x, axis=-1, keepdims=True), SUMS),
         (lambda x, t: jax.lax.cond(t > 1, lambda: x, lambda: -x), SUMS),
@@ -142,3 +147,22 @@ def test_arrays_that_a_step_reads_several_times_are_stored_on_a_cpu(found, evals
     assert layout.choose(found, of_step, (100_000, 64), 50, platform="gpu").stored is False
     if stored:
         assert chosen.unroll == 1
+
+
+@pytest.mark.bits
+@pytest.mark.parametrize("event", [(2, 3, 1), (5, 7, 1)])  # particles on the fast axis, coordinates there
+def test_an_elementwise_score_of_images_is_fused_and_has_the_bits_of_rows(key, event):
+    rng, d = np.random.default_rng(0), math.prod(event)
+    mean, variance = rng.normal(size=d).astype(np.float32), rng.uniform(0.1, 1, d).astype(np.float32)
+
+    def score_of(shape):
+        m, v = jnp.asarray(mean.reshape(shape)), jnp.asarray(variance.reshape(shape))
+        return lambda x, t: -(x - m) / (v + t)
+
+    x = noise.initial(key, jnp.arange(3000), d).astype(jnp.float32)
+    grid = grids.log_snr(3.0, 1e-2, 7)
+    rows = sample(kernels.exponential_euler(score_of((d,))), x, grid, key)
+    images = sample(kernels.exponential_euler(score_of(event)), x.reshape(-1, *event), grid, key)
+    np.testing.assert_array_equal(np.asarray(images).reshape(-1, d), rows)
+    of_images = lambda x, t: score_of(event)(x.reshape(-1, *event), t).reshape(x.shape)
+    assert read(of_images, d) == read(score_of((d,)), d) == ARITHMETIC

@@ -239,6 +239,24 @@ def test_a_jacobian_without_curvature_gives_finite_values():
         assert bool(jnp.isfinite(out).all())
 
 
+# D = x (0.9, -nu) with nu such that the second direction's covariance cancels the noise but for a millionth: a step
+# along it would have a length of a million. The first direction alone has the closed form of the line.
+def test_a_negative_covariance_does_not_cancel_the_noise():
+    t, std = 0.5, 0.4
+    factor = -np.expm1(-2 * t) / np.exp(-t)
+    nu = std**2 / factor * (1 - 1e-6)
+    denoiser = Partial(lambda x, t: x * jnp.asarray([0.9, -nu], x.dtype))
+    x = jnp.asarray([[0.3, -0.2]])
+    plain = np.asarray(denoiser(x, t))
+    out = scores.mmps(denoiser, np.eye(2), plain + np.array([[0.0, 0.7]]), noise_std=std)(x, t)
+    np.testing.assert_allclose(out, plain, atol=1e-12)
+    out = scores.mmps(denoiser, np.eye(2), plain + np.array([[0.7, 0.0]]), noise_std=std)(x, t)
+    gain = factor * 0.9 / (std**2 + factor * 0.9)
+    np.testing.assert_allclose(out, plain + np.array([[gain * 0.7, 0.0]]), atol=1e-12)
+    out = scores.mmps(denoiser, np.eye(2), plain + np.array([[0.7, 0.7]]), noise_std=std)(x, t)
+    assert np.abs(out - plain).max() < 2
+
+
 @pytest.mark.parametrize(
     ("operator", "y", "more", "message"),
     [
@@ -262,3 +280,31 @@ def test_a_function_that_is_not_linear_is_refused():
 def test_dps_without_noise_is_refused():
     with pytest.raises(ValueError, match=r"DPS divides by noise_std\^2"):
         scores.reconstruction_guidance(Partial(lambda x, t: x), A, [1.0, 2.0], noise_std=0.0)
+
+
+MATRIX = jnp.asarray(np.random.default_rng(5).normal(size=(3, 4)), jnp.float32)
+WRONG = {
+    "scaled": lambda y: 1.02 * (y @ MATRIX),
+    "another": lambda y: y @ MATRIX[::-1],
+    "with a constant": lambda y: y @ MATRIX + 0.3,
+    "too little": lambda y: (y @ MATRIX).at[0].set(0),
+    "not finite": lambda y: y @ MATRIX * jnp.nan,
+    "of another shape": lambda y: (y @ MATRIX)[:2],
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_function_that_is_not_the_transpose_is_refused(name):
+    scores.linear_map((lambda x: MATRIX @ x, lambda y: y @ MATRIX), event=(4,))
+    with pytest.raises(ValueError, match="must be the transpose of the first"):
+        scores.linear_map((lambda x: MATRIX @ x, WRONG[name]), event=(4,))
+
+
+def test_a_rotation_is_not_its_own_transpose_and_traced_pairs_are_not_checked():
+    turn = lambda x: jnp.stack([-x[1], x[0]])
+    back = lambda y: jnp.stack([y[1], -y[0]])
+    scores.linear_map((turn, back), event=(2,))
+    with pytest.raises(ValueError, match="must be the transpose of the first"):
+        scores.linear_map((turn, turn), event=(2,))
+    made = lambda size: scores.linear_map((lambda x: size * x, lambda y: size * y), event=(2,)).forward(jnp.ones(2))
+    np.testing.assert_array_equal(jax.jit(made)(3.0), [3.0, 3.0])

@@ -106,6 +106,17 @@ def test_rows_fed_by_the_host_train_as_rows_on_the_device(key, monkeypatch):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_rows_fed_by_the_host_that_are_not_finite_are_counted_and_named(key, monkeypatch, value):
+    monkeypatch.setattr(batches, "RESIDENT_BYTES", 10)
+    rows = IMAGES.copy()
+    rows[70, 1, 0, 0] = rows[70, 1, 1, 0] = rows[81, 0, 0, 0] = value
+    with pytest.raises(ValueError, match=rf"3 values that are not finite, first {value} at row 70 .*\(1, 0, 0\)"):
+        batches.Streamed(rows).batch(np.array([81, 3, 70, 5]))
+    with pytest.raises(ValueError, match=r"of a batch have .* values that are not finite, first"):
+        train.fit(labelled(), Source(rows), key, labels=LABELS, steps=30, batch_size=16)
+
+
 def test_the_rows_of_a_batch_are_those_that_training_takes(key):
     rows = np.asarray(batches.batch_rows(key, 5, 90, 16))
     source = batches.Streamed(IMAGES.astype(np.float64))

@@ -13,6 +13,7 @@ from small_networks import InMemory, Plain
 from jaxdiff import train
 from jaxdiff.training import loop
 from jaxdiff.training.batches import batch_rows
+from jaxdiff.training.checkpoints import Checkpoints
 from jaxdiff.training.resume import first_difference
 
 pytestmark = pytest.mark.loose_promotion
@@ -61,6 +62,36 @@ def test_a_resumed_run_has_the_bits_of_a_whole_one(every_block):
         cut = InMemory()
         cut.kept = {at: kept.kept[at] for at in kept.steps() if at <= step}
         same(fit(cut, resume=True), whole)
+
+
+def test_a_run_resumed_from_files_has_the_bits_of_a_whole_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "BLOCK_SECONDS", 1e-9)
+
+    def press(measured, network):
+        if measured["step"] == 12:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(train.Interrupted, match="after 12 steps"):
+        fit(checkpoints, on_measure=press)
+    assert Checkpoints(tmp_path).steps() == [12]
+    with Checkpoints(tmp_path) as checkpoints:
+        same(fit(checkpoints, resume=True), plain())
+        assert checkpoints.steps() == [12, 60]
+    with pytest.raises(ValueError, match=r"belongs to another run: settings\.learning_rate was 0\.01, is 0\.02"):
+        fit(Checkpoints(tmp_path), resume=True, learning_rate=0.02)
+
+
+def test_checkpoints_of_a_folder_are_refused_to_several_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    checkpoints = Checkpoints(tmp_path)
+    message = "Checkpoints is for a program of one process, and this one has 2"
+    with pytest.raises(ValueError, match=message):  # before the first step
+        fit(checkpoints, on_measure=lambda measured, network: pytest.fail("it trained"))
+    with pytest.raises(ValueError, match=message):
+        checkpoints.save(1, {"a": np.ones(2)})
+    with pytest.raises(ValueError, match=message):
+        checkpoints.restore({"a": np.ones(2)})
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -27,7 +27,8 @@ class Checkpoints:
     """The checkpoints of one training in a folder. Each is a folder `step_NNNNNNNNN`, with a checksum of its files.
 
     A checkpoint is written as a draft and renamed when all its files are there. A killed process therefore leaves at
-    most a hidden draft, which the next `Checkpoints` of that folder removes. One process at a time may save.
+    most a hidden draft, which the next `Checkpoints` of that folder removes. One process at a time may save. A
+    program of several processes (jax.distributed) cannot use this class: `save` and `restore` raise there.
 
     Args:
       folder: holds the checkpoints; made by the first save.
@@ -68,9 +69,11 @@ class Checkpoints:
           about: JSON data, such as the configuration.
 
         Raises:
-          ValueError: the step is negative, a leaf is no array or number, or `about` has a number that is not finite.
+          ValueError: the program has several processes, the step is negative, a leaf is no array or number, or `about`
+            has a number that is not finite.
           OSError: the save before could not be written. Earlier checkpoints are intact.
         """
+        check_single_process()
         self.wait()
         if (step := operator.index(step)) < 0:
             raise ValueError(f"step must be at least 0: step = {step}.")
@@ -127,10 +130,11 @@ class Checkpoints:
           step: one of `steps`.
 
         Raises:
-          ValueError: there is no such checkpoint, it is damaged, or it belongs to another state. The message names the
-            first difference and the nearest good checkpoint.
+          ValueError: the program has several processes; or there is no such checkpoint, it is damaged, or it belongs to
+            another state. The message names the first difference and the nearest good checkpoint.
           OSError: the files cannot be read, or the last save could not be written.
         """
+        check_single_process()
         self.wait()
         steps = self.steps()
         step = step if step is not None or not steps else steps[-1]
@@ -207,6 +211,15 @@ class Checkpoints:
         offer = "No other checkpoint there is usable." if good is None else offer
         raise ValueError(
             f"checkpoint {step} in {self.folder} cannot be used, because {found}. {offer} Or leave resume= out."
+        )
+
+
+def check_single_process() -> None:
+    """Raise ValueError where the program has several processes: they would write the same folder at the same time."""
+    if (count := jax.process_count()) > 1:
+        raise ValueError(
+            f"Checkpoints is for a program of one process, and this one has {count}: train in one process, or give "
+            "checkpoints= an object of your own with the methods save, steps, about and restore."
         )
 
 
