@@ -138,7 +138,7 @@ def training(path: pathlib.Path | str, rows: Sequence[Mapping[str, Any]]) -> Non
     for name, words, colour in (("train_loss", "training", "#999999"), ("held_out_loss", "held-out rows", "#1f4e79")):
         values = [row.get(name) for row in rows]
         if None not in values:
-            ax.plot(steps, values, "o-", ms=3, lw=1.4, color=colour, label=words)
+            ax.plot(steps, np.array(values, float), "o-", ms=3, lw=1.4, color=colour, label=words)
     ax.set(xlabel="optimiser step", ylabel="weighted loss")
     if min(row["train_loss"] for row in rows) > 0:
         ax.set_yscale("log")

@@ -1,5 +1,6 @@
 """What a training shows while it runs: lines of metrics, TensorBoard events, and pictures of samples and loss."""
 
+import importlib
 import pathlib
 import time
 from typing import Any
@@ -85,8 +86,8 @@ class Watcher:
 
     def _samples(self, network, labels):
         """SAMPLES rows; those of equal number start at the same place in every picture."""
-        score = score_from_denoiser(on_rows(denoiser_of(network, labels), self.event))
-        sampler = Sampler(unipc(score), log_snr(*self.ends, STEPS))
+        denoiser = on_rows(denoiser_of(network, labels), self.event)
+        sampler = Sampler(unipc(score_from_denoiser(denoiser)), log_snr(self.ends[0], self.ends[1], STEPS))
         start = noise.initial(jax.random.key(0), jnp.arange(SAMPLES, dtype=jnp.uint32), self.dataset.dim, jnp.float32)
         return np.nan_to_num(np.asarray(sample(sampler, start, key=jax.random.key(1), denoise=True)))
 
@@ -109,18 +110,17 @@ def newest(folder: pathlib.Path, name: str) -> pathlib.Path | None:
 def _board(folder):
     """A writer of TensorBoard's events; None where the package is not installed."""
     try:
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        writers = importlib.import_module("tensorboard.summary.writer.event_file_writer")
     except ImportError:
         return None
-    return EventFileWriter(str(folder))
+    return writers.EventFileWriter(str(folder))
 
 
 def _write(board, step, measured):
     """The losses and the speed as scalars of TensorBoard."""
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.compat.proto.summary_pb2 import Summary
-
+    protocol = "tensorboard.compat.proto"
+    events, summaries = (importlib.import_module(f"{protocol}.{name}_pb2") for name in ("event", "summary"))
     shown = {name: measured[name] for name in ("train_loss", "held_out_loss", "steps_per_second")}
-    values = [Summary.Value(tag=name, simple_value=float(value)) for name, value in shown.items()]
-    board.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+    values = [summaries.Summary.Value(tag=name, simple_value=float(value)) for name, value in shown.items()]
+    board.add_event(events.Event(wall_time=time.time(), step=step, summary=summaries.Summary(value=values)))
     board.flush()

@@ -4,19 +4,22 @@ import functools
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from matplotlib import image
 
 import jaxdiff
-from jaxdiff import runs
-from jaxdiff.app import comparison, run_samples
+from jaxdiff import data, runs
+from jaxdiff.app import comparison, networks, run_samples
 from jaxdiff.app.cli import main
 from jaxdiff.planning import w2_plan
 
 TRAINING = ["--steps", "12", "--batch-size", "16", "--width", "16", "--depth", "1", "--watch-every", "6"]
+DIT = ["--network", "dit"]  # it is compiled in a third of the time of a U-Net
 CLASSES = ("dark", "light", "mixed")
 
 
@@ -56,7 +59,7 @@ def images(tmp_path_factory):
 def trained(images, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "squares"
     with jax.numpy_dtype_promotion("standard"):
-        assert main(["train", str(images), "--out", str(folder), *TRAINING]) == 0
+        assert main(["train", str(images), "--out", str(folder), *TRAINING, *DIT]) == 0
     return folder
 
 
@@ -86,16 +89,30 @@ def refused(capsys, *argv):
     return capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_folder_of_images_trains_a_unet_with_its_subfolders_as_classes(trained):
+def test_a_folder_of_images_has_its_subfolders_as_classes(trained):
     run = runs.load(trained)
-    assert type(run.network).__name__ == "UNet"
+    assert type(run.network).__name__ == "DiT"
     assert (run.event_shape, run.classes) == ((8, 8, 3), CLASSES)
     assert run.model["pixels"] == {"low": 0.0, "high": 255.0, "dtype": "uint8", "channel_added": False}
-    assert run.model["network"]["multipliers"] == [1, 2]
     assert run.dataset.train.shape == (48, 192)
     assert np.abs(run.dataset.train).max() <= 1
     picture = image.imread(next((trained / "training").glob("samples_*.png")))
     assert np.ptp(picture[..., :3], axis=-1).max() > 0.2  # in colour
+
+
+@pytest.mark.parametrize(
+    ("shape", "multipliers"),
+    [((8, 8, 3), [1, 2]), ((32, 32, 1), [1, 2, 2, 2]), ((6, 8, 1), [1]), ((12, 20, 3), [1, 2])],
+)
+def test_images_get_a_unet_whose_lowest_level_has_four_pixels_or_more(shape, multipliers):
+    images = data.load(np.random.default_rng(0).random((30, *shape)), labels=np.arange(30) % 3)
+    options = SimpleNamespace(no_labels=False, network=None, dropout=0.0, seed=0, width=8, depth=None)
+    record = networks.record_of(options, images)
+    assert (record["kind"], record["multipliers"], record["n_classes"]) == ("unet", multipliers, 3)
+    network = networks.build(images, record)
+    again = networks.build(images, record, shape=shape, moments=False)  # as of a checkpoint
+    of = lambda one: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), nnx.state(one))
+    assert jax.tree.leaves(of(network)) == jax.tree.leaves(of(again))
 
 
 def test_the_plan_is_that_of_the_guided_denoiser(planned):
