@@ -62,4 +62,4 @@ def test_every_make_target_and_command_the_readme_names_is_real():
     assert {a or b for a, b in named} <= made
     commands = set(re.findall(r"`jaxdiff ([a-z]+)", README))
     assert "train" in commands
-    assert commands <= {"train", "plan", "sample", "certify", "sweep"}
+    assert commands <= {"train", "plan", "sample", "certify", "sweep", "report"}
