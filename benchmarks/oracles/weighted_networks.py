@@ -88,7 +88,7 @@ def judged(case, denoiser):
     found["steps_nats"] = float(certify(planned, curve=curves[1])[DISCRETISATION].value)
     found["path_kl"] = found["score_nats"] + found["steps_nats"]
     sampler = Sampler(kernels.unipc(score, 2), grids.karras(HORIZON, EARLY_STOP, EVALS))
-    certificate = certify_w2(sampler, key, rows=case.test, particles=1024, reference_steps=160)
+    certificate = certify_w2(sampler, key, rows=case.test, particles=600, reference_steps=160)
     found |= {"w2": float(certificate.known), "w2_steps": float(certificate[DISCRETISATION].value)}
     subject = Subject(denoiser, *curves, case.train, case.test, HORIZON, EARLY_STOP)
     found |= _measures(Judge(subject, key)(next(batches_of(subject, sampler, key))))
