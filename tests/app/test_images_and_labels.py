@@ -129,8 +129,8 @@ def test_the_plan_is_that_of_the_guided_denoiser(planned):
 # u + w (c - u) at the same rows and labels, by two calls of the network.
 def test_a_guided_denoiser_of_a_run_is_the_formula(trained):
     run = runs.load(trained)
-    rows, labels = run.dataset.test, run.labels("test")
-    events = jnp.asarray(rows.reshape(-1, 8, 8, 3))
+    rows, labels = jnp.asarray(run.dataset.test), run.labels("test")
+    events = rows.reshape(-1, 8, 8, 3)
     found = run.denoiser(labels, 1.5)(rows, 0.4)
     both = [run.network(events, np.float32(0.4), own).reshape(rows.shape) for own in (labels, None)]
     np.testing.assert_allclose(found, both[1] + 1.5 * (both[0] - both[1]), atol=2e-5)

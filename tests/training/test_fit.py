@@ -127,7 +127,7 @@ def press(monkeypatch):
         @contextlib.contextmanager
         def counter(total, description, *, enabled):
             done = itertools.count(1)
-            yield lambda count: os.kill(os.getpid(), signal.SIGINT) if next(done) == step else None
+            yield lambda count, note="": os.kill(os.getpid(), signal.SIGINT) if next(done) == step else None
 
         monkeypatch.setattr(loop, "counter", counter)
         monkeypatch.setattr(loop, "BLOCK_SECONDS", 1e-9)  # blocks of one step

@@ -76,6 +76,7 @@ def test_a_run_resumed_from_files_has_the_bits_of_a_whole_one(tmp_path, monkeypa
     assert Checkpoints(tmp_path).steps() == [12]
     with Checkpoints(tmp_path) as checkpoints:
         same(fit(checkpoints, resume=True), plain())
+        checkpoints.wait()
         assert checkpoints.steps() == [12, 60]
     with pytest.raises(ValueError, match=r"belongs to another run: settings\.learning_rate was 0\.01, is 0\.02"):
         fit(Checkpoints(tmp_path), resume=True, learning_rate=0.02)
