@@ -18,16 +18,18 @@ def deferred(terminations=False):
 
     With terminations=True a SIGTERM counts as Ctrl-C, unless the program has its own handler of SIGTERM. The function
     returns the number of the first signal, or False. Outside the main thread, or if the program has its own handler of
-    SIGINT, the function always returns False.
+    SIGINT, the function always returns False. An ignored SIGINT, which shells give to commands in the background, stays
+    ignored.
     """
-    ours = signal.getsignal(signal.SIGINT) in (signal.default_int_handler, _raise)
-    if not ours or threading.current_thread() is not threading.main_thread():
+    of_interrupts = signal.getsignal(signal.SIGINT)
+    taken = {signal.SIGINT: of_interrupts} if of_interrupts in (signal.default_int_handler, _raise) else {}
+    known = bool(taken) or of_interrupts is signal.SIG_IGN
+    if terminations and known and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        taken[signal.SIGTERM] = signal.SIG_DFL
+    if not taken or threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
     pressed = []
-    taken = {signal.SIGINT: signal.getsignal(signal.SIGINT)}
-    if terminations and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        taken[signal.SIGTERM] = signal.SIG_DFL
 
     def note(number, frame):
         if pressed:

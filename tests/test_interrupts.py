@@ -94,3 +94,17 @@ def test_a_process_ends_though_python_cannot_react():
             process.kill()
     assert process.returncode == interrupts.CODE
     assert told == "\nstopped\n"
+
+
+def test_a_command_in_the_background_whose_sigint_is_ignored_still_sees_sigterm():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interrupts.deferred(terminations=True) as pressed:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not pressed()
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert pressed() == signal.SIGTERM
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
