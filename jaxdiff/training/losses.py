@@ -1,5 +1,6 @@
 """Losses: the weighted L2 losses that networks are trained on, and the exponential moment of a score error."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,10 @@ __all__ = [
     "stratified_times",
     "weight_of",
 ]
+# EDM draws log s from N(-1.2, 1.2^2), s = sigma/alpha, for data of deviation 0.5. In units of that deviation the mean
+# is -1.2 - log 0.5, and log snr = -2 log s has twice the deviation. The weight EDM-lognormal has this density, up to a
+# factor, in place of times that are drawn so.
+EDM_CENTRE = -2 * (-1.2 - math.log(0.5))
 WEIGHTS = {
     "likelihood": lambda t: 2 * ou.snr(t) / ou.sigma(t) ** 2,  # g^2 = 2 times the squared error of the score
     "sigma^2": lambda t: ou.snr(t),  # sigma^2 times the squared error of the score: the squared error of the noise
@@ -35,12 +40,14 @@ WEIGHTS = {
     "min-snr": lambda t: jnp.minimum(ou.snr(t), 5.0),  # 5 as in the source
     "uniform": jnp.ones_like,
     "EDM": lambda t: ou.snr(t) + 1,  # (s^2 + 1)/s^2 at s = sigma/alpha, for data of variance 1
+    "EDM-lognormal": lambda t: (ou.snr(t) + 1) * jnp.exp(-((jnp.log(ou.snr(t)) - EDM_CENTRE) ** 2) / (2 * 2.4**2)),
 }
 """Weights of the denoiser's squared error |X_0 - D|^2, with the constants of their sources. The squared error of the
 score is alpha^2/sigma^4 times that of the denoiser, the squared error of the noise alpha^2/sigma^2 times.
 
 Sources: likelihood, Song et al. 2021, arXiv:2101.09258; sigma^2, Song, Ermon 2019, arXiv:1907.05600; snr, Salimans, Ho
-2022, arXiv:2202.00512; min-snr, Hang et al. 2023, arXiv:2303.09556; EDM, Karras et al. 2022, arXiv:2206.00364.
+2022, arXiv:2202.00512; min-snr, Hang et al. 2023, arXiv:2303.09556; EDM, Karras et al. 2022, arXiv:2206.00364,
+whose log-normal law of the noise levels EDM-lognormal has as a factor.
 """
 
 

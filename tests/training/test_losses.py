@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.integrate import quad
 
 from jaxdiff import losses, targets
@@ -70,7 +71,14 @@ CONVENTIONS = {
     "min-snr": lambda c, sigma: np.minimum((c / sigma) ** 2, 5.0),
     "uniform": lambda c, sigma: np.ones_like(c),
     "EDM": lambda c, sigma: ((sigma / c) ** 2 + 1) / ((sigma / c) * 1) ** 2,  # (s^2 + 1)/(s 1)^2, noise s on data of 1
+    "EDM-lognormal": lambda c, sigma: _of_edm(sigma / c / 2),  # noise on data of deviation 1/2
 }
+
+
+def _of_edm(s):
+    """EDM's weight (s^2 + d^2)/(s d)^2 at d = 1/2, for errors in units of d, by the density of log s, at most 1."""
+    density = stats.norm(-1.2, 1.2).pdf
+    return (s**2 + 0.25) / (0.5 * s) ** 2 * 0.25 * density(np.log(s)) / density(-1.2)
 
 
 @pytest.mark.parametrize("name", CONVENTIONS)
@@ -94,7 +102,9 @@ def test_a_name_is_the_same_as_its_function(key):
 
 @pytest.mark.parametrize("loss", ["denoising", "score_matching"])
 def test_an_unknown_weight_is_refused_with_those_there_are(loss, key):
-    with pytest.raises(ValueError, match=r"likelihood, sigma\^2, snr, min-snr, uniform, EDM: weight = 'edm'"):
+    with pytest.raises(
+        ValueError, match=r"likelihood, sigma\^2, snr, min-snr, uniform, EDM, EDM-lognormal: weight = 'edm'"
+    ):
         getattr(losses, loss)(lambda x, t: x, jnp.ones((4, 2)), key, weight="edm")
 
 
